@@ -1,0 +1,515 @@
+//! What can be wrong with a file, and where.
+//!
+//! Not a log: whoever asked for the plan prints it. Invariant: no message holds a secret or any
+//! part of a `url`, and each says what is wrong and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// One thing that is wrong with a configuration: `file:line: key.path: what; what to do`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Fault {
+    /// Where it is.
+    pub place: Place,
+    /// What is wrong there.
+    pub error: ConfigError,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.error)
+    }
+}
+
+impl std::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Something that is allowed, and that the operator should know.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Warning {
+    /// Where it is.
+    pub place: Place,
+    /// What to know.
+    pub notice: Notice,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.notice)
+    }
+}
+
+/// A place in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Place {
+    /// The file, as it was named.
+    pub file: String,
+    /// The line, from 1; `None` when the whole file is meant.
+    pub line: Option<usize>,
+    /// The column in characters, from 1; only where no key names the place.
+    pub column: Option<usize>,
+    /// The path of the key, such as `store.redis-a.url`; may be empty.
+    pub key: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if let Some(column) = self.column {
+            write!(f, ":{column}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong at one place of a configuration. Each message is `what; what to do`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    // The file as such.
+    /// The file cannot be read.
+    #[error("cannot be read ({source}); check the path and who may read it")]
+    Unreadable {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("is larger than {limit}; this is not a configuration file")]
+    TooLarge {
+        /// The limit.
+        limit: String,
+    },
+    /// The file is not text.
+    #[error("is not UTF-8 text; save the file as UTF-8")]
+    NotUtf8,
+    /// The text is not TOML.
+    #[error("not valid TOML: {message}; correct this place and check again")]
+    Syntax {
+        /// What the parser says.
+        message: String,
+    },
+
+    // Keys and values.
+    /// No such key in this table.
+    #[error("unknown key; {mend}")]
+    UnknownKey {
+        /// What to do.
+        mend: String,
+    },
+    /// A required key is absent.
+    #[error("is missing; add {example}")]
+    MissingKey {
+        /// A line that would do.
+        example: String,
+    },
+    /// The value has another type.
+    #[error("must be {expected}, not {found}; write for example {example}")]
+    WrongType {
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+        /// A value that would do.
+        example: String,
+    },
+    /// The value is too small or too large.
+    #[error("is {found}, out of range; write a value from {least} to {most}")]
+    OutOfRange {
+        /// The value.
+        found: String,
+        /// The least value allowed.
+        least: String,
+        /// The greatest value allowed.
+        most: String,
+    },
+    /// The text is empty.
+    #[error("is empty; write a value, or leave the key out if it is optional")]
+    Empty,
+    /// The text holds a control character.
+    #[error("holds a control character; take it out")]
+    ControlCharacter,
+    /// The text is no duration.
+    #[error("{found} is not a duration; write a whole number with ms, s, m or h, such as \"500ms\"")]
+    BadDuration {
+        /// The text, quoted.
+        found: String,
+    },
+    /// The text is no size.
+    #[error(
+        "{found} is not a size; write a whole number of bytes, or one with KiB, MiB, GiB, KB, MB or GB, such as \"64MiB\""
+    )]
+    BadSize {
+        /// The text, quoted.
+        found: String,
+    },
+    /// The value is none of a list.
+    #[error("{found} is none of the values allowed here; {mend}")]
+    UnknownChoice {
+        /// The value, quoted.
+        found: String,
+        /// What to do.
+        mend: String,
+    },
+    /// The value belongs to a later release.
+    #[error("{found} is not in this release; write one of: {known}")]
+    NotInRelease {
+        /// The value, quoted.
+        found: String,
+        /// The values of this release.
+        known: String,
+    },
+    /// A name that cannot be a store's or a listener's.
+    #[error(
+        "is not a name that can be used; write 1 to {most} letters, digits, '-', '_' or '.', and begin with a letter, a digit or '_'"
+    )]
+    BadName {
+        /// The longest name, in bytes.
+        most: usize,
+    },
+    /// A name with a dot, written without quotes.
+    #[error("holds only tables; a name with a dot needs quotes: {example}")]
+    DottedName {
+        /// The name as it was probably meant, in quotes.
+        example: String,
+    },
+    /// A name that cannot be a command's.
+    #[error("is not a command name; write printable ASCII without spaces, such as \"JSON.GET\"")]
+    BadCommandName,
+
+    // Urls and addresses. A url may hold a password: its text is never shown.
+    /// The url has an unknown scheme.
+    #[error("the url has no scheme known here; write redis://, rediss:// (TLS) or unix:///path")]
+    UrlScheme,
+    /// The url's host is missing or malformed.
+    #[error(
+        "the url has no valid host; write redis://host:port/database, an IPv6 address in [ ], and percent-encode '/', '?', '#' and '@' in a password"
+    )]
+    UrlHost,
+    /// The url's port is no port.
+    #[error(
+        "the url's port is not a number from 1 to 65535; write redis://host:port/database, and percent-encode ':', '/' and '@' in a password"
+    )]
+    UrlPort,
+    /// The url's database is no number.
+    #[error("the url's database is not a number; write it as in redis://127.0.0.1:6379/0")]
+    UrlDatabase,
+    /// A percent sequence of the url is malformed.
+    #[error("the url has a '%' that no valid percent-encoding follows; write a '%' itself as %25")]
+    UrlEscape,
+    /// The url has a parameter other than `db`.
+    #[error("the url has an unknown parameter; only unix:///path?db=N has one")]
+    UrlParameter,
+    /// The url has a fragment other than `#insecure`.
+    #[error(
+        "the url has an unknown '#' part; only rediss://…#insecure has one, and a '#' in a password is written %23"
+    )]
+    UrlFragment,
+    /// `#insecure` on a url without TLS.
+    #[error("#insecure is for TLS, and this url has none; write rediss://, or drop #insecure")]
+    UrlInsecureWithoutTls,
+    /// A Unix url without an absolute path.
+    #[error("the url has no absolute path; write unix:///path/to/socket, with three slashes")]
+    UrlPath,
+    /// The text is no address.
+    #[error(
+        "{found} is not an address; write \"host:port\", \"[IPv6]:port\" or \"unix:/path/to/socket\""
+    )]
+    BadAddress {
+        /// The text, quoted.
+        found: String,
+    },
+    /// The text is nothing a listener can listen on.
+    #[error("{found} is not a place to listen on; write {mend}")]
+    BadBind {
+        /// The text, quoted.
+        found: String,
+        /// What to write.
+        mend: String,
+    },
+    /// The path is too long for a Unix socket.
+    #[error("the socket's path has more than {limit} bytes; choose a shorter one")]
+    SocketPathTooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// The text is no pair of hash-tag signs.
+    #[error("{found} is not a hash tag; write the opening and the closing sign, such as \"{{}}\"")]
+    BadHashTag {
+        /// The text, quoted.
+        found: String,
+    },
+    /// The text is no layout digest.
+    #[error(
+        "{found} is not a layout digest; write the 16 hex digits that `breccia layout show` prints"
+    )]
+    BadDigest {
+        /// The text, quoted.
+        found: String,
+    },
+
+    // Secrets and files.
+    /// A secret table with none or both of its keys.
+    #[error("a secret has exactly one source; write {{ env = \"NAME\" }} or {{ file = \"PATH\" }}")]
+    SecretSource,
+    /// Not the name of an environment variable. The text is not shown: it may be the secret.
+    #[error(
+        "is not the name of an environment variable; write letters, digits and '_', and the secret itself into that variable"
+    )]
+    EnvName,
+    /// The environment variable is not set.
+    #[error("the environment variable {name} is not set; set it, or use {{ file = \"PATH\" }}")]
+    EnvMissing {
+        /// Its name.
+        name: String,
+    },
+    /// A secret is empty.
+    #[error("the secret is empty; give it a value, or leave the key out")]
+    SecretEmpty,
+    /// A secret holds a line break or another control character.
+    #[error("the secret holds a control character; keep it to one line of text")]
+    SecretControlCharacter,
+    /// The file of a secret is too large or no text.
+    #[error("the file {path} does not hold a secret (at most 64 KiB of UTF-8 text); name another")]
+    SecretFileContent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file the configuration names cannot be read.
+    #[error("cannot read {path} ({source}); check the path and who may read it")]
+    FileUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    // One store.
+    /// Both the url and a key say the same thing.
+    #[error("the url has a {what} too; keep one of the two")]
+    UrlConflict {
+        /// `user` or `password`.
+        what: &'static str,
+    },
+    /// A user without a password.
+    #[error(
+        "a user needs a password; add `password`, or write :password@ in the url if the user was meant as the password"
+    )]
+    UserWithoutPassword,
+    /// `tls` beside a url without TLS.
+    #[error("the url asks for no TLS; write rediss:// in the url, or drop `tls`")]
+    TlsNotAsked,
+    /// A certificate without its key, or a key without its certificate.
+    #[error("`{present}` needs `{absent}` beside it; add it, or drop `{present}`")]
+    TlsPair {
+        /// The key that is there.
+        present: &'static str,
+        /// The key that is not.
+        absent: &'static str,
+    },
+    /// Checks are asked for and switched off at once.
+    #[error("`insecure` accepts any certificate, so `{present}` has no use; drop one of the two")]
+    TlsInsecureConflict {
+        /// The key that asks for a check.
+        present: &'static str,
+    },
+    /// The stall gate would never close.
+    #[error(
+        "is {stall_gate}, longer than `timeout` ({timeout}), so it would never act; make it shorter"
+    )]
+    StallGateAboveTimeout {
+        /// The gate.
+        stall_gate: String,
+        /// The timeout.
+        timeout: String,
+    },
+    /// Eviction without a limit.
+    #[error("evicts nothing without a limit; add `max-memory`, or write \"noeviction\"")]
+    EvictionWithoutLimit,
+    /// The databases end above the greatest number.
+    #[error("the databases from {first} on end above 2147483647; make it smaller")]
+    DatabaseRange {
+        /// The url's database.
+        first: u32,
+    },
+    /// The key positions of a command contradict each other.
+    #[error(
+        "is {last_key}, which is no last key after first-key {first_key}; write {first_key} or more, or -1 for the last argument"
+    )]
+    LastKey {
+        /// The first key.
+        first_key: i64,
+        /// The last key.
+        last_key: i64,
+    },
+    /// One command, told twice in different spellings.
+    #[error("the command is already described as {other}; keep one of the two")]
+    CommandTwice {
+        /// The other spelling, quoted.
+        other: String,
+    },
+
+    // Composites.
+    /// No store has that name.
+    #[error("no store is named {name}; {mend}")]
+    UndefinedStore {
+        /// The name, quoted.
+        name: String,
+        /// What to do.
+        mend: String,
+    },
+    /// A composite without members.
+    #[error("lists no store; list at least one")]
+    NoMembers,
+    /// A store is listed twice in one list.
+    #[error("lists '{name}' twice; list each store once")]
+    ListedTwice {
+        /// The store.
+        name: String,
+    },
+    /// A store is reached on two ways.
+    #[error("reaches '{name}' twice, through '{first}' and through '{second}'; keep one of the two")]
+    ReachedTwice {
+        /// The store.
+        name: String,
+        /// The composite that lists it first.
+        first: String,
+        /// The composite that lists it again.
+        second: String,
+    },
+    /// A composite contains itself.
+    #[error("contains itself ({path}); take one of these out of the list that holds it")]
+    Cycle {
+        /// `a -> b -> a`.
+        path: String,
+    },
+    /// Composites nest too deeply.
+    #[error("nests composites more than {limit} deep; nest fewer")]
+    TooDeep {
+        /// The limit.
+        limit: usize,
+    },
+    /// A composite has too many leaves.
+    #[error("has {leaves} shards in all; the most is {limit}")]
+    TooManyShards {
+        /// How many it has.
+        leaves: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Two shards of a composite are one.
+    #[error(
+        "lies where store '{other}' lies ({location}), and '{composite}' has both as shards; give each shard a server or database of its own"
+    )]
+    SameLocation {
+        /// The other store.
+        other: String,
+        /// The address both have, and the database.
+        location: String,
+        /// The composite that holds both.
+        composite: String,
+    },
+
+    // Listeners.
+    /// Anybody could use the listener.
+    #[error(
+        "{bind} can be reached by others, and nobody has to log in; add a [[{table}.user]] or tls.client-ca, bind to 127.0.0.1 or a Unix socket, or write insecure = true"
+    )]
+    OpenListener {
+        /// Where it listens.
+        bind: String,
+        /// The listener's table.
+        table: String,
+    },
+    /// Anybody could log in as this user.
+    #[error(
+        "{bind} can be reached by others, and this user has no password; add `password`, or write insecure = true in the listener"
+    )]
+    OpenUser {
+        /// Where it listens.
+        bind: String,
+    },
+    /// Two users with one name.
+    #[error("user '{name}' is there already; give each user a name of its own")]
+    UserTwice {
+        /// The name.
+        name: String,
+    },
+    /// Users of a listener whose protocol has no log-in.
+    #[error(
+        "memcached's text protocol has no log-in; drop the user, and use tls with client-ca, a Unix socket or loopback"
+    )]
+    NoLogIn,
+    /// A memcached listener over shards that cannot serve it.
+    #[error(
+        "a memcached listener needs shards that hold flags and a CAS token, and Redis holds neither: {redis}; serve memcached or memory stores, or use protocol = \"redis\""
+    )]
+    MemcachedOverRedis {
+        /// The stores of type redis.
+        redis: String,
+    },
+    /// Two listeners in one place.
+    #[error("{bind} is taken by {other}; give each listener a place of its own")]
+    BindTaken {
+        /// Where it listens.
+        bind: String,
+        /// The other listener's key.
+        other: String,
+    },
+    /// The admin listener would be open.
+    #[error(
+        "{bind} can be reached by others; add `token`, bind to 127.0.0.1, or write insecure = true"
+    )]
+    OpenAdmin {
+        /// Where it listens.
+        bind: String,
+    },
+
+    /// A gap in Breccia's own field tables; a test holds this impossible.
+    #[error("Breccia could not make a plan of this; please report it with the file")]
+    Incomplete,
+}
+
+/// What an operator should know about a configuration that is in order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Notice {
+    /// A secret in a file that others can read.
+    #[error(
+        "a secret in a file that others can read (mode {mode:03o}); chmod 600 the file, or use {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"
+    )]
+    SecretReadable {
+        /// The file's permission bits.
+        mode: u32,
+    },
+    /// A store nothing uses.
+    #[error("no composite lists this store and no listener serves it; use it or drop it")]
+    UnusedStore,
+    /// A file without listeners.
+    #[error("the file has no [listener.NAME], so nothing is served; add one")]
+    NoListener,
+    /// One store is a shard of two composites.
+    #[error(
+        "is a shard of '{first}' and of '{second}': SCAN, DBSIZE and FLUSHDB of one reach the keys of the other; give each a store of its own"
+    )]
+    SharedShard {
+        /// A composite.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+}

@@ -1,0 +1,117 @@
+//! The plans of listeners: where clients come in, and what they may ask for.
+//!
+//! Not the admin listener. Invariant: a listener that others can reach has users with passwords,
+//! asks for client certificates, or says `insecure`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Secret;
+
+/// One `[listener.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerPlan {
+    /// What clients speak.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub bind: BindPlan,
+    /// The store it serves.
+    pub store: String,
+    /// TLS towards clients; `None`: plain.
+    pub tls: Option<TlsServerPlan>,
+    /// Whether anybody who can reach it may use it.
+    pub insecure: bool,
+    /// How long a request may wait here before it is sent.
+    pub deadline: Duration,
+    /// The most clients at once.
+    pub max_clients: usize,
+    /// How long a client may be silent; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// The largest request, in bytes.
+    pub max_request_size: u64,
+    /// The most arguments of a request.
+    pub max_arguments: usize,
+    /// The most unanswered requests of one client.
+    pub max_in_flight: usize,
+    /// How many bytes of replies may wait for one client.
+    pub reply_buffer: u64,
+    /// How long a full reply buffer may stay full.
+    pub write_timeout: Duration,
+    /// How many bytes a second the sender of a big request must keep up; 0: no floor.
+    pub min_body_rate: u64,
+    /// Who may log in; none: nobody has to.
+    pub users: Vec<UserPlan>,
+}
+
+/// What the clients of a listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// RESP2 and RESP3.
+    Redis,
+    /// memcached's text protocol with meta commands.
+    Memcached,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: &[Self] = &[Self::Redis, Self::Memcached];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Memcached => "memcached",
+        }
+    }
+}
+
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BindPlan {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl BindPlan {
+    /// Whether only this machine can reach it: loopback or a Unix socket.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for BindPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `tls` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsServerPlan {
+    /// The certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Who signs client certificates, PEM; `None`: clients need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// One `[[listener.NAME.user]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserPlan {
+    /// The name to log in with.
+    pub name: String,
+    /// The password; `None`: any will do.
+    pub password: Option<Secret>,
+}

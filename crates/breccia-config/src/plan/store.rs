@@ -1,0 +1,248 @@
+//! The plans of stores: members and composites.
+//!
+//! Not the stores themselves: the slices define those, and the binary maps these plans to their
+//! options. Invariant: addresses are normalised, so two spellings of one host compare equal.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use breccia_core::address::Address;
+use breccia_core::hash::{HashKind, HashTag};
+
+use crate::Secret;
+
+/// One `[store.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum StorePlan {
+    /// `type = "redis"`.
+    Redis(RedisPlan),
+    /// `type = "memcached"`.
+    Memcached(MemcachedPlan),
+    /// `type = "memory"`.
+    Memory(MemoryPlan),
+    /// `type = "sharded-in-memory"`.
+    ShardedInMemory(ShardedPlan),
+}
+
+impl StorePlan {
+    /// The store's `type`, as in the file.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Memcached(_) => "memcached",
+            Self::Memory(_) => "memory",
+            Self::ShardedInMemory(_) => "sharded-in-memory",
+        }
+    }
+
+    /// Whether the store is made of other stores.
+    pub fn is_composite(&self) -> bool {
+        matches!(self, Self::ShardedInMemory(_))
+    }
+
+    /// The stores a composite lists, in config order; none for a leaf.
+    pub fn members(&self) -> &[String] {
+        match self {
+            Self::ShardedInMemory(plan) => &plan.stores,
+            _ => &[],
+        }
+    }
+
+    /// The endpoint of a leaf that lies on a server.
+    pub fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Redis(plan) => Some(&plan.address),
+            Self::Memcached(plan) => Some(&plan.address),
+            Self::Memory(_) | Self::ShardedInMemory(_) => None,
+        }
+    }
+
+    /// Where the store's data lies, as one text: the address, and the database if it has one.
+    /// A composite and a memory store have none.
+    pub fn location(&self) -> Option<String> {
+        match self {
+            Self::Redis(plan) => Some(format!("{}/{}", plan.address, plan.database)),
+            Self::Memcached(plan) => Some(plan.address.to_string()),
+            Self::Memory(_) | Self::ShardedInMemory(_) => None,
+        }
+    }
+}
+
+/// A store of type `redis`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RedisPlan {
+    /// The server.
+    pub address: Address,
+    /// The database of the `url`: what a client calls database 0.
+    pub database: u32,
+    /// The user to log in as; `None` with a password: Redis's `default`.
+    pub user: Option<String>,
+    /// The password to log in with.
+    pub password: Option<Secret>,
+    /// TLS towards the server; `None`: plain.
+    pub tls: Option<TlsClientPlan>,
+    /// How long a sent request may stay unanswered.
+    pub timeout: Duration,
+    /// How old the oldest unanswered request may be before nothing more is written.
+    pub stall_gate: Duration,
+    /// Shared connections per worker and protocol version.
+    pub connections: usize,
+    /// Requests in flight per worker.
+    pub max_in_flight: usize,
+    /// Leased connections per worker.
+    pub max_leases: usize,
+    /// How many databases a client may SELECT, from `database` on.
+    pub databases: u32,
+    /// Time between probes.
+    pub probe_interval: Duration,
+    /// How long a probe may stay unanswered.
+    pub probe_timeout: Duration,
+}
+
+/// `tls` of a store: how to be sure of the server, and how to prove oneself to it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsClientPlan {
+    /// Certificates that are trusted, PEM; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// The own certificate, PEM; present exactly when `key` is.
+    pub cert: Option<PathBuf>,
+    /// The own key, PEM.
+    pub key: Option<PathBuf>,
+    /// The name the server's certificate must carry; `None`: that of the address.
+    pub server_name: Option<String>,
+    /// Whether any certificate is good enough.
+    pub insecure: bool,
+}
+
+/// A store of type `memcached`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemcachedPlan {
+    /// The server.
+    pub address: Address,
+    /// How long a sent request may stay unanswered.
+    pub timeout: Duration,
+    /// How old the oldest unanswered request may be before nothing more is written.
+    pub stall_gate: Duration,
+    /// Connections per worker.
+    pub connections: usize,
+    /// Requests in flight per worker.
+    pub max_in_flight: usize,
+    /// Time between probes.
+    pub probe_interval: Duration,
+    /// How long a probe may stay unanswered.
+    pub probe_timeout: Duration,
+}
+
+/// A store of type `memory`: inside this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// The most it may hold, in bytes; `None`: no limit.
+    pub max_memory: Option<u64>,
+    /// What happens at `max_memory`; anything but `NoEviction` comes with a limit.
+    pub eviction: Eviction,
+}
+
+/// What a memory store does when it is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Eviction {
+    /// Writes that need room are refused.
+    NoEviction,
+    /// The least used entries go, by the S3-FIFO rule.
+    S3Fifo,
+}
+
+impl Eviction {
+    /// Every policy.
+    pub const ALL: &[Self] = &[Self::NoEviction, Self::S3Fifo];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoEviction => "noeviction",
+            Self::S3Fifo => "s3-fifo",
+        }
+    }
+}
+
+/// A store of type `sharded-in-memory`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardedPlan {
+    /// The shards; their order counts once, when the layout is made.
+    pub stores: Vec<String>,
+    /// The hash of a key.
+    pub hash: HashKind,
+    /// Which part of a key is hashed; `None`: all of it.
+    pub hash_tag: Option<HashTag>,
+    /// Whether each shard holds a marker with the layout.
+    pub marker: bool,
+    /// The only layout that is accepted: 16 hex digits, lower case.
+    pub layout_digest: Option<String>,
+    /// What keys of one command must share.
+    pub multi_key: MultiKey,
+    /// Where the keys of module commands are; by upper-case command name.
+    pub commands: BTreeMap<String, CommandPlan>,
+    /// What subscribers see when a shard's subscription connection is lost.
+    pub subscription_loss: SubscriptionLoss,
+}
+
+/// What the keys of a command that cannot be split must share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MultiKey {
+    /// A shard: works today, and may stop working when the composite grows.
+    Shard,
+    /// A slot: works for ever.
+    Slot,
+}
+
+impl MultiKey {
+    /// Every rule.
+    pub const ALL: &[Self] = &[Self::Shard, Self::Slot];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shard => "shard",
+            Self::Slot => "slot",
+        }
+    }
+}
+
+/// What subscribers see when a shard's subscription connection is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscriptionLoss {
+    /// Those who may have missed a message are disconnected.
+    Disconnect,
+    /// Nothing: the subscription is made again.
+    Resubscribe,
+}
+
+impl SubscriptionLoss {
+    /// Every way.
+    pub const ALL: &[Self] = &[Self::Disconnect, Self::Resubscribe];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::Resubscribe => "resubscribe",
+        }
+    }
+}
+
+/// `command.NAME`: where the keys of a module command are, as in Redis's own COMMAND reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandPlan {
+    /// The first argument that is a key; the command's name is argument 0.
+    pub first_key: u32,
+    /// The last one; below zero it counts from the end, -1 being the last argument.
+    pub last_key: i32,
+    /// The distance between keys.
+    pub step: u32,
+    /// Whether the command may change data.
+    pub write: bool,
+}

@@ -1,0 +1,213 @@
+//! One client as the rest of the worker sees it: where its replies go, how to wake it, how to end
+//! it. Its socket is not here (see [`super::connection`]).
+//!
+//! Invariant: once `gone` is set nothing is written for this client, so recipients that outlive it
+//! (tombstones) cost nothing.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use super::limits::ListenerLimits;
+use super::ring::{ReplyRing, Sequence};
+
+/// Why a client is being closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It asked for it, or broke the protocol: earlier replies are still written.
+    AfterReplies,
+    /// It waits for something that will not come, or does not read: nothing more is written.
+    Now(&'static str),
+}
+
+/// One client of one worker.
+#[derive(Debug)]
+pub struct Client {
+    /// Unique in this process.
+    pub id: u64,
+    /// The peer's address, for lists and logs.
+    pub peer: String,
+    ring: RefCell<ReplyRing>,
+    waker: RefCell<Option<Waker>>,
+    woken: Cell<bool>,
+    gone: Cell<bool>,
+    ending: Cell<Option<Ending>>,
+    /// When bytes last arrived from the client.
+    heard_at: Cell<Instant>,
+    /// Since when too many reply bytes wait.
+    clogged_since: Cell<Option<Instant>>,
+    /// While a request is incomplete: since when, and how many bytes came since.
+    body: Cell<Option<(Instant, u64)>>,
+    /// A request whose duration is measured.
+    sample: Cell<Option<(Sequence, Instant)>>,
+    /// Whether the client waits for something it subscribed to or blocks on: never idle.
+    pub patient: Cell<bool>,
+}
+
+/// A client that has just begun a request is not held to `min-body-rate`.
+const BODY_GRACE: Duration = Duration::from_secs(10);
+
+impl Client {
+    /// A client that has just connected.
+    #[must_use]
+    pub fn new(id: u64, peer: String, now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            peer,
+            ring: RefCell::default(),
+            waker: RefCell::default(),
+            woken: Cell::new(false),
+            gone: Cell::new(false),
+            ending: Cell::new(None),
+            heard_at: Cell::new(now),
+            clogged_since: Cell::new(None),
+            body: Cell::new(None),
+            sample: Cell::new(None),
+            patient: Cell::new(false),
+        })
+    }
+
+    /// Takes a place for a reply that will come later.
+    pub fn reserve(&self, muted: bool) -> Sequence {
+        self.ring.borrow_mut().reserve(muted)
+    }
+
+    /// Gives a reply to a request and wakes the client.
+    pub fn fill(&self, sequence: Sequence, reply: &[u8]) {
+        if self.gone.get() {
+            return;
+        }
+        self.ring.borrow_mut().fill(sequence, reply);
+        self.wake();
+    }
+
+    /// Appends a reply made here; the caller runs in the client's own turn, or wakes it.
+    pub fn answer(&self, muted: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        self.ring.borrow_mut().answer(muted, write);
+    }
+
+    /// Appends out-of-band bytes and wakes the client.
+    pub fn push(&self, bytes: &[u8]) {
+        if !self.gone.get() {
+            self.ring.borrow_mut().push(bytes);
+            self.wake();
+        }
+    }
+
+    /// Requests without a reply in the output yet.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.ring.borrow().in_flight()
+    }
+
+    /// The client's replies, for its connection.
+    pub(crate) fn ring(&self) -> &RefCell<ReplyRing> {
+        &self.ring
+    }
+
+    /// Starts to measure a request, if none is being measured.
+    pub fn begin_sample(&self, sequence: Sequence, now: Instant) {
+        if self.sample.get().is_none() {
+            self.sample.set(Some((sequence, now)));
+        }
+    }
+
+    /// When the request being measured began, if it is this one.
+    #[must_use]
+    pub fn end_sample(&self, sequence: Sequence) -> Option<Instant> {
+        let (sampled, begun) = self.sample.get()?;
+        if sampled != sequence {
+            return None;
+        }
+        self.sample.set(None);
+        Some(begun)
+    }
+
+    /// Whether the client has left.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    pub(crate) fn leave(&self) {
+        self.gone.set(true);
+        *self.ring.borrow_mut() = ReplyRing::default();
+        *self.waker.borrow_mut() = None;
+    }
+
+    /// Closes the client. A stronger ending replaces a weaker one.
+    pub fn end(&self, ending: Ending) {
+        if !matches!(self.ending.get(), Some(Ending::Now(_))) {
+            self.ending.set(Some(ending));
+            self.wake();
+        }
+    }
+
+    /// How the client is being closed, if it is.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending.get()
+    }
+
+    /// Wakes the client's connection.
+    pub fn wake(&self) {
+        if !self.woken.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(crate) fn park(&self, context: &Context<'_>) {
+        self.woken.set(false);
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
+
+    pub(crate) fn heard(&self, now: Instant, bytes: usize, incomplete: bool) {
+        self.heard_at.set(now);
+        self.body.set(incomplete.then(|| {
+            let (since, before) = self.body.get().unwrap_or((now, 0));
+            (since, before + bytes as u64)
+        }));
+    }
+
+    pub(crate) fn note_clogged(&self, clogged: bool, now: Instant) {
+        let since = self.clogged_since.get();
+        self.clogged_since.set(clogged.then(|| since.unwrap_or(now)));
+    }
+
+    /// Since when the client last sent something.
+    #[must_use]
+    pub fn idle_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard_at.get())
+    }
+
+    /// Holds the client to the limits that depend on time. Called about once a second.
+    pub fn sweep(&self, now: Instant, limits: &ListenerLimits) {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.clogged_since.get().is_some_and(|at| since(at) >= limits.write_timeout) {
+            self.end(Ending::Now("write-timeout"));
+        }
+        if let Some((began, bytes)) = self.body.get()
+            && since(began) >= BODY_GRACE
+            && bytes < limits.min_body_rate.saturating_mul(since(began).as_secs())
+        {
+            self.end(Ending::Now("min-body-rate"));
+        }
+        let quiet = self.in_flight() == 0 && !self.patient.get();
+        if quiet && self.idle_for(now) >= Duration::from_secs(2) {
+            self.ring.borrow_mut().shrink();
+        }
+        if let Some(limit) = limits.idle_timeout
+            && quiet
+            && self.body.get().is_none()
+            && self.idle_for(now) >= limit
+        {
+            self.end(Ending::Now("idle-timeout"));
+        }
+    }
+}

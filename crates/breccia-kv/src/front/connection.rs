@@ -1,0 +1,285 @@
+//! A client's socket: reads requests into the dialogue, writes replies from the ring. It knows no
+//! protocol and no shard.
+//!
+//! Invariant: one turn reads first and writes last, so all replies of a turn leave in one write;
+//! a client at one of its limits is not read until it is below it again.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use breccia_net::clock;
+use breccia_net::drain::{Drain, Phase};
+use breccia_net::stream::{Stream, close_gently};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::client::{Client, Ending};
+use super::limits::ListenerLimits;
+
+/// Why a dialogue stopped consuming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The bytes left over are the beginning of a request.
+    NeedMore,
+    /// It waits for replies of its own; it is asked again with the same bytes when it is woken.
+    Paused,
+    /// The client is to be closed after its replies.
+    Close,
+}
+
+/// How much of the bytes a dialogue consumed, and why it stopped.
+#[derive(Clone, Copy, Debug)]
+pub struct Consumed {
+    /// Bytes of whole requests.
+    pub bytes: usize,
+    /// Why it stopped.
+    pub next: Next,
+}
+
+/// The protocol side of a connection.
+pub trait Dialogue {
+    /// Takes whole requests from `bytes`, in order, until it must stop.
+    fn consume(&mut self, bytes: &[u8]) -> Consumed;
+    /// Lets work of the dialogue's own go on (a request answered by a future, say).
+    fn advance(&mut self, context: &mut Context<'_>);
+    /// The connection ends: gives back what the client holds.
+    fn leave(&mut self);
+}
+
+/// The bytes read in one go; one buffer serves all connections of a worker.
+pub type Scratch = Rc<RefCell<Vec<u8>>>;
+
+/// The size of a [`Scratch`] buffer.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// Reads in one turn before other connections get theirs.
+const READS_PER_TURN: usize = 4;
+/// A carry larger than this is given back when it is empty.
+const KEEP_CARRY_BYTES: usize = 16 * 1024;
+/// How long a closed client may take to read its last reply.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Makes a worker's scratch buffer.
+#[must_use]
+pub fn scratch() -> Scratch {
+    Rc::new(RefCell::new(vec![0; SCRATCH_BYTES]))
+}
+
+/// One client's socket and the bytes of requests that are not consumed yet.
+pub struct Connection<D> {
+    stream: Stream,
+    client: Rc<Client>,
+    dialogue: D,
+    limits: Rc<ListenerLimits>,
+    scratch: Scratch,
+    drain: Drain,
+    carry: Vec<u8>,
+    /// Start of what is not consumed in `carry`.
+    start: usize,
+    paused: bool,
+    ended: bool,
+    unflushed: bool,
+}
+
+/// The connection is over.
+struct Over;
+
+impl<D: Dialogue> Connection<D> {
+    /// A connection about to be served.
+    pub fn new(
+        stream: Stream,
+        client: Rc<Client>,
+        dialogue: D,
+        limits: Rc<ListenerLimits>,
+        scratch: Scratch,
+        drain: Drain,
+    ) -> Self {
+        Self {
+            stream,
+            client,
+            dialogue,
+            limits,
+            scratch,
+            drain,
+            carry: Vec::new(),
+            start: 0,
+            paused: false,
+            ended: false,
+            unflushed: false,
+        }
+    }
+
+    /// Serves the client until one side closes. Whoever changes the drain's phase wakes clients.
+    pub async fn serve(mut self) {
+        poll_fn(|context| {
+            self.client.park(context);
+            match self.turn(context) {
+                Ok(()) => Poll::Pending,
+                Err(Over) => Poll::Ready(()),
+            }
+        })
+        .await;
+        self.dialogue.leave();
+        let gently = !matches!(self.client.ending(), Some(Ending::Now(_)));
+        self.client.leave();
+        if gently {
+            close_gently(&mut self.stream, LINGER).await;
+        }
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
+        self.dialogue.advance(context);
+        loop {
+            if self.paused {
+                self.consume_carry();
+            }
+            self.read(context)?;
+            let was_full = self.is_full();
+            self.write(context)?;
+            // Only a write that made room can let more be consumed in the same turn; whatever
+            // else a paused dialogue waits for wakes this task.
+            if !was_full || self.is_full() {
+                break;
+            }
+        }
+        if self.is_over() { Err(Over) } else { Ok(()) }
+    }
+
+    /// Whether everything asked for is answered and written, and somebody wants to leave.
+    fn is_over(&self) -> bool {
+        let phase = self.drain.phase();
+        let leaving = self.ended || phase != Phase::Running;
+        if phase == Phase::Closing || (leaving && self.client.patient.get()) {
+            return true;
+        }
+        let ring = self.client.ring().borrow();
+        let quiet = ring.in_flight() == 0 && ring.buffered() == 0 && !self.unflushed;
+        quiet && (self.client.ending().is_some() || (leaving && !self.paused))
+    }
+
+    fn may_read(&self) -> bool {
+        if self.ended || self.client.ending().is_some() {
+            return false;
+        }
+        if self.paused {
+            // A client that blocks is read a little further, so that its leaving is noticed.
+            return self.client.patient.get() && self.carry.len() < SCRATCH_BYTES;
+        }
+        self.below_limits()
+    }
+
+    fn is_full(&self) -> bool {
+        self.client.ring().borrow().buffered() > self.limits.reply_buffer
+    }
+
+    fn below_limits(&self) -> bool {
+        let ring = self.client.ring().borrow();
+        ring.in_flight() < self.limits.max_in_flight && ring.buffered() <= self.limits.reply_buffer
+    }
+
+    fn read(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
+        for _ in 0..READS_PER_TURN {
+            if !self.may_read() {
+                return Ok(());
+            }
+            let scratch = Rc::clone(&self.scratch);
+            let mut scratch = scratch.borrow_mut();
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => return Err(Over),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    self.ended = true;
+                    return Ok(());
+                }
+                Poll::Ready(Ok(())) => self.take(buffer.filled()),
+            }
+        }
+        context.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Consumes fresh bytes, in place if nothing was left over before them.
+    fn take(&mut self, bytes: &[u8]) {
+        if self.start == self.carry.len() {
+            let consumed = self.consume(bytes);
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            self.carry.clear();
+            self.start = 0;
+            self.carry.extend_from_slice(rest);
+        } else {
+            self.carry.extend_from_slice(bytes);
+            self.consume_carry();
+        }
+        let incomplete = !self.paused && self.start < self.carry.len();
+        self.client.heard(clock::now(), bytes.len(), incomplete);
+    }
+
+    fn consume_carry(&mut self) {
+        let carry = std::mem::take(&mut self.carry);
+        let consumed = self.consume(carry.get(self.start..).unwrap_or_default());
+        self.carry = carry;
+        self.start += consumed;
+        if self.start == self.carry.len() {
+            self.start = 0;
+            self.carry.clear();
+            if self.carry.capacity() > KEEP_CARRY_BYTES {
+                self.carry = Vec::new();
+            }
+        } else if self.start > SCRATCH_BYTES && self.start > self.carry.len() / 2 {
+            self.carry.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    fn consume(&mut self, bytes: &[u8]) -> usize {
+        if self.client.ending().is_some() {
+            return bytes.len();
+        }
+        let Consumed { bytes: count, next } = self.dialogue.consume(bytes);
+        self.paused = next == Next::Paused;
+        if next == Next::Close {
+            self.client.end(Ending::AfterReplies);
+            return bytes.len();
+        }
+        count
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
+        let mut ring = self.client.ring().borrow_mut();
+        if let Some(Ending::Now(_)) = self.client.ending() {
+            return Err(Over);
+        }
+        loop {
+            let bytes = ring.writable();
+            if bytes.is_empty() {
+                break;
+            }
+            match Pin::new(&mut self.stream).poll_write(context, bytes) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Over),
+                Poll::Ready(Ok(count)) => {
+                    ring.wrote(count);
+                    self.unflushed = true;
+                }
+            }
+        }
+        let buffered = ring.buffered();
+        drop(ring);
+        self.client.note_clogged(buffered > self.limits.reply_buffer, clock::now());
+        if buffered > self.limits.reply_hard_limit() && self.client.in_flight() > 0 {
+            self.client.end(Ending::Now("reply-buffer"));
+            return Err(Over);
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(Over),
+            }
+        }
+        Ok(())
+    }
+}

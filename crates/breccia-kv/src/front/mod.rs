@@ -1,0 +1,14 @@
+//! What the Redis and the memcached frontends share: a client's replies, its connection, and the
+//! limits on both. No protocol: that is the [`connection::Dialogue`].
+//!
+//! ```text
+//! socket ─▶ Connection ─▶ Dialogue::consume ─▶ Upstream::enqueue ─▶ server
+//!                              │ answers made here         │
+//! socket ◀─ Connection ◀─ ReplyRing (Client) ◀─────────────┘ Recipient::deliver
+//! ```
+
+pub mod client;
+pub mod connection;
+pub mod limits;
+pub mod ring;
+pub mod registry;

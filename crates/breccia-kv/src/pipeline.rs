@@ -1,0 +1,349 @@
+//! The queue of one upstream connection: which bytes may be written now, and whose reply comes
+//! next. It is not a socket and never reads the clock.
+//!
+//! Invariant: replies match requests by order alone, so an entry leaves the queue only when its
+//! reply has arrived, when not one of its bytes was written, or when the connection is given up.
+//!
+//! The *stall gate*: a frozen server's socket swallows megabytes that it will run once it thaws.
+//! While the oldest unanswered request is older than `stall_gate` nothing more is written. A
+//! server that runs one command at a time loses nothing by it, and what is not written can still
+//! be answered "not applied" with certainty.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breccia_core::error::Effect;
+
+/// The limits of one upstream connection.
+#[derive(Clone, Copy, Debug)]
+pub struct PipelineLimits {
+    /// Age of the oldest unanswered request from which on nothing more is written.
+    pub stall_gate: Duration,
+    /// How long a written request waits for its reply.
+    pub timeout: Duration,
+    /// How many requests may be queued or unanswered at once.
+    pub max_in_flight: usize,
+    /// How many request bytes may wait to be written.
+    pub max_unsent_bytes: usize,
+}
+
+/// Why a request got no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// It waited here, unsent, until the listener's deadline.
+    Deadline,
+    /// It was sent and not answered within the store's timeout.
+    Timeout,
+    /// The endpoint cannot be reached; the text says why.
+    Down(Arc<str>),
+    /// The connection broke; the text says how.
+    Lost(Arc<str>),
+    /// A limit of this queue was reached; the text names it.
+    Full(Arc<str>),
+}
+
+/// A request that got no reply: why, and whether the server may have run it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Why there is no reply.
+    pub cause: Cause,
+    /// Whether the request may have been applied.
+    pub effect: Effect,
+}
+
+/// Somebody who waits for a reply.
+pub trait Recipient {
+    /// Takes the reply, exactly as it came.
+    fn deliver(self, reply: &[u8]);
+    /// Learns that no reply will come.
+    fn fail(self, failure: &Failure);
+    /// Whether nobody waits any more (the client left).
+    fn abandoned(&self) -> bool;
+}
+
+/// How long a sent request may stay unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// The store's `timeout`.
+    Timeout,
+    /// For ever: blocking commands, whose reply is due when something happens.
+    Unbounded,
+}
+
+/// One request in the queue. `recipient` is `None` for a tombstone: its reply is owed, is read,
+/// and is thrown away.
+#[derive(Debug)]
+struct Entry<R, S> {
+    recipient: Option<R>,
+    shape: S,
+    length: usize,
+    patience: Patience,
+    /// While unsent: when it expires. Once sent: when its first byte was written.
+    at: Instant,
+}
+
+/// The queue of one upstream connection. `S` says what shape of reply a request expects (nothing
+/// for RESP, whose replies frame themselves).
+#[derive(Debug)]
+pub struct Pipeline<R, S> {
+    limits: PipelineLimits,
+    /// Sent entries first (`sent` of them), then unsent ones.
+    entries: VecDeque<Entry<R, S>>,
+    sent: usize,
+    /// Bytes of the entry whose writing has begun and not ended, then of all unsent entries.
+    buffer: Vec<u8>,
+    /// Start of what is not yet written in `buffer`.
+    start: usize,
+    /// How many bytes at `start` finish an entry that already counts as sent.
+    partial: usize,
+    /// When bytes last arrived, or when the queue last began to owe a reply.
+    heard_at: Option<Instant>,
+}
+
+/// A buffer larger than this is given back once it is empty.
+const KEEP_BYTES: usize = 256 * 1024;
+
+impl<R: Recipient, S: Copy> Pipeline<R, S> {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(limits: PipelineLimits) -> Self {
+        Self {
+            limits,
+            entries: VecDeque::new(),
+            sent: 0,
+            buffer: Vec::new(),
+            start: 0,
+            partial: 0,
+            heard_at: None,
+        }
+    }
+
+    /// Queues a request whose bytes `write` appends.
+    ///
+    /// `expires` bounds its wait for being written.
+    ///
+    /// # Errors
+    /// When a limit is reached the recipient comes back with the failure, and nothing is queued.
+    pub fn enqueue(
+        &mut self,
+        recipient: R,
+        shape: S,
+        expires: Instant,
+        patience: Patience,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), (R, Failure)> {
+        if let Some(failure) = self.full() {
+            return Err((recipient, failure));
+        }
+        let before = self.buffer.len();
+        write(&mut self.buffer);
+        let length = self.buffer.len() - before;
+        self.entries.push_back(Entry {
+            recipient: Some(recipient),
+            shape,
+            length,
+            patience,
+            at: expires,
+        });
+        Ok(())
+    }
+
+    fn full(&self) -> Option<Failure> {
+        let text = if self.entries.len() >= self.limits.max_in_flight {
+            format!("max-in-flight ({}) is reached", self.limits.max_in_flight)
+        } else if self.buffer.len() - self.start > self.limits.max_unsent_bytes {
+            format!("{} request bytes wait already", self.limits.max_unsent_bytes)
+        } else {
+            return None;
+        };
+        Some(Failure { cause: Cause::Full(text.into()), effect: Effect::NotApplied })
+    }
+
+    /// Whether nothing is queued and no reply is owed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many requests are queued or unanswered.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether a reply is owed.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// Whether the oldest unanswered request is old enough to hold back all others.
+    #[must_use]
+    pub fn stalled(&self, now: Instant) -> bool {
+        self.sent > 0
+            && self.entries.front().is_some_and(|oldest| {
+                oldest.patience == Patience::Timeout
+                    && now.saturating_duration_since(oldest.at) >= self.limits.stall_gate
+            })
+    }
+
+    /// The bytes that may be written now: all of them, or, behind a closed gate, the rest of the
+    /// request whose writing has begun.
+    #[must_use]
+    pub fn writable(&self, now: Instant) -> &[u8] {
+        let pending = self.buffer.get(self.start..).unwrap_or_default();
+        if pending.is_empty() || !self.stalled(now) {
+            return pending;
+        }
+        pending.get(..self.partial).unwrap_or_default()
+    }
+
+    /// Records that the first `count` bytes of [`Self::writable`] were written.
+    pub fn wrote(&mut self, count: usize, now: Instant) {
+        self.start += count;
+        let finished = count.min(self.partial);
+        self.partial -= finished;
+        let mut left = count - finished;
+        while left > 0 {
+            let Some(entry) = self.entries.get_mut(self.sent) else { break };
+            entry.at = now;
+            self.heard_at.get_or_insert(now);
+            self.sent += 1;
+            let taken = left.min(entry.length);
+            self.partial = entry.length - taken;
+            left -= taken;
+        }
+        if self.start == self.buffer.len() {
+            self.start = 0;
+            self.buffer.clear();
+            if self.buffer.capacity() > KEEP_BYTES {
+                self.buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Records that bytes arrived.
+    pub fn heard(&mut self, now: Instant) {
+        self.heard_at = Some(now);
+    }
+
+    /// The shape of the reply that comes next, if one is owed.
+    #[must_use]
+    pub fn expected(&self) -> Option<S> {
+        if self.sent == 0 { None } else { self.entries.front().map(|entry| entry.shape) }
+    }
+
+    /// Gives the reply to the oldest unanswered request. `false` if none is owed, or if the reply
+    /// came before the request was written whole: the connection can no longer be trusted.
+    #[must_use]
+    pub fn deliver(&mut self, reply: &[u8]) -> bool {
+        if self.sent == 0 || (self.sent == 1 && self.partial > 0) {
+            return false;
+        }
+        let Some(entry) = self.entries.pop_front() else { return false };
+        self.sent -= 1;
+        if self.sent == 0 {
+            self.heard_at = None;
+        }
+        if let Some(recipient) = entry.recipient {
+            recipient.deliver(reply);
+        }
+        true
+    }
+
+    /// Answers what has waited too long: unsent requests past their deadline (removed), requests
+    /// whose client has left (removed if unsent), sent ones past the timeout (now tombstones).
+    /// Answers how many there were.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let timeout = self.limits.timeout;
+        let mut failed = 0;
+        for entry in self.entries.iter_mut().take(self.sent) {
+            if now.saturating_duration_since(entry.at) < timeout {
+                break;
+            }
+            if entry.patience == Patience::Timeout
+                && let Some(recipient) = entry.recipient.take()
+            {
+                recipient.fail(&Failure { cause: Cause::Timeout, effect: Effect::Unknown });
+                failed += 1;
+            }
+        }
+        let overdue = |entry: &Entry<R, S>| {
+            entry.at <= now || entry.recipient.as_ref().is_none_or(Recipient::abandoned)
+        };
+        if self.entries.iter().skip(self.sent).any(overdue) {
+            let failure = Failure { cause: Cause::Deadline, effect: Effect::NotApplied };
+            failed += self.remove_unsent(&failure, overdue);
+        }
+        failed
+    }
+
+    /// Fails every unsent request, for example because the endpoint was found to be down. Answers
+    /// how many there were.
+    pub fn fail_unsent(&mut self, cause: &Cause) -> usize {
+        let failure = Failure { cause: cause.clone(), effect: Effect::NotApplied };
+        self.remove_unsent(&failure, |_| true)
+    }
+
+    /// Whether nothing at all arrived for the timeout while replies are owed.
+    #[must_use]
+    pub fn silent_too_long(&self, now: Instant) -> bool {
+        let bounded = self.entries.front().is_some_and(|e| e.patience == Patience::Timeout);
+        self.sent > 0
+            && bounded
+            && self
+                .heard_at
+                .is_some_and(|at| now.saturating_duration_since(at) >= self.limits.timeout)
+    }
+
+    /// Gives the connection up: sent requests have an unknown outcome, unsent ones none. The
+    /// queue is empty and usable afterwards.
+    pub fn fail_all(&mut self, cause: &Cause) {
+        let sent = std::mem::take(&mut self.sent);
+        for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+            let effect = if index < sent { Effect::Unknown } else { Effect::NotApplied };
+            if let Some(recipient) = entry.recipient {
+                recipient.fail(&Failure { cause: cause.clone(), effect });
+            }
+        }
+        self.buffer = Vec::new();
+        self.start = 0;
+        self.partial = 0;
+        self.heard_at = None;
+    }
+
+    fn remove_unsent(
+        &mut self,
+        failure: &Failure,
+        mut remove: impl FnMut(&Entry<R, S>) -> bool,
+    ) -> usize {
+        if self.entries.len() == self.sent {
+            return 0;
+        }
+        let before = self.entries.len();
+        let unsent = self.entries.split_off(self.sent);
+        let old = std::mem::take(&mut self.buffer);
+        let mut position = self.start + self.partial;
+        let begun = old.get(self.start..position).unwrap_or_default();
+        self.buffer.extend_from_slice(begun);
+        self.start = 0;
+        for entry in unsent {
+            let end = position + entry.length;
+            if remove(&entry) {
+                if let Some(recipient) = entry.recipient {
+                    recipient.fail(failure);
+                }
+            } else {
+                self.buffer.extend_from_slice(old.get(position..end).unwrap_or_default());
+                self.entries.push_back(entry);
+            }
+            position = end;
+        }
+        before - self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

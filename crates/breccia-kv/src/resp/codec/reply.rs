@@ -1,0 +1,177 @@
+//! Replies: finds the end of one, RESP2 or RESP3, without building a value.
+//!
+//! Invariant: the scanner never looks twice at what it has passed, so a reply that arrives in a
+//! thousand pieces costs as much as one that arrives whole.
+
+use super::{line, number};
+use crate::upstream::{Scan, Wire};
+
+/// Redis replies frame themselves: nothing of the request is needed.
+#[derive(Debug)]
+pub struct RespWire;
+
+impl Wire for RespWire {
+    type Shape = ();
+    type Scanner = ReplyScanner;
+
+    fn scan(scanner: &mut ReplyScanner, _: Option<()>, bytes: &[u8]) -> Scan {
+        scanner.scan(bytes)
+    }
+}
+
+/// How far a reply has been looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplyScanner {
+    /// Where the next element starts.
+    at: usize,
+    /// Elements that still have to come, once the first has begun.
+    left: Option<u64>,
+}
+
+/// Elements of one reply; more is a broken stream, not data.
+const MAX_ELEMENTS: u64 = 1 << 40;
+
+impl ReplyScanner {
+    /// See [`Wire::scan`].
+    pub fn scan(&mut self, bytes: &[u8]) -> Scan {
+        let mut left = self.left.unwrap_or(1);
+        while left > 0 {
+            match element(bytes, self.at) {
+                Ok(Some(Element { next, children })) => {
+                    self.at = next;
+                    left = left - 1 + children;
+                    if left > MAX_ELEMENTS {
+                        return Scan::Wrong("a reply with too many elements");
+                    }
+                }
+                Ok(None) => {
+                    self.left = Some(left);
+                    return Scan::Incomplete;
+                }
+                Err(why) => return Scan::Wrong(why),
+            }
+        }
+        self.left = Some(0);
+        if bytes.first() == Some(&b'>') { Scan::Skip(self.at) } else { Scan::Complete(self.at) }
+    }
+}
+
+struct Element {
+    next: usize,
+    children: u64,
+}
+
+fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
+    let Some(kind) = bytes.get(at) else { return Ok(None) };
+    let Some((text, next)) = line(bytes, at + 1) else {
+        let waiting = bytes.len() - at;
+        return match kind {
+            b'+' | b'-' | b'(' => Ok(None),
+            _ if waiting <= 40 || *kind == b',' => Ok(None),
+            _ => Err("a length line without an end"),
+        };
+    };
+    let text = text.strip_suffix(b"\r").ok_or("a line that ends in LF alone")?;
+    let leaf = Ok(Some(Element { next, children: 0 }));
+    match kind {
+        b'+' | b'-' | b'(' | b',' | b'#' | b'_' => leaf,
+        b':' => leaf,
+        b'$' | b'=' | b'!' => {
+            let length = number(text).ok_or("a bulk length that is no number")?;
+            if length == -1 {
+                return leaf;
+            }
+            let end = usize::try_from(length).map_err(|_| "a negative bulk length")? + next;
+            match bytes.get(end..end + 2) {
+                None => Ok(None),
+                Some(b"\r\n") => Ok(Some(Element { next: end + 2, children: 0 })),
+                Some(_) => Err("a bulk string that does not end in CR LF"),
+            }
+        }
+        b'*' | b'~' | b'>' | b'%' | b'|' => {
+            let count = number(text).ok_or("an array length that is no number")?;
+            if count == -1 {
+                return leaf;
+            }
+            let count = u64::try_from(count).map_err(|_| "a negative array length")?;
+            let children = match kind {
+                b'%' => count.saturating_mul(2),
+                b'|' => count.saturating_mul(2).saturating_add(1),
+                _ => count,
+            };
+            Ok(Some(Element { next, children: children.min(MAX_ELEMENTS + 1) }))
+        }
+        _ => Err("an unknown reply type"),
+    }
+}
+
+/// The elements of an array reply that has arrived whole, each as its bytes. `None` if it is not
+/// an array (an error, say).
+#[must_use]
+pub fn elements(reply: &[u8]) -> Option<Elements<'_>> {
+    if !matches!(reply.first(), Some(b'*' | b'~' | b'>' | b'%')) {
+        return None;
+    }
+    let (text, at) = line(reply, 1)?;
+    let count = number(text.strip_suffix(b"\r")?)?;
+    let count = if reply.first() == Some(&b'%') { count * 2 } else { count };
+    Some(Elements { reply, at, left: u64::try_from(count).unwrap_or(0) })
+}
+
+/// See [`elements`].
+#[derive(Clone, Debug)]
+pub struct Elements<'r> {
+    reply: &'r [u8],
+    at: usize,
+    left: u64,
+}
+
+impl Elements<'_> {
+    /// How many are left.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl<'r> Iterator for Elements<'r> {
+    type Item = &'r [u8];
+
+    fn next(&mut self) -> Option<&'r [u8]> {
+        if self.left == 0 {
+            return None;
+        }
+        let rest = self.reply.get(self.at..)?;
+        let mut scanner = ReplyScanner::default();
+        let (Scan::Complete(length) | Scan::Skip(length)) = scanner.scan(rest) else {
+            return None;
+        };
+        self.left -= 1;
+        self.at += length;
+        rest.get(..length)
+    }
+}
+
+/// The integer of an integer reply that has arrived whole.
+#[must_use]
+pub fn integer(reply: &[u8]) -> Option<i64> {
+    let text = reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// The payload of a bulk or simple string that has arrived whole; `None` for nulls and the rest.
+#[must_use]
+pub fn text(reply: &[u8]) -> Option<&[u8]> {
+    match reply.first()? {
+        b'+' => reply.get(1..reply.len().checked_sub(2)?),
+        b'$' => {
+            let (length, start) = line(reply, 1)?;
+            let length = usize::try_from(number(length.strip_suffix(b"\r")?)?).ok()?;
+            reply.get(start..start + length)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

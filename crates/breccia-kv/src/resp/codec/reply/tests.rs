@@ -1,0 +1,79 @@
+//! Replies: every type of RESP2 and RESP3, whole and cut at every byte.
+
+use super::*;
+
+fn check(reply: &[u8], expected: Scan) {
+    let mut whole = reply.to_vec();
+    whole.extend_from_slice(b"+NEXT\r\n");
+    assert_eq!(ReplyScanner::default().scan(&whole), expected, "{}", reply.escape_ascii());
+    let mut scanner = ReplyScanner::default();
+    for end in 0..reply.len() {
+        match scanner.scan(&reply[..end]) {
+            Scan::Incomplete => {}
+            Scan::Wrong(_) if matches!(expected, Scan::Wrong(_)) => return,
+            other => panic!("{other:?} after {end} bytes of {}", reply.escape_ascii()),
+        }
+    }
+    assert_eq!(scanner.scan(reply), expected, "{}", reply.escape_ascii());
+}
+
+#[test]
+fn every_type_is_framed() {
+    for reply in [
+        &b"+OK\r\n"[..],
+        b"-ERR wrong\r\n",
+        b":-12\r\n",
+        b"$-1\r\n",
+        b"$0\r\n\r\n",
+        b"$4\r\n\r\n\r\n\r\n",
+        b"*-1\r\n",
+        b"*0\r\n",
+        b"*2\r\n*1\r\n:1\r\n$3\r\nabc\r\n",
+        b"_\r\n",
+        b"#t\r\n",
+        b",1.25\r\n",
+        b",inf\r\n",
+        b"(3492890328409238509324850943850943825024385\r\n",
+        b"!5\r\nERR x\r\n",
+        b"=7\r\ntxt:abc\r\n",
+        b"%1\r\n+k\r\n:1\r\n",
+        b"~2\r\n:1\r\n:2\r\n",
+        b"|1\r\n+ttl\r\n:3600\r\n*1\r\n:1\r\n",
+        b"*1\r\n|1\r\n+ttl\r\n:3600\r\n:1\r\n",
+    ] {
+        check(reply, Scan::Complete(reply.len()));
+    }
+    check(b">2\r\n+message\r\n:1\r\n", Scan::Skip(20));
+}
+
+#[test]
+fn broken_replies_are_wrong() {
+    for (reply, why) in [
+        (&b"x\r\n"[..], "an unknown reply type"),
+        (b"+OK\n", "a line that ends in LF alone"),
+        (b"$x\r\n", "a bulk length that is no number"),
+        (b"$-2\r\n", "a negative bulk length"),
+        (b"$1\r\nabc\r\n", "a bulk string that does not end in CR LF"),
+        (b"*-2\r\n", "a negative array length"),
+        (b"*999999999999999\r\n", "a reply with too many elements"),
+    ] {
+        check(reply, Scan::Wrong(why));
+    }
+}
+
+#[test]
+fn elements_of_an_array_are_its_bytes() {
+    let reply = b"*3\r\n$1\r\na\r\n*1\r\n:1\r\n$-1\r\n";
+    let found: Vec<&[u8]> = elements(reply).unwrap().collect();
+    assert_eq!(found, [&b"$1\r\na\r\n"[..], b"*1\r\n:1\r\n", b"$-1\r\n"]);
+    assert!(elements(b"-ERR\r\n").is_none());
+}
+
+#[test]
+fn texts_and_integers_are_read() {
+    assert_eq!(text(b"$3\r\nabc\r\n"), Some(&b"abc"[..]));
+    assert_eq!(text(b"+OK\r\n"), Some(&b"OK"[..]));
+    assert_eq!(text(b"$-1\r\n"), None);
+    assert_eq!(integer(b":-7\r\n"), Some(-7));
+    assert_eq!(integer(b"$1\r\n1\r\n"), None);
+}

@@ -1,0 +1,7 @@
+//! The Redis wire: codec, command table, frontend and backend.
+//!
+//! Frontend and backend both use the codec and never import each other.
+
+pub mod codec;
+pub mod commands;
+pub mod encode;

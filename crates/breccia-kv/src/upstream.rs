@@ -1,0 +1,482 @@
+//! One connection to one server, opened when first used and opened again when lost. It moves
+//! bytes between a socket and a [`Pipeline`]; it decides nothing about keys or commands.
+//!
+//! Invariant: everything here lives on one worker thread; a recipient's `deliver` and `fail` never
+//! queue another request on the same upstream.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use breccia_core::address::Address;
+use breccia_core::error::Effect;
+use breccia_net::clock;
+use breccia_net::health::{DownReason, EndpointHealth};
+use breccia_net::stream::{Stream, connect};
+use breccia_net::tls::TlsClient;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::pipeline::{Cause, Failure, Patience, Pipeline, PipelineLimits, Recipient};
+
+/// What a look at the bytes received says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// The next reply is this many bytes long.
+    Complete(usize),
+    /// This many bytes are out of band (a push) and answer no request.
+    Skip(usize),
+    /// More bytes are needed.
+    Incomplete,
+    /// These bytes are no reply; the text says why.
+    Wrong(&'static str),
+}
+
+/// The reply side of a protocol: how a stream of bytes is cut into replies.
+pub trait Wire: 'static {
+    /// What must be known of a request to frame its reply.
+    type Shape: Copy + 'static;
+    /// How far a reply that is not yet whole has been looked at.
+    type Scanner: Default + 'static;
+    /// Looks for the end of the reply that starts at `bytes[0]`. The same scanner is passed again
+    /// with the same bytes and more behind them until the answer is not `Incomplete`.
+    fn scan(scanner: &mut Self::Scanner, shape: Option<Self::Shape>, bytes: &[u8]) -> Scan;
+}
+
+/// What is sent on a fresh connection before any request.
+#[derive(Clone, Default)]
+pub struct Greeting {
+    /// The bytes; they may hold a password, so they are never printed.
+    pub bytes: Vec<u8>,
+    /// How many replies they bring.
+    pub replies: usize,
+}
+
+impl std::fmt::Debug for Greeting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Greeting").field("replies", &self.replies).finish_non_exhaustive()
+    }
+}
+
+/// Where and how to connect.
+#[derive(Debug)]
+pub struct UpstreamOptions {
+    /// The name errors use, for example `cache/redis-b`.
+    pub name: String,
+    /// The server's address.
+    pub address: Address,
+    /// TLS, if the server is spoken to over it.
+    pub tls: Option<TlsClient>,
+    /// Sent first on every connection.
+    pub greeting: Greeting,
+    /// Limits of the connection's queue.
+    pub limits: PipelineLimits,
+    /// What the process knows of the endpoint.
+    pub health: Arc<EndpointHealth>,
+    /// A lease: it carries state of its client, so it is never opened twice, and one request that
+    /// got no reply ends it. Else a command meant for a lost transaction would run outside it.
+    pub fragile: bool,
+}
+
+/// One connection to one server, with its queue. See the module's page.
+pub struct Upstream<W: Wire, R> {
+    options: Arc<UpstreamOptions>,
+    pipeline: RefCell<Pipeline<R, W::Shape>>,
+    waker: RefCell<Option<Waker>>,
+    woken: Cell<bool>,
+    closing: Cell<bool>,
+    /// After a failed attempt: why, and until when the next attempt is put off.
+    held_off: RefCell<Option<(Arc<str>, Instant)>>,
+}
+
+/// The least time between two attempts to connect.
+const HOLD_OFF: Duration = Duration::from_millis(100);
+/// How often deadlines are looked at while something is queued.
+const TICK: Duration = Duration::from_millis(20);
+/// First size of the receive buffer.
+const READ_BYTES: usize = 16 * 1024;
+/// The receive buffer grows up to this under load; larger only for one larger reply.
+const BUSY_READ_BYTES: usize = 256 * 1024;
+/// A reply larger than this closes the connection.
+pub const MAX_REPLY_BYTES: usize = 1 << 30;
+/// Reads in one turn before other connections get theirs.
+const READS_PER_TURN: usize = 8;
+
+impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
+    /// Makes the upstream and its task on this thread's `LocalSet`. Nothing is connected yet.
+    #[must_use]
+    pub fn open(options: Arc<UpstreamOptions>) -> Rc<Self> {
+        let upstream = Rc::new(Self {
+            pipeline: RefCell::new(Pipeline::new(options.limits)),
+            options,
+            waker: RefCell::new(None),
+            woken: Cell::new(false),
+            closing: Cell::new(false),
+            held_off: RefCell::new(None),
+        });
+        tokio::task::spawn_local(Rc::clone(&upstream).run());
+        upstream
+    }
+
+    /// Queues a request; see [`Pipeline::enqueue`].
+    ///
+    /// # Errors
+    /// At once, with the recipient, while the endpoint is known to be down or the queue is full.
+    pub fn enqueue(
+        &self,
+        recipient: R,
+        shape: W::Shape,
+        expires: Instant,
+        patience: Patience,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), (R, Failure)> {
+        if let Some(failure) = self.unreachable() {
+            return Err((recipient, failure));
+        }
+        self.pipeline.borrow_mut().enqueue(recipient, shape, expires, patience, write)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Why a request would fail at once, if it would.
+    #[must_use]
+    pub fn unreachable(&self) -> Option<Failure> {
+        let cause = if !self.options.health.is_up()
+            && let Some(down) = self.options.health.down()
+        {
+            Cause::Down(describe(&down).into())
+        } else if let Some((why, until)) = &*self.held_off.borrow()
+            && clock::now() < *until
+        {
+            Cause::Down(Arc::clone(why))
+        } else if self.closing.get() {
+            Cause::Lost("the connection that held this client's state".into())
+        } else {
+            return None;
+        };
+        Some(Failure { cause, effect: Effect::NotApplied })
+    }
+
+    /// Whether the connection was given up, or was a lease and is lost.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Whether nothing is queued and no reply is owed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.pipeline.borrow().is_empty()
+    }
+
+    /// How many requests are queued or unanswered.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.pipeline.borrow().in_flight()
+    }
+
+    /// Where this upstream leads.
+    #[must_use]
+    pub fn options(&self) -> &Arc<UpstreamOptions> {
+        &self.options
+    }
+
+    /// Closes the connection and ends the task. What is queued fails.
+    pub fn close(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if !self.woken.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn park(&self, context: &Context<'_>) {
+        self.woken.set(false);
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
+
+    async fn run(self: Rc<Self>) {
+        while !self.closing.get() {
+            poll_fn(|context| {
+                self.park(context);
+                let idle = self.pipeline.borrow().is_empty() && !self.closing.get();
+                if idle { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            if self.closing.get() {
+                break;
+            }
+            match self.establish().await {
+                Ok(stream) => {
+                    let cause = Relay::new(&self, stream).run().await;
+                    self.closing.set(self.closing.get() || self.options.fragile);
+                    self.pipeline.borrow_mut().fail_all(&cause);
+                }
+                Err(why) => self.hold_off(&why),
+            }
+        }
+        self.pipeline.borrow_mut().fail_all(&Cause::Lost("the connection was given up".into()));
+    }
+
+    fn hold_off(&self, why: &str) {
+        let why: Arc<str> = why.into();
+        *self.held_off.borrow_mut() = Some((Arc::clone(&why), clock::now() + HOLD_OFF));
+        self.closing.set(self.closing.get() || self.options.fragile);
+        self.pipeline.borrow_mut().fail_unsent(&Cause::Down(why));
+    }
+
+    /// Connects and greets, while deadlines of what waits go on.
+    async fn establish(&self) -> Result<Stream, String> {
+        let timeout = self.options.limits.timeout;
+        let ticking = async {
+            while !self.closing.get() {
+                tokio::time::sleep(TICK).await;
+                let failed = self.pipeline.borrow_mut().expire(clock::now());
+                if failed > 0 && self.options.fragile {
+                    break;
+                }
+            }
+        };
+        let connecting = async {
+            let tls = self.options.tls.as_ref();
+            let mut stream = connect(&self.options.address, tls, timeout).await.map_err(|error| {
+                let why = error.to_string();
+                self.options.health.connect_failed(&why);
+                why
+            })?;
+            self.greet(&mut stream).await?;
+            Ok(stream)
+        };
+        tokio::select! {
+            outcome = tokio::time::timeout(timeout, connecting) => outcome
+                .unwrap_or_else(|_| Err(format!("no answer to the greeting within {timeout:?}"))),
+            () = ticking => Err("the connection was given up".to_owned()),
+        }
+    }
+
+    async fn greet(&self, stream: &mut Stream) -> Result<(), String> {
+        let greeting = &self.options.greeting;
+        if greeting.replies == 0 {
+            return Ok(());
+        }
+        let lost = |error: io::Error| format!("lost while greeting ({error})");
+        stream.write_all(&greeting.bytes).await.map_err(lost)?;
+        stream.flush().await.map_err(lost)?;
+        let mut bytes = Vec::with_capacity(512);
+        let mut scanner = W::Scanner::default();
+        let mut replies = 0;
+        while replies < greeting.replies {
+            match W::scan(&mut scanner, None, &bytes) {
+                Scan::Complete(length) => {
+                    let reply: Vec<u8> = bytes.drain(..length).collect();
+                    if reply.first() == Some(&b'-') {
+                        let text = String::from_utf8_lossy(&reply);
+                        return Err(format!("the server refused our login: {}", text.trim_end()));
+                    }
+                    scanner = W::Scanner::default();
+                    replies += 1;
+                }
+                Scan::Skip(length) => drop(bytes.drain(..length)),
+                Scan::Incomplete => {
+                    if stream.read_buf(&mut bytes).await.map_err(lost)? == 0 {
+                        return Err("closed while greeting".to_owned());
+                    }
+                }
+                Scan::Wrong(why) => return Err(format!("answered our greeting with {why}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A live connection: the socket, the bytes received, and the clock of its deadlines.
+struct Relay<'u, W: Wire, R> {
+    upstream: &'u Upstream<W, R>,
+    stream: Stream,
+    received: Vec<u8>,
+    filled: usize,
+    scanner: W::Scanner,
+    tick: Pin<Box<Sleep>>,
+    ticking: bool,
+    unflushed: bool,
+}
+
+impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
+    fn new(upstream: &'u Upstream<W, R>, stream: Stream) -> Self {
+        Self {
+            upstream,
+            stream,
+            received: vec![0; READ_BYTES],
+            filled: 0,
+            scanner: W::Scanner::default(),
+            tick: Box::pin(tokio::time::sleep(TICK)),
+            ticking: false,
+            unflushed: false,
+        }
+    }
+
+    /// Relays until the connection is lost or given up; says why.
+    async fn run(mut self) -> Cause {
+        poll_fn(|context| {
+            self.upstream.park(context);
+            match self.turn(context) {
+                Ok(()) => Poll::Pending,
+                Err(cause) => Poll::Ready(cause),
+            }
+        })
+        .await
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
+        if self.upstream.closing.get() {
+            return Err(Cause::Lost("the connection was given up".into()));
+        }
+        self.receive(context)?;
+        self.send(context)?;
+        self.watch_deadlines(context)
+    }
+
+    fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
+        for _ in 0..READS_PER_TURN {
+            let room = self.received.get_mut(self.filled..).unwrap_or_default();
+            let mut buffer = ReadBuf::new(room);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(lost(&error)),
+                Poll::Ready(Ok(())) => {
+                    let count = buffer.filled().len();
+                    if count == 0 {
+                        return Err(Cause::Lost("the server closed the connection".into()));
+                    }
+                    self.filled += count;
+                    self.upstream.options.health.note_bytes();
+                    self.take_replies()?;
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn take_replies(&mut self) -> Result<(), Cause> {
+        let mut pipeline = self.upstream.pipeline.borrow_mut();
+        pipeline.heard(clock::now());
+        let mut at = 0;
+        while at < self.filled {
+            let bytes = self.received.get(at..self.filled).unwrap_or_default();
+            match W::scan(&mut self.scanner, pipeline.expected(), bytes) {
+                Scan::Complete(length) => {
+                    self.scanner = W::Scanner::default();
+                    if !pipeline.deliver(bytes.get(..length).unwrap_or_default()) {
+                        return Err(Cause::Lost("the server sent a reply to no request".into()));
+                    }
+                    at += length;
+                }
+                Scan::Skip(length) => {
+                    self.scanner = W::Scanner::default();
+                    at += length;
+                }
+                Scan::Incomplete => break,
+                Scan::Wrong(why) => {
+                    return Err(Cause::Lost(format!("the server broke the protocol: {why}").into()));
+                }
+            }
+        }
+        drop(pipeline);
+        self.make_room(at)
+    }
+
+    /// Moves what is not yet a whole reply to the front, and fits the buffer to the traffic.
+    fn make_room(&mut self, consumed: usize) -> Result<(), Cause> {
+        let was_full = self.filled == self.received.len();
+        self.received.copy_within(consumed..self.filled, 0);
+        self.filled -= consumed;
+        if self.filled == self.received.len() {
+            if self.filled >= MAX_REPLY_BYTES {
+                return Err(Cause::Lost("a reply is larger than 1 GiB".into()));
+            }
+            self.received.resize(self.filled * 2, 0);
+        } else if was_full && self.received.len() < BUSY_READ_BYTES {
+            self.received.resize(self.received.len() * 2, 0);
+        } else if self.filled == 0 && self.received.len() > BUSY_READ_BYTES {
+            self.received = vec![0; READ_BYTES];
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
+        let now = clock::now();
+        let mut pipeline = self.upstream.pipeline.borrow_mut();
+        loop {
+            let bytes = pipeline.writable(now);
+            if bytes.is_empty() {
+                break;
+            }
+            match Pin::new(&mut self.stream).poll_write(context, bytes) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Err(lost(&error)),
+                Poll::Ready(Ok(0)) => return Err(Cause::Lost("the socket takes no bytes".into())),
+                Poll::Ready(Ok(count)) => {
+                    pipeline.wrote(count, now);
+                    self.unflushed = true;
+                }
+            }
+        }
+        drop(pipeline);
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Err(lost(&error)),
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_deadlines(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
+        if self.ticking && self.tick.as_mut().poll(context).is_ready() {
+            self.ticking = false;
+            let now = clock::now();
+            let health = &self.upstream.options.health;
+            let mut pipeline = self.upstream.pipeline.borrow_mut();
+            let mut failed = pipeline.expire(now);
+            if let Some(down) = health.down() {
+                failed += pipeline.fail_unsent(&Cause::Down(describe(&down).into()));
+            }
+            if pipeline.silent_too_long(now) || (failed > 0 && self.upstream.options.fragile) {
+                return Err(Cause::Timeout);
+            }
+        }
+        if !self.ticking && !self.upstream.pipeline.borrow().is_empty() {
+            self.ticking = true;
+            self.tick.as_mut().reset(tokio::time::Instant::from_std(clock::now() + TICK));
+            if self.tick.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `connection refused, 3 s`
+fn describe(down: &DownReason) -> String {
+    let seconds = clock::now().saturating_duration_since(down.since).as_secs();
+    format!("{}, {seconds} s", down.text)
+}
+
+fn lost(error: &io::Error) -> Cause {
+    Cause::Lost(error.to_string().into())
+}

@@ -1,0 +1,51 @@
+//! The metrics every release keeps: names, meanings, labels.
+//!
+//! Not the values. Invariant: a name, once released, keeps its meaning and its labels.
+
+use super::{Family, Kind};
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $constant:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: Family = Family {
+                name: $name,
+                help: $help,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+            };
+        )*
+
+        /// Every family of this table, for documentation and tests.
+        pub static FAMILIES: &[&Family] = &[$(&$constant),*];
+    };
+}
+
+families! {
+    REQUESTS: Counter "breccia_requests_total" ["listener", "command", "outcome"]
+        "Requests of clients by listener, command and outcome.";
+    REQUEST_SECONDS: Histogram "breccia_request_seconds" ["listener"]
+        "Time from a request's arrival to its reply.";
+    CONNECTIONS: Gauge "breccia_connections" ["listener"]
+        "Connections of clients that are open.";
+    CONNECTIONS_ACCEPTED: Counter "breccia_connections_accepted_total" ["listener"]
+        "Connections of clients that were accepted.";
+    CONNECTIONS_REFUSED: Counter "breccia_connections_refused_total" ["listener", "reason"]
+        "Connections of clients that were closed before their first request.";
+    LIMIT_HITS: Counter "breccia_limit_hits_total" ["listener", "limit"]
+        "Requests or connections that met a configured limit.";
+    STORE_UP: Gauge "breccia_store_up" ["store"]
+        "1 while the store's endpoint answers, 0 while it is down.";
+    STORE_REQUESTS: Counter "breccia_store_requests_total" ["store", "outcome"]
+        "Requests sent to a store by outcome.";
+    STORE_SECONDS: Histogram "breccia_store_seconds" ["store"]
+        "Time from sending a request to a store to its reply.";
+    STORE_CONNECTIONS: Gauge "breccia_store_connections" ["store", "state"]
+        "Connections to a store by state.";
+    LAYOUT_EPOCH: Gauge "breccia_layout_epoch" ["store"]
+        "The epoch of a composite's layout.";
+    MULTIKEY_SAME_SHARD: Counter "breccia_multikey_same_shard_total" []
+        "Multi-key commands whose keys share a shard but not a slot: growth would break them.";
+    RELOADS: Counter "breccia_reloads_total" ["outcome"]
+        "Reloads of the configuration by outcome.";
+}

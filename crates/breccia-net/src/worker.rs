@@ -1,0 +1,455 @@
+//! Worker threads, and the connections dealt to them.
+//!
+//! Not a work-stealing pool: a connection stays on its worker. Invariant: no lock and no message
+//! between threads per request; threads meet only when a connection is dealt or ends.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::clock;
+use crate::drain::Drain;
+use crate::error::NetError;
+use crate::listener::{BACKLOG, Bind, Listener, Taken};
+use crate::metrics::{self, Gauge, Registry, SharedCounter};
+use crate::stream::{self, Socket, Stream};
+use crate::tls::TlsServer;
+
+/// A client must finish the TLS handshake within this time.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long connections have to end once the drain timeout has passed.
+const CLOSING_GRACE: Duration = Duration::from_secs(1);
+
+/// The number of a worker, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerIndex(pub usize);
+
+/// The number of a listener: its place in the services a worker makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerIndex(pub usize);
+
+/// A connection of a client, ready to be served.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection; a TLS handshake is done.
+    pub stream: Stream,
+    /// The client's address, or `unix`.
+    pub peer: String,
+    /// The address it came in on, as the listener is bound.
+    pub local: Arc<str>,
+    /// The listener it came in on.
+    pub listener: ListenerIndex,
+    /// Whether the client has shown a certificate that the listener's authority signed.
+    pub client_certificate: bool,
+}
+
+/// What one listener does with connections, on one worker.
+pub trait Service {
+    /// Serves a connection until it ends. It ends soon after the drain begins, and at once when it
+    /// reaches its closing phase.
+    fn serve(self: Rc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()>>>;
+}
+
+/// How a listener takes connections.
+#[derive(Debug, Clone)]
+pub struct ListenerOptions {
+    /// Its name in the configuration.
+    pub name: String,
+    /// TLS, if it speaks it.
+    pub tls: Option<TlsServer>,
+    /// More connections than this are refused.
+    pub max_clients: usize,
+    /// What a refused client is told, in its protocol; not sent under TLS.
+    pub refusal: &'static [u8],
+}
+
+/// A listener that accepts.
+#[derive(Debug, Clone)]
+pub struct ListenerHandle {
+    shared: Arc<ListenerShared>,
+}
+
+impl ListenerHandle {
+    /// The listener's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Where it listens, with the port the system chose if it was asked to.
+    #[must_use]
+    pub fn bind(&self) -> &Bind {
+        &self.shared.bind
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many connections it takes. Open ones stay.
+    pub fn set_max_clients(&self, max_clients: usize) {
+        self.shared
+            .max_clients
+            .store(max_clients, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct ListenerShared {
+    name: String,
+    bind: Bind,
+    local: Arc<str>,
+    index: ListenerIndex,
+    tls: Option<TlsServer>,
+    refusal: &'static [u8],
+    max_clients: AtomicUsize,
+    open: AtomicUsize,
+    gauge: Gauge,
+    accepted: SharedCounter,
+    refused_full: SharedCounter,
+    refused_handshake: SharedCounter,
+    limit_hits: SharedCounter,
+}
+
+/// A connection on its way to a worker. Its counts are given back when it is dropped.
+#[derive(Debug)]
+struct Dealt {
+    socket: Option<Taken>,
+    peer: String,
+    listener: Arc<ListenerShared>,
+    load: Arc<AtomicUsize>,
+}
+
+impl Drop for Dealt {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.listener.open.fetch_sub(1, Ordering::Relaxed);
+        self.listener.gauge.decrement();
+    }
+}
+
+#[derive(Debug)]
+struct Worker {
+    sender: mpsc::UnboundedSender<Dealt>,
+    load: Arc<AtomicUsize>,
+}
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were still open when the time was up.
+    pub cut: usize,
+}
+
+/// The worker threads of a gateway.
+#[derive(Debug)]
+pub struct WorkerPool {
+    workers: Arc<Vec<Worker>>,
+    threads: Vec<JoinHandle<()>>,
+    acceptors: Vec<tokio::task::JoinHandle<()>>,
+    drain: Drain,
+}
+
+impl WorkerPool {
+    /// Starts `count` threads. `factory` runs on each and makes its services, one per listener, in
+    /// the order of the listeners; it may spawn local tasks.
+    pub fn start<F>(count: usize, drain: Drain, factory: F) -> Result<Self, NetError>
+    where
+        F: Fn(WorkerIndex) -> Vec<Rc<dyn Service>> + Clone + Send + 'static,
+    {
+        let mut workers = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        let (started, starts) = std_mpsc::channel();
+        for number in 0..count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let (factory, started) = (factory.clone(), started.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("breccia-worker-{number}"))
+                .spawn({
+                    let drain = drain.clone();
+                    move || run_worker(WorkerIndex(number), &factory, receiver, &started, &drain)
+                })
+                .map_err(|source| NetError::Worker {
+                    worker: number,
+                    source,
+                })?;
+            threads.push(thread);
+            workers.push(Worker {
+                sender,
+                load: Arc::default(),
+            });
+        }
+        drop(started);
+        for _ in 0..count {
+            starts.recv().unwrap_or_else(|_| {
+                let source = io::Error::other("its thread ended");
+                Err(NetError::Worker {
+                    worker: count,
+                    source,
+                })
+            })?;
+        }
+        Ok(Self {
+            workers: Arc::new(workers),
+            threads,
+            acceptors: Vec::new(),
+            drain,
+        })
+    }
+
+    /// Starts to accept on `listener`, in the tokio runtime this is called in.
+    pub fn listen(
+        &mut self,
+        index: ListenerIndex,
+        listener: Listener,
+        options: ListenerOptions,
+        registry: &Registry,
+    ) -> ListenerHandle {
+        let name = options.name.as_str();
+        let refused =
+            |reason| registry.shared_counter(&metrics::CONNECTIONS_REFUSED, &[name, reason]);
+        let shared = Arc::new(ListenerShared {
+            bind: listener.bind().clone(),
+            local: listener.bind().to_string().into(),
+            index,
+            max_clients: AtomicUsize::new(options.max_clients),
+            open: AtomicUsize::new(0),
+            gauge: registry.gauge(&metrics::CONNECTIONS, &[name]),
+            accepted: registry.shared_counter(&metrics::CONNECTIONS_ACCEPTED, &[name]),
+            refused_full: refused("max-clients"),
+            refused_handshake: refused("tls"),
+            limit_hits: registry.shared_counter(&metrics::LIMIT_HITS, &[name, "max-clients"]),
+            tls: options.tls,
+            refusal: options.refusal,
+            name: options.name,
+        });
+        let acceptor = accept_all(
+            listener,
+            Arc::clone(&shared),
+            Arc::clone(&self.workers),
+            self.drain.clone(),
+        );
+        self.acceptors.push(tokio::spawn(acceptor));
+        ListenerHandle { shared }
+    }
+
+    /// Connections that are open on all workers.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.workers
+            .iter()
+            .map(|worker| worker.load.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Stops accepting, waits until every connection has ended or `timeout` has passed, then closes
+    /// what is left and ends the threads.
+    pub async fn drain(self, timeout: Duration) -> Drained {
+        self.drain.begin();
+        let Self {
+            workers,
+            threads,
+            acceptors,
+            drain,
+        } = self;
+        for acceptor in acceptors {
+            let _ = acceptor.await;
+        }
+        let cut = wait_until_idle(&workers, clock::now() + timeout).await;
+        drain.close();
+        wait_until_idle(&workers, clock::now() + CLOSING_GRACE).await;
+        // Without senders the workers end.
+        drop(workers);
+        let end = clock::now() + CLOSING_GRACE;
+        while !threads.iter().all(JoinHandle::is_finished) && clock::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Drained { cut }
+    }
+}
+
+async fn wait_until_idle(workers: &[Worker], end: Instant) -> usize {
+    loop {
+        let open = workers
+            .iter()
+            .map(|worker| worker.load.load(Ordering::Relaxed))
+            .sum();
+        if open == 0 || clock::now() >= end {
+            return open;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn accept_all(
+    listener: Listener,
+    shared: Arc<ListenerShared>,
+    workers: Arc<Vec<Worker>>,
+    drain: Drain,
+) {
+    loop {
+        let (socket, peer) = tokio::select! {
+            biased;
+            () = drain.draining() => break,
+            taken = listener.accept() => taken,
+        };
+        deal(socket, peer, &shared, &workers);
+    }
+    // What waits in the backlog may have sent its request already: it is answered too.
+    let waiting = Duration::from_millis(1);
+    for _ in 0..BACKLOG {
+        match tokio::time::timeout(waiting, listener.accept()).await {
+            Ok((socket, peer)) => deal(socket, peer, &shared, &workers),
+            Err(_) => break,
+        }
+    }
+}
+
+fn deal(socket: Taken, peer: String, shared: &Arc<ListenerShared>, workers: &[Worker]) {
+    if shared.open.load(Ordering::Relaxed) >= shared.max_clients.load(Ordering::Relaxed) {
+        shared.refused_full.increment();
+        shared.limit_hits.increment();
+        if shared.tls.is_none() {
+            socket.try_tell(shared.refusal);
+        }
+        return;
+    }
+    let by_load = |worker: &&Worker| worker.load.load(Ordering::Relaxed);
+    let Some(worker) = workers.iter().min_by_key(by_load) else {
+        return;
+    };
+    worker.load.fetch_add(1, Ordering::Relaxed);
+    shared.open.fetch_add(1, Ordering::Relaxed);
+    shared.gauge.increment();
+    shared.accepted.increment();
+    let dealt = Dealt {
+        socket: Some(socket),
+        peer,
+        listener: Arc::clone(shared),
+        load: Arc::clone(&worker.load),
+    };
+    // If the worker is gone the connection is closed with the value.
+    let _ = worker.sender.send(dealt);
+}
+
+fn run_worker<F>(
+    index: WorkerIndex,
+    factory: &F,
+    receiver: mpsc::UnboundedReceiver<Dealt>,
+    started: &std_mpsc::Sender<Result<(), NetError>>,
+    drain: &Drain,
+) where
+    F: Fn(WorkerIndex) -> Vec<Rc<dyn Service>>,
+{
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            let _ = started.send(Err(NetError::Worker {
+                worker: index.0,
+                source,
+            }));
+            return;
+        }
+    };
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        let services = factory(index);
+        let _ = started.send(Ok(()));
+        serve_dealt(&services, receiver, drain).await;
+    });
+}
+
+async fn serve_dealt(
+    services: &[Rc<dyn Service>],
+    mut receiver: mpsc::UnboundedReceiver<Dealt>,
+    drain: &Drain,
+) {
+    while let Some(dealt) = receiver.recv().await {
+        let Some(service) = services.get(dealt.listener.index.0) else {
+            tracing::error!(
+                listener = dealt.listener.name,
+                "the listener has no service"
+            );
+            continue;
+        };
+        let (service, drain) = (Rc::clone(service), drain.clone());
+        tokio::task::spawn_local(async move { serve_one(service, dealt, drain).await });
+    }
+}
+
+async fn serve_one(service: Rc<dyn Service>, mut dealt: Dealt, drain: Drain) {
+    let Some(socket) = dealt.socket.take() else {
+        return;
+    };
+    let prepared = tokio::select! {
+        biased;
+        prepared = prepare(socket, &dealt) => prepared,
+        // No request can have arrived before the handshake is done: nothing is lost.
+        () = drain.draining() => return,
+    };
+    match prepared {
+        Ok(accepted) => service.serve(accepted).await,
+        Err(error) => {
+            dealt.listener.refused_handshake.increment();
+            tracing::debug!(listener = dealt.listener.name, %error, "a connection was not taken");
+        }
+    }
+}
+
+/// Registers the socket with this worker and does the TLS handshake.
+async fn prepare(socket: Taken, dealt: &Dealt) -> Result<Accepted, NetError> {
+    let broken = |source| NetError::Handshake {
+        peer: dealt.peer.clone(),
+        source,
+    };
+    let socket = register(socket).map_err(broken)?;
+    let (stream, client_certificate) = match &dealt.listener.tls {
+        None => (Stream::from(socket), false),
+        Some(tls) => {
+            let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, tls.handshake(socket)).await;
+            let late = |_| NetError::HandshakeTimeout {
+                peer: dealt.peer.clone(),
+                after: HANDSHAKE_LIMIT,
+            };
+            let stream = shaken.map_err(late)?.map_err(broken)?;
+            let certificate = stream.get_ref().1.peer_certificates().is_some();
+            (Stream::TlsServer(Box::new(stream)), certificate)
+        }
+    };
+    Ok(Accepted {
+        stream,
+        peer: dealt.peer.clone(),
+        local: Arc::clone(&dealt.listener.local),
+        listener: dealt.listener.index,
+        client_certificate,
+    })
+}
+
+fn register(socket: Taken) -> io::Result<Socket> {
+    match socket {
+        Taken::Tcp(stream) => {
+            let stream = TcpStream::from_std(stream)?;
+            stream::tune(&stream)?;
+            Ok(Socket::Tcp(stream))
+        }
+        Taken::Unix(stream) => Ok(Socket::Unix(UnixStream::from_std(stream)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

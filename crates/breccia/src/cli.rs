@@ -1,0 +1,160 @@
+//! The command line.
+//!
+//! Not what the commands do. Invariant: whatever clap refuses exits with status 2.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Composite storage backends for any server.
+#[derive(Debug, Parser)]
+#[command(name = "breccia", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway; without a config, the embedded quick start
+    Serve(ServeArguments),
+    /// Show every fault of a config file at once
+    Check(CheckArguments),
+    /// Show the slot, the shard and the server of a key
+    Explain(ExplainArguments),
+    /// Look at layouts, or mend them when the gateway refuses to start
+    #[command(subcommand)]
+    Layout(LayoutCommand),
+    /// Show what a running gateway does
+    Status(StatusArguments),
+}
+
+/// `breccia serve`
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Keep layouts here instead of in the config's state.dir
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `breccia check`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Also reach every store
+    #[arg(long)]
+    pub(crate) connect: bool,
+}
+
+/// `breccia explain`
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The key is written in hex digits
+    #[arg(long)]
+    pub(crate) hex: bool,
+    /// The store
+    pub(crate) store: String,
+    /// The key
+    pub(crate) key: std::ffi::OsString,
+}
+
+/// `breccia layout`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LayoutCommand {
+    /// Print the layouts of all composites, or of one
+    Show {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The composite
+        store: Option<String>,
+    },
+    /// Hold the config against the layouts; exit status 1 if they differ
+    Diff {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Print a layout as a document that another gateway can import
+    Export {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The composite
+        store: String,
+    },
+    /// Take a layout from a document
+    Import {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The document
+        document: PathBuf,
+    },
+    /// Take the config's layout for a composite whose shards are empty
+    Adopt {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The composite
+        store: String,
+    },
+    /// Give the layout of a composite the composite's new name
+    Rename {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The name in the layout
+        old: String,
+        /// The name in the config
+        new: String,
+    },
+    /// Give a shard of a layout the store's new name
+    RenameShard {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The composite
+        store: String,
+        /// The shard's name in the layout
+        old: String,
+        /// The store's name in the config
+        new: String,
+    },
+    /// Accept that shards have other addresses than when they were last seen
+    AcceptAddress {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The composite
+        store: String,
+        /// The shards; without any, all
+        shards: Vec<String>,
+    },
+}
+
+/// Which config, and with it which state folder.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgument {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The state folder, if it is not the config's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `breccia status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// The gateway's admin listener
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9180")]
+    pub(crate) admin: String,
+    /// Print JSON also on a terminal
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// A file that holds the admin token; else BRECCIA_ADMIN_TOKEN is used
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}

@@ -1,0 +1,154 @@
+//! Brings in what the tests need: servers from Debian packages, client libraries from PyPI and npm.
+//!
+//! As root it installs; otherwise it says what is missing and how to get it. Invariant: nothing is
+//! fetched that is already there, so a second run needs no network.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{self, which};
+
+/// A program and the Debian package that has it.
+const PROGRAMS: [(&str, &str); 11] = [
+    ("git", "git"),
+    ("memcached", "memcached"),
+    ("memccp", "libmemcached-tools"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("nutcracker", "nutcracker"),
+    ("openssl", "openssl"),
+    ("python3", "python3"),
+    ("redis-benchmark", "redis-tools"),
+    ("redis-cli", "redis-tools"),
+    ("redis-server", "redis-server"),
+];
+
+/// Where client libraries in other languages are put.
+pub(super) fn clients_folder() -> PathBuf {
+    process::root().join("target/clients")
+}
+
+/// Checks, and as root installs, everything.
+pub(super) fn run() -> Result<()> {
+    packages()?;
+    python()?;
+    node()
+}
+
+fn packages() -> Result<()> {
+    let mut missing = missing_packages();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("missing Debian packages: {}", missing.join(" "));
+    let install = format!(
+        "apt-get install -y --no-install-recommends {}",
+        missing.join(" ")
+    );
+    if !is_root() || which("apt-get").is_none() {
+        bail!("these packages are needed; as root run: {install}");
+    }
+    process::run(apt().arg("update"))?;
+    process::run(
+        apt()
+            .args(["install", "-y", "--no-install-recommends"])
+            .args(&missing),
+    )?;
+    missing = missing_packages();
+    if !missing.is_empty() {
+        bail!("still missing after installation: {}", missing.join(" "));
+    }
+    Ok(())
+}
+
+/// `apt-get` that asks nothing and starts no service: a test starts the servers it needs itself.
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .arg("-q")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("RUNLEVEL", "1");
+    command
+}
+
+fn missing_packages() -> Vec<String> {
+    let mut missing: Vec<String> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| which(program).is_none())
+        .map(|(_, package)| (*package).to_owned())
+        .collect();
+    // Debian splits what `python3 -m venv` needs from Python itself.
+    if which("python3").is_none() || !python_has_venv() {
+        missing.push("python3-venv".to_owned());
+    }
+    missing.dedup();
+    missing
+}
+
+fn python_has_venv() -> bool {
+    let probe = Command::new("python3")
+        .args(["-c", "import venv, ensurepip"])
+        .output();
+    probe.is_ok_and(|output| output.status.success())
+}
+
+fn is_root() -> bool {
+    process::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+/// A virtual environment with the libraries that `requirements.txt` pins.
+fn python() -> Result<()> {
+    let wanted = process::root().join("crates/breccia/tests/clients/requirements.txt");
+    let folder = clients_folder().join("python");
+    let stamp = folder.join("installed.txt");
+    let pins = std::fs::read_to_string(&wanted)
+        .with_context(|| format!("cannot read {}", wanted.display()))?;
+    if std::fs::read_to_string(&stamp).is_ok_and(|present| present == pins) {
+        return Ok(());
+    }
+    println!("installing Python clients");
+    std::fs::create_dir_all(clients_folder())?;
+    process::run(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&folder),
+    )?;
+    process::run(
+        Command::new(folder.join("bin/python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "-r",
+            ])
+            .arg(&wanted),
+    )?;
+    Ok(std::fs::write(&stamp, pins)?)
+}
+
+/// The npm packages that `package.json` and its lock file pin.
+fn node() -> Result<()> {
+    let source = process::root().join("crates/breccia/tests/clients");
+    let folder = clients_folder().join("node");
+    let stamp = folder.join("installed.txt");
+    let pins = std::fs::read_to_string(source.join("package-lock.json"))
+        .context("crates/breccia/tests/clients/package-lock.json")?;
+    if std::fs::read_to_string(&stamp).is_ok_and(|present| present == pins) {
+        return Ok(());
+    }
+    println!("installing Node clients");
+    std::fs::create_dir_all(&folder)?;
+    for name in ["package.json", "package-lock.json"] {
+        std::fs::copy(source.join(name), folder.join(name)).with_context(|| name.to_owned())?;
+    }
+    process::run(
+        Command::new("npm")
+            .args(["ci", "--silent", "--no-audit", "--no-fund"])
+            .current_dir(&folder),
+    )?;
+    Ok(std::fs::write(&stamp, pins)?)
+}
