@@ -3,12 +3,16 @@
 //! Not part of the product and depends on none of it: a chore that regenerates a source file must
 //! run when that file does not build. Invariant: exit status 0 means the chore did all it says.
 
+mod bench;
 mod commands;
+mod fuzz;
 mod process;
 mod resp;
 mod schema;
 mod test;
 mod tidy;
+
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
@@ -18,17 +22,33 @@ cargo xtask NAME
   tidy                  the house rules that compiler and clippy do not check
   deny                  licences, duplicate versions, and advisories where cargo-deny is installed
   commands [--check]    write the Redis command table from a real server's COMMAND reply
-  schema                write breccia.schema.json from the configuration's tables";
+  schema                write breccia.schema.json from the configuration's tables
+  fuzz [TARGET…] [--seconds N] [--stable]
+                        every fuzz target for 600 s each; with cargo-fuzz where it is installed
+  bench kv [--quick] [--rounds N] [--only redis|memcached]
+                        Breccia against nutcracker and against one server; writes docs/benchmarks.md";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    match chore(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn chore(words: &[&str]) -> Result<()> {
+    match words {
         ["test", steps @ ..] => test::run(steps),
         ["tidy"] => tidy::run(),
         ["deny"] => tidy::deny(),
         ["commands", options @ ..] => commands::run(options),
         ["schema"] => schema::run(),
+        ["fuzz", options @ ..] => fuzz::run(options),
+        ["bench", "kv", options @ ..] => bench::run(options),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

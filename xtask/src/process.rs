@@ -24,6 +24,12 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// Whether `cargo NAME` is an installed command.
+pub(crate) fn cargo_has(name: &str) -> bool {
+    let probe = Command::new("cargo").args([name, "--version"]).output();
+    probe.is_ok_and(|output| output.status.success())
+}
+
 /// A loopback port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
@@ -56,6 +62,24 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(server)
+    }
+
+    /// User and system time of the whole process so far, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let after_name = stat
+            .rsplit_once(')')
+            .context("no name in /proc/PID/stat")?
+            .1;
+        let ticks = |field: usize| -> Result<f64> {
+            let text = after_name
+                .split_whitespace()
+                .nth(field)
+                .context("a short /proc/PID/stat")?;
+            Ok(text.parse()?)
+        };
+        // Linux counts these in hundredths of a second on every architecture (USER_HZ).
+        Ok((ticks(11)? + ticks(12)?) / 100.0)
     }
 
     /// Starts a plain redis-server that writes nothing to disk.

@@ -3,6 +3,7 @@
 //! Not a client library: no timeouts beyond the socket's, no pipelining, no RESP3. Invariant: one
 //! command is written, one whole reply is read.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -61,7 +62,7 @@ impl Connection {
     pub(crate) fn call(&mut self, arguments: &[&str]) -> Result<Value> {
         let mut request = format!("*{}\r\n", arguments.len());
         for argument in arguments {
-            request.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
+            write!(request, "${}\r\n{argument}\r\n", argument.len())?;
         }
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.read()
@@ -78,14 +79,13 @@ impl Connection {
             "+" => Value::Text(rest.to_owned()),
             "-" => Value::Error(rest.to_owned()),
             ":" => Value::Integer(rest.parse()?),
-            "$" if rest.starts_with('-') => Value::Nil,
+            "$" | "*" if rest.starts_with('-') => Value::Nil,
             "$" => {
                 let mut body = vec![0; rest.parse::<usize>()? + 2];
                 self.stream.read_exact(&mut body)?;
                 body.truncate(body.len().saturating_sub(2));
                 Value::Text(String::from_utf8_lossy(&body).into_owned())
             }
-            "*" if rest.starts_with('-') => Value::Nil,
             "*" => {
                 let count: usize = rest.parse()?;
                 Value::Array((0..count).map(|_| self.read()).collect::<Result<_>>()?)

@@ -53,9 +53,18 @@ pub(crate) enum Default {
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Flag,
-    Integer { least: i64, most: i64 },
-    Duration { least: Duration, most: Duration },
-    Size { least: u64, most: u64 },
+    Integer {
+        least: i64,
+        most: i64,
+    },
+    Duration {
+        least: Duration,
+        most: Duration,
+    },
+    Size {
+        least: u64,
+        most: u64,
+    },
     Text,
     Choice(&'static Choice),
     HashTag,
@@ -75,9 +84,16 @@ pub(crate) enum Kind {
     StoreNames,
     Table(&'static Table),
     List(&'static Table),
-    Named { rule: NameRule, table: &'static Table },
+    Named {
+        rule: NameRule,
+        table: &'static Table,
+    },
     /// Named tables of several types, told apart by their `type`.
-    Typed { rule: NameRule, variants: &'static [&'static Table], later: &'static [&'static str] },
+    Typed {
+        rule: NameRule,
+        variants: &'static [&'static Table],
+        later: &'static [&'static str],
+    },
 }
 
 /// A closed list of values.
@@ -103,15 +119,30 @@ pub(crate) const fn required(
     example: &'static str,
     doc: &'static str,
 ) -> Field {
-    Field { key, kind, need: Need::Required { example }, doc }
+    Field {
+        key,
+        kind,
+        need: Need::Required { example },
+        doc,
+    }
 }
 
 pub(crate) const fn optional(key: &'static str, kind: Kind, doc: &'static str) -> Field {
-    Field { key, kind, need: Need::Optional, doc }
+    Field {
+        key,
+        kind,
+        need: Need::Optional,
+        doc,
+    }
 }
 
 pub(crate) const fn implied(key: &'static str, table: &'static Table, doc: &'static str) -> Field {
-    Field { key, kind: Kind::Table(table), need: Need::Implied, doc }
+    Field {
+        key,
+        kind: Kind::Table(table),
+        need: Need::Implied,
+        doc,
+    }
 }
 
 pub(crate) const fn text(
@@ -120,7 +151,12 @@ pub(crate) const fn text(
     default: &'static str,
     doc: &'static str,
 ) -> Field {
-    Field { key, kind, need: Need::Default(Default::Text(default)), doc }
+    Field {
+        key,
+        kind,
+        need: Need::Default(Default::Text(default)),
+        doc,
+    }
 }
 
 pub(crate) const fn integer(
@@ -129,20 +165,34 @@ pub(crate) const fn integer(
     default: i64,
     doc: &'static str,
 ) -> Field {
-    Field { key, kind, need: Need::Default(Default::Integer(default)), doc }
+    Field {
+        key,
+        kind,
+        need: Need::Default(Default::Integer(default)),
+        doc,
+    }
 }
 
 pub(crate) const fn flag(key: &'static str, default: bool, doc: &'static str) -> Field {
-    Field { key, kind: Kind::Flag, need: Need::Default(Default::Flag(default)), doc }
+    Field {
+        key,
+        kind: Kind::Flag,
+        need: Need::Default(Default::Flag(default)),
+        doc,
+    }
 }
 
 /// A duration that may not be zero, up to a week.
-pub(crate) const SOME_TIME: Kind =
-    Kind::Duration { least: Duration::from_millis(1), most: Duration::from_hours(168) };
+pub(crate) const SOME_TIME: Kind = Kind::Duration {
+    least: Duration::from_millis(1),
+    most: Duration::from_hours(168),
+};
 
 /// A duration that may be zero, up to a week.
-pub(crate) const ANY_TIME: Kind =
-    Kind::Duration { least: Duration::ZERO, most: Duration::from_hours(168) };
+pub(crate) const ANY_TIME: Kind = Kind::Duration {
+    least: Duration::ZERO,
+    most: Duration::from_hours(168),
+};
 
 /// A count from 1 up.
 pub(crate) const fn count(most: i64) -> Kind {
@@ -173,7 +223,10 @@ impl Kind {
             Self::Duration { .. } => "\"500ms\"".to_owned(),
             Self::Size { .. } => "\"64MiB\"".to_owned(),
             Self::Choice(choice) => {
-                format!("\"{}\"", (choice.names)().first().copied().unwrap_or_default())
+                format!(
+                    "\"{}\"",
+                    (choice.names)().first().copied().unwrap_or_default()
+                )
             }
             Self::HashTag => "\"{}\"".to_owned(),
             Self::Digest => "\"0123456789abcdef\"".to_owned(),
@@ -199,14 +252,24 @@ impl Kind {
             Self::Flag => "true or false".to_owned(),
             Self::Integer { least, most } => format!("{least} to {most}"),
             Self::Duration { least, most } => {
-                format!("duration, {} to {}", units::show_duration(least), units::show_duration(most))
+                format!(
+                    "duration, {} to {}",
+                    units::show_duration(least),
+                    units::show_duration(most)
+                )
             }
             Self::Size { least, most } => {
-                format!("size, {} to {}", units::show_size(least), units::show_size(most))
+                format!(
+                    "size, {} to {}",
+                    units::show_size(least),
+                    units::show_size(most)
+                )
             }
             Self::Choice(choice) => {
-                let quoted: Vec<_> =
-                    (choice.names)().iter().map(|name| format!("`\"{name}\"`")).collect();
+                let quoted: Vec<_> = (choice.names)()
+                    .iter()
+                    .map(|name| format!("`\"{name}\"`"))
+                    .collect();
                 quoted.join(", ")
             }
             Self::HashTag => "two signs".to_owned(),

@@ -3,13 +3,40 @@
 //! It reads one TOML file (and the secret files it names) and opens nothing else: no socket, no
 //! store, no clock. Invariant: a `Plan` that leaves this crate has passed every check, so nobody
 //! behind it checks again.
+//!
+//! The way through: [`load`] parses the text and reads each table by its description
+//! (`tables.rs`), holds the tables against each other (`check/`) and makes the plan
+//! (`assemble.rs`). Faults are gathered on the way and returned all at once. The same
+//! descriptions make the JSON [`schema`] and the [`reference_markdown`].
 
+mod assemble;
+mod check;
+mod decode;
+mod fault;
+mod field;
 mod plan;
+mod quick_start;
+mod read;
+mod reference;
+mod schema;
 mod secret;
+mod source;
+mod tables;
+mod units;
+mod url;
+mod value;
 
+pub use fault::{ConfigError, Fault, Notice, Place, Warning};
 pub use plan::{
     AdminPlan, BindPlan, CommandPlan, Eviction, ListenerPlan, LogFormat, LogLevel, LogPlan,
     MemcachedPlan, MemoryPlan, MultiKey, Plan, Protocol, RedisPlan, ShardedPlan, StorePlan,
     SubscriptionLoss, TlsClientPlan, TlsServerPlan, UserPlan,
 };
+pub use quick_start::{QUICK_START, quick_start};
+pub use read::{Checked, load, parse};
+pub use reference::reference_markdown;
+pub use schema::schema;
 pub use secret::Secret;
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,13 @@ impl<'a> Source<'a> {
         let line_starts = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(offset, _)| offset + 1))
             .collect();
-        Self { text, file, base_dir, readable_mode: None, line_starts }
+        Self {
+            text,
+            file,
+            base_dir,
+            readable_mode: None,
+            line_starts,
+        }
     }
 
     /// The path as seen from the configuration file.
@@ -35,7 +41,12 @@ impl<'a> Source<'a> {
     /// The place of a key.
     pub(crate) fn place(&self, offset: usize, key: &str) -> Place {
         let (line, _) = self.line_column(offset);
-        Place { file: self.file.to_owned(), line: Some(line), column: None, key: key.to_owned() }
+        Place {
+            file: self.file.to_owned(),
+            line: Some(line),
+            column: None,
+            key: key.to_owned(),
+        }
     }
 
     /// The place of an offset where no key is known.
@@ -55,16 +66,27 @@ impl<'a> Source<'a> {
     }
 
     fn line_column(&self, offset: usize) -> (usize, usize) {
-        let line = self.line_starts.partition_point(|start| *start <= offset).max(1);
+        let line = self
+            .line_starts
+            .partition_point(|start| *start <= offset)
+            .max(1);
         let start = self.line_starts.get(line - 1).copied().unwrap_or(0);
-        let before = self.text.get(start..offset.min(self.text.len())).unwrap_or("");
+        let before = self
+            .text
+            .get(start..offset.min(self.text.len()))
+            .unwrap_or("");
         (line, before.chars().count() + 1)
     }
 }
 
 /// A file as a whole, before its text is known.
 pub(crate) fn whole_file(file: &str) -> Place {
-    Place { file: file.to_owned(), line: None, column: None, key: String::new() }
+    Place {
+        file: file.to_owned(),
+        line: None,
+        column: None,
+        key: String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -75,9 +97,14 @@ mod tests {
     #[test]
     fn every_offset_has_a_line_and_a_column() {
         let source = Source::new("ab\né=x\n", "f", Path::new(""));
-        for (offset, wanted) in
-            [(0, (1, 1)), (2, (1, 3)), (3, (2, 1)), (5, (2, 2)), (8, (3, 1)), (99, (3, 1))]
-        {
+        for (offset, wanted) in [
+            (0, (1, 1)),
+            (2, (1, 3)),
+            (3, (2, 1)),
+            (5, (2, 2)),
+            (8, (3, 1)),
+            (99, (3, 1)),
+        ] {
             assert_eq!(source.line_column(offset), wanted, "offset {offset}");
         }
         // Inside a character: the line is right, the column its start.

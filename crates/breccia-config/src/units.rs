@@ -46,6 +46,9 @@ fn split(text: &str) -> Option<(u64, &str)> {
 /// A duration in its largest whole unit.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
+    if ms == 0 {
+        return "0s".to_owned();
+    }
     for (factor, unit) in [(3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
         if ms >= factor && ms.is_multiple_of(factor) {
             return format!("{}{unit}", ms / factor);
@@ -72,14 +75,29 @@ mod tests {
     #[test]
     fn durations_need_a_whole_number_and_a_unit() {
         let check = |text, wanted_ms: Option<u64>| {
-            assert_eq!(parse_duration(text), wanted_ms.map(Duration::from_millis), "{text:?}");
+            assert_eq!(
+                parse_duration(text),
+                wanted_ms.map(Duration::from_millis),
+                "{text:?}"
+            );
         };
         check("500ms", Some(500));
         check("1s", Some(1_000));
         check("2m", Some(120_000));
         check("1h", Some(3_600_000));
         check("0s", Some(0));
-        for text in ["", "s", "5", "1.5s", "-1s", " 1s", "1 s", "1S", "1d", "99999999999999999999s"] {
+        for text in [
+            "",
+            "s",
+            "5",
+            "1.5s",
+            "-1s",
+            " 1s",
+            "1 s",
+            "1S",
+            "1d",
+            "99999999999999999999s",
+        ] {
             check(text, None);
         }
         check("18446744073709551615h", None);
@@ -87,8 +105,7 @@ mod tests {
 
     #[test]
     fn sizes_are_binary_or_decimal() {
-        let check =
-            |text, wanted: Option<u64>| assert_eq!(parse_size(text), wanted, "{text:?}");
+        let check = |text, wanted: Option<u64>| assert_eq!(parse_size(text), wanted, "{text:?}");
         check("512", Some(512));
         check("512B", Some(512));
         check("64KiB", Some(65_536));
@@ -97,7 +114,16 @@ mod tests {
         check("10MB", Some(10_000_000));
         check("2GiB", Some(2_147_483_648));
         check("1TB", Some(1_000_000_000_000));
-        for text in ["", "KiB", "1.5MiB", "-1", "1 MiB", "1XB", "1K", "18446744073709551615KB"] {
+        for text in [
+            "",
+            "KiB",
+            "1.5MiB",
+            "-1",
+            "1 MiB",
+            "1XB",
+            "1K",
+            "18446744073709551615KB",
+        ] {
             check(text, None);
         }
     }
@@ -108,7 +134,17 @@ mod tests {
             let duration = Duration::from_millis(ms);
             assert_eq!(parse_duration(&show_duration(duration)), Some(duration));
         }
-        for size in [0, 1, 1_000, 1_024, 1_536, 1 << 20, 3 << 30, 1 << 40, u64::MAX] {
+        for size in [
+            0,
+            1,
+            1_000,
+            1_024,
+            1_536,
+            1 << 20,
+            3 << 30,
+            1 << 40,
+            u64::MAX,
+        ] {
             assert_eq!(parse_size(&show_size(size)), Some(size));
         }
     }

@@ -45,7 +45,11 @@ pub(crate) fn parse(text: &str) -> Result<RedisUrl, ConfigError> {
             if query.is_some() {
                 return Err(ConfigError::UrlParameter);
             }
-            (scheme == "rediss", tcp(host)?, database(path.strip_prefix('/').unwrap_or(path))?)
+            (
+                scheme == "rediss",
+                tcp(host)?,
+                database(path.strip_prefix('/').unwrap_or(path))?,
+            )
         }
         _ => return Err(ConfigError::UrlScheme),
     };
@@ -56,7 +60,14 @@ pub(crate) fn parse(text: &str) -> Result<RedisUrl, ConfigError> {
         Some(_) => return Err(ConfigError::UrlFragment),
     };
     let (user, password) = userinfo.map_or(Ok((None, None)), credentials)?;
-    Ok(RedisUrl { address, database, tls, insecure, user, password })
+    Ok(RedisUrl {
+        address,
+        database,
+        tls,
+        insecure,
+        user,
+        password,
+    })
 }
 
 fn cut(text: &str, at: char) -> (&str, Option<&str>) {
@@ -70,7 +81,9 @@ fn tcp(authority: &str) -> Result<Address, ConfigError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (inner, port) = rest.split_once(']').ok_or(ConfigError::UrlHost)?;
-            inner.parse::<std::net::Ipv6Addr>().map_err(|_| ConfigError::UrlHost)?;
+            inner
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| ConfigError::UrlHost)?;
             match port.strip_prefix(':') {
                 None if !port.is_empty() => return Err(ConfigError::UrlHost),
                 port => (inner, port),
@@ -80,7 +93,9 @@ fn tcp(authority: &str) -> Result<Address, ConfigError> {
     };
     let port = match port {
         None => DEFAULT_PORT,
-        Some(port) => number(port).filter(|port| *port > 0).ok_or(ConfigError::UrlPort)?,
+        Some(port) => number(port)
+            .filter(|port| *port > 0)
+            .ok_or(ConfigError::UrlPort)?,
     };
     Address::tcp(host, port).map_err(|_| ConfigError::UrlHost)
 }
@@ -91,7 +106,9 @@ fn unix(host: &str, path: &str) -> Result<Address, ConfigError> {
     }
     let path = decoded(path)?;
     if path.len() > SOCKET_PATH_MOST {
-        return Err(ConfigError::SocketPathTooLong { limit: SOCKET_PATH_MOST });
+        return Err(ConfigError::SocketPathTooLong {
+            limit: SOCKET_PATH_MOST,
+        });
     }
     Ok(Address::Unix(PathBuf::from(path)))
 }
@@ -105,7 +122,9 @@ fn database(text: &str) -> Result<u32, ConfigError> {
         return Ok(0);
     }
     // Redis keeps the number in a C int.
-    number(text).filter(|number| i32::try_from(*number).is_ok()).ok_or(ConfigError::UrlDatabase)
+    number(text)
+        .filter(|number| i32::try_from(*number).is_ok())
+        .ok_or(ConfigError::UrlDatabase)
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
@@ -120,7 +139,10 @@ fn credentials(userinfo: &str) -> Result<(Option<String>, Option<Secret>), Confi
     if password.as_ref().is_some_and(String::is_empty) {
         return Err(ConfigError::SecretEmpty);
     }
-    Ok(((!user.is_empty()).then_some(user), password.map(Secret::new)))
+    Ok((
+        (!user.is_empty()).then_some(user),
+        password.map(Secret::new),
+    ))
 }
 
 /// Percent-decoding; what comes out is text without control characters.
@@ -130,8 +152,11 @@ fn decoded(text: &str) -> Result<String, ConfigError> {
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
             b'%' => {
-                let mut digit =
-                    || rest.next().and_then(|byte| char::from(byte).to_digit(16)).map(u8::try_from);
+                let mut digit = || {
+                    rest.next()
+                        .and_then(|byte| char::from(byte).to_digit(16))
+                        .map(u8::try_from)
+                };
                 match (digit(), digit()) {
                     (Some(Ok(high)), Some(Ok(low))) => high << 4 | low,
                     _ => return Err(ConfigError::UrlEscape),
@@ -185,7 +210,10 @@ mod tests {
         check("redis://%C3%A9:x@cache", "cache:6379 0 é x");
         check("unix:///run/redis.sock", "unix:/run/redis.sock 0 - -");
         check("unix:///run/a%20b?db=4", "unix:/run/a b 4 - -");
-        check("unix://ann:pw@/run/redis.sock?db=1", "unix:/run/redis.sock 1 ann pw");
+        check(
+            "unix://ann:pw@/run/redis.sock?db=1",
+            "unix:/run/redis.sock 1 ann pw",
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Not yet a plan: a value may be absent because it was faulty, and nothing is held against
 //! anything else. Invariant: a value has the type its field's kind says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,8 +53,10 @@ pub(crate) struct Decoded {
     pub(crate) path: String,
     /// Where its header stands.
     pub(crate) at: usize,
-    /// What it holds, defaults among it.
+    /// What it holds, defaults among it; faulty values are absent.
     pub(crate) values: BTreeMap<&'static str, Entry>,
+    /// The keys that were written, faulty ones among them.
+    pub(crate) written: BTreeSet<&'static str>,
 }
 
 /// A value and where it stands.
@@ -62,8 +64,6 @@ pub(crate) struct Decoded {
 pub(crate) struct Entry {
     pub(crate) value: Value,
     pub(crate) at: usize,
-    /// Whether it was written, and not a default.
-    pub(crate) given: bool,
 }
 
 impl Decoded {
@@ -85,9 +85,9 @@ impl Decoded {
         }
     }
 
-    /// Whether the key was written and is in order.
+    /// Whether the key was written, rightly or wrongly.
     pub(crate) fn given(&self, key: &str) -> bool {
-        self.values.get(key).is_some_and(|entry| entry.given)
+        self.written.contains(key)
     }
 
     /// Where the key's value stands; the table's header if it does not.
@@ -104,8 +104,16 @@ impl Decoded {
 /// A path and one more key, quoted where TOML would quote it.
 pub(crate) fn join(path: &str, key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let key = if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { quoted(key) };
-    if path.is_empty() { key } else { format!("{path}.{key}") }
+    let key = if !key.is_empty() && key.chars().all(bare) {
+        key.to_owned()
+    } else {
+        quoted(key)
+    };
+    if path.is_empty() {
+        key
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 /// A text of the file for a message: quoted, escaped, and not longer than a line bears.

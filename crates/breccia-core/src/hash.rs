@@ -127,7 +127,7 @@ impl HashTag {
         self.part(key).unwrap_or(key)
     }
 
-    fn part<'k>(self, key: &'k [u8]) -> Option<&'k [u8]> {
+    fn part(self, key: &[u8]) -> Option<&[u8]> {
         let start = key
             .iter()
             .position(|byte| *byte == self.open)?

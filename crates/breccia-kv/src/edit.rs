@@ -120,7 +120,7 @@ pub fn apply(edit: Edit, operation: &Operation<'_>, old: Option<&Entry>) -> (Cha
         Operation::Expire { expiry, condition } => edit.expire(old, expiry, condition),
         Operation::Persist => match old {
             Some(entry) if entry.expires_at_ms.is_some() => {
-                (edit.rewrite(entry, entry.data.clone(), None), Outcome::Flag(true))
+                (edit.expire_at(entry, None), Outcome::Flag(true))
             }
             _ => (Change::Keep, Outcome::Flag(false)),
         },
@@ -143,8 +143,10 @@ impl Edit {
         if expired(&entry, self.now_ms) { Change::Remove } else { Change::Put(entry) }
     }
 
-    fn rewrite(self, old: &Entry, data: Bytes, expires_at_ms: Option<u64>) -> Change {
-        self.put(data, old.flags, expires_at_ms)
+    /// Changes nothing but the expiry. The token stays: for memcached a touch is no write.
+    fn expire_at(self, old: &Entry, expires_at_ms: Option<u64>) -> Change {
+        let entry = Entry { expires_at_ms, ..old.clone() };
+        if expired(&entry, self.now_ms) { Change::Remove } else { Change::Put(entry) }
     }
 
     /// Writes a new value in place of `old`, whose flags and expiry stay.
@@ -242,7 +244,10 @@ impl Edit {
         };
         let result =
             if down { present.saturating_sub(delta) } else { present.wrapping_add(delta) };
-        (self.replace(old, result.to_string()), Outcome::Counter(result))
+        // In place, as memcached: a shorter number is padded to the old length.
+        let mut text = result.to_string().into_bytes();
+        text.resize(text.len().max(entry.data.len()), b' ');
+        (self.replace(old, text), Outcome::Counter(result))
     }
 
     fn expire(
@@ -256,7 +261,7 @@ impl Edit {
         if !expiry_holds(condition, entry.expires_at_ms, next) {
             return (Change::Keep, Outcome::Flag(false));
         }
-        (self.rewrite(entry, entry.data.clone(), next), Outcome::Flag(true))
+        (self.expire_at(entry, next), Outcome::Flag(true))
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breccia_core::error::{Effect, ErrorKind, Origin};
+use breccia_net::layout_store::LayoutStoreError;
 use thiserror::Error;
 
 use crate::entry::Refusal;
@@ -161,6 +162,22 @@ pub enum KvError {
         /// What does not fit.
         refusal: Refusal,
     },
+    /// The members of a composite are not those of its layout.
+    #[error("the composite '{composite}' {problem}")]
+    Members {
+        /// The composite.
+        composite: String,
+        /// What does not fit, and what to do.
+        problem: String,
+    },
+    /// The layout of a composite is refused.
+    #[error("the layout of '{composite}' is refused: {source}")]
+    Layout {
+        /// The composite.
+        composite: String,
+        /// What is wrong, and how it is mended.
+        source: Arc<LayoutStoreError>,
+    },
     /// Part of a request for many keys failed.
     #[error("{}", parts_words(parts))]
     Partial {
@@ -182,6 +199,8 @@ impl KvError {
             | KvError::ValueTooLarge { .. } => ErrorKind::Unsupported,
             KvError::Contention { .. } => ErrorKind::Conflict,
             KvError::WrongValue { .. } => ErrorKind::Invalid,
+            KvError::Members { .. } => ErrorKind::Refused,
+            KvError::Layout { source, .. } => source.kind(),
             KvError::Server { .. } => ErrorKind::Server,
             KvError::Protocol { .. } | KvError::CursorTooLarge { .. } => ErrorKind::Protocol,
             KvError::Partial { parts } => {
@@ -200,7 +219,9 @@ impl KvError {
             KvError::Unsupported { .. }
             | KvError::KeyTooLong { .. }
             | KvError::ValueTooLarge { .. }
-            | KvError::WrongValue { .. } => Origin::Downstream,
+            | KvError::WrongValue { .. }
+            | KvError::Members { .. }
+            | KvError::Layout { .. } => Origin::Downstream,
             KvError::OutOfMemory { .. } => Origin::Internal,
             KvError::Partial { parts } => parts
                 .iter()
@@ -242,6 +263,8 @@ impl KvError {
             | KvError::Protocol { store, .. }
             | KvError::CursorTooLarge { store, .. }
             | KvError::WrongValue { store, .. } => *store = format!("{composite}/{store}"),
+            // These name the composite already.
+            KvError::Members { .. } | KvError::Layout { .. } => {}
             KvError::Partial { parts } => {
                 for part in parts {
                     part.store = format!("{composite}/{}", part.store);
@@ -290,9 +313,11 @@ fn list(text: &mut String, title: &str, parts: &[Part], choose: impl Fn(&Part) -
         }
         first = false;
         text.push_str(&part.store);
-        text.push_str(" (");
-        list_keys(text, &part.keys);
-        text.push(')');
+        if !part.keys.is_empty() {
+            text.push_str(" (");
+            list_keys(text, &part.keys);
+            text.push(')');
+        }
     }
 }
 

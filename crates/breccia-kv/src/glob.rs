@@ -133,7 +133,7 @@ mod tests {
         check("h[a-b]llo", "hbllo", true);
         check("h[b-a]llo", "hallo", true);
         check("h[a-]llo", "h-llo", false);
-        check("[a-]", "a", false);
+        check("[a-]", "a", true);
         check("[]", "a", false);
         check("[]a", "a", false);
         check("[^]", "a", true);

@@ -63,6 +63,8 @@ pub struct Leaf {
     pub name: String,
     /// What it is.
     pub kind: StoreKind,
+    /// Where it is, if it has an address: shown to people, and held against the layout.
+    pub address: Option<String>,
 }
 
 impl Leaf {
@@ -93,7 +95,17 @@ impl Capabilities {
     #[must_use]
     pub fn leaf(name: impl Into<String>, kind: StoreKind) -> Self {
         let name = name.into();
-        Self { leaves: vec![Leaf { name: name.clone(), kind }], composite: false, name }
+        let leaf = Leaf { name: name.clone(), kind, address: None };
+        Self { leaves: vec![leaf], composite: false, name }
+    }
+
+    /// The same, with the address it is reached at.
+    #[must_use]
+    pub fn at(mut self, address: &str) -> Self {
+        for leaf in &mut self.leaves {
+            leaf.address = Some(address.to_owned());
+        }
+        self
     }
 
     /// Whether every member can do it.
@@ -125,6 +137,8 @@ pub struct ScanRequest<'a> {
     pub cursor: u64,
     /// Only keys that match this glob pattern (Redis's rules).
     pub pattern: Option<&'a [u8]>,
+    /// Only keys whose value has this data type, its name in any case.
+    pub type_name: Option<&'a [u8]>,
     /// About how many keys to look at; 0 counts as 1.
     pub count: usize,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use breccia_core::layout::Layout;
 
 /// A place in [`Topology`]'s list of leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeafIndex(u16);
 
 impl LeafIndex {

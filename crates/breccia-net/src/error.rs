@@ -116,6 +116,18 @@ impl NetError {
         }
     }
 
+    /// Why a peer is out of reach, as a short phrase: `connection refused`.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Connect { source, .. } | Self::Bind { source, .. } => plain_reason(source),
+            Self::ConnectTimeout { .. } => "it does not answer".to_owned(),
+            Self::Handshake { source, .. } => format!("TLS: {source}"),
+            Self::HandshakeTimeout { .. } => "TLS: it does not answer".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// Where it came from.
     #[must_use]
     pub fn origin(&self) -> Origin {

@@ -45,13 +45,19 @@ impl LayoutStore {
     /// Opens a state folder to look at it, also while another process holds it. A folder that does
     /// not exist is an empty one. Nothing can be saved.
     pub fn open_read_only(folder: &Path) -> Self {
-        LayoutStore { files: Files::ReadOnly { folder: folder.to_path_buf() } }
+        LayoutStore {
+            files: Files::ReadOnly {
+                folder: folder.to_path_buf(),
+            },
+        }
     }
 
     /// A store that forgets everything when it is dropped: only for shards that forget as well, or
     /// where a layout is checked in some other way.
     pub fn ephemeral() -> Self {
-        LayoutStore { files: Files::Memory(std::sync::Mutex::default()) }
+        LayoutStore {
+            files: Files::Memory(std::sync::Mutex::default()),
+        }
     }
 
     /// The state folder, unless the store is ephemeral.
@@ -70,7 +76,9 @@ impl LayoutStore {
             return Ok(None);
         }
         let file = layout_file(composite);
-        let Some(text) = self.files.read(&file)? else { return Ok(None) };
+        let Some(text) = self.files.read(&file)? else {
+            return Ok(None);
+        };
         let path = self.files.path(&file);
         let layout = match Layout::from_document(&text) {
             Ok(layout) => layout,
@@ -96,7 +104,8 @@ impl LayoutStore {
 
     /// Saves a layout in place of the one its composite had. When this returns, it is on the disk.
     pub fn save(&self, layout: &Layout) -> Result<(), LayoutStoreError> {
-        self.files.write(&layout_file(layout.composite()), &layout.to_document())
+        self.files
+            .write(&layout_file(layout.composite()), &layout.to_document())
     }
 
     /// The address of each shard when the composite was last opened, by shard name.
@@ -105,7 +114,9 @@ impl LayoutStore {
         composite: &str,
     ) -> Result<BTreeMap<String, String>, LayoutStoreError> {
         let file = addresses_file(composite);
-        let Some(text) = self.files.read(&file)? else { return Ok(BTreeMap::new()) };
+        let Some(text) = self.files.read(&file)? else {
+            return Ok(BTreeMap::new());
+        };
         serde_json::from_str(&text).map_err(|source| LayoutStoreError::Addresses {
             path: self.files.path(&file),
             problem: source.to_string(),
@@ -155,7 +166,9 @@ impl LayoutStore {
     /// Gives a composite another name. No key moves; the digest changes.
     pub fn rename(&self, old: &str, new: &str) -> Result<Layout, LayoutStoreError> {
         let layout = self.existing(old)?;
-        let renamed = layout.renamed(new).map_err(|source| LayoutStoreError::Core { source })?;
+        let renamed = layout
+            .renamed(new)
+            .map_err(|source| LayoutStoreError::Core { source })?;
         // An earlier attempt may have ended between the two files.
         if self.load(new)?.is_some_and(|present| present != renamed) {
             return Err(LayoutStoreError::NameTaken {
@@ -179,8 +192,9 @@ impl LayoutStore {
         new: &str,
     ) -> Result<Layout, LayoutStoreError> {
         let layout = self.existing(composite)?;
-        let renamed =
-            layout.shard_renamed(old, new).map_err(|source| LayoutStoreError::Core { source })?;
+        let renamed = layout
+            .shard_renamed(old, new)
+            .map_err(|source| LayoutStoreError::Core { source })?;
         // Both names first: the address is known whichever layout a crash leaves.
         let mut addresses = self.last_addresses(composite)?;
         match addresses.get(old).cloned() {
@@ -234,12 +248,19 @@ impl LayoutStore {
         if let Some(layout) = self.load(composite)? {
             return Ok(layout);
         }
-        let known: Vec<String> =
-            self.all()?.iter().map(|layout| layout.composite().to_owned()).collect();
+        let known: Vec<String> = self
+            .all()?
+            .iter()
+            .map(|layout| layout.composite().to_owned())
+            .collect();
         Err(LayoutStoreError::NoLayout {
             composite: composite.to_owned(),
             place: self.files.to_string(),
-            known: if known.is_empty() { "none".to_owned() } else { known.join(", ") },
+            known: if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            },
         })
     }
 }

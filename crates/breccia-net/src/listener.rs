@@ -13,11 +13,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::clock;
 use crate::error::{NetError, plain_reason};
 use crate::log_gate::LogGate;
+use crate::stream::{self, Stream};
 
 /// Connections the system keeps waiting until they are accepted.
 pub(crate) const BACKLOG: i32 = 1024;
@@ -83,6 +84,18 @@ pub(crate) enum Taken {
 }
 
 impl Taken {
+    /// Registers the connection with the runtime this is called in.
+    pub(crate) fn register(self) -> io::Result<stream::Socket> {
+        match self {
+            Self::Tcp(stream) => {
+                let stream = TcpStream::from_std(stream)?;
+                stream::tune(&stream)?;
+                Ok(stream::Socket::Tcp(stream))
+            }
+            Self::Unix(stream) => Ok(stream::Socket::Unix(UnixStream::from_std(stream)?)),
+        }
+    }
+
     /// Tries to send a line, without waiting: a fresh socket has room for it.
     pub(crate) fn try_tell(self, line: &[u8]) {
         // If it cannot be sent, the client just sees the end.
@@ -141,6 +154,17 @@ impl Listener {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
+            }
+        }
+    }
+
+    /// The next connection as a stream of this runtime, and the peer's address as text.
+    pub async fn next(&self) -> (Stream, String) {
+        loop {
+            let (taken, peer) = self.accept().await;
+            // A connection that cannot be registered is gone already.
+            if let Ok(socket) = taken.register() {
+                return (socket.into(), peer);
             }
         }
     }

@@ -13,7 +13,6 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -22,7 +21,7 @@ use crate::drain::Drain;
 use crate::error::NetError;
 use crate::listener::{BACKLOG, Bind, Listener, Taken};
 use crate::metrics::{self, Gauge, Registry, SharedCounter};
-use crate::stream::{self, Socket, Stream};
+use crate::stream::Stream;
 use crate::tls::TlsServer;
 
 /// A client must finish the TLS handshake within this time.
@@ -417,7 +416,7 @@ async fn prepare(socket: Taken, dealt: &Dealt) -> Result<Accepted, NetError> {
         peer: dealt.peer.clone(),
         source,
     };
-    let socket = register(socket).map_err(broken)?;
+    let socket = socket.register().map_err(broken)?;
     let (stream, client_certificate) = match &dealt.listener.tls {
         None => (Stream::from(socket), false),
         Some(tls) => {
@@ -438,17 +437,6 @@ async fn prepare(socket: Taken, dealt: &Dealt) -> Result<Accepted, NetError> {
         listener: dealt.listener.index,
         client_certificate,
     })
-}
-
-fn register(socket: Taken) -> io::Result<Socket> {
-    match socket {
-        Taken::Tcp(stream) => {
-            let stream = TcpStream::from_std(stream)?;
-            stream::tune(&stream)?;
-            Ok(Socket::Tcp(stream))
-        }
-        Taken::Unix(stream) => Ok(Socket::Unix(UnixStream::from_std(stream)?)),
-    }
 }
 
 #[cfg(test)]

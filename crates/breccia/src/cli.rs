@@ -8,7 +8,12 @@ use clap::{Args, Parser, Subcommand};
 
 /// Composite storage backends for any server.
 #[derive(Debug, Parser)]
-#[command(name = "breccia", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "breccia",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -93,6 +98,9 @@ pub(crate) enum LayoutCommand {
     Import {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Take it also in place of another layout
+        #[arg(long)]
+        replace: bool,
         /// The document
         document: PathBuf,
     },
@@ -154,7 +162,7 @@ pub(crate) struct StatusArguments {
     /// Print JSON also on a terminal
     #[arg(long)]
     pub(crate) json: bool,
-    /// A file that holds the admin token; else BRECCIA_ADMIN_TOKEN is used
+    /// A file that holds the admin token, if `BRECCIA_ADMIN_TOKEN` does not
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 }

@@ -33,12 +33,17 @@ pub(crate) struct Wanted {
 
 /// Every composite of the plan by name.
 pub(crate) fn composites(plan: &Plan) -> BTreeMap<&str, Wanted> {
-    plan.stores.keys().filter_map(|name| Some((name.as_str(), wanted(plan, name)?))).collect()
+    plan.stores
+        .keys()
+        .filter_map(|name| Some((name.as_str(), wanted(plan, name)?)))
+        .collect()
 }
 
 /// What one store asks of its layout; `None` if it is not a composite.
 pub(crate) fn wanted(plan: &Plan, name: &str) -> Option<Wanted> {
-    let StorePlan::ShardedInMemory(sharded) = plan.stores.get(name)? else { return None };
+    let StorePlan::ShardedInMemory(sharded) = plan.stores.get(name)? else {
+        return None;
+    };
     let location = |shard: &String| Some((shard.clone(), plan.stores.get(shard)?.location()?));
     Some(Wanted {
         spec: LayoutSpec {

@@ -13,7 +13,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 /// Our own crates, whose level the config sets.
-const OWN: [&str; 5] = ["breccia", "breccia_core", "breccia_net", "breccia_kv", "breccia_config"];
+const OWN: [&str; 5] = [
+    "breccia",
+    "breccia_core",
+    "breccia_net",
+    "breccia_kv",
+    "breccia_config",
+];
 
 type Handle = reload::Handle<Targets, Registry>;
 
@@ -38,7 +44,11 @@ pub(crate) fn start(plan: LogPlan) {
                 .with_filter(filter),
         ),
     };
-    if tracing_subscriber::registry().with(lines).try_init().is_ok() {
+    if tracing_subscriber::registry()
+        .with(lines)
+        .try_init()
+        .is_ok()
+    {
         let _ = LEVEL.set(handle);
         log_panics();
     }
@@ -61,15 +71,25 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let own = OWN.iter().map(|target| (*target, level));
-    Targets::new().with_targets(own).with_default(level.min(LevelFilter::WARN))
+    Targets::new()
+        .with_targets(own)
+        .with_default(level.min(LevelFilter::WARN))
 }
 
 /// A panic in a connection's task ends only that task: the log is where it is seen.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("?").to_owned();
         let message = panic.payload_as_str().unwrap_or("?");
-        tracing::error!(place, thread, message, "this is a fault in Breccia: please report it");
+        tracing::error!(
+            place,
+            thread,
+            message,
+            "this is a fault in Breccia: please report it"
+        );
     }));
 }

@@ -6,6 +6,7 @@
 mod admin;
 mod check;
 mod cli;
+mod descriptors;
 mod explain;
 mod gateway;
 mod layout_command;

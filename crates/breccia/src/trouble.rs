@@ -17,11 +17,19 @@ pub(crate) enum Trouble {
 
 impl Trouble {
     /// A failure of one line.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it is what `map_err` hands over"
+    )]
     pub(crate) fn failed(line: impl ToString) -> Self {
         Self::Failed(vec![line.to_string()])
     }
 
     /// A refusal of one line.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it is what `map_err` hands over"
+    )]
     pub(crate) fn refused(line: impl ToString) -> Self {
         Self::Refused(vec![line.to_string()])
     }

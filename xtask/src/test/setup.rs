@@ -1,4 +1,4 @@
-//! Brings in what the tests need: servers from Debian packages, client libraries from PyPI and npm.
+//! Brings in what the tests need: servers from Debian packages, client libraries from `PyPI` and npm.
 //!
 //! As root it installs; otherwise it says what is missing and how to get it. Invariant: nothing is
 //! fetched that is already there, so a second run needs no network.
@@ -34,7 +34,7 @@ pub(super) fn clients_folder() -> PathBuf {
 pub(super) fn run() -> Result<()> {
     packages()?;
     python()?;
-    node()
+    javascript()
 }
 
 fn packages() -> Result<()> {
@@ -131,7 +131,7 @@ fn python() -> Result<()> {
 }
 
 /// The npm packages that `package.json` and its lock file pin.
-fn node() -> Result<()> {
+fn javascript() -> Result<()> {
     let source = process::root().join("crates/breccia/tests/clients");
     let folder = clients_folder().join("node");
     let stamp = folder.join("installed.txt");

@@ -199,7 +199,7 @@ mod tests {
         check(r#"x("a\"b", 'c', '\n', 'é')"#, "x(      ,    ,     ,     )");
         check(
             "r#\"a\"b\"# + br\"c\" + b'd' + bar",
-            "           +       +      + bar",
+            "         +       +      + bar",
         );
         check("fn f<'a>(x: &'a str)", "fn f<'a>(x: &'a str)");
     }

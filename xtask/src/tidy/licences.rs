@@ -20,8 +20,9 @@ pub(crate) fn check(metadata: &Value, deny: &Path) -> Result<Vec<Finding>> {
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut findings = Vec::new();
     // `packages` holds every platform's; the resolved graph only this one's.
-    let used: BTreeSet<&str> = metadata["resolve"]["nodes"]
-        .as_array()
+    let used: BTreeSet<&str> = metadata
+        .pointer("/resolve/nodes")
+        .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry["id"].as_str())

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Finding;
 
 /// Which of our crates each of our crates may depend on, outside of tests.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("breccia-core", &[]),
     ("breccia-net", &["breccia-core"]),
     ("breccia-config", &["breccia-core"]),
@@ -26,6 +26,10 @@ const MAY_USE: [(&str, &[&str]); 7] = [
     (
         "breccia-testkit",
         &["breccia-core", "breccia-net", "breccia-kv"],
+    ),
+    (
+        "breccia-fuzz",
+        &["breccia-core", "breccia-kv", "breccia-config"],
     ),
     ("xtask", &[]),
 ];

@@ -91,7 +91,7 @@ pub(crate) fn deny() -> Result<()> {
         );
     }
     ensure!(findings.is_empty(), "deny: {} findings", findings.len());
-    if process::which("cargo-deny").is_none() && !cargo_home_has("cargo-deny") {
+    if !process::cargo_has("deny") {
         println!(
             "deny: licences and duplicates are in order; advisories were not checked, cargo-deny is not installed"
         );
@@ -102,11 +102,6 @@ pub(crate) fn deny() -> Result<()> {
             .args(["deny", "--offline", "check"])
             .current_dir(root),
     )
-}
-
-fn cargo_home_has(program: &str) -> bool {
-    std::env::var_os("HOME")
-        .is_some_and(|home| Path::new(&home).join(".cargo/bin").join(program).is_file())
 }
 
 /// What Cargo knows of the workspace and everything it depends on, on this platform.

@@ -140,7 +140,14 @@ fn layers(path: &str, code: &str) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if path.starts_with("crates/breccia-core/src") {
-        let words = ["tokio::", "std::net", "std::fs", "tracing::", "rand::"];
+        let words = [
+            "tokio::",
+            "TcpStream",
+            "UnixStream",
+            "std::fs",
+            "tracing::",
+            "rand::",
+        ];
         findings.extend(matches(
             path,
             product,
@@ -286,7 +293,8 @@ mod tests {
         row("fn f() { \"todo!()\"; } // dbg!", &[]);
         row("fn f() { Instant::now(); }", &["clock"]);
         row("#[cfg(test)]\nfn f() { Instant::now(); }", &[]);
-        row("let all_nodes = NodeList;", &["glossary"]);
+        row("let all_nodes = list;", &["glossary"]);
+        row("struct NodeList;", &["glossary"]);
         row("let (a, b) = list.partition(|x| x > 1); mastery();", &[]);
         row(
             &format!("fn f() {{\n{}}}", "a();\n".repeat(80)),

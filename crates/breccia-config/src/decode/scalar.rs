@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use breccia_core::address::Address;
 
-use super::{Decoder, Raw, Spot, which};
+use super::{Decoder, Raw, Spot, which, wrong_type};
 use crate::fault::ConfigError;
 use crate::field::{Choice, Kind};
 use crate::plan::BindPlan;
@@ -34,17 +34,10 @@ impl Decoder<'_> {
                     most: units::show_size(most),
                 }),
             },
-            (kind, Raw::Text(text)) => match self.text(kind, text) {
-                Some(value) => value,
-                None => {
-                    self.wrong_type(kind, raw, spot);
-                    return None;
-                }
-            },
-            (kind, raw) => {
-                self.wrong_type(kind, raw, spot);
-                return None;
-            }
+            (kind, Raw::Text(text)) => self
+                .text(kind, text)
+                .unwrap_or_else(|| Err(wrong_type(kind, raw))),
+            (kind, raw) => Err(wrong_type(kind, raw)),
         };
         value.map_err(|error| self.fault(spot, error)).ok()
     }
@@ -91,7 +84,11 @@ fn in_range<T: PartialOrd + Copy>(
     if value >= least && value <= most {
         return Ok(value);
     }
-    Err(ConfigError::OutOfRange { found: show(value), least: show(least), most: show(most) })
+    Err(ConfigError::OutOfRange {
+        found: show(value),
+        least: show(least),
+        most: show(most),
+    })
 }
 
 fn clean(text: &str) -> Result<&str, ConfigError> {
@@ -111,7 +108,10 @@ fn chosen(choice: &Choice, text: &str) -> Result<Value, ConfigError> {
     }
     let found = quoted(text);
     if choice.later.contains(&text) {
-        return Err(ConfigError::NotInRelease { found, known: names.join(", ") });
+        return Err(ConfigError::NotInRelease {
+            found,
+            known: names.join(", "),
+        });
     }
     let mend = which(text, names.iter().copied(), "value", "values");
     Err(ConfigError::UnknownChoice { found, mend })
@@ -121,27 +121,40 @@ fn digest(text: &str) -> Result<String, ConfigError> {
     if text.len() == DIGEST_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(ConfigError::BadDigest { found: quoted(text) })
+        Err(ConfigError::BadDigest {
+            found: quoted(text),
+        })
     }
 }
 
 fn env_name(text: &str) -> Result<&str, ConfigError> {
     let usable = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let begins = text.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
-    if begins && text.bytes().all(usable) { Ok(text) } else { Err(ConfigError::EnvName) }
+    let begins = text
+        .bytes()
+        .next()
+        .is_some_and(|byte| !byte.is_ascii_digit());
+    if begins && text.bytes().all(usable) {
+        Ok(text)
+    } else {
+        Err(ConfigError::EnvName)
+    }
 }
 
 fn address(text: &str) -> Result<Address, ConfigError> {
     match text.parse() {
         Ok(Address::Unix(path)) => socket_path(path).map(Address::Unix),
         Ok(address) => Ok(address),
-        Err(_) => Err(ConfigError::BadAddress { found: quoted(text) }),
+        Err(_) => Err(ConfigError::BadAddress {
+            found: quoted(text),
+        }),
     }
 }
 
 fn socket_path(path: PathBuf) -> Result<PathBuf, ConfigError> {
     if path.as_os_str().len() > SOCKET_PATH_MOST {
-        return Err(ConfigError::SocketPathTooLong { limit: SOCKET_PATH_MOST });
+        return Err(ConfigError::SocketPathTooLong {
+            limit: SOCKET_PATH_MOST,
+        });
     }
     Ok(path)
 }
@@ -163,15 +176,24 @@ fn socket_address(text: &str) -> Result<SocketAddr, ConfigError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let port = text.rsplit_once(':').map_or(text, |(_, port)| port).parse::<u16>().ok();
+    let port = text
+        .rsplit_once(':')
+        .map_or(text, |(_, port)| port)
+        .parse::<u16>()
+        .ok();
     let name = text.rsplit_once(':').map_or("", |(name, _)| name);
     let mend = match (name, port) {
         ("localhost" | "", Some(port)) => format!("\"127.0.0.1:{port}\""),
         ("*", Some(port)) => format!("\"0.0.0.0:{port}\", or \"[::]:{port}\" for IPv6 too"),
-        _ if text.parse::<IpAddr>().is_ok() => "the port too, such as \"127.0.0.1:6380\"".to_owned(),
+        _ if text.parse::<IpAddr>().is_ok() => {
+            "the port too, such as \"127.0.0.1:6380\"".to_owned()
+        }
         _ => "an IP address and a port, such as \"127.0.0.1:6380\"".to_owned(),
     };
-    Err(ConfigError::BadBind { found: quoted(text), mend })
+    Err(ConfigError::BadBind {
+        found: quoted(text),
+        mend,
+    })
 }
 
 /// Whether a file is there and may be read. A pipe is none: opening one may wait for ever.
@@ -182,5 +204,8 @@ pub(super) fn readable(path: &Path) -> Result<(), ConfigError> {
         }
         fs::File::open(path).map(drop)
     };
-    open().map_err(|source| ConfigError::FileUnreadable { path: path.to_owned(), source })
+    open().map_err(|source| ConfigError::FileUnreadable {
+        path: path.to_owned(),
+        source,
+    })
 }

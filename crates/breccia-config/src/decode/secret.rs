@@ -25,8 +25,10 @@ impl Decoder<'_> {
                 let table = self.table(&tables::SECRET, *written, spot, None);
                 let is_written = |key| written.contains_key(key);
                 match (is_written("env"), is_written("file")) {
-                    (true, false) => self.from_env(table.get("env")?),
-                    (false, true) => from_file(&table.get::<std::path::PathBuf>("file")?),
+                    (true, false) => self.variable(table.get("env")?),
+                    // Something else is written there, and has been reported.
+                    (false, false) if !written.is_empty() => return None,
+                    (false, true) => file_content(&table.get::<std::path::PathBuf>("file")?),
                     _ => Err(ConfigError::SecretSource),
                 }
             }
@@ -35,7 +37,9 @@ impl Decoder<'_> {
                 return None;
             }
         };
-        text.and_then(checked).map_err(|error| self.fault(spot, error)).ok()
+        text.and_then(checked)
+            .map_err(|error| self.fault(spot, error))
+            .ok()
     }
 
     /// Warns of a secret written out in a file that others can read.
@@ -45,17 +49,24 @@ impl Decoder<'_> {
         }
     }
 
-    fn from_env(&self, name: &str) -> Result<String, ConfigError> {
-        (self.env)(name).ok_or_else(|| ConfigError::EnvMissing { name: name.to_owned() })
+    fn variable(&self, name: &str) -> Result<String, ConfigError> {
+        (self.env)(name).ok_or_else(|| ConfigError::EnvMissing {
+            name: name.to_owned(),
+        })
     }
 }
 
-fn from_file(path: &Path) -> Result<String, ConfigError> {
+fn file_content(path: &Path) -> Result<String, ConfigError> {
     let mut bytes = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(FILE_MOST + 1).read_to_end(&mut bytes))
-        .map_err(|source| ConfigError::FileUnreadable { path: path.to_owned(), source })?;
-    let content = || ConfigError::SecretFileContent { path: path.to_owned() };
+        .map_err(|source| ConfigError::FileUnreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+    let content = || ConfigError::SecretFileContent {
+        path: path.to_owned(),
+    };
     if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_MOST) {
         return Err(content());
     }

@@ -46,12 +46,18 @@ impl Plan {
     /// Whether some composite lists this store. A composite that is listed *and* served by a
     /// listener is inner: a layout has one role, and the listing decides it.
     pub fn is_inner(&self, store: &str) -> bool {
-        self.stores.values().any(|plan| plan.members().iter().any(|member| member == store))
+        self.stores
+            .values()
+            .any(|plan| plan.members().iter().any(|member| member == store))
     }
 
     /// The role of a store's layout: see [`Plan::is_inner`].
     pub fn role(&self, store: &str) -> Role {
-        if self.is_inner(store) { Role::Inner } else { Role::Outer }
+        if self.is_inner(store) {
+            Role::Inner
+        } else {
+            Role::Outer
+        }
     }
 
     /// The stores under `store` that are no composites, depth first in config order; a leaf is
@@ -98,7 +104,13 @@ pub enum LogLevel {
 
 impl LogLevel {
     /// Every level, most severe first.
-    pub const ALL: &[Self] = &[Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+    pub const ALL: &[Self] = &[
+        Self::Error,
+        Self::Warn,
+        Self::Info,
+        Self::Debug,
+        Self::Trace,
+    ];
 
     /// The name in the file.
     pub fn name(self) -> &'static str {
@@ -155,7 +167,11 @@ macro_rules! display_as_name {
     )+};
 }
 
-display_as_name!(LogLevel, LogFormat, Protocol, Eviction, MultiKey, SubscriptionLoss);
-
-#[cfg(test)]
-mod tests;
+display_as_name!(
+    LogLevel,
+    LogFormat,
+    Protocol,
+    Eviction,
+    MultiKey,
+    SubscriptionLoss
+);

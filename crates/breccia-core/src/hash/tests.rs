@@ -71,6 +71,10 @@ fn golden_vectors_hold() {
             0xcbf4_3926,
         ],
     );
+}
+
+#[test]
+fn golden_vectors_of_binary_keys_hold() {
     check(
         b"\x01hello",
         [

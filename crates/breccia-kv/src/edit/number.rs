@@ -17,12 +17,17 @@ pub fn parse_integer(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// An unsigned number as memcached's `incr` takes it: up to 20 digits, trailing spaces allowed
-/// (memcached itself pads with them), leading zeros too.
+/// An unsigned number as memcached's `incr` takes it, by the C library's rules: white space may
+/// stand before it, and after it together with anything else.
 #[must_use]
 pub fn parse_counter(text: &[u8]) -> Option<u64> {
-    let digits = text.trim_ascii_end();
-    if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r');
+    let start = text.iter().position(|byte| !is_space(byte))?;
+    let number = text.get(start..)?;
+    let number = number.strip_prefix(b"+").unwrap_or(number);
+    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = number.split_at_checked(digits)?;
+    if rest.first().is_some_and(|byte| !is_space(byte)) {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
@@ -58,8 +63,9 @@ mod tests {
         check("0", Some(0));
         check("9 ", Some(9));
         check("007", Some(7));
+        check(" \t+1 and more", Some(1));
         check("18446744073709551615", Some(u64::MAX));
-        for wrong in ["", " ", "-1", "+1", " 1", "1a", "18446744073709551616"] {
+        for wrong in ["", " ", "-1", "+", "+ 1", "1a", "18446744073709551616"] {
             check(wrong, None);
         }
     }

@@ -86,8 +86,8 @@ fn edits_keep_flags_and_expiry() {
     check(Operation::Prepend { data: b"-", condition: Condition::IfPresent }, "-10");
     check(Operation::SetRange { offset: 3, data: b"x" }, "10\0x");
     check(Operation::SetRange { offset: 0, data: b"2" }, "20");
-    check(Operation::Count { delta: 11, down: true, create: None }, "0");
-    check(Operation::Count { delta: u64::MAX, down: false, create: None }, "9");
+    check(Operation::Count { delta: 11, down: true, create: None }, "0 ");
+    check(Operation::Count { delta: u64::MAX, down: false, create: None }, "9 ");
 }
 
 #[test]

@@ -269,7 +269,8 @@ impl<D: Dialogue> Connection<D> {
         let buffered = ring.buffered();
         drop(ring);
         self.client.note_clogged(buffered > self.limits.reply_buffer, clock::now());
-        if buffered > self.limits.reply_hard_limit() && self.client.in_flight() > 0 {
+        let many = self.client.in_flight() > 0 || self.client.patient.get();
+        if buffered > self.limits.reply_hard_limit() && many {
             self.client.end(Ending::Now("reply-buffer"));
             return Err(Over);
         }

@@ -9,6 +9,9 @@
 
 pub mod client;
 pub mod connection;
+pub(crate) mod failure;
 pub mod limits;
+pub(crate) mod metrics;
 pub mod ring;
 pub mod registry;
+pub mod settings;

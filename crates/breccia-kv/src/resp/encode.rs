@@ -94,6 +94,14 @@ pub fn bulk(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A verbatim string of plain text; RESP3 only.
+pub fn verbatim(out: &mut Vec<u8>, text: &[u8]) {
+    header(out, b'=', text.len() + 4);
+    out.extend_from_slice(b"txt:");
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// A null where a string is expected.
 pub fn null(out: &mut Vec<u8>, version: RespVersion) {
     out.extend_from_slice(match version {

@@ -5,3 +5,5 @@
 pub mod codec;
 pub mod commands;
 pub mod encode;
+pub mod frontend;
+pub mod portable;

@@ -188,7 +188,7 @@ pub trait KvStoreExt: KvStore {
     ) -> impl Future<Output = Result<Vec<Bytes>, KvError>> + Send {
         async move {
             let mut found = std::collections::BTreeSet::new();
-            let mut request = ScanRequest { cursor: 0, pattern, count: SCAN_COUNT };
+            let mut request = ScanRequest { pattern, count: SCAN_COUNT, ..ScanRequest::default() };
             loop {
                 let page = self.scan(request).await?;
                 found.extend(page.keys);
@@ -207,7 +207,11 @@ pub trait KvStoreExt: KvStore {
             let mut pattern = crate::glob::escape(prefix);
             pattern.push(b'*');
             let mut request =
-                ScanRequest { cursor: 0, pattern: Some(&pattern), count: SCAN_COUNT };
+                ScanRequest {
+                pattern: Some(&pattern),
+                count: SCAN_COUNT,
+                ..ScanRequest::default()
+            };
             let mut deleted = 0;
             loop {
                 let page = self.scan(request).await?;

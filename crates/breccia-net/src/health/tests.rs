@@ -1,3 +1,7 @@
+//! Tests of probing: what opens an endpoint and what closes it.
+//!
+//! Not the breaker's own rules, which core tests. Invariant: time is paused, so no test waits.
+
 use std::cell::Cell;
 use std::rc::Rc;
 

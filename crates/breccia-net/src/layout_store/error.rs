@@ -66,7 +66,7 @@ pub enum LayoutStoreError {
     },
     /// A layout document has the file name of another composite.
     #[error(
-        "{} holds the layout of '{holds}'; give the file that name, or run `breccia layout rename`",
+        "{} holds the layout of '{holds}'; give the file the name {holds}.layout.toml again",
         path.display()
     )]
     Misnamed {

@@ -61,7 +61,10 @@ impl Files {
                 let mut text = String::new();
                 let read = lock.read_to_string(&mut text);
                 let holder = read.ok().and_then(|_| text.trim().parse().ok());
-                return Err(LayoutStoreError::Locked { folder: folder.to_path_buf(), holder });
+                return Err(LayoutStoreError::Locked {
+                    folder: folder.to_path_buf(),
+                    holder,
+                });
             }
             Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
         }
@@ -69,7 +72,10 @@ impl Files {
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(io_error("write", &path))?;
-        let files = Files::Locked { folder: folder.to_path_buf(), _lock: lock };
+        let files = Files::Locked {
+            folder: folder.to_path_buf(),
+            _lock: lock,
+        };
         files.sweep()?;
         Ok(files)
     }
@@ -86,7 +92,8 @@ impl Files {
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
+        self.folder()
+            .map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
     }
 
     /// The names of all files, in order.
@@ -139,7 +146,9 @@ impl Files {
                 return Ok(());
             }
             Files::ReadOnly { .. } => {
-                return Err(LayoutStoreError::ReadOnly { path: self.path(name) });
+                return Err(LayoutStoreError::ReadOnly {
+                    path: self.path(name),
+                });
             }
             Files::Locked { folder, .. } => folder,
         };
@@ -166,7 +175,9 @@ impl Files {
                 return Ok(());
             }
             Files::ReadOnly { .. } => {
-                return Err(LayoutStoreError::ReadOnly { path: self.path(name) });
+                return Err(LayoutStoreError::ReadOnly {
+                    path: self.path(name),
+                });
             }
             Files::Locked { folder, .. } => folder,
         };
@@ -183,9 +194,8 @@ impl Files {
     fn sweep(&self) -> Result<(), LayoutStoreError> {
         for name in self.names()? {
             let written = name.strip_suffix(TEMPORARY);
-            let ours = |name: &str| {
-                name.ends_with(LAYOUT_SUFFIX) || name.ends_with(ADDRESSES_SUFFIX)
-            };
+            let ours =
+                |name: &str| name.ends_with(LAYOUT_SUFFIX) || name.ends_with(ADDRESSES_SUFFIX);
             if written.is_some_and(ours) {
                 self.remove(&name)?;
             }
@@ -204,7 +214,9 @@ fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = folder
+        .parent()
+        .filter(|above| !above.as_os_str().is_empty());
     if let Some(above) = above {
         create_folder(above)?;
     }
@@ -221,5 +233,9 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LayoutStoreError {
     let path = path.to_path_buf();
-    move |source| LayoutStoreError::Io { action, path, source }
+    move |source| LayoutStoreError::Io {
+        action,
+        path,
+        source,
+    }
 }

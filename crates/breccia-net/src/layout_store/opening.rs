@@ -24,12 +24,11 @@ pub struct LayoutRequest<'a> {
 }
 
 /// A composite that was found good, and what is to be written for it.
-struct Opened<'a> {
+struct Opened {
     layout: Layout,
     is_new: bool,
     addresses_before: BTreeMap<String, String>,
     addresses: BTreeMap<String, String>,
-    request: &'a LayoutRequest<'a>,
 }
 
 /// Opens every composite of a config, and makes the layouts that do not exist yet. All refusals
@@ -38,15 +37,21 @@ pub fn open_layouts(
     store: &LayoutStore,
     requests: &[LayoutRequest<'_>],
 ) -> Result<Vec<Arc<Layout>>, Vec<LayoutStoreError>> {
-    let configured: BTreeSet<&str> =
-        requests.iter().map(|request| request.spec.composite.as_str()).collect();
+    let configured: BTreeSet<&str> = requests
+        .iter()
+        .map(|request| request.spec.composite.as_str())
+        .collect();
     let known = store.all().map_err(|error| vec![error])?;
-    let orphans: Vec<&Layout> =
-        known.iter().filter(|layout| !configured.contains(layout.composite())).collect();
+    let orphans: Vec<&Layout> = known
+        .iter()
+        .filter(|layout| !configured.contains(layout.composite()))
+        .collect();
     let mut opened = Vec::new();
     let mut refusals = Vec::new();
     for request in requests {
-        let existing = known.iter().find(|layout| layout.composite() == request.spec.composite);
+        let existing = known
+            .iter()
+            .find(|layout| layout.composite() == request.spec.composite);
         match examine(store, request, existing, &orphans) {
             Ok(good) => opened.push(good),
             Err(refusal) => refusals.push(refusal),
@@ -69,29 +74,35 @@ pub fn open_layout(
     pinned_digest: Option<&str>,
     addresses: &BTreeMap<String, String>,
 ) -> Result<Arc<Layout>, LayoutStoreError> {
-    let request = LayoutRequest { spec, pinned_digest, addresses };
+    let request = LayoutRequest {
+        spec,
+        pinned_digest,
+        addresses,
+    };
     let existing = store.load(&spec.composite)?;
     let all = store.all()?;
-    let orphans: Vec<&Layout> =
-        all.iter().filter(|layout| layout.composite() != spec.composite).collect();
-    record(store, examine(store, &request, existing.as_ref(), &orphans)?)
+    let orphans: Vec<&Layout> = all
+        .iter()
+        .filter(|layout| layout.composite() != spec.composite)
+        .collect();
+    record(
+        store,
+        examine(store, &request, existing.as_ref(), &orphans)?,
+    )
 }
 
-fn examine<'a>(
+fn examine(
     store: &LayoutStore,
-    request: &'a LayoutRequest<'a>,
+    request: &LayoutRequest<'_>,
     existing: Option<&Layout>,
     orphans: &[&Layout],
-) -> Result<Opened<'a>, LayoutStoreError> {
-    let layout = match existing {
-        Some(layout) => {
-            agrees(layout, request.spec)?;
-            layout.clone()
-        }
-        None => {
-            refuse_orphans(store, request.spec, orphans)?;
-            Layout::first(request.spec).map_err(|source| LayoutStoreError::Core { source })?
-        }
+) -> Result<Opened, LayoutStoreError> {
+    let layout = if let Some(layout) = existing {
+        agrees(layout, request.spec)?;
+        layout.clone()
+    } else {
+        refuse_orphans(store, request.spec, orphans)?;
+        Layout::first(request.spec).map_err(|source| LayoutStoreError::Core { source })?
     };
     agrees_with_pin(store, &layout, existing.is_none(), request.pinned_digest)?;
     // Addresses that outlived their layout tell nothing of a new one.
@@ -103,7 +114,12 @@ fn examine<'a>(
     let mut addresses = request.addresses.clone();
     addresses.retain(|shard, _| layout.shards().contains(shard));
     let is_new = existing.is_none();
-    Ok(Opened { layout, is_new, addresses_before, addresses, request })
+    Ok(Opened {
+        layout,
+        is_new,
+        addresses_before,
+        addresses,
+    })
 }
 
 fn agrees(layout: &Layout, spec: &LayoutSpec) -> Result<(), LayoutStoreError> {
@@ -111,7 +127,10 @@ fn agrees(layout: &Layout, spec: &LayoutSpec) -> Result<(), LayoutStoreError> {
     if differences.is_empty() {
         return Ok(());
     }
-    Err(LayoutStoreError::Differs { composite: spec.composite.clone(), differences })
+    Err(LayoutStoreError::Differs {
+        composite: spec.composite.clone(),
+        differences,
+    })
 }
 
 fn refuse_orphans(
@@ -151,9 +170,19 @@ fn agrees_with_pin(
     let (composite, pinned) = (layout.composite().to_owned(), pinned.to_owned());
     let place = store.files.to_string();
     Err(if is_new {
-        LayoutStoreError::PinnedMissing { composite, pinned, digest, place }
+        LayoutStoreError::PinnedMissing {
+            composite,
+            pinned,
+            digest,
+            place,
+        }
     } else {
-        LayoutStoreError::PinnedOther { composite, pinned, digest, place }
+        LayoutStoreError::PinnedOther {
+            composite,
+            pinned,
+            digest,
+            place,
+        }
     })
 }
 
@@ -163,7 +192,9 @@ fn refuse_moved_to_other(
     now: &BTreeMap<String, String>,
 ) -> Result<(), LayoutStoreError> {
     for shard in layout.shards() {
-        let Some(address) = now.get(shard) else { continue };
+        let Some(address) = now.get(shard) else {
+            continue;
+        };
         let other = layout
             .shards()
             .iter()
@@ -181,12 +212,31 @@ fn refuse_moved_to_other(
 }
 
 /// Writes what opening a composite has shown; nothing if the folder is only looked at.
-fn record(store: &LayoutStore, good: Opened<'_>) -> Result<Arc<Layout>, LayoutStoreError> {
+fn record(store: &LayoutStore, good: Opened) -> Result<Arc<Layout>, LayoutStoreError> {
     let layout = Arc::new(good.layout);
     if store.files.is_read_only() {
         return Ok(layout);
     }
     let composite = layout.composite();
+    if good.is_new || good.addresses != good.addresses_before {
+        store.save_addresses(composite, &good.addresses)?;
+        for (shard, address) in &good.addresses {
+            if let Some(was) = good
+                .addresses_before
+                .get(shard)
+                .filter(|was| *was != address)
+            {
+                tracing::info!(
+                    composite,
+                    shard,
+                    was,
+                    address,
+                    "the shard has a new address"
+                );
+            }
+        }
+    }
+    // Last, so that no layout is ever found beside the addresses of an earlier one.
     if good.is_new {
         store.save(&layout)?;
         if store.folder().is_some() {
@@ -198,14 +248,5 @@ fn record(store: &LayoutStore, good: Opened<'_>) -> Result<Arc<Layout>, LayoutSt
             );
         }
     }
-    if good.is_new || good.addresses != good.addresses_before {
-        store.save_addresses(composite, &good.addresses)?;
-        for (shard, address) in &good.addresses {
-            if let Some(was) = good.addresses_before.get(shard).filter(|was| *was != address) {
-                tracing::info!(composite, shard, was, address, "the shard has a new address");
-            }
-        }
-    }
-    debug_assert!(layout.differences(good.request.spec).is_empty(), "checked above");
     Ok(layout)
 }

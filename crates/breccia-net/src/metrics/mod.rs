@@ -310,7 +310,11 @@ impl Registry {
             return totals;
         };
         let families = self.lock();
-        for (labels, cells) in families.get(family.name).iter().flat_map(|found| &found.by_labels) {
+        for (labels, cells) in families
+            .get(family.name)
+            .iter()
+            .flat_map(|found| &found.by_labels)
+        {
             if let (Some(value), Cells::Counter { live, retired }) = (labels.get(position), cells) {
                 let sum = live.iter().map(|cell| cell.load(Ordering::Relaxed));
                 let sum = sum.fold(*retired, u64::wrapping_add);

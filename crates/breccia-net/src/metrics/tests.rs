@@ -1,3 +1,7 @@
+//! Tests of counting and of the Prometheus text.
+//!
+//! Not a parser of that text. Invariant: expected lines are written out in full.
+
 use super::*;
 
 static EVENTS: Family = Family {

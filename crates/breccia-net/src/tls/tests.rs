@@ -1,3 +1,7 @@
+//! Tests of TLS handshakes between the two ends of this crate.
+//!
+//! Not tests of rustls. Invariant: the certificates are those of `tests/pki`, made by its `make.sh`.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 

@@ -1,9 +1,15 @@
+//! Tests of dealing connections to workers and of draining them.
+//!
+//! Not tests of a protocol: the service answers single bytes. Invariant: every port is chosen by the
+//! system.
+
 use std::cell::Cell;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::drain::Phase;
+use crate::stream;
 
 /// Answers each byte with itself, `!` with the worker's number, `d` only when the drain has begun.
 struct Echo {

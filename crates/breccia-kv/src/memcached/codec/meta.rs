@@ -35,6 +35,16 @@ impl MetaVerb {
     }
 }
 
+impl MetaVerb {
+    /// The words for faulty flags: some commands do not tell which fault it was.
+    pub(in super::super) fn flag_error(self, fault: &'static str) -> &'static str {
+        match self {
+            Self::Delete | Self::Arithmetic => "CLIENT_ERROR invalid or duplicate flag",
+            _ => fault,
+        }
+    }
+}
+
 /// The key of a meta command: as written, and as decoded if it came in base64.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaKey<'a> {
@@ -83,7 +93,8 @@ pub struct MetaFlags<'a> {
 
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const BAD_TOKEN: &str = "CLIENT_ERROR bad token in command line format";
-const INVALID_FLAG: &str = "CLIENT_ERROR invalid flag";
+/// memcached's words for a flag it does not know.
+pub(in super::super) const INVALID_FLAG: &str = "CLIENT_ERROR invalid flag";
 
 impl<'a> MetaFlags<'a> {
     /// The flags as written, in order.
@@ -185,10 +196,10 @@ impl<'a> MetaFlags<'a> {
     /// What is wrong with the flags for this command beyond their form.
     pub(super) fn misuse(&self, verb: MetaVerb) -> Option<&'static str> {
         let fault = self.misused(verb)?;
-        Some(if self.unknown.is_some() {
-            INVALID_FLAG
-        } else {
-            fault
+        // Of the two, memcached would have seen the unknown flag first.
+        Some(match self.unknown {
+            Some(_) => verb.flag_error(INVALID_FLAG),
+            None => fault,
         })
     }
 

@@ -29,6 +29,7 @@ pub use reply::{MetaReply, ReplyScanner, ScannedReply, Shape, ValueBlock, Values
 pub use request::{ArithmeticVerb, Command, Keys, MetaCommand, Request, RetrievalVerb, StoreVerb};
 
 pub(crate) use base64::encode as encode_base64;
+pub(super) use meta::INVALID_FLAG;
 
 /// The longest key memcached takes, in bytes as written on the line.
 pub const MAX_KEY_BYTES: usize = 250;

@@ -200,12 +200,8 @@ fn meta<'a>(verb: MetaVerb, form: &Form<'a>, mut words: Words<'a>) -> Result<Par
         reply,
         swallow: length,
     };
-    let flags = MetaFlags::read(words.rest(), &mut key).map_err(|text| {
-        refused(match verb {
-            MetaVerb::Delete | MetaVerb::Arithmetic => "CLIENT_ERROR invalid or duplicate flag",
-            _ => text,
-        })
-    })?;
+    let flags =
+        MetaFlags::read(words.rest(), &mut key).map_err(|text| refused(verb.flag_error(text)))?;
     if let Some(text) = flags.misuse(verb) {
         return Err(refused(text));
     }

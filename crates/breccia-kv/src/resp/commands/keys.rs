@@ -141,18 +141,17 @@ fn by_spec<A: Arguments + ?Sized>(
     };
     match group.find {
         Find::Range { last, step, limit } => {
-            let last = match usize::try_from(last) {
-                Ok(offset) => begin + offset,
-                Err(_) => {
-                    let rest = count.saturating_sub(begin);
-                    let from_end = last.unsigned_abs() as usize;
-                    let end = if limit > 1 {
-                        begin + rest / usize::from(limit)
-                    } else {
-                        count
-                    };
-                    end.checked_sub(from_end).ok_or(KeyError::Arity)?
-                }
+            let last = if let Ok(offset) = usize::try_from(last) {
+                begin + offset
+            } else {
+                let rest = count.saturating_sub(begin);
+                let from_end = last.unsigned_abs() as usize;
+                let end = if limit > 1 {
+                    begin + rest / usize::from(limit)
+                } else {
+                    count
+                };
+                end.checked_sub(from_end).ok_or(KeyError::Arity)?
             };
             if last < begin || last >= count {
                 return Err(KeyError::Arity);
@@ -192,12 +191,11 @@ fn after_keyword<A: Arguments + ?Sized>(
             .is_some_and(|argument| argument.eq_ignore_ascii_case(text.as_bytes()))
     };
     let last = count.checked_sub(1)?;
-    let at = match usize::try_from(start_from) {
-        Ok(start) => (start..last).find(is_keyword),
-        Err(_) => {
-            let start = count.checked_sub(start_from.unsigned_abs() as usize)?;
-            (1..=start.min(last.checked_sub(1)?)).rev().find(is_keyword)
-        }
+    let at = if let Ok(start) = usize::try_from(start_from) {
+        (start..last).find(is_keyword)
+    } else {
+        let start = count.checked_sub(start_from.unsigned_abs() as usize)?;
+        (1..=start.min(last.checked_sub(1)?)).rev().find(is_keyword)
     };
     at.map(|index| index + 1)
 }

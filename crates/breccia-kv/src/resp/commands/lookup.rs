@@ -19,6 +19,13 @@ static INDEX: [u16; PLACES] = index();
 #[must_use]
 #[inline]
 pub fn find(name: &[u8]) -> Option<&'static CommandSpec> {
+    COMMANDS.get(find_row(name)?)
+}
+
+/// The place of a command in [`COMMANDS`], its name in any case.
+#[must_use]
+#[inline]
+pub fn find_row(name: &[u8]) -> Option<usize> {
     if name.len() > LONGEST {
         return None;
     }
@@ -27,7 +34,7 @@ pub fn find(name: &[u8]) -> Option<&'static CommandSpec> {
         let row = *INDEX.get(place)?;
         let spec = COMMANDS.get(usize::from(row))?;
         if spec.name.as_bytes().eq_ignore_ascii_case(name) {
-            return Some(spec);
+            return Some(usize::from(row));
         }
         place = (place + 1) % PLACES;
     }

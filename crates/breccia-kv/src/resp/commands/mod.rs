@@ -18,7 +18,7 @@ mod tests;
 
 pub use flags::{Flags, KeyFlags};
 pub use keys::{Arguments, KeyError, keys, pattern_option};
-pub use lookup::find;
+pub use lookup::{find, find_row};
 pub use table::{COMMANDS, REDIS_VERSION};
 
 /// One command or subcommand, as the server describes it.

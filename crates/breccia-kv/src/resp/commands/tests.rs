@@ -109,7 +109,7 @@ fn tips_and_flags_are_carried() {
 #[test]
 fn keys_stand_where_the_specifications_say() {
     let check = |request: &str, wanted: &[usize]| {
-        assert_eq!(found(request).as_deref(), Ok(wanted), "{request}")
+        assert_eq!(found(request).as_deref(), Ok(wanted), "{request}");
     };
     check("PING", &[]);
     check("get a", &[1]);

@@ -1,79 +1,12 @@
-//! What can be wrong with a file, and where.
+//! Everything that can be wrong at one place of a file.
 //!
-//! Not a log: whoever asked for the plan prints it. Invariant: no message holds a secret or any
-//! part of a `url`, and each says what is wrong and what to do about it.
+//! Not where it is: a [`super::Fault`] adds that. Invariant: a message is `what; what to do`, on one
+//! line, and shows no secret and no part of a url.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// One thing that is wrong with a configuration: `file:line: key.path: what; what to do`.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Fault {
-    /// Where it is.
-    pub place: Place,
-    /// What is wrong there.
-    pub error: ConfigError,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.error)
-    }
-}
-
-impl std::error::Error for Fault {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
-/// Something that is allowed, and that the operator should know.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Warning {
-    /// Where it is.
-    pub place: Place,
-    /// What to know.
-    pub notice: Notice,
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.notice)
-    }
-}
-
-/// A place in a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub struct Place {
-    /// The file, as it was named.
-    pub file: String,
-    /// The line, from 1; `None` when the whole file is meant.
-    pub line: Option<usize>,
-    /// The column in characters, from 1; only where no key names the place.
-    pub column: Option<usize>,
-    /// The path of the key, such as `store.redis-a.url`; may be empty.
-    pub key: String,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        if let Some(column) = self.column {
-            write!(f, ":{column}")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
-        }
-        Ok(())
-    }
-}
+use breccia_core::error::{Effect, ErrorKind, Origin};
 
 /// What is wrong at one place of a configuration. Each message is `what; what to do`.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +34,13 @@ pub enum ConfigError {
     Syntax {
         /// What the parser says.
         message: String,
+    },
+
+    /// The file has more faults than anybody reads.
+    #[error("has more than {limit} faults; mend these first")]
+    TooMany {
+        /// How many are told.
+        limit: usize,
     },
 
     // Keys and values.
@@ -143,7 +83,9 @@ pub enum ConfigError {
     #[error("holds a control character; take it out")]
     ControlCharacter,
     /// The text is no duration.
-    #[error("{found} is not a duration; write a whole number with ms, s, m or h, such as \"500ms\"")]
+    #[error(
+        "{found} is not a duration; write a whole number with ms, s, m or h, such as \"500ms\""
+    )]
     BadDuration {
         /// The text, quoted.
         found: String,
@@ -157,7 +99,7 @@ pub enum ConfigError {
         found: String,
     },
     /// The value is none of a list.
-    #[error("{found} is none of the values allowed here; {mend}")]
+    #[error("{found} is not known; {mend}")]
     UnknownChoice {
         /// The value, quoted.
         found: String,
@@ -382,14 +324,16 @@ pub enum ConfigError {
         name: String,
     },
     /// A store is reached on two ways.
-    #[error("reaches '{name}' twice, through '{first}' and through '{second}'; keep one of the two")]
+    #[error(
+        "lists '{name}', which '{other}' lists too, and '{root}' holds both; keep one of the two"
+    )]
     ReachedTwice {
         /// The store.
         name: String,
-        /// The composite that lists it first.
-        first: String,
-        /// The composite that lists it again.
-        second: String,
+        /// The composite that lists it as well.
+        other: String,
+        /// The composite that holds both.
+        root: String,
     },
     /// A composite contains itself.
     #[error("contains itself ({path}); take one of these out of the list that holds it")]
@@ -404,7 +348,7 @@ pub enum ConfigError {
         limit: usize,
     },
     /// A composite has too many leaves.
-    #[error("has {leaves} shards in all; the most is {limit}")]
+    #[error("has {leaves} shards in all, more than {limit}; list fewer stores")]
     TooManyShards {
         /// How many it has.
         leaves: usize,
@@ -424,16 +368,25 @@ pub enum ConfigError {
         composite: String,
     },
 
+    /// A store is where a listener listens.
+    #[error(
+        "is where {listener} listens, so Breccia would connect to itself; change one of the two"
+    )]
+    OwnListener {
+        /// The listener's key.
+        listener: String,
+    },
+
     // Listeners.
     /// Anybody could use the listener.
     #[error(
-        "{bind} can be reached by others, and nobody has to log in; add a [[{table}.user]] or tls.client-ca, bind to 127.0.0.1 or a Unix socket, or write insecure = true"
+        "{bind} can be reached by others, and nobody has to log in; add {proof}, bind to 127.0.0.1 or a Unix socket, or write insecure = true"
     )]
     OpenListener {
         /// Where it listens.
         bind: String,
-        /// The listener's table.
-        table: String,
+        /// What clients could show.
+        proof: String,
     },
     /// Anybody could log in as this user.
     #[error(
@@ -484,32 +437,19 @@ pub enum ConfigError {
     Incomplete,
 }
 
-/// What an operator should know about a configuration that is in order.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Notice {
-    /// A secret in a file that others can read.
-    #[error(
-        "a secret in a file that others can read (mode {mode:03o}); chmod 600 the file, or use {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"
-    )]
-    SecretReadable {
-        /// The file's permission bits.
-        mode: u32,
-    },
-    /// A store nothing uses.
-    #[error("no composite lists this store and no listener serves it; use it or drop it")]
-    UnusedStore,
-    /// A file without listeners.
-    #[error("the file has no [listener.NAME], so nothing is served; add one")]
-    NoListener,
-    /// One store is a shard of two composites.
-    #[error(
-        "is a shard of '{first}' and of '{second}': SCAN, DBSIZE and FLUSHDB of one reach the keys of the other; give each a store of its own"
-    )]
-    SharedShard {
-        /// A composite.
-        first: String,
-        /// Another one.
-        second: String,
-    },
+impl ConfigError {
+    /// What kind of trouble this is: all of it is refused input.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Refused
+    }
+
+    /// Where it came from: what somebody wrote.
+    pub fn origin(&self) -> Origin {
+        Origin::Downstream
+    }
+
+    /// A refused configuration has changed nothing.
+    pub fn effect(&self) -> Effect {
+        Effect::NotApplied
+    }
 }

@@ -1,0 +1,162 @@
+//! Every table and key of the configuration file.
+//!
+//! Data only. Invariant: a key that is not described here does not exist; a default that is not
+//! written here is not one.
+
+mod listener;
+mod store;
+
+use crate::field::{ANY_TIME, Choice, Kind, NameRule, Table, count, flag, implied, optional, text};
+use crate::plan::{LogFormat, LogLevel};
+use listener::LISTENER;
+pub(crate) use store::{MEMCACHED, MEMORY, REDIS, SHARDED_IN_MEMORY};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// A closed list of values out of an enum with `ALL` and `name`.
+macro_rules! choice {
+    ($name:ident, $kind:ty) => {
+        choice!($name, $kind, &[]);
+    };
+    ($name:ident, $kind:ty, $later:expr) => {
+        static $name: Choice = Choice {
+            names: || <$kind>::ALL.iter().map(|value| value.name()).collect(),
+            later: $later,
+        };
+    };
+}
+use choice;
+
+choice!(LOG_LEVELS, LogLevel);
+choice!(LOG_FORMATS, LogFormat);
+
+/// The whole file.
+pub(crate) static FILE: Table = Table {
+    name: "file",
+    header: "",
+    doc: "Keys before the first table header.",
+    fields: &[
+        optional(
+            "workers",
+            count(1024),
+            "Worker threads. Default: one for each core.",
+        ),
+        text(
+            "drain-timeout",
+            ANY_TIME,
+            "30s",
+            "How long a drain waits for requests in flight.",
+        ),
+        implied("log", &LOG, "What is logged."),
+        optional(
+            "admin",
+            Kind::Table(&ADMIN),
+            "The admin listener. Without it there is none.",
+        ),
+        implied("state", &STATE, "Where layouts are kept."),
+        optional("store", STORES, "The stores, each under its name."),
+        optional(
+            "listener",
+            Kind::Named {
+                rule: NameRule::Store,
+                table: &LISTENER,
+            },
+            "The listeners, each under its name.",
+        ),
+    ],
+};
+
+const STORES: Kind = Kind::Typed {
+    rule: NameRule::Store,
+    variants: &[&REDIS, &MEMCACHED, &MEMORY, &SHARDED_IN_MEMORY],
+    later: &[
+        "redis-cluster",
+        "redis-sentinel",
+        "fs",
+        "sqlite",
+        "s3",
+        "azure",
+        "gcs",
+        "postgresql",
+        "mysql",
+        "sharded-blob",
+        "sql-read-replica",
+    ],
+};
+
+static LOG: Table = Table {
+    name: "log",
+    header: "[log]",
+    doc: "What is logged, to standard error.",
+    fields: &[
+        text(
+            "level",
+            Kind::Choice(&LOG_LEVELS),
+            "info",
+            "The least severe level that is logged.",
+        ),
+        text(
+            "format",
+            Kind::Choice(&LOG_FORMATS),
+            "text",
+            "For people, or one JSON object a line.",
+        ),
+    ],
+};
+
+static ADMIN: Table = Table {
+    name: "admin",
+    header: "[admin]",
+    doc: "`/healthz`, `/readyz`, `/metrics`, `/status` and `POST /reload`.",
+    fields: &[
+        text(
+            "bind",
+            Kind::SocketAddress,
+            "127.0.0.1:9180",
+            "Where it listens.",
+        ),
+        optional(
+            "token",
+            Kind::Secret,
+            "What a caller must show, as `Authorization: Bearer …`, for all but `/metrics`, `/healthz` and `/readyz`.",
+        ),
+        flag(
+            "insecure",
+            false,
+            "Lets it listen off loopback without a token.",
+        ),
+    ],
+};
+
+static STATE: Table = Table {
+    name: "state",
+    header: "[state]",
+    doc: "The folder that keeps layouts. One process uses it at a time.",
+    fields: &[text(
+        "dir",
+        Kind::Folder,
+        "breccia-data",
+        "The folder, as seen from this file.",
+    )],
+};
+
+/// A secret that is not written out.
+pub(crate) static SECRET: Table = Table {
+    name: "secret",
+    header: "",
+    doc: "A secret: the text itself, or one of these.",
+    fields: &[
+        optional(
+            "env",
+            Kind::EnvName,
+            "The environment variable that holds it.",
+        ),
+        optional(
+            "file",
+            Kind::File,
+            "The file that holds it; a line break at its end is dropped.",
+        ),
+    ],
+};

@@ -1,0 +1,242 @@
+//! The tables of stores: members and composites. Data only.
+//!
+//! Invariant: keys that several types share are one constant, so that they mean the same.
+
+use breccia_core::hash::HashKind;
+
+use super::{MIB, choice};
+use crate::field::{
+    Choice, Field, Kind, NameRule, SOME_TIME, Table, count, flag, integer, optional, required, text,
+};
+use crate::plan::{Eviction, MultiKey, SubscriptionLoss};
+
+choice!(EVICTIONS, Eviction);
+choice!(HASHES, HashKind);
+choice!(MULTI_KEYS, MultiKey);
+choice!(SUBSCRIPTION_LOSSES, SubscriptionLoss);
+
+pub(crate) static REDIS: Table = Table {
+    name: "redis",
+    header: "[store.NAME]",
+    doc: "One Redis server, or another that speaks its protocol.",
+    fields: &[
+        required(
+            "url",
+            Kind::RedisUrl,
+            "\"redis://127.0.0.1:6379/0\"",
+            "`redis://user:password@host:port/database`, `rediss://…` for TLS (`#insecure` at its end accepts any certificate), or `unix:///path?db=N`. User and password percent-encoded.",
+        ),
+        optional(
+            "user",
+            Kind::Text,
+            "The user to log in as, if the url names none.",
+        ),
+        optional(
+            "password",
+            Kind::Secret,
+            "The password to log in with, if the url has none.",
+        ),
+        optional(
+            "tls",
+            Kind::Table(&TLS_CLIENT),
+            "More about TLS; needs `rediss://`.",
+        ),
+        TIMEOUT,
+        STALL_GATE,
+        CONNECTIONS,
+        MAX_IN_FLIGHT,
+        integer(
+            "max-leases",
+            count(65_536),
+            256,
+            "The most leased connections (transactions, blocking commands, big values) of a worker.",
+        ),
+        integer(
+            "databases",
+            count(1024),
+            1,
+            "How many databases a client may SELECT: its 0 is the url's database, its 1 the next.",
+        ),
+        PROBE_INTERVAL,
+        PROBE_TIMEOUT,
+    ],
+};
+
+pub(crate) static MEMCACHED: Table = Table {
+    name: "memcached",
+    header: "[store.NAME]",
+    doc: "One memcached server, 1.6 or later.",
+    fields: &[
+        required(
+            "address",
+            Kind::Address,
+            "\"127.0.0.1:11211\"",
+            "The server.",
+        ),
+        TIMEOUT,
+        STALL_GATE,
+        CONNECTIONS,
+        MAX_IN_FLIGHT,
+        PROBE_INTERVAL,
+        PROBE_TIMEOUT,
+    ],
+};
+
+const TIMEOUT: Field = text(
+    "timeout",
+    SOME_TIME,
+    "5s",
+    "How long a sent request may stay unanswered; then its outcome is unknown.",
+);
+const STALL_GATE: Field = text(
+    "stall-gate",
+    SOME_TIME,
+    "50ms",
+    "While the oldest unanswered request is older than this, nothing more is sent.",
+);
+const CONNECTIONS: Field = integer(
+    "connections",
+    count(1024),
+    1,
+    "Shared connections of each worker.",
+);
+const MAX_IN_FLIGHT: Field = integer(
+    "max-in-flight",
+    count(1_000_000),
+    16_384,
+    "The most requests of a worker that wait here or there; more fail at once.",
+);
+const PROBE_INTERVAL: Field = text(
+    "probe-interval",
+    SOME_TIME,
+    "1s",
+    "Time between health probes.",
+);
+const PROBE_TIMEOUT: Field = text(
+    "probe-timeout",
+    SOME_TIME,
+    "500ms",
+    "How long a probe may stay unanswered.",
+);
+
+pub(crate) static MEMORY: Table = Table {
+    name: "memory",
+    header: "[store.NAME]",
+    doc: "A store inside this process. It is empty after a restart.",
+    fields: &[
+        optional(
+            "max-memory",
+            Kind::Size {
+                least: MIB,
+                most: 1 << 44,
+            },
+            "The most it may hold. Default: no limit.",
+        ),
+        text(
+            "eviction",
+            Kind::Choice(&EVICTIONS),
+            "noeviction",
+            "At `max-memory`: refuse writes that need room, or let the least used entries go.",
+        ),
+    ],
+};
+
+pub(crate) static SHARDED_IN_MEMORY: Table = Table {
+    name: "sharded-in-memory",
+    header: "[store.NAME]",
+    doc: "A composite: one store made of in-memory stores, composites among them.",
+    fields: &[
+        required(
+            "stores",
+            Kind::StoreNames,
+            "[\"redis-a\", \"redis-b\"]",
+            "The shards. Their order counts once, when the layout is made.",
+        ),
+        text(
+            "hash",
+            Kind::Choice(&HASHES),
+            "xxh3-64",
+            "The hash of a key.",
+        ),
+        optional(
+            "hash-tag",
+            Kind::HashTag,
+            "With `\"{}\"` only the part of a key between the first `{` and the next `}` is hashed. Placement then differs from the plain rule.",
+        ),
+        flag(
+            "marker",
+            false,
+            "Keeps a marker with the layout on every shard, as one key.",
+        ),
+        optional(
+            "layout-digest",
+            Kind::Digest,
+            "The only layout that is accepted.",
+        ),
+        text(
+            "multi-key",
+            Kind::Choice(&MULTI_KEYS),
+            "shard",
+            "What the keys of a command that cannot be split must share.",
+        ),
+        optional(
+            "command",
+            Kind::Named {
+                rule: NameRule::Command,
+                table: &COMMAND,
+            },
+            "Where module commands have their keys, each under its name.",
+        ),
+        text(
+            "subscription-loss",
+            Kind::Choice(&SUBSCRIPTION_LOSSES),
+            "disconnect",
+            "What subscribers see when a shard's subscription connection is lost.",
+        ),
+    ],
+};
+
+static COMMAND: Table = Table {
+    name: "command",
+    header: "[store.NAME.command.\"COMMAND\"]",
+    doc: "The keys of a module command, in the terms of Redis's own COMMAND reply. A name with a dot is quoted: `command.\"JSON.GET\"`.",
+    fields: &[
+        required(
+            "first-key",
+            count(1_000_000),
+            "1",
+            "The first argument that is a key; the command's name is argument 0.",
+        ),
+        optional(
+            "last-key",
+            Kind::Integer {
+                least: -1_000_000,
+                most: 1_000_000,
+            },
+            "The last one; -1 is the last argument. Default: `first-key`.",
+        ),
+        integer("step", count(1_000_000), 1, "The distance between keys."),
+        flag("write", true, "Whether the command may change data."),
+    ],
+};
+
+static TLS_CLIENT: Table = Table {
+    name: "tls-client",
+    header: "[store.NAME.tls]",
+    doc: "TLS towards a server.",
+    fields: &[
+        optional(
+            "ca",
+            Kind::File,
+            "Certificates to trust, PEM. Default: the system's.",
+        ),
+        optional("cert", Kind::File, "The own certificate, PEM; needs `key`."),
+        optional("key", Kind::File, "The own key, PEM."),
+        optional(
+            "server-name",
+            Kind::Text,
+            "The name the server's certificate must carry. Default: the url's host.",
+        ),
+        flag("insecure", false, "Accepts any certificate."),
+    ],
+};

@@ -1,0 +1,131 @@
+//! What one listener counts on one worker. Counters are made when first needed, so a command that
+//! nobody uses costs no series.
+//!
+//! Invariant: nothing here reads the clock or locks anything on the way of a request.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use breccia_core::error::Effect;
+use breccia_net::clock;
+use breccia_net::metrics::{self, Counter, Histogram, Registry};
+
+use crate::pipeline::{Cause, Failure};
+use crate::topology::LeafIndex;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// A reply that is no error.
+    Answered,
+    /// An error, from the shard or from here.
+    Error,
+    /// The shard is down or busy; not applied.
+    Refused,
+    /// A wait was over; not applied.
+    Expired,
+    /// Sent, and nobody knows what became of it.
+    Unknown,
+}
+
+const OUTCOMES: [&str; 5] = ["ok", "error", "refused", "expired", "unknown"];
+
+impl Outcome {
+    pub(crate) fn of(failure: &Failure) -> Self {
+        match (failure.effect, &failure.cause) {
+            (Effect::Unknown, _) => Self::Unknown,
+            (Effect::NotApplied, Cause::Deadline) => Self::Expired,
+            (Effect::NotApplied, _) => Self::Refused,
+        }
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+type Counters = [OnceCell<Counter>; OUTCOMES.len()];
+
+/// See the module's page.
+pub(crate) struct FrontMetrics {
+    /// The name of the command in each row.
+    name_of: fn(usize) -> Option<&'static str>,
+    listener: String,
+    registry: Arc<Registry>,
+    commands: Vec<Counters>,
+    /// Path and store name of each leaf, with its counters.
+    leaves: Vec<(String, String, Counters)>,
+    seconds: Histogram,
+}
+
+/// The row that counts what is no command of the table.
+pub(crate) const UNKNOWN_ROW: u16 = u16::MAX;
+
+impl FrontMetrics {
+    /// `name_of` names the commands of the `rows` that are counted; `leaves` are paths and store
+    /// names, in the order of the topology.
+    pub(crate) fn new(
+        rows: usize,
+        name_of: fn(usize) -> Option<&'static str>,
+        listener: String,
+        registry: Arc<Registry>,
+        leaves: Vec<(String, String)>,
+    ) -> Self {
+        Self {
+            seconds: registry.histogram(&metrics::REQUEST_SECONDS, &[&listener]),
+            name_of,
+            listener,
+            registry,
+            // One row more, for unknown commands.
+            commands: (0..=rows).map(|_| Counters::default()).collect(),
+            leaves: leaves
+                .into_iter()
+                .map(|(path, store)| (path, store, Counters::default()))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn leaf_name(&self, leaf: LeafIndex) -> &str {
+        self.leaves.get(leaf.get()).map_or("a shard", |(path, ..)| path)
+    }
+
+    pub(crate) fn count(&self, row: u16, outcome: Outcome) {
+        let row = usize::from(row).min(self.commands.len().saturating_sub(1));
+        let Some(counter) = self.commands.get(row).and_then(|row| row.get(outcome.index())) else {
+            return;
+        };
+        counter
+            .get_or_init(|| {
+                let name = (self.name_of)(row).unwrap_or("unknown");
+                let outcome = OUTCOMES.get(outcome.index()).copied().unwrap_or_default();
+                self.registry.counter(&metrics::REQUESTS, &[&self.listener, name, outcome])
+            })
+            .increment();
+    }
+
+    pub(crate) fn count_leaf(&self, leaf: LeafIndex, outcome: Outcome) {
+        let Some((_, store, counters)) = self.leaves.get(leaf.get()) else { return };
+        let Some(counter) = counters.get(outcome.index()) else { return };
+        counter
+            .get_or_init(|| {
+                let outcome = OUTCOMES.get(outcome.index()).copied().unwrap_or_default();
+                self.registry.counter(&metrics::STORE_REQUESTS, &[store, outcome])
+            })
+            .increment();
+    }
+
+    pub(crate) fn observe(&self, begun: Instant) {
+        self.seconds.observe(clock::now().saturating_duration_since(begun));
+    }
+
+    /// Counts a limit that was met.
+    pub(crate) fn limit_hit(&self, limit: &str) {
+        self.registry.counter(&metrics::LIMIT_HITS, &[&self.listener, limit]).increment();
+    }
+
+    /// Counts a multi-key command whose keys share a shard but not a slot.
+    pub(crate) fn same_shard_only(&self) {
+        self.registry.counter(&metrics::MULTIKEY_SAME_SHARD, &[]).increment();
+    }
+}

@@ -1,0 +1,316 @@
+//! One client's conversation: takes its requests in order and sends each on its way.
+//!
+//! Invariant: while `barrier` is set nothing is dispatched until every earlier request of this
+//! client is answered. That is what keeps a client's order between shared connections and leases.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use breccia_net::clock;
+
+use super::super::codec::request::{ProtocolError, Request, RequestLimits, RequestParser};
+use super::super::commands::Flags;
+use super::super::encode;
+use super::leaf::{Lease, Mode, RespUpstream};
+use super::metrics::{Outcome, UNKNOWN_ROW};
+use super::pubsub::Subscriptions;
+use super::route::{Command, Route, TransactionCommand};
+use super::service::{Backend, RespService};
+use super::session::{Session, SessionAction};
+use super::settings::ListenerSettings;
+use super::transaction::Transaction;
+use super::wire_error::{self, NOAUTH};
+use crate::front::client::Client;
+use crate::front::connection::{Consumed, Dialogue, Next};
+
+/// What became of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It is on its way or answered.
+    Done,
+    /// It must be offered again when the client's earlier requests are answered.
+    Wait,
+    /// It was the last one.
+    Close,
+}
+
+/// A request that is answered by a future (the portable set).
+pub(crate) type Busy = Pin<Box<dyn Future<Output = ()>>>;
+
+/// One client's conversation. See the module's page.
+pub(crate) struct RespDialogue {
+    pub(crate) service: Rc<RespService>,
+    pub(crate) client: Rc<Client>,
+    pub(crate) settings: Arc<ListenerSettings>,
+    pub(crate) session: Session,
+    pub(crate) transaction: Transaction,
+    pub(crate) subscriptions: Subscriptions,
+    /// The exclusive connection that holds this client's WATCH or MULTI.
+    pub(crate) lease: Option<Lease>,
+    /// Connections to give back once everything on them is answered.
+    pub(crate) releasing: Vec<Lease>,
+    /// The shared connection to each leaf, opened when first used.
+    pub(crate) paths: Vec<Option<Rc<RespUpstream>>>,
+    pub(crate) barrier: bool,
+    pub(crate) busy: Option<Busy>,
+    /// Positions of keys; kept so that it is allocated once.
+    pub(crate) keys: Vec<usize>,
+    pub(crate) now: Instant,
+    parser: RequestParser,
+    samples: Cell<u32>,
+}
+
+/// One request in this many has its duration measured.
+const SAMPLE_EVERY: u32 = 32;
+
+impl RespDialogue {
+    pub(crate) fn new(
+        service: Rc<RespService>,
+        client: Rc<Client>,
+        settings: Arc<ListenerSettings>,
+        trusted: bool,
+    ) -> Self {
+        Self {
+            service,
+            client,
+            settings,
+            session: Session::new(trusted),
+            transaction: Transaction::default(),
+            subscriptions: Subscriptions::default(),
+            lease: None,
+            releasing: Vec::new(),
+            paths: Vec::new(),
+            barrier: false,
+            busy: None,
+            keys: Vec::new(),
+            now: clock::now(),
+            parser: RequestParser::default(),
+            samples: Cell::new(0),
+        }
+    }
+
+    /// The version and database of the client's upstream connections.
+    pub(crate) fn mode(&self) -> Mode {
+        Mode { version: self.session.version, database: self.session.database }
+    }
+
+    /// Whether the next request may be dispatched.
+    fn may_dispatch(&mut self) -> bool {
+        if self.busy.is_some() {
+            return false;
+        }
+        if self.barrier {
+            if self.client.in_flight() > 0 {
+                return false;
+            }
+            self.barrier = false;
+            self.client.patient.set(self.subscriptions.count() > 0);
+            for lease in self.releasing.drain(..) {
+                lease.give_back();
+            }
+        }
+        let limits = &self.settings.limits;
+        let ring = self.client.ring().borrow();
+        ring.in_flight() < limits.max_in_flight && ring.buffered() <= limits.reply_buffer
+    }
+
+    fn request_limits(&self) -> RequestLimits {
+        if !self.session.authenticated {
+            return RequestLimits::UNAUTHENTICATED;
+        }
+        RequestLimits {
+            max_request_size: self.settings.limits.max_request_size,
+            max_arguments: self.settings.limits.max_arguments,
+        }
+    }
+
+    fn protocol_error(&mut self, error: ProtocolError) {
+        match error {
+            ProtocolError::ManyArguments { .. } => self.service.metrics.limit_hit("max-arguments"),
+            ProtocolError::LargeRequest { .. } => {
+                self.service.metrics.limit_hit("max-request-size");
+            }
+            _ => {}
+        }
+        self.refuse(UNKNOWN_ROW, &format!("ERR {error}"));
+    }
+
+    fn dispatch(&mut self, request: Request<'_>) -> Step {
+        let Some(first) = request.arguments().next() else { return Step::Done };
+        let routes = Rc::clone(&self.service.routes);
+        let Some(command) = routes.find(first) else { return self.unknown(request) };
+        let row = command.row;
+        if !command.spec.accepts(request.len()) {
+            self.transaction.spoil();
+            self.refuse(row, &wire_error::wrong_arity(command.spec.name));
+            return Step::Done;
+        }
+        if !self.session.authenticated && !command.spec.flags.contains(Flags::NO_AUTH) {
+            self.refuse(row, NOAUTH);
+            return Step::Done;
+        }
+        if self.subscriptions.count() > 0 && !self.may_while_subscribed(command) {
+            let name = command.spec.name;
+            let text = format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \
+                 / RESET are allowed in this context"
+            );
+            self.refuse(row, &text);
+            return Step::Done;
+        }
+        if self.transaction.is_open() {
+            match command.route {
+                Route::Transaction(
+                    TransactionCommand::Multi | TransactionCommand::Exec
+                    | TransactionCommand::Discard,
+                ) => {}
+                _ if matches!(command.spec.name, "quit" | "reset") => {}
+                _ => return self.queue(command, request),
+            }
+        }
+        self.route(command, request)
+    }
+
+    fn route(&mut self, command: &Command, request: Request<'_>) -> Step {
+        let Backend::Forward(_) = &self.service.backend else {
+            return self.route_portable(command, request);
+        };
+        match command.route {
+            Route::One(index) => self.forward_one(command, request, index),
+            Route::Same => self.forward_same(command, request),
+            Route::Split(split) => self.forward_split(command, split, request),
+            Route::Blocking => self.forward_blocking(command, request),
+            Route::StreamRead => self.forward_stream_read(command, request),
+            Route::Scatter(scatter) => self.scatter(command, scatter, request),
+            Route::Scan => self.scan(command, request),
+            Route::Publish => self.publish(command, request),
+            Route::Any => self.forward_any(command, request),
+            Route::Subscription(kind) => self.subscribe(command, kind, request),
+            Route::Transaction(kind) => self.transact(command, kind, request),
+            Route::Session => self.session_command(command, request),
+            Route::Refused(why) => {
+                self.refuse(command.row, &wire_error::not_offered(command.spec.name, why));
+                Step::Done
+            }
+        }
+    }
+
+    pub(crate) fn session_command(&mut self, command: &Command, request: Request<'_>) -> Step {
+        match self.answer_session(command, request) {
+            SessionAction::Done => Step::Done,
+            SessionAction::Close => Step::Close,
+            SessionAction::Forward => self.forward_any(command, request),
+            SessionAction::Reset => {
+                self.reset();
+                Step::Done
+            }
+        }
+    }
+
+    fn may_while_subscribed(&self, command: &Command) -> bool {
+        self.session.version == encode::RespVersion::V3
+            || matches!(command.route, Route::Subscription(_))
+            || matches!(
+                command.spec.name,
+                "ping" | "quit" | "reset" | "ssubscribe" | "sunsubscribe"
+            )
+    }
+
+    fn unknown(&mut self, request: Request<'_>) -> Step {
+        if let Some(step) = self.forward_module(request) {
+            return step;
+        }
+        self.transaction.spoil();
+        let text = wire_error::unknown_command(request.argument(0), request.arguments().skip(1));
+        let muted = self.session.next_is_muted();
+        self.client.answer(muted, |out| encode::error_bytes(out, &text));
+        self.service.metrics.count(UNKNOWN_ROW, Outcome::Error);
+        Step::Done
+    }
+
+    /// Answers with an error made here.
+    pub(crate) fn refuse(&mut self, row: u16, text: &str) {
+        let muted = self.session.next_is_muted();
+        self.client.answer(muted, |out| encode::error(out, text));
+        self.service.metrics.count(row, Outcome::Error);
+    }
+
+    /// Answers with a reply made here.
+    pub(crate) fn reply(&mut self, row: u16, write: impl FnOnce(&mut Vec<u8>)) {
+        let muted = self.session.next_is_muted();
+        self.client.answer(muted, write);
+        self.service.metrics.count(row, Outcome::Answered);
+    }
+
+    /// Whether this request's duration is measured.
+    pub(crate) fn sampled(&self) -> bool {
+        let count = self.samples.get().wrapping_add(1);
+        self.samples.set(count);
+        count.is_multiple_of(SAMPLE_EVERY)
+    }
+
+    fn reset(&mut self) {
+        self.lease = None;
+        self.releasing.clear();
+        self.paths.clear();
+        self.transaction = Transaction::default();
+        self.unsubscribe_all();
+        self.session = Session::new(self.settings.users.is_empty());
+        self.client.patient.set(false);
+        self.barrier = true;
+    }
+}
+
+impl Dialogue for RespDialogue {
+    fn consume(&mut self, bytes: &[u8]) -> Consumed {
+        self.now = clock::now();
+        let mut parser = std::mem::take(&mut self.parser);
+        let mut at = 0;
+        let next = loop {
+            if !self.may_dispatch() {
+                break Next::Paused;
+            }
+            let rest = bytes.get(at..).unwrap_or_default();
+            match parser.parse(rest, &self.request_limits()) {
+                Ok(None) => break Next::NeedMore,
+                Ok(Some(length)) => match self.dispatch(parser.request(rest, length)) {
+                    Step::Done => {
+                        parser.reset();
+                        at += length;
+                    }
+                    Step::Wait => {
+                        self.barrier = true;
+                        break Next::Paused;
+                    }
+                    Step::Close => break Next::Close,
+                },
+                Err(error) => {
+                    self.protocol_error(error);
+                    break Next::Close;
+                }
+            }
+        };
+        self.parser = parser;
+        Consumed { bytes: at, next }
+    }
+
+    fn advance(&mut self, context: &mut Context<'_>) {
+        if let Some(busy) = &mut self.busy
+            && let Poll::Ready(()) = busy.as_mut().poll(context)
+        {
+            self.busy = None;
+        }
+    }
+
+    fn leave(&mut self) {
+        self.busy = None;
+        self.lease = None;
+        self.releasing.clear();
+        self.unsubscribe_all();
+    }
+}

@@ -1,0 +1,355 @@
+//! Sends requests to the leaf of their key, as the bytes they are.
+//!
+//! Invariant: after a request is queued nothing of it is kept here but its place in the ring.
+
+use std::rc::Rc;
+
+use super::super::codec::request::Request;
+use super::super::commands::{Arguments, keys, pattern_option};
+use super::dialogue::{RespDialogue, Step};
+use super::leaf::RespUpstream;
+use super::route::Command;
+use super::service::{Backend, Forward};
+use super::settings::{ModuleCommand, MultiKey};
+use super::ticket::{Asked, Ticket};
+use super::wire_error::CROSSSLOT;
+use crate::pipeline::{Patience, Recipient};
+use crate::topology::LeafIndex;
+
+/// A request larger than this goes on a lease, so that it holds up nobody else's.
+const LARGE_REQUEST: usize = 64 * 1024;
+
+impl Arguments for Request<'_> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn argument(&self, index: usize) -> Option<&[u8]> {
+        (index < self.len()).then(|| Request::argument(self, index))
+    }
+}
+
+/// Where the keys of one request lead.
+pub(crate) enum Home {
+    /// It has no keys.
+    Nowhere,
+    /// All its keys are on one leaf.
+    Leaf(LeafIndex),
+    /// Its keys are on several leaves.
+    Apart,
+    /// Its keys share a leaf, but no slot, and the store demands a slot.
+    ApartInSlots,
+}
+
+impl RespDialogue {
+    /// The forwarding side; only called where the backend forwards.
+    pub(crate) fn forward(&self) -> Rc<Forward> {
+        match &self.service.backend {
+            Backend::Forward(forward) => Rc::clone(forward),
+            Backend::Portable(_) => unreachable!("portable listeners never route to forwarding"),
+        }
+    }
+
+    pub(crate) fn forward_one(
+        &mut self,
+        command: &Command,
+        request: Request<'_>,
+        index: usize,
+    ) -> Step {
+        let Backend::Forward(forward) = &self.service.backend else { return Step::Done };
+        let leaf = forward.store.topology.place(request.argument(index)).leaf;
+        self.send(leaf, command.row, request)
+    }
+
+    /// Queues a request for a leaf: on the client's lease if it has one there, on a lease of its
+    /// own if it is large, else on the shared connection.
+    pub(crate) fn send(&mut self, leaf: LeafIndex, row: u16, request: Request<'_>) -> Step {
+        let frame = request.frame();
+        if let Some(upstream) = self.held(leaf) {
+            self.enqueue(&upstream, leaf, row, Patience::Timeout, frame);
+            return Step::Done;
+        }
+        if frame.len() > LARGE_REQUEST {
+            return self.send_leased(leaf, row, Patience::Timeout, frame);
+        }
+        let upstream = self.path(leaf);
+        self.enqueue(&upstream, leaf, row, Patience::Timeout, frame);
+        Step::Done
+    }
+
+    /// The connection of the client's lease, if it is to this leaf.
+    pub(crate) fn held(&self, leaf: LeafIndex) -> Option<Rc<RespUpstream>> {
+        let lease = self.lease.as_ref()?;
+        (self.transaction.leaf() == Some(leaf)).then(|| Rc::clone(&lease.upstream))
+    }
+
+    /// The client's shared connection to a leaf.
+    pub(crate) fn path(&mut self, leaf: LeafIndex) -> Rc<RespUpstream> {
+        if let Some(Some(upstream)) = self.paths.get(leaf.get()) {
+            return Rc::clone(upstream);
+        }
+        let forward = self.forward();
+        self.paths.resize(forward.leaves.len(), None);
+        let upstream = forward
+            .leaves
+            .get(leaf.get())
+            .expect("a leaf index comes from this topology")
+            .shared(self.mode(), self.client.id);
+        if let Some(place) = self.paths.get_mut(leaf.get()) {
+            *place = Some(Rc::clone(&upstream));
+        }
+        upstream
+    }
+
+    /// Reserves the client's next place for a request to `leaf`.
+    pub(crate) fn ask(&mut self, leaf: LeafIndex, row: u16) -> Asked {
+        let sequence = self.client.reserve(self.session.next_is_muted());
+        if self.sampled() {
+            self.client.begin_sample(sequence, self.now);
+        }
+        Asked {
+            client: Rc::clone(&self.client),
+            metrics: Rc::clone(&self.service.metrics),
+            sequence,
+            row,
+            leaf,
+        }
+    }
+
+    pub(crate) fn enqueue(
+        &mut self,
+        upstream: &RespUpstream,
+        leaf: LeafIndex,
+        row: u16,
+        patience: Patience,
+        frame: &[u8],
+    ) {
+        let ticket = Ticket::Reply(self.ask(leaf, row));
+        self.enqueue_ticket(upstream, ticket, patience, |out| out.extend_from_slice(frame));
+    }
+
+    /// Queues bytes; a refusal is answered through the ticket.
+    pub(crate) fn enqueue_ticket(
+        &self,
+        upstream: &RespUpstream,
+        ticket: Ticket,
+        patience: Patience,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let expires = self.now + self.settings.limits.deadline;
+        if let Err((ticket, failure)) = upstream.enqueue(ticket, (), expires, patience, write) {
+            ticket.fail(&failure);
+        }
+    }
+
+    /// Queues one request on a lease of its own, after everything before it is answered.
+    pub(crate) fn send_leased(
+        &mut self,
+        leaf: LeafIndex,
+        row: u16,
+        patience: Patience,
+        frame: &[u8],
+    ) -> Step {
+        if self.client.in_flight() > 0 {
+            return Step::Wait;
+        }
+        let forward = self.forward();
+        let known = forward.leaves.get(leaf.get()).expect("a leaf index of this topology");
+        match known.lease(self.mode()) {
+            Ok(lease) => {
+                let upstream = Rc::clone(&lease.upstream);
+                self.releasing.push(lease);
+                self.barrier = true;
+                self.client.patient.set(patience == Patience::Unbounded);
+                self.enqueue(&upstream, leaf, row, patience, frame);
+            }
+            Err(failure) => self.ask(leaf, row).fail(&failure),
+        }
+        Step::Done
+    }
+
+    /// Where the request's keys lead; `self.keys` holds their positions afterwards.
+    pub(crate) fn home(&mut self, command: &Command, request: Request<'_>) -> Home {
+        let mut found = std::mem::take(&mut self.keys);
+        // Where the keys cannot be told, the server refuses the request too: any shard may say so.
+        let known = keys(command.spec, &request, &mut found).is_ok();
+        let home = if known { self.home_of(&found, request) } else { Home::Nowhere };
+        self.keys = found;
+        home
+    }
+
+    pub(crate) fn home_of(&mut self, positions: &[usize], request: Request<'_>) -> Home {
+        let forward = self.forward();
+        let topology = &forward.store.topology;
+        let mut places =
+            positions.iter().map(|index| topology.place(Request::argument(&request, *index)));
+        let Some(first) = places.next() else { return Home::Nowhere };
+        let mut same_slot = true;
+        for place in places {
+            if place.leaf != first.leaf {
+                return Home::Apart;
+            }
+            same_slot &= place.slot == first.slot;
+        }
+        if !same_slot {
+            if forward.store.multi_key == MultiKey::Slot {
+                return Home::ApartInSlots;
+            }
+            self.service.metrics.same_shard_only();
+            self.service.warn_same_shard_once(Request::argument(&request, 0));
+        }
+        Home::Leaf(first.leaf)
+    }
+
+    /// The leaf for a request whose keys must stay together; `None`: it was answered with an error.
+    pub(crate) fn single_home(
+        &mut self,
+        command: &Command,
+        request: Request<'_>,
+    ) -> Option<Option<LeafIndex>> {
+        if self.is_sharded()
+            && let Some(option) = pattern_option(command.spec, &request)
+        {
+            let text =
+                format!("ERR {option} option of {} denied in sharded mode.", command.spec.name);
+            self.refuse(command.row, &text.replace(command.spec.name, "SORT"));
+            return None;
+        }
+        match self.home(command, request) {
+            Home::Nowhere => Some(None),
+            Home::Leaf(leaf) => Some(Some(leaf)),
+            Home::Apart => {
+                self.refuse(command.row, CROSSSLOT);
+                None
+            }
+            Home::ApartInSlots => {
+                self.refuse(
+                    command.row,
+                    "CROSSSLOT Keys in request don't hash to the same slot (multi-key = \"slot\")",
+                );
+                None
+            }
+        }
+    }
+
+    /// Whether there is more than one leaf.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.forward().leaves.len() > 1
+    }
+
+    pub(crate) fn forward_same(&mut self, command: &Command, request: Request<'_>) -> Step {
+        if let Some(refusal) = self.refused_option(command, request) {
+            self.refuse(command.row, &refusal);
+            return Step::Done;
+        }
+        if matches!(command.spec.name, "script" | "function") {
+            return self.library_command(command, request);
+        }
+        match self.single_home(command, request) {
+            None => Step::Done,
+            Some(Some(leaf)) => self.send(leaf, command.row, request),
+            Some(None) => self.forward_any(command, request),
+        }
+    }
+
+    /// Options that would reach what is not this store's.
+    fn refused_option(&self, command: &Command, request: Request<'_>) -> Option<String> {
+        let wants_database = command.spec.name == "copy"
+            && request.arguments().skip(3).any(|word| word.eq_ignore_ascii_case(b"db"));
+        (wants_database && self.is_sharded()).then(|| {
+            "ERR breccia: 'COPY … DB' is not offered: keys of other databases lie on other shards"
+                .to_owned()
+        })
+    }
+
+    pub(crate) fn forward_blocking(&mut self, command: &Command, request: Request<'_>) -> Step {
+        match self.single_home(command, request) {
+            None => Step::Done,
+            Some(home) => {
+                let leaf = home.unwrap_or_else(|| self.any_leaf());
+                self.send_blocking(leaf, command.row, request)
+            }
+        }
+    }
+
+    fn send_blocking(&mut self, leaf: LeafIndex, row: u16, request: Request<'_>) -> Step {
+        let Some(upstream) = self.held(leaf) else {
+            return self.send_leased(leaf, row, Patience::Unbounded, request.frame());
+        };
+        self.enqueue(&upstream, leaf, row, Patience::Unbounded, request.frame());
+        self.client.patient.set(true);
+        self.barrier = true;
+        Step::Done
+    }
+
+    pub(crate) fn forward_stream_read(&mut self, command: &Command, request: Request<'_>) -> Step {
+        let blocks = request
+            .arguments()
+            .take_while(|word| !word.eq_ignore_ascii_case(b"streams"))
+            .any(|word| word.eq_ignore_ascii_case(b"block"));
+        if blocks {
+            self.forward_blocking(command, request)
+        } else {
+            self.forward_same(command, request)
+        }
+    }
+
+    /// To a leaf that is up, if there is one: any can answer.
+    pub(crate) fn forward_any(&mut self, command: &Command, request: Request<'_>) -> Step {
+        let leaf = self.any_leaf();
+        self.send(leaf, command.row, request)
+    }
+
+    pub(crate) fn any_leaf(&self) -> LeafIndex {
+        if let Some(leaf) = self.transaction.leaf() {
+            return leaf;
+        }
+        let forward = self.forward();
+        let up = forward.leaves.iter().position(|leaf| leaf.spec.health.is_up());
+        LeafIndex::new(up.unwrap_or(0)).expect("a topology holds no more leaves than an index")
+    }
+
+    pub(crate) fn publish(&mut self, command: &Command, request: Request<'_>) -> Step {
+        let leaf = self.forward().store.topology.place(request.argument(1)).leaf;
+        self.send(leaf, command.row, request)
+    }
+
+    /// A command of a module that the configuration describes.
+    pub(crate) fn forward_module(&mut self, request: Request<'_>) -> Option<Step> {
+        let Backend::Forward(forward) = &self.service.backend else { return None };
+        if forward.store.modules.is_empty() || !self.session.authenticated {
+            return None;
+        }
+        let name = String::from_utf8(request.argument(0).to_ascii_lowercase()).ok()?;
+        let module = *forward.store.modules.get(&name)?;
+        let mut positions = std::mem::take(&mut self.keys);
+        module_keys(module, request.len(), &mut positions);
+        let home = self.home_of(&positions, request);
+        self.keys = positions;
+        Some(match home {
+            Home::Nowhere => {
+                let leaf = self.any_leaf();
+                self.send(leaf, super::metrics::UNKNOWN_ROW, request)
+            }
+            Home::Leaf(leaf) => self.send(leaf, super::metrics::UNKNOWN_ROW, request),
+            Home::Apart | Home::ApartInSlots => {
+                self.refuse(super::metrics::UNKNOWN_ROW, CROSSSLOT);
+                Step::Done
+            }
+        })
+    }
+}
+
+fn module_keys(module: ModuleCommand, count: usize, positions: &mut Vec<usize>) {
+    positions.clear();
+    if module.first_key == 0 {
+        return;
+    }
+    let last = if module.last_key < 0 {
+        let back = usize::try_from(module.last_key.unsigned_abs()).unwrap_or(usize::MAX);
+        count.saturating_sub(back)
+    } else {
+        usize::try_from(module.last_key).unwrap_or(usize::MAX).min(count.saturating_sub(1))
+    };
+    positions.extend((module.first_key..=last).step_by(module.step.max(1)));
+}

@@ -1,0 +1,36 @@
+//! The Redis frontend: what a client's bytes become.
+//!
+//! ```text
+//! Connection ─ bytes ─▶ RespDialogue::consume ─ RequestParser ─▶ Routes: which way?
+//!    │  session: answered here            ┌─▶ one key: shared Upstream of its leaf
+//!    │  portable: a future over KvStore   ├─▶ several keys: parts, joined by a Merge
+//!    ▼                                    ├─▶ MULTI, WATCH, blocking, large: a Lease
+//! Client's ReplyRing ◀─ Ticket ◀──────────┴─▶ no key: all leaves, or any
+//! ```
+//!
+//! Invariant: a request is dispatched once, in the client's order; its place in the ring is
+//! reserved before its bytes are queued.
+
+mod dialogue;
+mod forward;
+mod leaf;
+mod merge;
+mod metrics;
+mod multikey;
+mod portable;
+mod pubsub;
+mod route;
+mod scan;
+mod service;
+mod session;
+mod settings;
+mod ticket;
+mod transaction;
+mod wire_error;
+
+pub use leaf::RespLeaf;
+pub use service::{RespService, RespWorker};
+pub use settings::{
+    ForwardStore, ListenerSettings, ModuleCommand, MultiKey, RespBackend, RespListener,
+    SharedSettings, SubscriptionLoss, User,
+};

@@ -1,0 +1,167 @@
+//! Commands over several shards: split by key, or sent to all.
+//!
+//! Invariant: every shard gets exactly one part, and the keys of a part stand in the request's
+//! order, so the merged reply can be put together by order alone.
+
+use std::rc::Rc;
+
+use super::super::codec::request::Request;
+use super::super::encode;
+use super::dialogue::{RespDialogue, Step};
+use super::merge::{Merge, Rule};
+use super::route::{Command, Scatter, Split};
+use super::ticket::{Asked, Ticket};
+use super::wire_error::wrong_arity;
+use crate::pipeline::Patience;
+use crate::topology::LeafIndex;
+
+impl RespDialogue {
+    pub(crate) fn forward_split(
+        &mut self,
+        command: &Command,
+        split: Split,
+        request: Request<'_>,
+    ) -> Step {
+        let step = if split == Split::Pairs { 2 } else { 1 };
+        if split == Split::Pairs && request.len().is_multiple_of(2) {
+            self.refuse(command.row, &wrong_arity("mset"));
+            return Step::Done;
+        }
+        let forward = self.forward();
+        let topology = &forward.store.topology;
+        let first = topology.place(request.argument(1)).leaf;
+        if request.len() == 1 + step || forward.leaves.len() == 1 {
+            return self.send(first, command.row, request);
+        }
+        let order: Vec<LeafIndex> = (1..request.len())
+            .step_by(step)
+            .map(|index| topology.place(request.argument(index)).leaf)
+            .collect();
+        if order.iter().all(|leaf| *leaf == first) {
+            return self.send(first, command.row, request);
+        }
+        self.send_parts(command, split, step, request, order);
+        Step::Done
+    }
+
+    fn send_parts(
+        &mut self,
+        command: &Command,
+        split: Split,
+        step: usize,
+        request: Request<'_>,
+        order: Vec<LeafIndex>,
+    ) {
+        let mut counts = vec![0_usize; self.forward().leaves.len()];
+        for leaf in &order {
+            if let Some(count) = counts.get_mut(leaf.get()) {
+                *count += 1;
+            }
+        }
+        let used: Vec<(LeafIndex, usize)> = counts
+            .into_iter()
+            .enumerate()
+            .filter(|(_, count)| *count > 0)
+            .filter_map(|(index, count)| Some((LeafIndex::new(index)?, count)))
+            .collect();
+        let leaves: Vec<LeafIndex> = used.iter().map(|(leaf, _)| *leaf).collect();
+        let rule = match split {
+            Split::Values => Rule::InOrder,
+            Split::Count => Rule::Sum,
+            Split::Pairs => Rule::First,
+        };
+        let asked = self.ask(LeafIndex::default(), command.row);
+        let merge = self.merge(asked, rule, command, &leaves, order);
+        for (part, (leaf, count)) in used.into_iter().enumerate() {
+            let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
+            let ticket = Ticket::Part(Rc::clone(&merge), part);
+            let order = Rc::clone(&merge);
+            self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
+                encode::array(out, 1 + count * step);
+                out.extend_from_slice(request.encoded(0));
+                for (key, home) in order.order().iter().enumerate() {
+                    if *home == leaf {
+                        for index in 0..step {
+                            out.extend_from_slice(request.encoded(1 + key * step + index));
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    fn merge(
+        &self,
+        asked: Asked,
+        rule: Rule,
+        command: &Command,
+        leaves: &[LeafIndex],
+        order: Vec<LeafIndex>,
+    ) -> Rc<Merge> {
+        let what = (command.spec.name, command.spec.writes());
+        Merge::new(asked, rule, what, self.session.version, leaves, order)
+    }
+
+    /// All leaves, in layout order.
+    fn all_leaves(&self) -> Vec<LeafIndex> {
+        (0..self.forward().leaves.len()).filter_map(LeafIndex::new).collect()
+    }
+
+    pub(crate) fn scatter(
+        &mut self,
+        command: &Command,
+        scatter: Scatter,
+        request: Request<'_>,
+    ) -> Step {
+        let rule = match scatter {
+            Scatter::Sum => Rule::Sum,
+            Scatter::Join => Rule::Join,
+            Scatter::Flush | Scatter::First => Rule::First,
+            Scatter::OneOf => Rule::OneOf,
+            Scatter::AndEach => Rule::AndEach,
+        };
+        if scatter == Scatter::Flush {
+            // A shared server's other databases are not ours: FLUSHALL goes out as FLUSHDB.
+            let mut words: Vec<&[u8]> = vec![b"FLUSHDB"];
+            words.extend(request.arguments().skip(1));
+            let mut frame = Vec::new();
+            encode::request(&mut frame, &words);
+            self.send_to_all(command, rule, &frame);
+        } else {
+            self.send_to_all(command, rule, request.frame());
+        }
+        Step::Done
+    }
+
+    fn send_to_all(&mut self, command: &Command, rule: Rule, frame: &[u8]) {
+        let leaves = self.all_leaves();
+        let asked = self.ask(LeafIndex::default(), command.row);
+        let merge = self.merge(asked, rule, command, &leaves, Vec::new());
+        for (part, leaf) in leaves.into_iter().enumerate() {
+            let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
+            let ticket = Ticket::Part(Rc::clone(&merge), part);
+            self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
+                out.extend_from_slice(frame);
+            });
+        }
+    }
+
+    /// SCRIPT and FUNCTION: what changes the libraries goes to all shards.
+    pub(crate) fn library_command(&mut self, command: &Command, request: Request<'_>) -> Step {
+        let subcommand = request.argument(1).to_ascii_lowercase();
+        let scatter = match subcommand.as_slice() {
+            b"load" | b"flush" | b"delete" | b"restore" => Scatter::First,
+            b"exists" => Scatter::AndEach,
+            b"kill" | b"debug" => {
+                let text = super::wire_error::not_offered(
+                    command.spec.name,
+                    "which shard is meant cannot be told; ask the shard itself",
+                );
+                self.refuse(command.row, &text);
+                return Step::Done;
+            }
+            _ => return self.forward_any(command, request),
+        };
+        self.scatter(command, scatter, request)
+    }
+}

@@ -1,0 +1,123 @@
+//! Publish and subscribe over shards.
+//!
+//! PUBLISH goes to the shard its channel hashes to. Channels and patterns are subscribed on *all*
+//! shards, so that keyspace events and messages published from scripts arrive too. Each worker
+//! keeps one subscription connection (a [`line::Line`]) per server and fans out to its clients.
+//!
+//! Invariant: a client is told "subscribed" only when every shard that is alive has confirmed; when
+//! a line is lost, whoever may have missed something is told so by being disconnected.
+
+mod hub;
+mod line;
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::super::codec::request::Request;
+use super::super::encode;
+use super::dialogue::{RespDialogue, Step};
+use super::metrics::Outcome;
+use super::route::{Command, Subscription};
+
+pub(crate) use hub::{Hub, Kind, Topic};
+
+/// Topics of one client; more are refused.
+const MAX_TOPICS: usize = 65_536;
+
+/// What one client is subscribed to.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    topics: BTreeSet<Topic>,
+}
+
+impl Subscriptions {
+    /// How many channels and patterns.
+    pub(crate) fn count(&self) -> usize {
+        self.topics.len()
+    }
+}
+
+impl RespDialogue {
+    pub(crate) fn subscribe(
+        &mut self,
+        command: &Command,
+        kind: Subscription,
+        request: Request<'_>,
+    ) -> Step {
+        let (topic_kind, joins) = match kind {
+            Subscription::Channels => (Kind::Channel, true),
+            Subscription::NoChannels => (Kind::Channel, false),
+            Subscription::Patterns => (Kind::Pattern, true),
+            Subscription::NoPatterns => (Kind::Pattern, false),
+        };
+        self.count(command.row, Outcome::Answered);
+        let mut topics: Vec<Topic> = request
+            .arguments()
+            .skip(1)
+            .map(|name| Topic { kind: topic_kind, name: name.to_vec() })
+            .collect();
+        if joins {
+            self.join(command, topics);
+            return Step::Done;
+        }
+        if topics.is_empty() {
+            let own = self.subscriptions.topics.iter();
+            topics = own.filter(|topic| topic.kind == topic_kind).cloned().collect();
+        }
+        if topics.is_empty() {
+            let (version, count) = (self.session.version, self.subscriptions.count());
+            self.client.answer(false, |out| {
+                encode::push(out, version, 3);
+                encode::bulk(out, topic_kind.verb(false).as_bytes());
+                encode::null(out, version);
+                encode::integer(out, i64::try_from(count).unwrap_or(0));
+            });
+        }
+        for topic in topics {
+            self.leave_topic(&topic);
+            let reply = self.confirmation(&topic, false);
+            self.client.answer(false, |out| out.extend_from_slice(&reply));
+        }
+        self.client.patient.set(self.subscriptions.count() > 0);
+        Step::Done
+    }
+
+    fn join(&mut self, command: &Command, topics: Vec<Topic>) {
+        let hub = Rc::clone(&self.forward().hub);
+        if self.subscriptions.count() + topics.len() > MAX_TOPICS {
+            let text = format!("ERR breccia: more than {MAX_TOPICS} subscriptions of one client");
+            return self.refuse(command.row, &text);
+        }
+        if let Some(why) = hub.unreachable() {
+            return self.refuse(command.row, &why);
+        }
+        for topic in topics {
+            self.subscriptions.topics.insert(topic.clone());
+            let reply = self.confirmation(&topic, true);
+            let sequence = self.client.reserve(false);
+            hub.join(topic, &self.client, self.session.version, sequence, reply);
+        }
+        self.client.patient.set(true);
+    }
+
+    fn leave_topic(&mut self, topic: &Topic) {
+        if self.subscriptions.topics.remove(topic) {
+            self.forward().hub.leave(topic, &self.client);
+        }
+    }
+
+    pub(crate) fn unsubscribe_all(&mut self) {
+        for topic in std::mem::take(&mut self.subscriptions.topics) {
+            self.forward().hub.leave(&topic, &self.client);
+        }
+    }
+
+    fn confirmation(&self, topic: &Topic, joins: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode::push(&mut out, self.session.version, 3);
+        encode::bulk(&mut out, topic.kind.verb(joins).as_bytes());
+        encode::bulk(&mut out, &topic.name);
+        encode::integer(&mut out, i64::try_from(self.subscriptions.count()).unwrap_or(0));
+        out
+    }
+}

@@ -1,0 +1,225 @@
+//! Which way each command goes. It is a table, decided once; requests only look it up.
+//!
+//! Invariant: every command of the server's own table has exactly one route, and a command that
+//! is not offered says why.
+
+use super::super::commands::{COMMANDS, CommandSpec, Flags, KeyShape, find_row};
+
+/// How one command is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// One key, at this argument: to its shard.
+    One(usize),
+    /// Several keys, which must share a shard.
+    Same,
+    /// Several keys, split over shards.
+    Split(Split),
+    /// Keys that must share a shard; may block, so it goes on a lease.
+    Blocking,
+    /// As `Same`, but on a lease if the request says BLOCK.
+    StreamRead,
+    /// To all shards.
+    Scatter(Scatter),
+    /// The cursor of SCAN names the shard.
+    Scan,
+    /// To the shard the channel hashes to.
+    Publish,
+    /// Subscribes or unsubscribes.
+    Subscription(Subscription),
+    /// MULTI and its kin.
+    Transaction(TransactionCommand),
+    /// Answered here.
+    Session,
+    /// Any shard can answer.
+    Any,
+    /// Not offered; the text says why.
+    Refused(&'static str),
+}
+
+/// Multi-key commands that are split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Split {
+    /// Values in the order of the keys.
+    Values,
+    /// Counts are added.
+    Count,
+    /// Keys and values; every part answers OK.
+    Pairs,
+}
+
+/// Commands sent to all shards, by how their replies are merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scatter {
+    /// Integers are added (DBSIZE).
+    Sum,
+    /// Arrays are joined (KEYS).
+    Join,
+    /// As FLUSHDB, on all; all answer OK.
+    Flush,
+    /// One of the replies that are no nulls (RANDOMKEY).
+    OneOf,
+    /// All must succeed; the first reply stands for all (SCRIPT LOAD).
+    First,
+    /// Integers of arrays are combined by AND (SCRIPT EXISTS).
+    AndEach,
+}
+
+/// Commands that change a client's subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subscription {
+    /// SUBSCRIBE
+    Channels,
+    /// UNSUBSCRIBE
+    NoChannels,
+    /// PSUBSCRIBE
+    Patterns,
+    /// PUNSUBSCRIBE
+    NoPatterns,
+}
+
+/// Commands of transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TransactionCommand {
+    /// MULTI
+    Multi,
+    /// EXEC
+    Exec,
+    /// DISCARD
+    Discard,
+    /// WATCH
+    Watch,
+    /// UNWATCH
+    Unwatch,
+}
+
+/// A command and its route.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Command {
+    pub spec: &'static CommandSpec,
+    pub route: Route,
+    /// Its place in the table; metrics count by it.
+    pub row: u16,
+}
+
+/// The routes of all commands.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    rows: Vec<Command>,
+}
+
+impl Routes {
+    pub(crate) fn new() -> Self {
+        let rows = COMMANDS
+            .iter()
+            .enumerate()
+            .map(|(row, spec)| Command {
+                spec,
+                route: route(spec),
+                row: u16::try_from(row).unwrap_or(u16::MAX),
+            })
+            .collect();
+        Self { rows }
+    }
+
+    /// The command of that name, in any case.
+    pub(crate) fn find(&self, name: &[u8]) -> Option<&Command> {
+        self.rows.get(find_row(name)?)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+const ADMIN: &str = "it is for administrators of one server; ask the shard itself";
+const REPLICATION: &str = "it belongs to the replication between servers";
+const ONE_SERVER: &str = "it is about one server's state; ask the shard itself";
+const DATABASES: &str = "keys of other databases lie on other shards";
+
+fn route(spec: &CommandSpec) -> Route {
+    special(spec.name).unwrap_or_else(|| match spec.shape() {
+        _ if spec.flags.contains(Flags::BLOCKING) => Route::Blocking,
+        KeyShape::One(index) => Route::One(index.into()),
+        KeyShape::Many => Route::Same,
+        KeyShape::None => Route::Refused(ONE_SERVER),
+    })
+}
+
+fn special(name: &str) -> Option<Route> {
+    use Subscription as Sub;
+    use TransactionCommand as Tx;
+    Some(match name {
+        "mget" => Route::Split(Split::Values),
+        "mset" => Route::Split(Split::Pairs),
+        "del" | "unlink" | "exists" | "touch" => Route::Split(Split::Count),
+        "xread" | "xreadgroup" => Route::StreamRead,
+        "dbsize" => Route::Scatter(Scatter::Sum),
+        "keys" => Route::Scatter(Scatter::Join),
+        "flushdb" | "flushall" => Route::Scatter(Scatter::Flush),
+        "randomkey" => Route::Scatter(Scatter::OneOf),
+        "scan" => Route::Scan,
+        "publish" | "spublish" => Route::Publish,
+        "subscribe" => Route::Subscription(Sub::Channels),
+        "unsubscribe" => Route::Subscription(Sub::NoChannels),
+        "psubscribe" => Route::Subscription(Sub::Patterns),
+        "punsubscribe" => Route::Subscription(Sub::NoPatterns),
+        "multi" => Route::Transaction(Tx::Multi),
+        "exec" => Route::Transaction(Tx::Exec),
+        "discard" => Route::Transaction(Tx::Discard),
+        "watch" => Route::Transaction(Tx::Watch),
+        "unwatch" => Route::Transaction(Tx::Unwatch),
+        "ping" | "echo" | "hello" | "auth" | "client" | "select" | "reset" | "quit" | "info"
+        | "config" | "command" | "role" | "lolwut" => Route::Session,
+        "script" | "function" => Route::Same, // decided by subcommand where it is dispatched
+        "time" => Route::Any,
+        "ssubscribe" | "sunsubscribe" => Route::Refused("sharded channels are not offered yet"),
+        "pubsub" => Route::Refused("introspection of channels is not offered yet"),
+        "wait" => Route::Refused("waiting for replicas is not offered yet"),
+        "swapdb" | "move" => Route::Refused(DATABASES),
+        "migrate" => Route::Refused("keys would leave the layout"),
+        "cluster" | "readonly" | "readwrite" | "asking" => {
+            Route::Refused("this is not a cluster to its clients")
+        }
+        "psync" | "sync" | "replconf" | "replicaof" | "slaveof" | "failover"
+        | "restore-asking" => Route::Refused(REPLICATION),
+        "monitor" | "debug" | "shutdown" | "save" | "bgsave" | "bgrewriteaof" | "lastsave"
+        | "acl" | "module" | "latency" | "slowlog" | "pfdebug" | "pfselftest" => {
+            Route::Refused(ADMIN)
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, route: Route) {
+        assert_eq!(Routes::new().find(name.as_bytes()).unwrap().route, route, "{name}");
+    }
+
+    #[test]
+    fn commands_go_their_way() {
+        check("GET", Route::One(1));
+        check("lpush", Route::One(1));
+        check("object", Route::Same);
+        check("RENAME", Route::Same);
+        check("bitop", Route::Same);
+        check("BLPOP", Route::Blocking);
+        check("MGET", Route::Split(Split::Values));
+        check("eval", Route::Same);
+        check("geosearch", Route::One(1));
+    }
+
+    #[test]
+    fn a_command_without_keys_is_named_or_refused() {
+        for command in &Routes::new().rows {
+            if let Route::Refused(why) = command.route {
+                assert!(!why.is_empty());
+            }
+            if command.spec.shape() == KeyShape::None && command.spec.subcommands.is_empty() {
+                assert_ne!(command.route, Route::Same, "{}", command.spec.name);
+            }
+        }
+    }
+}

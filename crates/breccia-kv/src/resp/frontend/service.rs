@@ -1,0 +1,152 @@
+//! One Redis listener on one worker: takes connections and gives each its dialogue.
+//!
+//! Invariant: all listeners of a worker that lead to the same store share its connections, so the
+//! number of upstream connections is workers × members, whatever the number of listeners.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use breccia_net::worker::{Accepted, Service};
+
+use super::dialogue::RespDialogue;
+use super::leaf::{Leaf, RespLeaf};
+use super::metrics::{FrontMetrics, front_metrics};
+use super::pubsub::Hub;
+use super::route::Routes;
+use super::settings::{ForwardStore, RespBackend, RespListener};
+use crate::front::connection::{Connection, Scratch, scratch};
+use crate::front::registry::Registry;
+
+/// What all Redis listeners of one worker share.
+pub struct RespWorker {
+    leaves: RefCell<BTreeMap<String, Rc<Leaf>>>,
+    hubs: RefCell<BTreeMap<String, Rc<Hub>>>,
+    routes: Rc<Routes>,
+    scratch: Scratch,
+}
+
+impl RespWorker {
+    /// An empty one; make it on the worker's own thread.
+    #[must_use]
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            leaves: RefCell::default(),
+            hubs: RefCell::default(),
+            routes: Rc::new(Routes::new()),
+            scratch: scratch(),
+        })
+    }
+
+    fn leaf(&self, spec: &Arc<RespLeaf>) -> Rc<Leaf> {
+        let mut leaves = self.leaves.borrow_mut();
+        let open = || Leaf::new(Arc::clone(spec));
+        Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
+    }
+
+    fn hub(&self, store: &Arc<ForwardStore>) -> Rc<Hub> {
+        let mut hubs = self.hubs.borrow_mut();
+        let open = || Hub::new(store);
+        Rc::clone(hubs.entry(store.topology.name().to_owned()).or_insert_with(open))
+    }
+}
+
+/// A store of Redis servers as one worker uses it.
+pub(crate) struct Forward {
+    pub store: Arc<ForwardStore>,
+    pub leaves: Vec<Rc<Leaf>>,
+    pub hub: Rc<Hub>,
+}
+
+/// What stands behind the listener, on this worker.
+pub(crate) enum Backend {
+    Forward(Rc<Forward>),
+    Portable(Arc<dyn crate::store::KvStore>),
+}
+
+/// One Redis listener on one worker.
+pub struct RespService {
+    pub(crate) listener: RespListener,
+    pub(crate) backend: Backend,
+    pub(crate) routes: Rc<Routes>,
+    pub(crate) metrics: Rc<FrontMetrics>,
+    pub(crate) clients: Rc<Registry>,
+    scratch: Scratch,
+    warned_same_shard: Cell<bool>,
+}
+
+impl RespService {
+    /// The listener's service on this worker; needs the worker's `LocalSet`.
+    #[must_use]
+    pub fn new(worker: &RespWorker, listener: RespListener) -> Rc<Self> {
+        let (backend, leaves) = match &listener.backend {
+            RespBackend::Forward(store) => {
+                let specs = store.topology.leaves();
+                let names =
+                    specs.iter().map(|leaf| (leaf.name.clone(), leaf.store.clone())).collect();
+                let forward = Forward {
+                    leaves: specs.iter().map(|spec| worker.leaf(spec)).collect(),
+                    hub: worker.hub(store),
+                    store: Arc::clone(store),
+                };
+                (Backend::Forward(Rc::new(forward)), names)
+            }
+            RespBackend::Portable(store) => (Backend::Portable(Arc::clone(store)), Vec::new()),
+        };
+        let registry = Arc::clone(&listener.registry);
+        let limits = Rc::new(listener.settings.get().limits.clone());
+        Rc::new(Self {
+            backend,
+            routes: Rc::clone(&worker.routes),
+            metrics: Rc::new(front_metrics(listener.name.clone(), registry, leaves)),
+            clients: Registry::start(limits, listener.drain.clone()),
+            scratch: Rc::clone(&worker.scratch),
+            warned_same_shard: Cell::new(false),
+            listener,
+        })
+    }
+
+    /// Says once that a multi-key command worked only because of where its keys lie today.
+    pub(crate) fn warn_same_shard_once(&self, command: &[u8]) {
+        if !self.warned_same_shard.replace(true) {
+            tracing::warn!(
+                listener = self.listener.name,
+                command = %command.escape_ascii(),
+                "the keys of a multi-key command share a shard but not a slot: it works until the \
+                 store grows; use hash tags, or refuse such commands with multi-key = \"slot\""
+            );
+        }
+    }
+
+    async fn run(self: Rc<Self>, connection: Accepted) {
+        let settings = self.listener.settings.get();
+        self.clients.set_limits(settings.limits.clone());
+        let client = self.clients.admit(connection.peer);
+        let trusted = settings.users.is_empty();
+        let dialogue =
+            RespDialogue::new(Rc::clone(&self), Rc::clone(&client), settings, trusted);
+        Connection::new(
+            connection.stream,
+            Rc::clone(&client),
+            dialogue,
+            self.clients.limits(),
+            Rc::clone(&self.scratch),
+            self.listener.drain.clone(),
+        )
+        .serve()
+        .await;
+        if let Some(crate::front::client::Ending::Now(limit)) = client.ending() {
+            self.metrics.limit_hit(limit);
+        }
+        self.clients.dismiss(&client);
+    }
+}
+
+impl Service for RespService {
+    fn serve(self: Rc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(self.run(connection))
+    }
+}

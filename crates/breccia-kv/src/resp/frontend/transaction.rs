@@ -1,0 +1,386 @@
+//! MULTI, EXEC, DISCARD, WATCH and UNWATCH on one shard.
+//!
+//! MULTI is answered here; the first key picks the shard. From then on, and from WATCH on, the
+//! client holds a lease to that shard, and every command for it goes there.
+//!
+//! Invariant: a lease is never opened again (see `UpstreamOptions::fragile`), so a command of a
+//! transaction that was lost can only fail, never run outside it.
+
+use std::rc::Rc;
+
+use super::super::codec::request::Request;
+use super::super::commands::Flags;
+use super::super::encode;
+use super::dialogue::{RespDialogue, Step};
+use super::leaf::RespUpstream;
+use super::metrics::Outcome;
+use super::route::{Command, Route, TransactionCommand};
+use super::ticket::{Convert, Ticket};
+use super::wire_error::{CROSSSLOT, EXECABORT, failure_text, not_offered};
+use crate::pipeline::{Failure, Patience};
+use crate::topology::LeafIndex;
+
+/// Bytes of commands without a key that may wait for the transaction's first key.
+const MAX_HELD_BYTES: usize = 64 * 1024;
+
+/// Where one client's transaction stands.
+#[derive(Debug, Default)]
+pub(crate) struct Transaction {
+    open: bool,
+    spoiled: bool,
+    /// Whether the shard has been told MULTI.
+    begun: bool,
+    /// The shard of the lease, while there is one.
+    leaf: Option<LeafIndex>,
+    /// Commands without a key that came before the first key.
+    held: Vec<u8>,
+    held_count: usize,
+    /// The commands queued so far; only for portable listeners.
+    pub(crate) queued: Vec<Vec<Vec<u8>>>,
+}
+
+impl Transaction {
+    /// Whether MULTI was given and neither EXEC nor DISCARD.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Begins a transaction; a WATCH before it stays.
+    pub(crate) fn open(&mut self) {
+        self.open = true;
+    }
+
+    /// Whether EXEC must refuse.
+    pub(crate) fn is_spoiled(&self) -> bool {
+        self.spoiled
+    }
+
+    /// The shard the client holds a lease to.
+    pub(crate) fn leaf(&self) -> Option<LeafIndex> {
+        self.leaf
+    }
+
+    /// A command could not be queued: EXEC will refuse.
+    pub(crate) fn spoil(&mut self) {
+        self.spoiled |= self.open;
+    }
+}
+
+/// A reply that is replaced by a fixed one.
+struct Fixed(&'static str);
+
+impl Convert for Fixed {
+    fn convert(&self, _: &[u8]) -> Vec<u8> {
+        self.0.as_bytes().to_vec()
+    }
+
+    fn convert_failure(&self, _: &Failure) -> Option<Vec<u8>> {
+        Some(self.0.as_bytes().to_vec())
+    }
+}
+
+impl RespDialogue {
+    pub(crate) fn transact(
+        &mut self,
+        command: &Command,
+        kind: TransactionCommand,
+        request: Request<'_>,
+    ) -> Step {
+        match kind {
+            TransactionCommand::Multi if self.transaction.open => {
+                self.transaction.spoil();
+                self.refuse(command.row, "ERR MULTI calls can not be nested");
+                Step::Done
+            }
+            TransactionCommand::Multi => {
+                self.transaction.open();
+                self.reply(command.row, encode::ok);
+                Step::Done
+            }
+            TransactionCommand::Exec => self.exec(command),
+            TransactionCommand::Discard => self.discard(command),
+            TransactionCommand::Watch => self.watch(command, request),
+            TransactionCommand::Unwatch => self.unwatch(command, request),
+        }
+    }
+
+    fn watch(&mut self, command: &Command, request: Request<'_>) -> Step {
+        let Some(home) = self.single_home(command, request) else { return Step::Done };
+        let leaf = home.unwrap_or_default();
+        if self.transaction.leaf.is_some_and(|held| held != leaf) {
+            self.refuse(command.row, CROSSSLOT);
+            return Step::Done;
+        }
+        match self.take_lease(leaf) {
+            Ok(Some(upstream)) => {
+                self.enqueue(&upstream, leaf, command.row, Patience::Timeout, request.frame());
+                Step::Done
+            }
+            Ok(None) => Step::Wait,
+            Err(failure) => {
+                self.ask(leaf, command.row).fail(&failure);
+                Step::Done
+            }
+        }
+    }
+
+    fn unwatch(&mut self, command: &Command, request: Request<'_>) -> Step {
+        let (Some(lease), Some(leaf)) = (self.lease.take(), self.transaction.leaf.take()) else {
+            self.reply(command.row, encode::ok);
+            return Step::Done;
+        };
+        if lease.upstream.is_closed() {
+            // The watched keys are forgotten with the connection, which is all UNWATCH asks for.
+            self.reply(command.row, encode::ok);
+            return Step::Done;
+        }
+        let upstream = Rc::clone(&lease.upstream);
+        self.enqueue(&upstream, leaf, command.row, Patience::Timeout, request.frame());
+        self.release(lease);
+        Step::Done
+    }
+
+    /// The client's lease to `leaf`, taken now if it has none. `None`: its earlier requests must
+    /// be answered first.
+    fn take_lease(&mut self, leaf: LeafIndex) -> Result<Option<Rc<RespUpstream>>, Failure> {
+        if let Some(lease) = &self.lease {
+            return Ok(Some(Rc::clone(&lease.upstream)));
+        }
+        if self.client.in_flight() > 0 {
+            return Ok(None);
+        }
+        let forward = self.forward();
+        let known = forward.leaves.get(leaf.get()).expect("a leaf index of this topology");
+        let lease = known.lease(self.mode())?;
+        let upstream = Rc::clone(&lease.upstream);
+        self.lease = Some(lease);
+        self.transaction.leaf = Some(leaf);
+        Ok(Some(upstream))
+    }
+
+    fn release(&mut self, lease: super::leaf::Lease) {
+        self.releasing.push(lease);
+        self.barrier = true;
+    }
+
+    /// A command between MULTI and EXEC.
+    pub(crate) fn queue(&mut self, command: &Command, request: Request<'_>) -> Step {
+        if let Some(why) = self.unqueueable(command) {
+            self.transaction.spoil();
+            self.refuse(command.row, &why);
+            return Step::Done;
+        }
+        if self.is_portable() {
+            return self.queue_portable(command, request);
+        }
+        let leaf = match command.route {
+            Route::Publish => self.transaction.leaf, // its message reaches all subscribers anyway
+            _ => match self.single_home(command, request) {
+                Some(leaf) => leaf,
+                None => {
+                    self.transaction.spoil();
+                    return Step::Done;
+                }
+            },
+        };
+        match (leaf, self.transaction.leaf) {
+            (Some(wanted), Some(held)) if wanted != held => {
+                self.transaction.spoil();
+                self.refuse(command.row, CROSSSLOT);
+                Step::Done
+            }
+            (Some(leaf), _) | (None, Some(leaf)) => self.queue_on(leaf, command, request),
+            (None, None) => self.hold(command, request),
+        }
+    }
+
+    fn unqueueable(&self, command: &Command) -> Option<String> {
+        let name = command.spec.name;
+        if command.spec.flags.contains(Flags::NO_MULTI) {
+            return Some("ERR Command not allowed inside a transaction".to_owned());
+        }
+        let sharded = !self.is_portable() && self.is_sharded();
+        match command.route {
+            Route::Refused(why) => Some(not_offered(name, why)),
+            Route::Session if !matches!(name, "ping" | "echo" | "lolwut") => {
+                Some(not_offered(name, "it is answered by Breccia, and MULTI runs on a shard"))
+            }
+            Route::Scatter(_) | Route::Scan if sharded => {
+                Some(not_offered(name, "within MULTI it would see one shard only"))
+            }
+            Route::Same if sharded && matches!(name, "script" | "function") => {
+                Some(not_offered(name, "within MULTI it would reach one shard only"))
+            }
+            Route::Subscription(_) => {
+                Some(not_offered(name, "subscriptions cannot be part of a transaction"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Keeps a command without a key until the first key picks the shard.
+    fn hold(&mut self, command: &Command, request: Request<'_>) -> Step {
+        if self.transaction.held.len() + request.frame().len() > MAX_HELD_BYTES {
+            self.transaction.spoil();
+            let text = "ERR breccia: too many commands without a key before the first key of MULTI";
+            self.refuse(command.row, text);
+            return Step::Done;
+        }
+        self.transaction.held.extend_from_slice(request.frame());
+        self.transaction.held_count += 1;
+        self.reply(command.row, |out| encode::simple(out, "QUEUED"));
+        Step::Done
+    }
+
+    fn queue_on(&mut self, leaf: LeafIndex, command: &Command, request: Request<'_>) -> Step {
+        match self.begin(leaf) {
+            Ok(Some(upstream)) => {
+                if upstream.is_closed() {
+                    self.transaction.spoil();
+                }
+                let frame = request.frame();
+                self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame);
+                Step::Done
+            }
+            Ok(None) => Step::Wait,
+            Err(failure) => {
+                self.transaction.spoil();
+                self.ask(leaf, command.row).fail(&failure);
+                Step::Done
+            }
+        }
+    }
+
+    /// Makes sure that the shard has been told MULTI and what was held.
+    fn begin(&mut self, leaf: LeafIndex) -> Result<Option<Rc<RespUpstream>>, Failure> {
+        let Some(upstream) = self.take_lease(leaf)? else { return Ok(None) };
+        if !self.transaction.begun {
+            self.transaction.begun = true;
+            let held = std::mem::take(&mut self.transaction.held);
+            self.silently(&upstream, b"*1\r\n$5\r\nMULTI\r\n");
+            let mut rest = held.as_slice();
+            let mut parser = super::super::codec::request::RequestParser::default();
+            let limits = super::super::codec::request::RequestLimits {
+                max_request_size: MAX_HELD_BYTES,
+                max_arguments: MAX_HELD_BYTES,
+            };
+            while let Ok(Some(length)) = parser.parse(rest, &limits) {
+                let (frame, after) = rest.split_at(length);
+                self.silently(&upstream, frame);
+                parser.reset();
+                rest = after;
+            }
+        }
+        Ok(Some(upstream))
+    }
+
+    fn silently(&self, upstream: &RespUpstream, frame: &[u8]) {
+        self.enqueue_ticket(upstream, Ticket::Ignored, Patience::Timeout, |out| {
+            out.extend_from_slice(frame);
+        });
+    }
+
+    fn exec(&mut self, command: &Command) -> Step {
+        if !self.transaction.open {
+            self.refuse(command.row, "ERR EXEC without MULTI");
+            return Step::Done;
+        }
+        if self.is_portable() {
+            return self.exec_portable(command);
+        }
+        if self.transaction.spoiled {
+            return self.abort(command, EXECABORT);
+        }
+        let nothing = !self.transaction.begun && self.transaction.held_count == 0;
+        if nothing && self.lease.is_none() {
+            self.transaction = Transaction::default();
+            self.reply(command.row, |out| encode::array(out, 0));
+            return Step::Done;
+        }
+        let leaf = self.any_leaf();
+        match self.begin(leaf) {
+            Ok(None) => Step::Wait,
+            Ok(Some(upstream)) => {
+                if let Some(failure) = upstream.unreachable() {
+                    let name = self.service.metrics.leaf_name(leaf).to_owned();
+                    let why = failure_text(&failure, &name);
+                    return self.abort(command, &format!("EXECABORT Transaction lost: {why}"));
+                }
+                let frame = b"*1\r\n$4\r\nEXEC\r\n";
+                self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame);
+                self.end_transaction();
+                Step::Done
+            }
+            Err(failure) => {
+                self.ask(leaf, command.row).fail(&failure);
+                self.end_transaction();
+                Step::Done
+            }
+        }
+    }
+
+    /// Ends the transaction with an error; the lease is left clean by DISCARD or UNWATCH.
+    fn abort(&mut self, command: &Command, text: &str) -> Step {
+        let clean: &[u8] = if self.transaction.begun {
+            b"*1\r\n$7\r\nDISCARD\r\n"
+        } else {
+            b"*1\r\n$7\r\nUNWATCH\r\n"
+        };
+        match &self.lease {
+            Some(lease) if !lease.upstream.is_closed() && text == EXECABORT => {
+                let upstream = Rc::clone(&lease.upstream);
+                let fixed = Fixed("-EXECABORT Transaction discarded because of previous errors.\r\n");
+                self.replaced(command, &upstream, fixed, clean);
+            }
+            _ => self.refuse(command.row, text),
+        }
+        self.end_transaction();
+        Step::Done
+    }
+
+    fn replaced(&mut self, command: &Command, upstream: &RespUpstream, fixed: Fixed, frame: &[u8]) {
+        let leaf = self.transaction.leaf.unwrap_or_default();
+        let ticket = Ticket::Converted(self.ask(leaf, command.row), Box::new(fixed));
+        self.enqueue_ticket(upstream, ticket, Patience::Timeout, |out| {
+            out.extend_from_slice(frame);
+        });
+    }
+
+    fn discard(&mut self, command: &Command) -> Step {
+        if !self.transaction.open {
+            self.refuse(command.row, "ERR DISCARD without MULTI");
+            return Step::Done;
+        }
+        let clean: &[u8] = if self.transaction.begun {
+            b"*1\r\n$7\r\nDISCARD\r\n"
+        } else {
+            b"*1\r\n$7\r\nUNWATCH\r\n"
+        };
+        match &self.lease {
+            Some(lease) if !lease.upstream.is_closed() => {
+                let upstream = Rc::clone(&lease.upstream);
+                self.replaced(command, &upstream, Fixed("+OK\r\n"), clean);
+            }
+            _ => self.reply(command.row, encode::ok),
+        }
+        self.end_transaction();
+        Step::Done
+    }
+
+    fn end_transaction(&mut self) {
+        self.transaction = Transaction::default();
+        if let Some(lease) = self.lease.take() {
+            self.release(lease);
+        }
+    }
+
+    /// Whether the listener serves the portable set.
+    pub(crate) fn is_portable(&self) -> bool {
+        matches!(self.service.backend, super::service::Backend::Portable(_))
+    }
+
+    /// Counts a request that was answered outside the usual ways.
+    pub(crate) fn count(&self, row: u16, outcome: Outcome) {
+        self.service.metrics.count(row, outcome);
+    }
+}

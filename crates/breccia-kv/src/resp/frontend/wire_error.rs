@@ -1,0 +1,45 @@
+//! How failures look to a Redis client. One exhaustive match; texts say what happened, where, and
+//! what became of the request.
+//!
+//! Invariant: every text says "not applied" or "outcome unknown", and never holds a secret.
+
+pub(crate) use crate::front::failure::failure_text;
+
+pub(crate) const NOAUTH: &str = "NOAUTH Authentication required.";
+pub(crate) const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+pub(crate) const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same shard";
+pub(crate) const SYNTAX: &str = "ERR syntax error";
+pub(crate) const EXECABORT: &str =
+    "EXECABORT Transaction discarded because of previous errors.";
+
+/// What Redis says of a command it does not know.
+pub(crate) fn unknown_command<'a>(
+    name: &[u8],
+    arguments: impl Iterator<Item = &'a [u8]>,
+) -> Vec<u8> {
+    const SHOWN: usize = 128;
+    let mut text = b"ERR unknown command '".to_vec();
+    text.extend(name.iter().take(SHOWN));
+    text.extend_from_slice(b"', with args beginning with: ");
+    let start = text.len();
+    for argument in arguments {
+        let used = text.len() - start;
+        if used >= SHOWN {
+            break;
+        }
+        text.push(b'\'');
+        text.extend(argument.iter().take(SHOWN - used));
+        text.extend_from_slice(b"' ");
+    }
+    text
+}
+
+/// What Redis says of a request with too few or too many arguments.
+pub(crate) fn wrong_arity(name: &str) -> String {
+    format!("ERR wrong number of arguments for '{name}' command")
+}
+
+/// What Breccia says of a command it does not offer.
+pub(crate) fn not_offered(name: &str, why: &str) -> String {
+    format!("ERR breccia: '{}' is not offered: {why}", name.to_ascii_uppercase())
+}

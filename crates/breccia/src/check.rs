@@ -1,0 +1,135 @@
+//! `breccia check`: every fault of a config file at once, and on demand whether the stores answer.
+//!
+//! Not the checks themselves: those are the config crate's. Invariant: it changes nothing, neither
+//! on disk nor in a store.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use breccia_config::{Plan, StorePlan};
+use breccia_net::clock;
+use breccia_net::layout_store::LayoutStore;
+use breccia_net::tls::{TlsServer, TlsServerOptions};
+
+use crate::cli::CheckArguments;
+use crate::loading;
+use crate::reach::Target;
+use crate::trouble::{Trouble, complain, print};
+
+/// How long a store may take to answer everything it is asked.
+const LIMIT: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(arguments: &CheckArguments) -> Result<(), Trouble> {
+    let (plan, warnings) = loading::load(&arguments.config)?;
+    for warning in &warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    let file = arguments.config.display();
+    let faults = beyond_the_file(&plan);
+    if !faults.is_empty() {
+        return Err(Trouble::Refused(
+            faults
+                .into_iter()
+                .map(|fault| format!("{file}: {fault}"))
+                .collect(),
+        ));
+    }
+    let (stores, listeners) = (plan.stores.len(), plan.listeners.len());
+    print(&format!(
+        "{file}: good ({stores} stores, {listeners} listeners)\n"
+    ));
+    if arguments.connect {
+        connect(&plan)
+    } else {
+        Ok(())
+    }
+}
+
+/// What can only be seen outside of the file: certificates, and layouts that exist already.
+fn beyond_the_file(plan: &Plan) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, store) in &plan.stores {
+        if let Err(error) = Target::of(store) {
+            faults.push(format!("store.{name}.{error}"));
+        }
+    }
+    for (name, listener) in &plan.listeners {
+        let tls = listener.tls.as_ref().map(server_options);
+        if let Some(Err(error)) = tls.map(|options| TlsServer::new(&options)) {
+            faults.push(format!("listener.{name}.{error}"));
+        }
+    }
+    let layouts = LayoutStore::open_read_only(&plan.state_dir);
+    for (name, wanted) in loading::composites(plan) {
+        match layouts.load(name) {
+            Ok(Some(layout)) => {
+                let differences = layout.differences(&wanted.spec);
+                faults.extend(
+                    differences
+                        .iter()
+                        .map(|found| format!("store.{name}: {found}")),
+                );
+            }
+            Ok(None) => {}
+            Err(error) => faults.push(format!("store.{name}: {error}")),
+        }
+    }
+    faults
+}
+
+/// TLS towards clients, as a listener's plan says.
+pub(crate) fn server_options(plan: &breccia_config::TlsServerPlan) -> TlsServerOptions {
+    TlsServerOptions {
+        cert: plan.cert.clone(),
+        key: plan.key.clone(),
+        client_ca: plan.client_ca.clone(),
+    }
+}
+
+/// Reaches every store at once and prints a line each.
+fn connect(plan: &Plan) -> Result<(), Trouble> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Trouble::failed)?;
+    let found = runtime.block_on(reach_all(&plan.stores));
+    // A name that still resolves must not hold the exit back.
+    runtime.shutdown_background();
+    let mut failed = Vec::new();
+    for (name, answer) in found {
+        match answer {
+            Ok(line) => print(&format!("{name}: {line}\n")),
+            Err(line) => failed.push(format!("{name}: {line}")),
+        }
+    }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(Trouble::Failed(failed))
+    }
+}
+
+async fn reach_all(
+    stores: &BTreeMap<String, StorePlan>,
+) -> BTreeMap<String, Result<String, String>> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for (name, plan) in stores {
+        let Ok(Some(target)) = Target::of(plan) else {
+            continue;
+        };
+        let (name, place) = (name.clone(), plan.location().unwrap_or_default());
+        tasks.spawn(async move {
+            let begun = clock::now();
+            let answer = match tokio::time::timeout(LIMIT, target.inspect()).await {
+                Ok(answer) => answer,
+                Err(_) => Err(format!("it does not answer within {} s", LIMIT.as_secs())),
+            };
+            let ms = (clock::now() - begun).as_secs_f64() * 1000.0;
+            let answer = answer
+                .map(|what| format!("{place} answers ({what}, {ms:.1} ms)"))
+                .map_err(|why| format!("{place} cannot be used ({why})"));
+            (name, answer)
+        });
+    }
+    tasks.join_all().await.into_iter().collect()
+}

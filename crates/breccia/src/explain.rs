@@ -1,0 +1,157 @@
+//! `breccia explain`: where a key lies, and why.
+//!
+//! Not a request: no store is asked. Invariant: it places keys by the very layout the gateway uses,
+//! or says that none is saved yet.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+
+use breccia_config::Plan;
+use breccia_core::layout::Layout;
+use breccia_net::layout_store::LayoutStore;
+
+use crate::cli::ExplainArguments;
+use crate::loading;
+use crate::trouble::{Trouble, print};
+
+pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Trouble> {
+    let (plan, _) = loading::load(&arguments.config)?;
+    let key = if arguments.hex {
+        from_hex(arguments.key.as_bytes()).ok_or_else(|| {
+            Trouble::refused("--hex: write the key as pairs of the digits 0-9 and a-f")
+        })?
+    } else {
+        arguments.key.as_bytes().to_vec()
+    };
+    if !plan.stores.contains_key(&arguments.store) {
+        let known: Vec<&str> = plan.stores.keys().map(String::as_str).collect();
+        return Err(Trouble::refused(format!(
+            "there is no store '{}' in {}; there are: {}",
+            arguments.store,
+            arguments.config.display(),
+            known.join(", ")
+        )));
+    }
+    print(&explain(&plan, &arguments.store, &key)?);
+    Ok(())
+}
+
+/// The lines for one key, from the outermost composite to the server.
+fn explain(plan: &Plan, store: &str, key: &[u8]) -> Result<String, Trouble> {
+    let layouts = LayoutStore::open_read_only(&plan.state_dir);
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "key      {} ({} bytes)", printable(key), key.len());
+    let mut name = store.to_owned();
+    while let Some(wanted) = loading::wanted(plan, &name) {
+        let saved = layouts.load(&name).map_err(Trouble::refused)?;
+        let differences = saved
+            .iter()
+            .flat_map(|layout| layout.differences(&wanted.spec));
+        let differences: Vec<String> = differences.map(|found| found.to_string()).collect();
+        if !differences.is_empty() {
+            return Err(Trouble::Refused(differences));
+        }
+        let is_saved = saved.is_some();
+        let layout = match saved {
+            Some(layout) => layout,
+            None => Layout::first(&wanted.spec).map_err(Trouble::refused)?,
+        };
+        name = placed(&mut out, &layout, is_saved, key)?;
+    }
+    let kind = plan
+        .stores
+        .get(&name)
+        .map_or("store", |plan| plan.type_name());
+    let server = plan
+        .stores
+        .get(&name)
+        .and_then(breccia_config::StorePlan::location);
+    let server = server.unwrap_or_else(|| "inside the gateway".to_owned());
+    let _ = writeln!(out, "server   {server} ({kind} '{name}')");
+    Ok(out)
+}
+
+/// The lines of one composite; answers the shard's name.
+fn placed(
+    out: &mut String,
+    layout: &Layout,
+    is_saved: bool,
+    key: &[u8],
+) -> Result<String, Trouble> {
+    let placement = layout.place(key);
+    let shard = layout
+        .shard_name(placement.shard)
+        .unwrap_or_default()
+        .to_owned();
+    if shard.is_empty() {
+        return Err(Trouble::failed(
+            "the layout has no such shard: this is a fault in Breccia",
+        ));
+    }
+    let state = if is_saved {
+        format!("epoch {}", layout.epoch().get())
+    } else {
+        "not saved yet: a first start would make this one".to_owned()
+    };
+    let _ = writeln!(
+        out,
+        "store    {} (layout {}, {state})",
+        layout.composite(),
+        layout.digest()
+    );
+    if let Some(tag) = layout.hash_tag() {
+        let _ = writeln!(out, "hashed   {}", printable(tag.hashed_part(key)));
+    }
+    let _ = writeln!(out, "hash     {} {:016x}", layout.hash(), placement.hash);
+    let _ = writeln!(
+        out,
+        "slot     {} of {}",
+        placement.slot.get(),
+        layout.slot_count()
+    );
+    let _ = writeln!(out, "shard    {shard}");
+    Ok(shard)
+}
+
+/// The key between quotes, with `\xNN` for what is not printable ASCII.
+fn printable(key: &[u8]) -> String {
+    format!("\"{}\"", key.escape_ascii())
+}
+
+fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    text.chunks(2)
+        .map(|pair| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_keys_are_pairs_of_digits() {
+        let check = |text: &str, expected: Option<&[u8]>| {
+            assert_eq!(from_hex(text.as_bytes()).as_deref(), expected, "{text}");
+        };
+        check("", Some(b""));
+        check("00fF7a", Some(&[0, 255, 0x7a]));
+        check("0", None);
+        check("0x", None);
+        check("+1", None);
+    }
+
+    #[test]
+    fn keys_are_printed_as_text_where_they_can_be() {
+        assert_eq!(printable(b"user:1"), "\"user:1\"");
+        assert_eq!(printable(b"a\"\n\xff"), "\"a\\\"\\n\\xff\"");
+    }
+}

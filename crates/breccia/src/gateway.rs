@@ -1,0 +1,196 @@
+//! What a running gateway knows of itself, for the admin listener, reloads and the banner.
+//!
+//! Not the way of a request: workers never look here. Invariant: nothing shown from here holds a
+//! secret.
+
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use breccia_config::{Plan, StorePlan};
+use breccia_core::layout::Layout;
+use breccia_net::clock;
+use breccia_net::drain::{Drain, Phase};
+use breccia_net::health::EndpointHealth;
+use breccia_net::metrics::{self, Registry};
+use breccia_net::worker::ListenerHandle;
+
+/// Rates are means over this long.
+const RATE_SPAN: Duration = Duration::from_secs(10);
+/// How often the counters behind the rates are read.
+pub(crate) const RATE_STEP: Duration = Duration::from_secs(1);
+
+/// The shared state of a gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    /// The config file; none in the quick start.
+    pub(crate) config: Option<PathBuf>,
+    /// `--data-dir`.
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) metrics: Registry,
+    pub(crate) drain: Drain,
+    pub(crate) workers: usize,
+    pub(crate) layouts: BTreeMap<String, Arc<Layout>>,
+    pub(crate) endpoints: BTreeMap<String, Arc<EndpointHealth>>,
+    /// Set once they are bound, in the order of the plan.
+    pub(crate) listeners: OnceLock<Vec<ListenerHandle>>,
+    started: Instant,
+    plan: Mutex<Arc<Plan>>,
+    samples: Mutex<VecDeque<Sample>>,
+}
+
+/// Counters at one moment, by listener and by store.
+#[derive(Debug, Clone)]
+struct Sample {
+    at: Instant,
+    listeners: BTreeMap<String, u64>,
+    stores: BTreeMap<String, u64>,
+}
+
+impl Gateway {
+    /// The state of a gateway that is about to start.
+    pub(crate) fn new(plan: Arc<Plan>, layouts: BTreeMap<String, Arc<Layout>>) -> Self {
+        let metrics = Registry::new();
+        for (name, layout) in &layouts {
+            let epoch = i64::try_from(layout.epoch().get()).unwrap_or(i64::MAX);
+            metrics.gauge(&metrics::LAYOUT_EPOCH, &[name]).set(epoch);
+        }
+        let workers = plan.workers.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+        });
+        Self {
+            config: None,
+            data_dir: None,
+            endpoints: endpoints(&plan, &metrics),
+            metrics,
+            drain: Drain::new(),
+            workers,
+            layouts,
+            listeners: OnceLock::new(),
+            started: clock::now(),
+            plan: Mutex::new(plan),
+            samples: Mutex::default(),
+        }
+    }
+
+    /// The plan in force.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.lock_plan())
+    }
+
+    /// Puts another plan in force; what it asks for has been applied.
+    pub(crate) fn set_plan(&self, plan: Arc<Plan>) {
+        *self.lock_plan() = plan;
+    }
+
+    /// The listeners; none before they are bound.
+    pub(crate) fn listeners(&self) -> &[ListenerHandle] {
+        self.listeners.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The most connections all workers together open to servers for shared use.
+    pub(crate) fn upstream_connections(&self) -> usize {
+        let plan = self.plan();
+        let served: BTreeMap<&str, &StorePlan> = plan
+            .listeners
+            .values()
+            .flat_map(|listener| plan.leaves(&listener.store))
+            .collect();
+        let each = served.values().map(|store| match store {
+            StorePlan::Redis(redis) => redis.connections,
+            StorePlan::Memcached(memcached) => memcached.connections,
+            _ => 0,
+        });
+        each.sum::<usize>().saturating_mul(self.workers)
+    }
+
+    /// `Ok` if every listener can serve, and what is down all the same; else what cannot, and why.
+    pub(crate) fn readiness(&self) -> Result<String, String> {
+        if self.drain.phase() != Phase::Running {
+            return Err("draining\n".to_owned());
+        }
+        let plan = self.plan();
+        if self.listeners().len() != plan.listeners.len() {
+            return Err("starting\n".to_owned());
+        }
+        let mut faults = String::new();
+        for (name, listener) in &plan.listeners {
+            let leaves = plan.leaves(&listener.store);
+            let down: Vec<String> = leaves
+                .iter()
+                .filter_map(|(leaf, _)| self.cannot_serve(leaf))
+                .collect();
+            if !leaves.is_empty() && down.len() == leaves.len() {
+                // Writing to a String cannot fail.
+                let _ = writeln!(faults, "listener {name} cannot serve: {}", down.join(", "));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let down: Vec<String> = self
+            .endpoints
+            .keys()
+            .filter_map(|leaf| self.cannot_serve(leaf))
+            .collect();
+        let down = if down.is_empty() {
+            String::new()
+        } else {
+            format!("down, with their own keys only: {}\n", down.join(", "))
+        };
+        Ok(format!("ready\n{down}"))
+    }
+
+    /// Why a leaf cannot serve its keys now.
+    fn cannot_serve(&self, leaf: &str) -> Option<String> {
+        let endpoint = self.endpoints.get(leaf)?;
+        if let Some(reason) = endpoint.down() {
+            return Some(format!("{leaf} is down ({})", reason.text));
+        }
+        (!endpoint.is_probed()).then(|| format!("{leaf} has not been probed yet"))
+    }
+
+    /// Reads the counters behind the rates. Called every `RATE_STEP`.
+    pub(crate) fn sample(&self) {
+        let sample = Sample {
+            at: clock::now(),
+            listeners: self.metrics.totals(&metrics::REQUESTS, "listener"),
+            stores: self.metrics.totals(&metrics::STORE_REQUESTS, "store"),
+        };
+        let mut samples = self.lock_samples();
+        while samples
+            .front()
+            .is_some_and(|first| sample.at - first.at > RATE_SPAN)
+        {
+            samples.pop_front();
+        }
+        samples.push_back(sample);
+    }
+
+    fn lock_plan(&self) -> MutexGuard<'_, Arc<Plan>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The health of every store that lies on a server and is reached from a listener.
+fn endpoints(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<EndpointHealth>> {
+    let mut endpoints = BTreeMap::new();
+    for listener in plan.listeners.values() {
+        for (name, store) in plan.leaves(&listener.store) {
+            if let Some(address) = store.address() {
+                let health = EndpointHealth::new(name.to_owned(), address.clone());
+                health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
+                endpoints.entry(name.to_owned()).or_insert(health);
+            }
+        }
+    }
+    endpoints
+}

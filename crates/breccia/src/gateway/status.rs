@@ -1,0 +1,119 @@
+//! The body of `/status`.
+//!
+//! Not metrics: it is what an operator reads. Invariant: keys, once released, keep their meaning.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use breccia_config::{Plan, StorePlan};
+use breccia_net::clock;
+use breccia_net::drain::Phase;
+use serde_json::{Map, Value, json};
+
+use super::{Gateway, Sample};
+
+impl Gateway {
+    /// Everything `/status` shows.
+    pub(crate) fn status(&self) -> Value {
+        let plan = self.plan();
+        let samples = self.lock_samples().clone();
+        let phase = match self.drain.phase() {
+            Phase::Running => "running",
+            Phase::Draining => "draining",
+            Phase::Closing => "closing",
+        };
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "phase": phase,
+            "ready": self.readiness().is_ok(),
+            "uptime_seconds": (clock::now() - self.started).as_secs(),
+            "config": self.config.as_ref().map(|path| path.display().to_string()),
+            "workers": self.workers,
+            "upstream_connections_at_most": self.upstream_connections(),
+            "listeners": self.listener_values(&plan, &samples),
+            "stores": self.store_values(&plan, &samples),
+        })
+    }
+
+    fn listener_values(&self, plan: &Plan, samples: &VecDeque<Sample>) -> Vec<Value> {
+        let rates = rates(samples, |sample| &sample.listeners);
+        let values = self.listeners().iter().filter_map(|handle| {
+            let listener = plan.listeners.get(handle.name())?;
+            Some(json!({
+                "name": handle.name(),
+                "protocol": listener.protocol.name(),
+                "bind": handle.bind().to_string(),
+                "store": listener.store,
+                "tls": listener.tls.is_some(),
+                "connections": handle.connections(),
+                "max_clients": listener.max_clients,
+                "requests_per_second": rates.get(handle.name()).copied().unwrap_or_default(),
+            }))
+        });
+        values.collect()
+    }
+
+    fn store_values(&self, plan: &Plan, samples: &VecDeque<Sample>) -> Vec<Value> {
+        let rates = rates(samples, |sample| &sample.stores);
+        let value = |(name, store): (&String, &StorePlan)| {
+            let mut value = Map::new();
+            let mut put = |key: &str, what: Value| drop(value.insert(key.to_owned(), what));
+            put("name", name.as_str().into());
+            put("type", store.type_name().into());
+            if let Some(location) = store.location() {
+                put("location", location.into());
+                let rate = rates.get(name).copied().unwrap_or_default();
+                put("requests_per_second", rate.into());
+            }
+            if let Some(endpoint) = self.endpoints.get(name) {
+                let down = endpoint.down();
+                put("up", down.is_none().into());
+                if let Some(reason) = down {
+                    let since = clock::now().saturating_duration_since(reason.since);
+                    put("reason", reason.text.into());
+                    put("down_seconds", since.as_secs().into());
+                }
+            }
+            if let Some(layout) = self.layout_value(name) {
+                put("layout", layout);
+            }
+            Value::Object(value)
+        };
+        plan.stores.iter().map(value).collect()
+    }
+
+    fn layout_value(&self, name: &str) -> Option<Value> {
+        let layout = self.layouts.get(name)?;
+        Some(json!({
+            "digest": layout.digest(),
+            "epoch": layout.epoch().get(),
+            "role": layout.role().name(),
+            "hash": layout.hash().name(),
+            "hash_tag": layout.hash_tag().map(|tag| tag.to_string()),
+            "slots": layout.slot_count(),
+            "shards": layout.shards(),
+        }))
+    }
+}
+
+/// Events a second between the first and the last sample.
+fn rates(
+    samples: &VecDeque<Sample>,
+    counters: impl Fn(&Sample) -> &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    let (Some(first), Some(last)) = (samples.front(), samples.back()) else {
+        return BTreeMap::new();
+    };
+    let ms = u64::try_from((last.at - first.at).as_millis()).unwrap_or(u64::MAX);
+    let rate = |(name, value): (&String, &u64)| {
+        let before = counters(first).get(name).copied().unwrap_or_default();
+        let events = value.saturating_sub(before);
+        (
+            name.clone(),
+            events
+                .saturating_mul(1000)
+                .checked_div(ms)
+                .unwrap_or_default(),
+        )
+    };
+    counters(last).iter().map(rate).collect()
+}

@@ -1,0 +1,260 @@
+//! `breccia layout`: looking at layouts, and mending what a start refuses.
+//!
+//! Not the rules. Invariant: whatever changes a layout holds the lock of the state folder, so it is
+//! refused while a gateway runs on it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use breccia_config::Plan;
+use breccia_core::layout::Layout;
+use breccia_core::slots::ShardIndex;
+use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
+
+use crate::cli::{ConfigArgument, LayoutCommand};
+use crate::loading::{self, Wanted};
+use crate::reach::Target;
+use crate::trouble::{Trouble, print};
+
+/// How long a shard may take to count its keys.
+const COUNT_LIMIT: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(command: &LayoutCommand) -> Result<(), Trouble> {
+    match command {
+        LayoutCommand::Show { config, store } => show(&Opened::new(config)?, store.as_deref()),
+        LayoutCommand::Diff { config } => diff(&Opened::new(config)?),
+        LayoutCommand::Export { config, store } => {
+            print(&Opened::new(config)?.reading().export(store)?);
+            Ok(())
+        }
+        LayoutCommand::Import {
+            config,
+            replace,
+            document,
+        } => {
+            let text = std::fs::read_to_string(document).map_err(|error| {
+                let reason = breccia_net::error::plain_reason(&error);
+                Trouble::refused(format!("{} cannot be read ({reason})", document.display()))
+            })?;
+            done(&Opened::new(config)?.writing()?.import(&text, *replace)?)
+        }
+        LayoutCommand::Adopt { config, store } => adopt(&Opened::new(config)?, store),
+        LayoutCommand::Rename { config, old, new } => {
+            done(&Opened::new(config)?.writing()?.rename(old, new)?)
+        }
+        LayoutCommand::RenameShard {
+            config,
+            store,
+            old,
+            new,
+        } => done(
+            &Opened::new(config)?
+                .writing()?
+                .rename_shard(store, old, new)?,
+        ),
+        LayoutCommand::AcceptAddress {
+            config,
+            store,
+            shards,
+        } => accept_address(&Opened::new(config)?, store, shards),
+    }
+}
+
+/// A refusal of the layout store: whatever it is, no layout was changed.
+impl From<LayoutStoreError> for Trouble {
+    fn from(error: LayoutStoreError) -> Self {
+        match error {
+            LayoutStoreError::Io { .. } => Self::failed(error),
+            error => Self::refused(error),
+        }
+    }
+}
+
+/// A config and the state folder that goes with it.
+struct Opened {
+    plan: Plan,
+}
+
+impl Opened {
+    fn new(argument: &ConfigArgument) -> Result<Self, Trouble> {
+        let (mut plan, _) = loading::load(&argument.config)?;
+        if let Some(folder) = &argument.data_dir {
+            plan.state_dir.clone_from(folder);
+        }
+        Ok(Self { plan })
+    }
+
+    fn reading(&self) -> LayoutStore {
+        LayoutStore::open_read_only(&self.plan.state_dir)
+    }
+
+    fn writing(&self) -> Result<LayoutStore, LayoutStoreError> {
+        LayoutStore::open(&self.plan.state_dir)
+    }
+
+    fn composite(&self, name: &str) -> Result<Wanted, Trouble> {
+        loading::wanted(&self.plan, name).ok_or_else(|| {
+            let known: Vec<&str> = loading::composites(&self.plan).into_keys().collect();
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            };
+            let line = format!("the config has no composite '{name}'; there are: {known}");
+            Trouble::refused(line)
+        })
+    }
+}
+
+/// What a change came to.
+#[expect(clippy::unnecessary_wraps, reason = "it ends commands that can fail")]
+fn done(layout: &Layout) -> Result<(), Trouble> {
+    print(&format!(
+        "{}: layout {}, epoch {}\n",
+        layout.composite(),
+        layout.digest(),
+        layout.epoch().get()
+    ));
+    Ok(())
+}
+
+fn show(opened: &Opened, store: Option<&str>) -> Result<(), Trouble> {
+    let layouts = match store {
+        None => opened.reading().all()?,
+        Some(name) => match opened.reading().load(name)? {
+            Some(layout) => vec![layout],
+            None => return Err(no_layout(opened, name)),
+        },
+    };
+    if layouts.is_empty() {
+        let folder = opened.plan.state_dir.display();
+        print(&format!(
+            "there is no layout in {folder}: the first start makes them\n"
+        ));
+    }
+    for layout in layouts {
+        let addresses = opened.reading().last_addresses(layout.composite())?;
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "composite  {} ({})",
+            layout.composite(),
+            layout.role().name()
+        );
+        let _ = writeln!(out, "digest     {}", layout.digest());
+        let _ = writeln!(out, "epoch      {}", layout.epoch().get());
+        let _ = writeln!(out, "hash       {}", layout.hash());
+        let tag = layout
+            .hash_tag()
+            .map_or("none".to_owned(), |tag| tag.to_string());
+        let _ = writeln!(out, "hash-tag   {tag}");
+        let _ = writeln!(out, "seed       {:016x}", layout.seed());
+        let _ = writeln!(out, "slots      {}", layout.slot_count());
+        for (index, shard) in (0_u16..).zip(layout.shards()) {
+            let slots = layout.slots_held(ShardIndex::new(index));
+            let place = addresses.get(shard).map_or("-", String::as_str);
+            let _ = writeln!(out, "shard      {shard}  {slots} slots  {place}");
+        }
+        print(&format!("{out}\n"));
+    }
+    Ok(())
+}
+
+fn no_layout(opened: &Opened, name: &str) -> Trouble {
+    Trouble::failed(format!(
+        "'{name}' has no layout in {}; the first start makes it",
+        opened.plan.state_dir.display()
+    ))
+}
+
+fn diff(opened: &Opened) -> Result<(), Trouble> {
+    let layouts = opened.reading();
+    let mut lines = Vec::new();
+    for (name, wanted) in loading::composites(&opened.plan) {
+        match layouts.load(name)? {
+            None => print(&format!(
+                "{name}: no layout yet: the first start makes it\n"
+            )),
+            Some(layout) => {
+                let found = layout.differences(&wanted.spec);
+                if found.is_empty() {
+                    print(&format!("{name}: as in the layout {}\n", layout.digest()));
+                }
+                lines.extend(found.iter().map(ToString::to_string));
+            }
+        }
+    }
+    for layout in layouts.all()? {
+        let name = layout.composite();
+        if loading::wanted(&opened.plan, name).is_none() {
+            lines.push(format!(
+                "'{name}': there is a layout, and the config has no such composite"
+            ));
+        }
+    }
+    if lines.is_empty() {
+        Ok(())
+    } else {
+        Err(Trouble::Failed(lines))
+    }
+}
+
+fn adopt(opened: &Opened, name: &str) -> Result<(), Trouble> {
+    let wanted = opened.composite(name)?;
+    let layouts = opened.writing()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Trouble::failed)?;
+    let full = runtime.block_on(not_empty(&opened.plan, name));
+    runtime.shutdown_background();
+    if !full.is_empty() {
+        return Err(Trouble::Refused(full));
+    }
+    let layout = layouts.adopt(&wanted.spec)?;
+    done(&layout)
+}
+
+/// One line for each shard that holds keys or cannot tell.
+async fn not_empty(plan: &Plan, composite: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, store) in plan.leaves(composite) {
+        let target = match Target::of(store) {
+            Ok(Some(target)) => target,
+            Ok(None) => continue,
+            Err(error) => {
+                lines.push(format!("'{name}': {error}"));
+                continue;
+            }
+        };
+        let line = match tokio::time::timeout(COUNT_LIMIT, target.key_count()).await {
+            Ok(Ok(0)) => continue,
+            Ok(Ok(keys)) => format!("'{name}' holds {keys} keys; adopt needs empty shards"),
+            Ok(Err(why)) => format!("'{name}' cannot tell whether it is empty ({why})"),
+            Err(_) => format!("'{name}' cannot tell whether it is empty (it does not answer)"),
+        };
+        lines.push(line);
+    }
+    lines
+}
+
+fn accept_address(opened: &Opened, name: &str, shards: &[String]) -> Result<(), Trouble> {
+    let wanted = opened.composite(name)?;
+    let named: Vec<&String> = if shards.is_empty() {
+        wanted.addresses.keys().collect()
+    } else {
+        shards.iter().collect()
+    };
+    let layouts = opened.writing()?;
+    for shard in named {
+        let Some(address) = wanted.addresses.get(shard) else {
+            let line = format!("'{shard}' is no shard of '{name}' that lies on a server");
+            return Err(Trouble::refused(line));
+        };
+        let before = layouts.accept_address(name, shard, address)?;
+        let before = before.unwrap_or_else(|| "unknown".to_owned());
+        print(&format!("{name}/{shard}: {address} (before: {before})\n"));
+    }
+    Ok(())
+}

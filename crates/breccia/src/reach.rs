@@ -1,0 +1,277 @@
+//! Reaching a store's server: for `check --connect`, for `layout adopt`, and for probes.
+//!
+//! Not the way of requests: this asks one question at a time. Invariant: nothing is ever written to
+//! a store from here.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use breccia_config::{MemcachedPlan, RedisPlan, StorePlan};
+use breccia_core::address::Address;
+use breccia_net::NetError;
+use breccia_net::error::plain_reason;
+use breccia_net::health::ProbeFailure;
+use breccia_net::stream::{self, Stream};
+use breccia_net::tls::{TlsClient, TlsClientOptions};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::Mutex;
+
+/// No server answers a question of ours with a longer line.
+const LONGEST_LINE: u64 = 64 * 1024;
+/// The end of one connection attempt; whoever asks bounds the whole in time.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A server, and how to be let in.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    address: Address,
+    tls: Option<TlsClient>,
+    protocol: Protocol,
+}
+
+#[derive(Clone)]
+enum Protocol {
+    Redis { login: Vec<Vec<u8>>, database: u32 },
+    Memcached,
+}
+
+impl std::fmt::Debug for Protocol {
+    // The login is never printed.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Redis { .. } => "Redis",
+            Self::Memcached => "Memcached",
+        })
+    }
+}
+
+impl Target {
+    /// The server of a store; `None` for a store without one.
+    pub(crate) fn of(plan: &StorePlan) -> Result<Option<Self>, NetError> {
+        match plan {
+            StorePlan::Redis(plan) => Self::redis(plan).map(Some),
+            StorePlan::Memcached(plan) => Ok(Some(Self::memcached(plan))),
+            _ => Ok(None),
+        }
+    }
+
+    fn redis(plan: &RedisPlan) -> Result<Self, NetError> {
+        let login = match (&plan.user, &plan.password) {
+            (Some(user), Some(password)) => vec!["AUTH", user, password.expose()],
+            (None, Some(password)) => vec!["AUTH", password.expose()],
+            (_, None) => Vec::new(),
+        };
+        Ok(Self {
+            address: plan.address.clone(),
+            tls: tls_client(plan)?,
+            protocol: Protocol::Redis {
+                login: login.iter().map(|word| word.as_bytes().to_vec()).collect(),
+                database: plan.database,
+            },
+        })
+    }
+
+    fn memcached(plan: &MemcachedPlan) -> Self {
+        Self {
+            address: plan.address.clone(),
+            tls: None,
+            protocol: Protocol::Memcached,
+        }
+    }
+
+    /// Reaches the server and logs in; answers what it is, or what is wrong.
+    pub(crate) async fn inspect(&self) -> Result<String, String> {
+        let mut peer = self.enter().await?;
+        match &self.protocol {
+            Protocol::Redis { .. } => {
+                let pong = peer.ask(&command(&[b"PING"])).await?;
+                if pong.starts_with('-') {
+                    return Err(refusal(&pong));
+                }
+                if pong != "+PONG" {
+                    return Err("it answers PING with something else than PONG".to_owned());
+                }
+                let info = peer.ask_for_bulk(&command(&[b"INFO", b"server"])).await?;
+                let version = info
+                    .lines()
+                    .find_map(|line| line.strip_prefix("redis_version:"));
+                Ok(format!("Redis {}", version.unwrap_or("of unknown version")))
+            }
+            Protocol::Memcached => {
+                let answer = peer.ask(b"version\r\n").await?;
+                match answer.strip_prefix("VERSION ") {
+                    Some(version) => Ok(format!("memcached {version}")),
+                    None => Err("it does not answer as memcached does".to_owned()),
+                }
+            }
+        }
+    }
+
+    /// How many keys the store holds.
+    pub(crate) async fn key_count(&self) -> Result<u64, String> {
+        let mut peer = self.enter().await?;
+        let answer = match &self.protocol {
+            Protocol::Redis { .. } => peer.ask(&command(&[b"DBSIZE"])).await?,
+            Protocol::Memcached => {
+                let mut line = peer.ask(b"stats\r\n").await?;
+                while !line.starts_with("STAT curr_items ") && line.starts_with("STAT ") {
+                    line = peer.line().await?;
+                }
+                line
+            }
+        };
+        let digits = answer
+            .trim_start_matches("STAT curr_items ")
+            .trim_start_matches(':');
+        digits.parse().map_err(|_| refusal(&answer))
+    }
+
+    async fn enter(&self) -> Result<Peer, String> {
+        let mut peer = Peer::connect(self).await.map_err(|error| error.reason())?;
+        if let Protocol::Redis { login, database } = &self.protocol {
+            let mut steps = Vec::new();
+            if !login.is_empty() {
+                steps.push(command(
+                    &login.iter().map(Vec::as_slice).collect::<Vec<_>>(),
+                ));
+            }
+            if *database != 0 {
+                steps.push(command(&[b"SELECT", database.to_string().as_bytes()]));
+            }
+            for step in steps {
+                let answer = peer.ask(&step).await?;
+                if answer.starts_with('-') {
+                    return Err(refusal(&answer));
+                }
+            }
+        }
+        Ok(peer)
+    }
+}
+
+/// TLS towards a Redis, as its plan says.
+pub(crate) fn tls_client(plan: &RedisPlan) -> Result<Option<TlsClient>, NetError> {
+    let Some(tls) = &plan.tls else {
+        return Ok(None);
+    };
+    let options = TlsClientOptions {
+        ca: tls.ca.clone(),
+        cert: tls.cert.clone(),
+        key: tls.key.clone(),
+        server_name: tls.server_name.clone(),
+        insecure: tls.insecure,
+    };
+    TlsClient::new(&options, plan.address.host().unwrap_or("localhost")).map(Some)
+}
+
+/// An error line of a server. It may name a user, never a password.
+fn refusal(answer: &str) -> String {
+    format!("it answers {}", answer.trim_start_matches('-'))
+}
+
+/// A Redis command as an array of bulk strings.
+fn command(words: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+/// One connection on which questions are asked.
+struct Peer {
+    stream: BufReader<Stream>,
+}
+
+impl Peer {
+    async fn connect(target: &Target) -> Result<Self, NetError> {
+        let stream = stream::connect(&target.address, target.tls.as_ref(), CONNECT_LIMIT).await?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    async fn ask(&mut self, question: &[u8]) -> Result<String, String> {
+        let lost = |error: io::Error| format!("connection lost: {}", plain_reason(&error));
+        self.stream.write_all(question).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)?;
+        self.line().await
+    }
+
+    async fn line(&mut self) -> Result<String, String> {
+        let mut line = Vec::new();
+        let mut limited = (&mut self.stream).take(LONGEST_LINE);
+        let read = limited.read_until(b'\n', &mut line).await;
+        match read {
+            Err(error) => Err(format!("connection lost: {}", plain_reason(&error))),
+            Ok(_) if line.last() != Some(&b'\n') => Err("it closed the connection".to_owned()),
+            Ok(_) => Ok(String::from_utf8_lossy(&line).trim_end().to_owned()),
+        }
+    }
+
+    async fn ask_for_bulk(&mut self, question: &[u8]) -> Result<String, String> {
+        let header = self.ask(question).await?;
+        let length: u64 = match header.strip_prefix('$').map(str::parse) {
+            Some(Ok(length)) if length <= LONGEST_LINE => length,
+            _ => return Err(refusal(&header)),
+        };
+        let mut text = Vec::new();
+        let mut limited = (&mut self.stream).take(length);
+        limited
+            .read_to_end(&mut text)
+            .await
+            .map_err(|error| plain_reason(&error))?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// Asks one server for a sign of life, over one connection that it keeps.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    target: Target,
+    // Taken out while a question is open: a probe that is given up leaves no half-read answer.
+    kept: Mutex<Option<Peer>>,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Peer").finish_non_exhaustive()
+    }
+}
+
+impl Prober {
+    /// A prober without a connection yet.
+    pub(crate) fn new(target: Target) -> Arc<Self> {
+        Arc::new(Self {
+            target,
+            kept: Mutex::new(None),
+        })
+    }
+
+    /// Any answer is life, also `-LOADING`, `-BUSY` and `-NOAUTH`: so it does not log in.
+    pub(crate) async fn probe(&self) -> Result<(), ProbeFailure> {
+        let question: &[u8] = match self.target.protocol {
+            Protocol::Redis { .. } => b"*1\r\n$4\r\nPING\r\n",
+            Protocol::Memcached => b"version\r\n",
+        };
+        let mut kept = self.kept.lock().await;
+        // A kept connection may have ended with the server's last life: that alone shows nothing.
+        if let Some(mut peer) = kept.take()
+            && peer.ask(question).await.is_ok()
+        {
+            *kept = Some(peer);
+            return Ok(());
+        }
+        let connected = Peer::connect(&self.target).await;
+        let mut peer = connected.map_err(|error| match error {
+            NetError::ConnectTimeout { .. } => ProbeFailure::Unanswered,
+            error => ProbeFailure::Connect(error.reason()),
+        })?;
+        peer.ask(question).await.map_err(ProbeFailure::Connect)?;
+        *kept = Some(peer);
+        Ok(())
+    }
+}

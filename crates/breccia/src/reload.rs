@@ -1,0 +1,292 @@
+//! Reading the config anew while the gateway runs.
+//!
+//! Not a restart: what cannot change under way is named. Invariant: a file with any fault changes
+//! nothing, and no reload drops a connection.
+
+use std::collections::BTreeSet;
+
+use breccia_config::{AdminPlan, ListenerPlan, Plan, StorePlan};
+use breccia_net::metrics;
+use serde_json::{Value, json};
+
+use crate::gateway::Gateway;
+use crate::{loading, logging};
+
+/// What a reload came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reloaded {
+    /// Keys whose new value is in force.
+    pub(crate) applied: Vec<String>,
+    /// Keys whose new value waits for a restart.
+    pub(crate) needs_restart: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Reloaded {
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "applied": self.applied,
+            "needs_restart": self.needs_restart,
+            "warnings": self.warnings,
+        })
+    }
+}
+
+/// Reads the file again and applies what can be applied; faults, one a line, if it is refused.
+pub(crate) fn reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
+    let outcome = try_reload(gateway);
+    let word = if outcome.is_ok() {
+        "applied"
+    } else {
+        "refused"
+    };
+    gateway
+        .metrics
+        .shared_counter(&metrics::RELOADS, &[word])
+        .increment();
+    match &outcome {
+        Ok(done) => {
+            for warning in &done.warnings {
+                tracing::warn!("{warning}");
+            }
+            tracing::info!(applied = done.applied.join(" "), "the config was reloaded");
+            if !done.needs_restart.is_empty() {
+                let keys = done.needs_restart.join(" ");
+                tracing::warn!(keys, "these changes of the config need a restart");
+            }
+        }
+        Err(faults) => {
+            for fault in faults {
+                tracing::error!("reload refused, nothing was changed: {fault}");
+            }
+        }
+    }
+    outcome
+}
+
+fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
+    let Some(path) = &gateway.config else {
+        return Err(vec![
+            "the quick start has no config file to reload".to_owned(),
+        ]);
+    };
+    let (mut wanted, warnings) = breccia_config::load(path, &loading::environment)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    if let Some(folder) = &gateway.data_dir {
+        wanted.state_dir.clone_from(folder);
+    }
+    // What a restart would refuse is refused now.
+    let mut faults = Vec::new();
+    for (name, composite) in loading::composites(&wanted) {
+        let Some(layout) = gateway.layouts.get(name) else {
+            continue;
+        };
+        faults.extend(
+            layout
+                .differences(&composite.spec)
+                .iter()
+                .map(ToString::to_string),
+        );
+        if let Some(pinned) = composite.digest.filter(|pinned| *pinned != layout.digest()) {
+            let digest = layout.digest();
+            faults.push(format!(
+                "'{name}': layout-digest is {pinned}, but the layout in use has digest {digest}"
+            ));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let before = gateway.plan();
+    let (in_force, mut done) = merge(&before, &wanted);
+    done.warnings = warnings.iter().map(ToString::to_string).collect();
+    apply(gateway, &in_force);
+    gateway.set_plan(in_force.into());
+    Ok(done)
+}
+
+/// Puts the parts of a plan that can change under way into force.
+fn apply(gateway: &Gateway, plan: &Plan) {
+    logging::set_level(plan.log.level);
+    for handle in gateway.listeners() {
+        if let Some(listener) = plan.listeners.get(handle.name()) {
+            handle.set_max_clients(listener.max_clients);
+        }
+    }
+}
+
+/// The plan that is in force from now on: what was, with what can change under way taken from
+/// `wanted`; and what became of each key that differs.
+fn merge(before: &Plan, wanted: &Plan) -> (Plan, Reloaded) {
+    let mut plan = before.clone();
+    let mut done = Reloaded::default();
+    let mut apply = |key: &str, differs: bool| {
+        if differs {
+            done.applied.push(key.to_owned());
+        }
+    };
+    apply("log.level", plan.log.level != wanted.log.level);
+    apply("drain-timeout", plan.drain_timeout != wanted.drain_timeout);
+    plan.log.level = wanted.log.level;
+    plan.drain_timeout = wanted.drain_timeout;
+    if let (Some(old), Some(new)) = (&mut plan.admin, &wanted.admin) {
+        apply("admin.token", old.token != new.token);
+        old.token.clone_from(&new.token);
+    }
+    for (name, old) in &mut plan.listeners {
+        if let Some(new) = wanted.listeners.get(name) {
+            for key in apply_listener(old, new) {
+                apply(&format!("listener.{name}.{key}"), true);
+            }
+        }
+    }
+    done.needs_restart = differing(&plan, wanted);
+    (plan, done)
+}
+
+/// Takes over the settings of a listener that new connections see; answers their keys.
+fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    macro_rules! take {
+        ($($field:ident $key:literal),+ $(,)?) => {$(
+            if old.$field != new.$field {
+                old.$field.clone_from(&new.$field);
+                keys.push($key);
+            }
+        )+};
+    }
+    take!(
+        deadline "deadline",
+        max_clients "max-clients",
+        idle_timeout "idle-timeout",
+        max_request_size "max-request-size",
+        max_arguments "max-arguments",
+        max_in_flight "max-in-flight",
+        reply_buffer "reply-buffer",
+        write_timeout "write-timeout",
+        min_body_rate "min-body-rate",
+        users "user",
+    );
+    keys
+}
+
+/// The keys, as far as they can be told, in which two plans still differ.
+fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut note = |key: String, differs: bool| {
+        if differs {
+            keys.push(key);
+        }
+    };
+    note("workers".to_owned(), before.workers != wanted.workers);
+    note(
+        "log.format".to_owned(),
+        before.log.format != wanted.log.format,
+    );
+    note("state.dir".to_owned(), before.state_dir != wanted.state_dir);
+    let place =
+        |admin: &Option<AdminPlan>| admin.as_ref().map(|admin| (admin.bind, admin.insecure));
+    note(
+        "admin.bind".to_owned(),
+        place(&before.admin) != place(&wanted.admin),
+    );
+    let names: BTreeSet<&String> = before
+        .listeners
+        .keys()
+        .chain(wanted.listeners.keys())
+        .collect();
+    for name in names {
+        let (old, new) = (before.listeners.get(name), wanted.listeners.get(name));
+        match (old, new) {
+            (Some(old), Some(new)) => {
+                let key = |key: &str| format!("listener.{name}.{key}");
+                note(key("protocol"), old.protocol != new.protocol);
+                note(key("bind"), old.bind != new.bind);
+                note(key("store"), old.store != new.store);
+                note(key("tls"), old.tls != new.tls);
+            }
+            _ => note(format!("listener.{name}"), true),
+        }
+    }
+    let names: BTreeSet<&String> = before.stores.keys().chain(wanted.stores.keys()).collect();
+    for name in names {
+        let (old, new) = (before.stores.get(name), wanted.stores.get(name));
+        let differs = old.map(comparable) != new.map(comparable);
+        note(format!("store.{name}"), differs);
+    }
+    keys
+}
+
+/// A store's plan without what a layout has settled already: the order of `stores`.
+fn comparable(plan: &StorePlan) -> StorePlan {
+    let mut plan = plan.clone();
+    if let StorePlan::ShardedInMemory(sharded) = &mut plan {
+        sharded.stores.sort_unstable();
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn plan(text: &str) -> Plan {
+        breccia_config::parse(text, "test", Path::new("/tmp"), &|_| None)
+            .expect("a plan")
+            .0
+    }
+
+    fn check(old: &str, new: &str, applied: &[&str], needs_restart: &[&str]) {
+        let base = "[store.a]\ntype = \"memory\"\n[store.b]\ntype = \"memory\"\n";
+        let (old, new) = (
+            plan(&format!("{old}\n{base}")),
+            plan(&format!("{new}\n{base}")),
+        );
+        let (in_force, done) = merge(&old, &new);
+        assert_eq!(done.applied, applied);
+        assert_eq!(done.needs_restart, needs_restart);
+        assert_eq!(differing(&in_force, &new), needs_restart);
+    }
+
+    #[test]
+    fn each_changed_key_is_applied_or_named() {
+        let listener = |keys: &str| {
+            format!(
+                "[listener.x]\nprotocol = \"redis\"\nbind = \"127.0.0.1:7001\"\nstore = \"a\"\n{keys}"
+            )
+        };
+        check("", "", &[], &[]);
+        check("workers = 1", "workers = 2", &[], &["workers"]);
+        check("", "log = { level = \"debug\" }", &["log.level"], &[]);
+        check(
+            "drain-timeout = \"1s\"",
+            "drain-timeout = \"2s\"",
+            &["drain-timeout"],
+            &[],
+        );
+        let deadline = "deadline = \"2s\"\nmax-clients = 7";
+        let applied = ["listener.x.deadline", "listener.x.max-clients"];
+        check(&listener(""), &listener(deadline), &applied, &[]);
+        let user = "[[listener.x.user]]\nname = \"u\"\npassword = \"p\"";
+        check(&listener(""), &listener(user), &["listener.x.user"], &[]);
+        check(&listener(""), "", &[], &["listener.x"]);
+        let moved = listener("").replace("7001", "7002");
+        check(&listener(""), &moved, &[], &["listener.x.bind"]);
+        let composite =
+            |stores: &str| format!("[store.c]\ntype = \"sharded-in-memory\"\nstores = [{stores}]");
+        check(
+            &composite("\"a\", \"b\""),
+            &composite("\"b\", \"a\""),
+            &[],
+            &[],
+        );
+        check(
+            &composite("\"a\", \"b\""),
+            &composite("\"a\""),
+            &[],
+            &["store.c"],
+        );
+    }
+}

@@ -1,0 +1,258 @@
+//! `breccia serve`: from a config to a gateway that listens, and to its end.
+//!
+//! Not the serving. Invariant: the order is config, layouts, ports, workers. Whatever is refused
+//! (exit status 2) is refused before a port is bound.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use breccia_config::{Plan, Protocol};
+use breccia_core::layout::Layout;
+use breccia_net::NetError;
+use breccia_net::layout_store::{LayoutRequest, LayoutStore, open_layouts};
+use breccia_net::listener::Listener;
+use breccia_net::tls::TlsServer;
+use breccia_net::worker::{ListenerIndex, ListenerOptions, WorkerPool};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::ServeArguments;
+use crate::gateway::{Gateway, RATE_STEP};
+use crate::trouble::{Trouble, print};
+use crate::{admin, check, descriptors, loading, logging, registry, reload};
+
+pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
+    let (plan, warnings) = read_plan(arguments)?;
+    logging::start(plan.log);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let (store, layouts) = open_store(&plan, arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Trouble::failed)?;
+    let mut gateway = Gateway::new(Arc::new(plan), layouts);
+    descriptors::prepare(&gateway);
+    gateway.config.clone_from(&arguments.config);
+    gateway.data_dir.clone_from(&arguments.data_dir);
+    let ended = runtime.block_on(serve(Arc::new(gateway)));
+    // A name that still resolves must not hold the exit back.
+    runtime.shutdown_background();
+    // The lock of the state folder is held to the end.
+    drop(store);
+    ended
+}
+
+fn read_plan(arguments: &ServeArguments) -> Result<(Plan, Vec<breccia_config::Warning>), Trouble> {
+    let (mut plan, warnings) = match &arguments.config {
+        Some(path) => loading::load(path)?,
+        None => (
+            breccia_config::quick_start(Path::new("breccia-data")),
+            Vec::new(),
+        ),
+    };
+    if let Some(folder) = &arguments.data_dir {
+        plan.state_dir.clone_from(folder);
+    }
+    Ok((plan, warnings))
+}
+
+type Layouts = BTreeMap<String, Arc<Layout>>;
+
+/// Opens the state folder and every layout, or says everything that speaks against it.
+fn open_store(plan: &Plan, arguments: &ServeArguments) -> Result<(LayoutStore, Layouts), Trouble> {
+    let wanted = loading::composites(plan);
+    // The quick start's shards forget everything at the end, so its layout may too.
+    let keeps_nothing = arguments.config.is_none() && arguments.data_dir.is_none();
+    let store = if keeps_nothing || wanted.is_empty() {
+        LayoutStore::ephemeral()
+    } else {
+        LayoutStore::open(&plan.state_dir)?
+    };
+    let requests: Vec<LayoutRequest<'_>> = wanted
+        .values()
+        .map(|wanted| LayoutRequest {
+            spec: &wanted.spec,
+            pinned_digest: wanted.digest.as_deref(),
+            addresses: &wanted.addresses,
+        })
+        .collect();
+    let layouts = open_layouts(&store, &requests)
+        .map_err(|refusals| Trouble::Refused(refusals.iter().map(ToString::to_string).collect()))?;
+    let layouts = layouts
+        .into_iter()
+        .map(|layout| (layout.composite().to_owned(), layout));
+    Ok((store, layouts.collect()))
+}
+
+async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
+    let plan = gateway.plan();
+    let mut signals = Signals::new().map_err(Trouble::failed)?;
+    let listeners = bind_all(&gateway, &plan)?;
+    let admin = match &plan.admin {
+        Some(admin) => Some(admin::Listening::open(admin).map_err(|error| at("admin", &error))?),
+        None => None,
+    };
+    registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
+    let (shared, workers_plan) = (Arc::clone(&gateway), Arc::clone(&plan));
+    let factory = move |worker| registry::services(&shared, &workers_plan, worker);
+    let mut pool = WorkerPool::start(gateway.workers, gateway.drain.clone(), factory)
+        .map_err(Trouble::failed)?;
+    let mut handles = Vec::new();
+    for (number, (listener, options)) in listeners.into_iter().enumerate() {
+        let (name, bind) = (options.name.clone(), listener.bind().clone());
+        handles.push(pool.listen(ListenerIndex(number), listener, options, &gateway.metrics));
+        let listener = plan.listeners.get(&name);
+        let protocol = listener.map(|listener| listener.protocol.name());
+        let store = listener.map(|listener| listener.store.as_str());
+        tracing::info!(listener = name, protocol, %bind, store, "listening");
+    }
+    // Set once, here.
+    let _ = gateway.listeners.set(handles);
+    if let Some(admin) = admin {
+        tracing::info!(bind = %admin.bind(), "admin listening");
+        tokio::spawn(admin.serve(Arc::clone(&gateway)));
+    }
+    tokio::spawn(sample_rates(Arc::clone(&gateway)));
+    tracing::info!(
+        workers = gateway.workers,
+        upstream_connections_at_most = gateway.upstream_connections(),
+        "ready"
+    );
+    if gateway.config.is_none() {
+        print(&banner(&plan));
+    }
+    signals.wait_for_the_end(&gateway).await;
+    let timeout = gateway.plan().drain_timeout;
+    tracing::info!(timeout_ms = %timeout.as_millis(), "draining");
+    let drained = tokio::select! {
+        drained = pool.drain(timeout) => drained,
+        () = signals.second() => {
+            return Err(Trouble::failed("stopped by a second signal, before the drain was over"));
+        }
+    };
+    if drained.cut > 0 {
+        tracing::warn!(
+            connections = drained.cut,
+            "drain-timeout passed: connections were cut"
+        );
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Binds every listener of the plan, in its order.
+fn bind_all(gateway: &Gateway, plan: &Plan) -> Result<Vec<(Listener, ListenerOptions)>, Trouble> {
+    let mut listeners = Vec::new();
+    for (name, listener) in &plan.listeners {
+        let place = format!("listener.{name}");
+        let tls = match &listener.tls {
+            Some(tls) => TlsServer::new(&check::server_options(tls)).map(Some),
+            None => Ok(None),
+        };
+        let tls = tls.map_err(|error| at(&place, &error))?;
+        let bound = Listener::open(&registry::bind(listener)).map_err(|error| {
+            let mut lines = vec![format!("{place}.bind: {error}")];
+            if gateway.config.is_none() {
+                let hint = "the quick start's ports are fixed; with --config FILE they are yours";
+                lines.push(hint.to_owned());
+            }
+            Trouble::Failed(lines)
+        })?;
+        let options = ListenerOptions {
+            name: name.clone(),
+            tls,
+            max_clients: listener.max_clients,
+            refusal: registry::refusal(listener.protocol),
+        };
+        listeners.push((bound, options));
+    }
+    Ok(listeners)
+}
+
+/// A fault of a port or certificate with its place in the config.
+fn at(place: &str, error: &NetError) -> Trouble {
+    let line = format!("{place}: {error}");
+    match error {
+        NetError::AddressTaken { .. } | NetError::Bind { .. } => Trouble::failed(line),
+        _ => Trouble::refused(line),
+    }
+}
+
+async fn sample_rates(gateway: Arc<Gateway>) {
+    let mut ticks = tokio::time::interval(RATE_STEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        gateway.sample();
+    }
+}
+
+/// What listens where, and a command to try each.
+fn banner(plan: &Plan) -> String {
+    let mut out = String::from("Breccia's quick start. It keeps nothing: stop it with Ctrl-C.\n\n");
+    for listener in plan.listeners.values() {
+        let bind = &listener.bind;
+        let port = match bind {
+            breccia_config::BindPlan::Tcp(address) => address.port(),
+            breccia_config::BindPlan::Unix(_) => 0,
+        };
+        let (name, example) = match listener.protocol {
+            Protocol::Redis => ("Redis", format!("redis-cli -p {port} SET greeting hello")),
+            Protocol::Memcached => (
+                "memcached",
+                format!("printf 'set greeting 0 0 5\\r\\nhello\\r\\n' | nc -q1 127.0.0.1 {port}"),
+            ),
+            _ => continue,
+        };
+        let shards = plan.leaves(&listener.store).len();
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  {name:<10} {bind}  over {shards} memory stores");
+        let _ = writeln!(out, "             try: {example}\n");
+    }
+    if let Some(admin) = &plan.admin {
+        let _ = writeln!(out, "  {:<10} {}", "admin", admin.bind);
+        let _ = writeln!(out, "             try: breccia status\n");
+    }
+    out
+}
+
+/// The signals a gateway listens to.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Reloads at each SIGHUP; returns at SIGTERM or SIGINT.
+    async fn wait_for_the_end(&mut self, gateway: &Gateway) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    // What it came to is logged there.
+                    let _ = reload::reload(gateway);
+                }
+            }
+        }
+    }
+
+    async fn second(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! `breccia status`: what a running gateway does, as a table or as JSON.
+//!
+//! Not the gateway: it asks the admin listener. Invariant: what is not a terminal gets JSON.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use breccia_core::address::Address;
+use breccia_net::stream;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+use crate::cli::StatusArguments;
+use crate::loading;
+use crate::trouble::{Trouble, print};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+const TOKEN_VARIABLE: &str = "BRECCIA_ADMIN_TOKEN";
+
+pub(crate) fn run(arguments: &StatusArguments) -> Result<(), Trouble> {
+    let (address, host) = address(&arguments.admin).ok_or_else(|| {
+        let line = format!(
+            "--admin: '{}' is not of the form http://HOST:PORT",
+            arguments.admin
+        );
+        Trouble::refused(line)
+    })?;
+    let token = token(arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Trouble::failed)?;
+    let asking = async { tokio::time::timeout(LIMIT, ask(&address, &host, token)).await };
+    let answer = runtime.block_on(asking);
+    runtime.shutdown_background();
+    let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("it does not answer")));
+    let place = &arguments.admin;
+    let answer =
+        answer.map_err(|error| Trouble::failed(format!("{place} cannot be asked: {error}")))?;
+    if arguments.json || !std::io::stdout().is_terminal() {
+        print(&format!("{answer:#}\n"));
+    } else {
+        print(&table(&answer));
+    }
+    Ok(())
+}
+
+fn address(url: &str) -> Option<(Address, String)> {
+    let uri: Uri = url.parse().ok()?;
+    if uri.scheme_str() != Some("http") {
+        return None;
+    }
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    let address = Address::tcp(host, uri.port_u16().unwrap_or(80)).ok()?;
+    Some((address, uri.authority()?.as_str().to_owned()))
+}
+
+fn token(arguments: &StatusArguments) -> Result<Option<String>, Trouble> {
+    let Some(path) = &arguments.token_file else {
+        return Ok(loading::environment(TOKEN_VARIABLE));
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim_end().to_owned())),
+        Err(error) => {
+            let reason = breccia_net::error::plain_reason(&error);
+            Err(Trouble::refused(format!(
+                "{} cannot be read ({reason})",
+                path.display()
+            )))
+        }
+    }
+}
+
+async fn ask(address: &Address, host: &str, token: Option<String>) -> anyhow::Result<Value> {
+    let stream = stream::connect(address, None, LIMIT).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut request = Request::get("/status").header(HOST, host);
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let answer = sender
+        .send_request(request.body(Empty::<Bytes>::new())?)
+        .await?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
+        .collect()
+        .await;
+    let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+    match status {
+        StatusCode::OK => Ok(serde_json::from_slice(&body)?),
+        StatusCode::UNAUTHORIZED => {
+            anyhow::bail!("it wants admin.token; set {TOKEN_VARIABLE} or give --token-file")
+        }
+        status => anyhow::bail!("it answers {status}"),
+    }
+}
+
+/// The answer for people.
+fn table(status: &Value) -> String {
+    let mut out = String::new();
+    let shown = |value: &Value, key: &str| match value.get(key) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "Breccia {}, {}, up {} s, {} workers\n",
+        shown(status, "version"),
+        shown(status, "phase"),
+        shown(status, "uptime_seconds"),
+        shown(status, "workers")
+    );
+    let keys = [
+        "name",
+        "protocol",
+        "bind",
+        "store",
+        "connections",
+        "requests_per_second",
+    ];
+    let heads = [
+        "LISTENER",
+        "PROTOCOL",
+        "BIND",
+        "STORE",
+        "CLIENTS",
+        "REQUESTS/S",
+    ];
+    rows(&mut out, &heads, status.get("listeners"), |row| {
+        keys.iter().map(|key| shown(row, key)).collect()
+    });
+    let heads = ["STORE", "TYPE", "WHERE", "STATE", "REQUESTS/S"];
+    rows(&mut out, &heads, status.get("stores"), |row| {
+        let layout = row.get("layout").map(|layout| {
+            format!(
+                "layout {}, epoch {}",
+                shown(layout, "digest"),
+                shown(layout, "epoch")
+            )
+        });
+        let state = match row.get("up") {
+            Some(Value::Bool(true)) => "up".to_owned(),
+            Some(_) => {
+                format!(
+                    "DOWN {} s ({})",
+                    shown(row, "down_seconds"),
+                    shown(row, "reason")
+                )
+            }
+            None => layout.unwrap_or_else(|| "-".to_owned()),
+        };
+        vec![
+            shown(row, "name"),
+            shown(row, "type"),
+            shown(row, "location"),
+            state,
+            shown(row, "requests_per_second"),
+        ]
+    });
+    out
+}
+
+/// Aligned columns.
+fn rows(
+    out: &mut String,
+    heads: &[&str],
+    values: Option<&Value>,
+    row: impl Fn(&Value) -> Vec<String>,
+) {
+    let mut lines = vec![
+        heads
+            .iter()
+            .map(|head| (*head).to_owned())
+            .collect::<Vec<_>>(),
+    ];
+    lines.extend(
+        values
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .map(row),
+    );
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    for line in &lines {
+        let cells = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        let _ = writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admin_urls_are_http_with_a_host() {
+        let check = |url: &str, expected: Option<&str>| {
+            let found = address(url).map(|(address, _)| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{url}");
+        };
+        check("http://127.0.0.1:9180", Some("127.0.0.1:9180"));
+        check("http://[::1]:9180/", Some("[::1]:9180"));
+        check("http://gateway", Some("gateway:80"));
+        check("https://gateway", None);
+        check("127.0.0.1:9180", None);
+        check("", None);
+    }
+
+    #[test]
+    fn tables_are_aligned_and_name_what_is_down() {
+        let status = serde_json::json!({
+            "version": "1", "phase": "running", "uptime_seconds": 5, "workers": 2,
+            "listeners": [{ "name": "cache", "connections": 3 }],
+            "stores": [
+                { "name": "a-long-name", "type": "redis", "up": false, "down_seconds": 4,
+                  "reason": "connection refused", "location": "127.0.0.1:1/0" },
+                { "name": "b", "type": "memory" },
+            ],
+        });
+        let text = table(&status);
+        assert!(text.contains("DOWN 4 s (connection refused)"), "{text}");
+        assert!(text.contains("\nb            memory  -"), "{text}");
+    }
+}

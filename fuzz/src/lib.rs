@@ -1,0 +1,49 @@
+//! Fuzz targets: each takes any bytes and panics when a promise is broken.
+//!
+//! The same functions run under libFuzzer (`fuzz_targets/`), in a mutation loop on stable
+//! (`examples/mutate.rs`), and for a moment in the tests. `cargo xtask fuzz` picks. Invariant: a
+//! target never fails because of its input's size or meaning, only because of a broken promise.
+
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a target panics when a promise is broken; that is what it is for"
+)]
+
+mod memcached;
+mod others;
+mod pieces;
+mod resp;
+pub mod seeds;
+
+pub use memcached::{memcached_reply, memcached_request};
+pub use others::{command_keys, config, layout_document};
+pub use resp::{resp_reply, resp_request};
+
+/// A target's name and body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 7] = [
+    ("resp_request", resp_request),
+    ("resp_reply", resp_reply),
+    ("memcached_request", memcached_request),
+    ("memcached_reply", memcached_reply),
+    ("command_keys", command_keys),
+    ("layout_document", layout_document),
+    ("config", config),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{TARGETS, seeds};
+
+    #[test]
+    fn targets_hold_on_seeds_and_their_mutations() {
+        for (name, target) in TARGETS {
+            let mut mutator = seeds::Mutator::new(name, 1);
+            for _ in 0..3_000 {
+                target(mutator.next());
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Where a mutation loop starts from, and how it goes on.
+//!
+//! Not coverage-guided: libFuzzer is for that. Invariant: the same name and number give the same
+//! inputs on every machine.
+
+use breccia_core::hash::HashKind;
+use breccia_core::layout::{CompositeKind, Layout, LayoutSpec, Role};
+
+/// Well-formed inputs of each target; libFuzzer gets the same ones as its first corpus.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    let texts: Vec<&[u8]> = match target {
+        "resp_request" => vec![
+            b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nhello\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
+            b"*1\r\n$4\r\nPING\r\nPING\r\nSET a \"b c\\x00\\n\" 'd'\r\n",
+            b"*0\r\n*-1\r\n*2\r\n$4\r\nMGET\r\n$0\r\n\r\n",
+            b"*4\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n1\r\n$3\r\nkey\r\n",
+            b"*1000000\r\n$536870912\r\n",
+            b"\r\nGET a\nGET \"unbalanced\r\n",
+        ],
+        "resp_reply" => vec![
+            b"+OK\r\n-ERR no\r\n:12\r\n$5\r\nhello\r\n$-1\r\n*-1\r\n",
+            b"*2\r\n$1\r\na\r\n*3\r\n:1\r\n$-1\r\n+x\r\n",
+            b"%1\r\n$1\r\na\r\n~2\r\n,1.5\r\n#t\r\n_\r\n(123456789012345678901234567890\r\n",
+            b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n",
+            b"|1\r\n+key\r\n:5\r\n$2\r\nok\r\n",
+            b"*9223372036854775807\r\n*99999999\r\n$99999999999\r\n",
+        ],
+        "memcached_request" => vec![
+            b"set a 1 0 5 noreply\r\nhello\r\nget a b c\r\ngets a\r\n",
+            b"cas a 1 0 2 99\r\nhi\r\nadd a 0 -1 0\r\n\r\nincr a 5\r\ndecr a 5 noreply\r\n",
+            b"mg a v f c k O123 q\r\nms a 2 T90 F5 I\r\nhi\r\nmd a q\r\nma a N60 J5 D2\r\nmn\r\nme a\r\n",
+            b"ms Zm9v 3 b c\r\nbar\r\nmg Zm9v b k v\r\ngat 60 a b\r\ntouch a 60\r\n",
+            b"flush_all 5 noreply\r\nversion\r\nverbosity 1\r\nstats items\r\ndelete a 0 noreply\r\nquit\r\n",
+            b"set a 0 0 99999999999\r\nset  a 0 0 4294967295\r\nset a x\r\nfrob\r\n",
+        ],
+        "memcached_reply" => vec![
+            b"\x00VALUE a 1 5\r\nhello\r\nVALUE b 0 0 77\r\n\r\nEND\r\n",
+            b"\x01STORED\r\nNOT_STORED\r\nEXISTS\r\nNOT_FOUND\r\nSERVER_ERROR out of memory\r\n",
+            b"\x08VA 5 f1 c77 kabc Oxyz\r\nhello\r\nHD t5\r\nEN\r\n",
+            b"\x07STAT pid 5\r\nSTAT version 1.6\r\nEND\r\n\x045\r\n",
+            b"\x0cME a exp=-1 la=5 cas=2 fetch=no cls=1 size=64\r\n",
+            b"\x0dMN\r\n",
+        ],
+        "command_keys" => vec![
+            b"MSET\na\n1\nb\n2",
+            b"ZUNIONSTORE\nd\n2\na\nb\nWEIGHTS\n1\n2",
+            b"XREADGROUP\nGROUP\ng\nc\nCOUNT\n1\nSTREAMS\na\nb\n>\n>",
+            b"MIGRATE\nh\n1\n\n0\n5\nAUTH2\nu\np\nKEYS\na\nb",
+            b"SORT\na\nBY\nw_*\nLIMIT\n0\n5\nGET\n#\nSTORE\nd",
+            b"GEORADIUS\na\n1\n1\n1\nm\nSTOREDIST\nd",
+            b"OBJECT\nENCODING\na",
+            b"EVAL\ns\n99999999999999999999\na",
+        ],
+        "layout_document" => return layouts(),
+        _ => vec![CONFIG.as_bytes()],
+    };
+    texts.into_iter().map(<[u8]>::to_vec).collect()
+}
+
+fn layouts() -> Vec<Vec<u8>> {
+    let specification = |role, hash_tag| LayoutSpec {
+        composite: "cache".to_owned(),
+        kind: CompositeKind::InMemory,
+        hash: HashKind::default(),
+        hash_tag,
+        role,
+        shards: ["a", "b", "c"].map(str::to_owned).to_vec(),
+    };
+    let all = [
+        specification(Role::Outer, None),
+        specification(Role::Inner, "{}".parse().ok()),
+    ];
+    all.iter()
+        .filter_map(|one| Layout::first(one).ok())
+        .map(|layout| layout.to_document().into_bytes())
+        .collect()
+}
+
+const CONFIG: &str = r#"workers = 2
+drain-timeout = "30s"
+log = { level = "info", format = "text" }
+[admin]
+bind = "127.0.0.1:9180"
+[state]
+dir = "state"
+[store.redis-a]
+type = "redis"
+url = "redis://127.0.0.1:6379/0"
+timeout = "5s"
+tls = { ca = "ca.pem", insecure = true }
+[store.mc]
+type = "memcached"
+address = "127.0.0.1:11211"
+[store.mem]
+type = "memory"
+max-memory = "64MiB"
+[store.cache]
+type = "sharded-in-memory"
+stores = ["redis-a", "mem"]
+hash = "xxh3-64"
+hash-tag = "{}"
+command.FT-ADD = { first-key = 1, last-key = -1, step = 2, write = true }
+[listener.cache]
+protocol = "redis"
+bind = "127.0.0.1:6380"
+store = "cache"
+max-request-size = "64MiB"
+[[listener.cache.user]]
+name = "default"
+password = { env = "CACHE_PASSWORD" }
+"#;
+
+/// Pieces that formats of these kinds are made of.
+const WORDS: [&[u8]; 30] = [
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b" ",
+    b"*",
+    b"$",
+    b"*-1\r\n",
+    b"$-1\r\n",
+    b"0",
+    b"-1",
+    b"1",
+    b"4294967295",
+    b"4294967296",
+    b"9223372036854775807",
+    b"18446744073709551615",
+    b"-0",
+    b"01",
+    b"+1",
+    b"\"",
+    b"'",
+    b"\\x",
+    b"noreply",
+    b" q",
+    b"[",
+    b"]",
+    b"=",
+    b"{",
+    b"\xff",
+    b"STREAMS",
+];
+
+/// Endless inputs: a seed, changed a few times.
+#[derive(Debug)]
+pub struct Mutator {
+    seeds: Vec<Vec<u8>>,
+    state: u64,
+    input: Vec<u8>,
+}
+
+impl Mutator {
+    /// Starts from the seeds of `target`.
+    pub fn new(target: &str, number: u64) -> Mutator {
+        let seeds = of(target);
+        Mutator {
+            seeds,
+            state: number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            input: Vec::new(),
+        }
+    }
+
+    /// The next input.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it lends: an iterator could not"
+    )]
+    pub fn next(&mut self) -> &[u8] {
+        let seed = self.below(self.seeds.len());
+        self.input = self.seeds.get(seed).cloned().unwrap_or_default();
+        for _ in 0..self.below(8) {
+            self.change();
+        }
+        &self.input
+    }
+
+    fn change(&mut self) {
+        let at = self.below(self.input.len() + 1);
+        let end = at + self.below((self.input.len() - at).min(40) + 1);
+        match self.below(7) {
+            0 => {
+                let bit = self.below(8);
+                if let Some(byte) = self.input.get_mut(at) {
+                    *byte ^= 1 << bit;
+                }
+            }
+            1 => drop(self.input.drain(at..end)),
+            2 => {
+                let piece: Vec<u8> = self.input.get(at..end).unwrap_or_default().to_vec();
+                self.insert(at, &piece);
+            }
+            3 => self.input.truncate(at),
+            4 => {
+                let other = self.below(self.seeds.len());
+                let tail = self.seeds.get(other).cloned().unwrap_or_default();
+                let from = self.below(tail.len() + 1);
+                self.insert(at, tail.get(from..).unwrap_or_default());
+            }
+            _ => {
+                let word = self.below(WORDS.len());
+                self.insert(at, WORDS.get(word).copied().unwrap_or_default());
+            }
+        }
+    }
+
+    fn insert(&mut self, at: usize, piece: &[u8]) {
+        self.input.splice(at..at, piece.iter().copied());
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        // xorshift64: a mutation loop needs no better.
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        usize::try_from(self.state % (limit.max(1) as u64)).unwrap_or(0)
+    }
+}

@@ -1,0 +1,184 @@
+//! `cargo xtask bench kv`: Breccia with one worker beside nutcracker and beside one bare server.
+//!
+//! The three take turns in every round, so a noisy neighbour meets all of them. The figure to trust is
+//! CPU time per request: throughput shares the cores with the loader and the servers. Invariant: every
+//! figure in `docs/benchmarks.md` can be found again in the raw rounds that are kept beside it.
+
+mod memcached;
+mod redis;
+mod report;
+mod rig;
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process;
+use rig::Rig;
+
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Target {
+    Direct,
+    Nutcracker,
+    Breccia,
+}
+
+impl Target {
+    const ALL: [Target; 3] = [Target::Direct, Target::Nutcracker, Target::Breccia];
+
+    fn name(self) -> &'static str {
+        match self {
+            Target::Direct => "direct",
+            Target::Nutcracker => "nutcracker",
+            Target::Breccia => "breccia",
+        }
+    }
+}
+
+/// The wire under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Redis,
+    Memcached,
+}
+
+/// One kind of request at one pipeline depth.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    wire: Wire,
+    test: &'static str,
+    depth: u32,
+    requests: u64,
+}
+
+/// What a loader measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+/// One run, as it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    round: u32,
+    load: Load,
+    target: Target,
+    measured: Measured,
+    /// User and system seconds per million requests.
+    proxy_cpu: f64,
+    servers_cpu: f64,
+}
+
+struct Options {
+    quick: bool,
+    rounds: u32,
+    only: Option<Wire>,
+}
+
+/// Runs the bench.
+pub(crate) fn run(words: &[&str]) -> Result<()> {
+    let options = options(words)?;
+    process::run(
+        Command::new("cargo")
+            .args(["build", "--release", "--locked"])
+            .current_dir(process::root()),
+    )?;
+    let rig = Rig::start()?;
+    let loads: Vec<Load> = loads(&options).collect();
+    let mut samples = Vec::new();
+    for round in 1..=options.rounds {
+        for load in &loads {
+            for turn in 0..Target::ALL.len() {
+                let target = Target::ALL.get((turn + round as usize) % Target::ALL.len());
+                let sample = measure(&rig, round, *load, *target.context("a target")?)?;
+                println!("{}", report::line(&sample));
+                samples.push(sample);
+            }
+        }
+    }
+    let table = report::table(&samples);
+    println!("\n{table}");
+    if options.quick || options.only.is_some() {
+        println!("a part of the bench: docs/benchmarks.md is left as it is");
+        return Ok(());
+    }
+    report::write(&samples, &table, options.rounds)
+}
+
+fn options(words: &[&str]) -> Result<Options> {
+    let mut options = Options {
+        quick: false,
+        rounds: 5,
+        only: None,
+    };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--quick" => (options.quick, options.rounds) = (true, 1),
+            "--rounds" => {
+                options.rounds = words.next().context("--rounds needs a number")?.parse()?;
+            }
+            "--only" => {
+                options.only = match words.next() {
+                    Some(&"redis") => Some(Wire::Redis),
+                    Some(&"memcached") => Some(Wire::Memcached),
+                    _ => bail!("--only needs redis or memcached"),
+                };
+            }
+            other => bail!("unknown option {other:?}"),
+        }
+    }
+    ensure!(options.rounds > 0, "--rounds needs at least 1");
+    Ok(options)
+}
+
+/// Every load, with enough requests for some seconds each.
+fn loads(options: &Options) -> impl Iterator<Item = Load> {
+    let (only, divisor) = (options.only, if options.quick { 10 } else { 1 });
+    let rows = [
+        (Wire::Redis, "SET", [150_000, 800_000, 1_500_000]),
+        (Wire::Redis, "GET", [150_000, 800_000, 1_500_000]),
+        (Wire::Redis, "MGET-10", [80_000, 150_000, 150_000]),
+        (Wire::Memcached, "set", [150_000, 600_000, 800_000]),
+        (Wire::Memcached, "get", [150_000, 400_000, 400_000]),
+    ];
+    rows.into_iter()
+        .filter(move |(wire, ..)| only.is_none_or(|only| only == *wire))
+        .flat_map(move |(wire, test, requests)| {
+            [1, 16, 64]
+                .into_iter()
+                .zip(requests)
+                .map(move |(depth, requests)| Load {
+                    wire,
+                    test,
+                    depth,
+                    requests: requests / divisor,
+                })
+        })
+}
+
+fn measure(rig: &Rig, round: u32, load: Load, target: Target) -> Result<Sample> {
+    let port = rig.port(load.wire, target);
+    let (proxy, servers) = (
+        rig.proxy_cpu(load.wire, target)?,
+        rig.servers_cpu(load.wire)?,
+    );
+    let measured = match load.wire {
+        Wire::Redis => redis::run(port, &load),
+        Wire::Memcached => memcached::run(port, &load),
+    }
+    .with_context(|| format!("{} depth {} on {}", load.test, load.depth, target.name()))?;
+    #[expect(clippy::cast_precision_loss, reason = "a few millions")]
+    let millions = load.requests as f64 / 1e6;
+    Ok(Sample {
+        round,
+        load,
+        target,
+        measured,
+        proxy_cpu: (rig.proxy_cpu(load.wire, target)? - proxy) / millions,
+        servers_cpu: (rig.servers_cpu(load.wire)? - servers) / millions,
+    })
+}

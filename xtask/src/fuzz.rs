@@ -1,0 +1,100 @@
+//! `cargo xtask fuzz`: every fuzz target for a given time.
+//!
+//! With cargo-fuzz where it is installed (libFuzzer and coverage, on the stable toolchain through
+//! `RUSTC_BOOTSTRAP`), else the same targets in a mutation loop. Invariant: the first finding ends the
+//! run with an error.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+const TARGETS: [&str; 7] = [
+    "resp_request",
+    "resp_reply",
+    "memcached_request",
+    "memcached_reply",
+    "command_keys",
+    "layout_document",
+    "config",
+];
+
+/// Runs all targets, or those named.
+pub(crate) fn run(words: &[&str]) -> Result<()> {
+    let (mut seconds, mut stable, mut only) = (600_u64, false, Vec::new());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--seconds" => {
+                seconds = words.next().context("--seconds needs a number")?.parse()?;
+            }
+            "--stable" => stable = true,
+            target if TARGETS.contains(&target) => only.push(target),
+            other => bail!(
+                "unknown option or target {other:?}; targets: {}",
+                TARGETS.join(", ")
+            ),
+        }
+    }
+    let guided = !stable && process::cargo_has("fuzz");
+    println!(
+        "fuzz: {seconds} s for each target, {}",
+        if guided {
+            "with cargo-fuzz"
+        } else {
+            "by mutation on stable"
+        }
+    );
+    for target in TARGETS
+        .iter()
+        .filter(|target| only.is_empty() || only.contains(target))
+    {
+        if guided {
+            libfuzzer(target, seconds)?
+        } else {
+            mutate(&[target, &seconds.to_string()])?
+        }
+    }
+    Ok(())
+}
+
+fn mutate(arguments: &[&str]) -> Result<()> {
+    let common = [
+        "run",
+        "--quiet",
+        "--profile",
+        "fuzz",
+        "--package",
+        "breccia-fuzz",
+    ];
+    process::run(
+        Command::new("cargo")
+            .args(common)
+            .args(["--example", "mutate", "--"])
+            .args(arguments)
+            .current_dir(process::root()),
+    )
+}
+
+fn libfuzzer(target: &str, seconds: u64) -> Result<()> {
+    let corpus = format!("fuzz/corpus/{target}");
+    let folder = process::root().join(&corpus);
+    if !Path::new(&folder).is_dir() {
+        std::fs::create_dir_all(&folder)?;
+        mutate(&[target, "--seeds", &corpus])?;
+    }
+    process::run(
+        Command::new("cargo")
+            .args(["fuzz", "run", "--features", "libfuzzer", target, "--"])
+            .args([
+                &format!("-max_total_time={seconds}"),
+                "-max_len=8192",
+                "-timeout=10",
+            ])
+            .args(["-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=1"])
+            .env("RUSTC_BOOTSTRAP", "1")
+            .current_dir(process::root()),
+    )
+}
