@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use breccia_core::error::{Effect, ErrorKind, Origin};
 use breccia_net::layout_store::LayoutStoreError;
@@ -37,21 +36,26 @@ impl Part {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum KvError {
-    /// The endpoint is known to be unreachable; nothing was sent.
+    /// The endpoint cannot be reached.
     #[error(
-        "{store} is unreachable ({reason}, {seconds} s); keys of other shards work",
-        seconds = since.as_secs()
+        "{store} is unreachable ({reason}); keys of other shards work; {}", effect_words(*effect)
     )]
     Down {
         /// The store.
         store: String,
-        /// Why.
+        /// Why, and for how long.
         reason: String,
-        /// For how long.
-        since: Duration,
+        /// Whether the request may have been carried out.
+        effect: Effect,
+    },
+    /// The request waited here, unsent, until its deadline.
+    #[error("{store} took no request within the deadline; not applied")]
+    Deadline {
+        /// The store.
+        store: String,
     },
     /// No answer in time.
-    #[error("{store} did not answer in time; {}", effect_words(*effect))]
+    #[error("{store} did not answer within the store's timeout; {}", effect_words(*effect))]
     Timeout {
         /// The store.
         store: String,
@@ -59,7 +63,7 @@ pub enum KvError {
         effect: Effect,
     },
     /// The connection broke before the answer came.
-    #[error("the connection to {store} was lost ({reason}); {}", effect_words(*effect))]
+    #[error("{store} broke off ({reason}); {}", effect_words(*effect))]
     Lost {
         /// The store.
         store: String,
@@ -69,7 +73,7 @@ pub enum KvError {
         effect: Effect,
     },
     /// A named limit is reached; nothing was sent.
-    #[error("{store} is overloaded: {limit}; not applied")]
+    #[error("{store}: {limit}; not applied")]
     Overloaded {
         /// The store.
         store: String,
@@ -192,7 +196,7 @@ impl KvError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             KvError::Down { .. } | KvError::Lost { .. } => ErrorKind::Unreachable,
-            KvError::Timeout { .. } => ErrorKind::Timeout,
+            KvError::Timeout { .. } | KvError::Deadline { .. } => ErrorKind::Timeout,
             KvError::Overloaded { .. } | KvError::OutOfMemory { .. } => ErrorKind::Overloaded,
             KvError::Unsupported { .. }
             | KvError::KeyTooLong { .. }
@@ -236,6 +240,7 @@ impl KvError {
     pub fn effect(&self) -> Effect {
         match self {
             KvError::Timeout { effect, .. }
+            | KvError::Down { effect, .. }
             | KvError::Lost { effect, .. }
             | KvError::Server { effect, .. }
             | KvError::Protocol { effect, .. } => *effect,
@@ -251,6 +256,7 @@ impl KvError {
     pub fn within(mut self, composite: &str) -> Self {
         match &mut self {
             KvError::Down { store, .. }
+            | KvError::Deadline { store }
             | KvError::Timeout { store, .. }
             | KvError::Lost { store, .. }
             | KvError::Overloaded { store, .. }
@@ -282,7 +288,7 @@ impl KvError {
 fn effect_words(effect: Effect) -> &'static str {
     match effect {
         Effect::NotApplied => "not applied",
-        Effect::Unknown => "whether it was applied is unknown",
+        Effect::Unknown => "outcome unknown",
     }
 }
 
@@ -386,8 +392,8 @@ mod tests {
         .within("cache");
         assert_eq!(
             error.to_string(),
-            "cache/b did not answer in time; whether it was applied is unknown; \
-             cache/c is overloaded: max-in-flight; not applied; applied on cache/a ('k1' 'k\\n2'); \
+            "cache/b did not answer within the store's timeout; outcome unknown; \
+             cache/c: max-in-flight; not applied; applied on cache/a ('k1' 'k\\n2'); \
              unknown on cache/b ('k3'); not applied on cache/c ('1' '2' '3' '4' and 2 more)"
         );
         assert_eq!(error.effect(), Effect::Unknown);
@@ -398,14 +404,15 @@ mod tests {
     fn a_request_of_which_no_part_was_applied_was_not_applied() {
         let down = |store: &str| KvError::Down {
             store: store.into(),
-            reason: "connection refused".into(),
-            since: Duration::from_secs(3),
+            reason: "connection refused, 3 s".into(),
+            effect: Effect::NotApplied,
         };
         let error = KvError::Partial { parts: vec![part("a", &["x"], Some(down("a")))] };
         assert_eq!(error.effect(), Effect::NotApplied);
         assert_eq!(
             down("b").within("cache").to_string(),
-            "cache/b is unreachable (connection refused, 3 s); keys of other shards work"
+            "cache/b is unreachable (connection refused, 3 s); keys of other shards work; \
+             not applied"
         );
     }
 }

@@ -62,11 +62,11 @@ struct State {
     reason: Option<DownReason>,
     // A connect failure that a worker saw and the prober has not weighed yet.
     reported: Option<String>,
-    gauge: Option<Gauge>,
+    gauges: Vec<Gauge>,
 }
 
 impl EndpointHealth {
-    /// An endpoint that counts as up until shown otherwise. `name` is the store's.
+    /// An endpoint that counts as up until shown otherwise. `name` is that of the stores there.
     #[must_use]
     pub fn new(name: String, address: Address) -> Arc<Self> {
         Arc::new(Self {
@@ -80,7 +80,7 @@ impl EndpointHealth {
         })
     }
 
-    /// The name of the store.
+    /// The name of the stores there.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -92,10 +92,11 @@ impl EndpointHealth {
         &self.address
     }
 
-    /// Shows the state in `gauge` from now on: 1 up, 0 down.
+    /// Shows the state in `gauge` too from now on: 1 up, 0 down.
     pub fn show_in(&self, gauge: Gauge) {
+        let mut state = self.lock();
         gauge.set(i64::from(self.is_up()));
-        self.lock().gauge = Some(gauge);
+        state.gauges.push(gauge);
     }
 
     /// Whether requests should be sent there: one relaxed load.
@@ -169,9 +170,7 @@ impl EndpointHealth {
                 since: clock::now(),
             });
             self.down.store(true, Ordering::Relaxed);
-            if let Some(gauge) = &state.gauge {
-                gauge.set(0);
-            }
+            state.gauges.iter().for_each(|gauge| gauge.set(0));
         } else if let Some(reason) = &mut state.reason
             && reason.text != why
         {
@@ -187,9 +186,7 @@ impl EndpointHealth {
                 .as_millis();
             tracing::info!(store = self.name, address = %self.address, down_ms = %down_ms, "store is up");
             self.down.store(false, Ordering::Relaxed);
-            if let Some(gauge) = &state.gauge {
-                gauge.set(1);
-            }
+            state.gauges.iter().for_each(|gauge| gauge.set(1));
         }
     }
 

@@ -5,19 +5,23 @@
 
 mod status;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use breccia_config::{Plan, StorePlan};
+use breccia_core::address::Address;
 use breccia_core::layout::Layout;
+use breccia_kv::front::settings::SharedSettings;
 use breccia_net::clock;
 use breccia_net::drain::{Drain, Phase};
 use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::{self, Registry};
 use breccia_net::worker::ListenerHandle;
+
+use crate::registry;
 
 /// Rates are means over this long.
 const RATE_SPAN: Duration = Duration::from_secs(10);
@@ -36,6 +40,8 @@ pub(crate) struct Gateway {
     pub(crate) workers: usize,
     pub(crate) layouts: BTreeMap<String, Arc<Layout>>,
     pub(crate) endpoints: BTreeMap<String, Arc<EndpointHealth>>,
+    /// What a reload may change of each listener, by name.
+    pub(crate) settings: BTreeMap<String, Arc<SharedSettings>>,
     /// Set once they are bound, in the order of the plan.
     pub(crate) listeners: OnceLock<Vec<ListenerHandle>>,
     started: Instant,
@@ -66,6 +72,7 @@ impl Gateway {
             config: None,
             data_dir: None,
             endpoints: endpoints(&plan, &metrics),
+            settings: registry::shared_settings(&plan),
             metrics,
             drain: Drain::new(),
             workers,
@@ -180,16 +187,24 @@ impl Gateway {
     }
 }
 
-/// The health of every store that lies on a server and is reached from a listener.
+/// The health of every store that lies on a server and is reached from a listener. Stores at one
+/// address (other databases of one Redis) share theirs: there is one prober for each endpoint.
 fn endpoints(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<EndpointHealth>> {
-    let mut endpoints = BTreeMap::new();
+    let mut by_address: BTreeMap<&Address, BTreeSet<&str>> = BTreeMap::new();
     for listener in plan.listeners.values() {
         for (name, store) in plan.leaves(&listener.store) {
             if let Some(address) = store.address() {
-                let health = EndpointHealth::new(name.to_owned(), address.clone());
-                health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
-                endpoints.entry(name.to_owned()).or_insert(health);
+                by_address.entry(address).or_default().insert(name);
             }
+        }
+    }
+    let mut endpoints = BTreeMap::new();
+    for (address, names) in by_address {
+        let all: Vec<&str> = names.iter().copied().collect();
+        let health = EndpointHealth::new(all.join(", "), address.clone());
+        for name in names {
+            health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
+            endpoints.insert(name.to_owned(), Arc::clone(&health));
         }
     }
     endpoints

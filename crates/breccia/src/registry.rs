@@ -5,18 +5,25 @@
 
 mod memcached;
 mod redis;
+mod wiring;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use breccia_config::{ListenerPlan, Plan, Protocol};
+use breccia_config::{ListenerPlan, Plan, Protocol, StorePlan};
+use breccia_kv::front::limits::ListenerLimits;
+use breccia_kv::front::settings::{ListenerSettings, SharedSettings, User};
 use breccia_net::health::{ProbeConfig, probe_loop};
 use breccia_net::listener::Bind;
 use breccia_net::worker::{Accepted, Service, WorkerIndex};
 
+use breccia_kv::resp::frontend::RespWorker;
+
 use crate::gateway::Gateway;
 use crate::reach::{Prober, Target};
+pub(crate) use wiring::Wiring;
 
 /// What a client over `max-clients` is told.
 pub(crate) fn refusal(protocol: Protocol) -> &'static [u8] {
@@ -37,16 +44,17 @@ pub(crate) fn bind(plan: &ListenerPlan) -> Bind {
 
 /// Probes every endpoint from now on, in the runtime this is called in.
 pub(crate) fn start_probes(gateway: &Gateway, plan: &Plan) -> Result<(), breccia_net::NetError> {
+    let mut addresses = BTreeSet::new();
     for (name, health) in &gateway.endpoints {
         let Some(store) = plan.stores.get(name) else {
             continue;
         };
         let config = match store {
-            breccia_config::StorePlan::Redis(redis) => ProbeConfig {
+            StorePlan::Redis(redis) => ProbeConfig {
                 interval: redis.probe_interval,
                 timeout: redis.probe_timeout,
             },
-            breccia_config::StorePlan::Memcached(memcached) => ProbeConfig {
+            StorePlan::Memcached(memcached) => ProbeConfig {
                 interval: memcached.probe_interval,
                 timeout: memcached.probe_timeout,
             },
@@ -55,6 +63,9 @@ pub(crate) fn start_probes(gateway: &Gateway, plan: &Plan) -> Result<(), breccia
         let Some(target) = Target::of(store)? else {
             continue;
         };
+        if !addresses.insert(health.address()) {
+            continue;
+        }
         let prober = Prober::new(target);
         let probe = move || {
             let prober = Arc::clone(&prober);
@@ -65,17 +76,51 @@ pub(crate) fn start_probes(gateway: &Gateway, plan: &Plan) -> Result<(), breccia
     Ok(())
 }
 
+/// The settings of each listener that a reload may change.
+pub(crate) fn shared_settings(plan: &Plan) -> BTreeMap<String, Arc<SharedSettings>> {
+    let each = plan.listeners.iter();
+    each.map(|(name, listener)| (name.clone(), SharedSettings::new(settings(listener))))
+        .collect()
+}
+
+/// Who may use a listener, and within which limits.
+pub(crate) fn settings(plan: &ListenerPlan) -> ListenerSettings {
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    let users = plan.users.iter().map(|user| User {
+        name: user.name.clone(),
+        password: user
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
+    });
+    ListenerSettings {
+        users: users.collect(),
+        limits: ListenerLimits {
+            deadline: plan.deadline,
+            idle_timeout: plan.idle_timeout,
+            max_request_size: bytes(plan.max_request_size),
+            max_arguments: plan.max_arguments,
+            max_in_flight: plan.max_in_flight,
+            reply_buffer: bytes(plan.reply_buffer),
+            write_timeout: plan.write_timeout,
+            min_body_rate: plan.min_body_rate,
+        },
+    }
+}
+
 /// The services of one worker, one per listener in the order of the plan. Runs on the worker.
 pub(crate) fn services(
     gateway: &Arc<Gateway>,
     plan: &Plan,
+    wiring: &Wiring,
     worker: WorkerIndex,
 ) -> Vec<Rc<dyn Service>> {
+    let resp = RespWorker::new();
     let services = plan
         .listeners
         .iter()
         .map(|(name, listener)| match listener.protocol {
-            Protocol::Redis => redis::service(gateway, plan, name, listener, worker),
+            Protocol::Redis => redis::service(gateway, wiring, &resp, name, listener),
             Protocol::Memcached => memcached::service(gateway, plan, name, listener, worker),
             _ => Rc::new(Closed),
         });

@@ -10,7 +10,7 @@ use breccia_net::metrics;
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
-use crate::{loading, logging};
+use crate::{loading, logging, registry};
 
 /// What a reload came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -111,6 +111,9 @@ fn apply(gateway: &Gateway, plan: &Plan) {
     for handle in gateway.listeners() {
         if let Some(listener) = plan.listeners.get(handle.name()) {
             handle.set_max_clients(listener.max_clients);
+            if let Some(settings) = gateway.settings.get(handle.name()) {
+                settings.set(registry::settings(listener));
+            }
         }
     }
 }

@@ -97,7 +97,8 @@ async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
     };
     registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
     let (shared, workers_plan) = (Arc::clone(&gateway), Arc::clone(&plan));
-    let factory = move |worker| registry::services(&shared, &workers_plan, worker);
+    let wiring = Arc::new(registry::Wiring::new(&gateway, &plan)?);
+    let factory = move |worker| registry::services(&shared, &workers_plan, &wiring, worker);
     let mut pool = WorkerPool::start(gateway.workers, gateway.drain.clone(), factory)
         .map_err(Trouble::failed)?;
     let mut handles = Vec::new();

@@ -134,7 +134,10 @@ fn check_reports_every_fault_at_once_with_its_place() {
 fn check_looks_at_certificates_too() {
     let tls = format!("{THREE}tls = {{ cert = \"breccia.toml\", key = \"breccia.toml\" }}\n");
     let folder = Folder::with(&tls);
-    let parts = ["listener.cache.tls.cert", "breccia.toml holds no certificate"];
+    let parts = [
+        "listener.cache.tls.cert",
+        "breccia.toml holds no certificate",
+    ];
     folder.check("check --config breccia.toml", 2, &parts);
 }
 
@@ -249,7 +252,12 @@ fn layouts_are_shown_moved_between_folders_and_renamed() {
         0,
         &["as in the layout"],
     );
+}
 
+#[test]
+fn renamed_shards_and_composites_are_named_with_the_command_that_mends() {
+    let folder = Folder::with(THREE);
+    make_layout(&folder);
     folder.write(&THREE.replace("redis-b", "redis-x"));
     let rename = "breccia layout rename-shard --config FILE cache redis-b redis-x";
     folder.check("layout diff --config breccia.toml", 1, &[rename]);

@@ -4,7 +4,6 @@
 //! Invariant: nothing here reads the clock or locks anything on the way of a request.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
 use std::time::Instant;
 
 use breccia_core::error::Effect;
@@ -52,7 +51,7 @@ pub(crate) struct FrontMetrics {
     /// The name of the command in each row.
     name_of: fn(usize) -> Option<&'static str>,
     listener: String,
-    registry: Arc<Registry>,
+    registry: Registry,
     commands: Vec<Counters>,
     /// Path and store name of each leaf, with its counters.
     leaves: Vec<(String, String, Counters)>,
@@ -69,7 +68,7 @@ impl FrontMetrics {
         rows: usize,
         name_of: fn(usize) -> Option<&'static str>,
         listener: String,
-        registry: Arc<Registry>,
+        registry: Registry,
         leaves: Vec<(String, String)>,
     ) -> Self {
         Self {

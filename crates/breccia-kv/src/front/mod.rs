@@ -15,3 +15,4 @@ pub(crate) mod metrics;
 pub mod ring;
 pub mod registry;
 pub mod settings;
+pub(crate) mod work;

@@ -75,9 +75,10 @@ impl ReplyRing {
         }
     }
 
-    /// Appends out-of-band bytes (a push). They may stand between any two replies.
+    /// Appends out-of-band bytes (a push): behind everything asked for so far, so that a message
+    /// never overtakes the confirmation of its subscription.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        self.answer(false, |out| out.extend_from_slice(bytes));
     }
 
     fn park(&mut self, reply: &[u8]) -> Slot {
@@ -143,7 +144,7 @@ impl ReplyRing {
     /// How many bytes wait for the client to read them.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.out.len() - self.written + self.live
+        self.out.len() - self.written + self.live + self.slots.len() * size_of::<Slot>()
     }
 
     /// The bytes to write next.

@@ -7,6 +7,7 @@
 //! one reply too many would shift every later one to the wrong client.
 
 pub mod codec;
+pub mod frontend;
 pub mod local;
 pub mod merge;
 pub mod rewrite;

@@ -226,7 +226,7 @@ async fn a_failed_part_fails_the_whole_and_says_what_became_of_it() {
     let error = store.delete_many(&all).await.unwrap_err();
     assert_eq!(error.effect(), Effect::Unknown);
     let text = error.to_string();
-    assert!(text.starts_with("cache/b did not answer in time"), "{text}");
+    assert!(text.starts_with("cache/b did not answer within"), "{text}");
     assert!(text.contains("applied on cache/a ("), "{text}");
     assert!(text.contains("unknown on cache/b ("), "{text}");
     let error = store.get_many(&all).await.unwrap_err().to_string();

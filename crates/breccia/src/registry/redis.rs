@@ -5,18 +5,34 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use breccia_config::{ListenerPlan, Plan};
-use breccia_net::worker::{Service, WorkerIndex};
+use breccia_config::ListenerPlan;
+use breccia_kv::resp::frontend::{RespBackend, RespListener, RespService, RespWorker};
+use breccia_net::worker::Service;
 
+use super::wiring::Wiring;
 use crate::gateway::Gateway;
 
 /// The service of one listener on one worker. Runs on the worker.
 pub(super) fn service(
-    _gateway: &Arc<Gateway>,
-    _plan: &Plan,
-    _name: &str,
-    _listener: &ListenerPlan,
-    _worker: WorkerIndex,
+    gateway: &Arc<Gateway>,
+    wiring: &Wiring,
+    worker: &RespWorker,
+    name: &str,
+    listener: &ListenerPlan,
 ) -> Rc<dyn Service> {
-    Rc::new(super::Closed)
+    let backend = match wiring.forward.get(&listener.store) {
+        Some(store) => RespBackend::Forward(Arc::clone(store)),
+        None => return Rc::new(super::Closed),
+    };
+    let Some(settings) = gateway.settings.get(name) else {
+        return Rc::new(super::Closed);
+    };
+    let options = RespListener {
+        name: name.to_owned(),
+        backend,
+        settings: Arc::clone(settings),
+        registry: gateway.metrics.clone(),
+        drain: gateway.drain.clone(),
+    };
+    RespService::new(worker, options)
 }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: a row here is the row of the table the routes use.
 
-use std::sync::Arc;
 
 use breccia_net::metrics::Registry;
 
@@ -13,7 +12,7 @@ pub(crate) use crate::front::metrics::{FrontMetrics, Outcome, UNKNOWN_ROW};
 /// The counters of one listener. `leaves` are paths and store names, in the topology's order.
 pub(crate) fn front_metrics(
     listener: String,
-    registry: Arc<Registry>,
+    registry: Registry,
     leaves: Vec<(String, String)>,
 ) -> FrontMetrics {
     let name_of = |row: usize| COMMANDS.get(row).map(|spec| spec.name);

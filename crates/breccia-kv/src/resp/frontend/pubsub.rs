@@ -98,6 +98,8 @@ impl RespDialogue {
             hub.join(topic, &self.client, self.session.version, sequence, reply);
         }
         self.client.patient.set(true);
+        // A PUBLISH of the same pipeline must find the subscription in force.
+        self.barrier = true;
     }
 
     fn leave_topic(&mut self, topic: &Topic) {

@@ -96,7 +96,7 @@ impl RespService {
             }
             RespBackend::Portable(store) => (Backend::Portable(Arc::clone(store)), Vec::new()),
         };
-        let registry = Arc::clone(&listener.registry);
+        let registry = listener.registry.clone();
         let limits = Rc::new(listener.settings.get().limits.clone());
         Rc::new(Self {
             backend,

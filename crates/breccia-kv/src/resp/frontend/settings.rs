@@ -79,7 +79,7 @@ pub struct RespListener {
     /// Users and limits.
     pub settings: Arc<SharedSettings>,
     /// Where metrics go.
-    pub registry: Arc<Registry>,
+    pub registry: Registry,
     /// The gateway's way out.
     pub drain: Drain,
 }

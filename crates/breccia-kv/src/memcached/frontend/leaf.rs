@@ -1,0 +1,92 @@
+//! One memcached server as one worker uses it: its shared connections, and one for bulk.
+//!
+//! Invariant: a client always uses the same connection, or waits for its earlier replies before it
+//! changes to another: its requests to one server are carried out in its order.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use breccia_core::address::Address;
+use breccia_net::health::EndpointHealth;
+
+use super::super::wire::MemcachedWire;
+use super::ticket::Ticket;
+use crate::pipeline::PipelineLimits;
+use crate::upstream::{Greeting, Upstream, UpstreamOptions};
+
+/// A memcached connection of this worker.
+pub(crate) type MemcachedUpstream = Upstream<MemcachedWire, Ticket>;
+
+/// A `memcached` store, as the configuration describes it.
+#[derive(Debug)]
+pub struct MemcachedLeaf {
+    /// Its path for messages, as in `cache/mc-b`.
+    pub name: String,
+    /// The store's own name.
+    pub store: String,
+    /// Where it is.
+    pub address: Address,
+    /// Shared connections of each worker.
+    pub connections: usize,
+    /// Limits of each connection's queue.
+    pub limits: PipelineLimits,
+    /// What the process knows of the endpoint.
+    pub health: Arc<EndpointHealth>,
+}
+
+/// Which of a worker's connections to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// A shared one, by number.
+    Shared(usize),
+    /// The one for large requests, and for clients that were sent a large reply.
+    Bulk,
+}
+
+/// One memcached server as one worker uses it.
+pub(crate) struct Leaf {
+    spec: Arc<MemcachedLeaf>,
+    open: RefCell<BTreeMap<Lane, Rc<MemcachedUpstream>>>,
+}
+
+impl Leaf {
+    pub(crate) fn new(spec: Arc<MemcachedLeaf>) -> Rc<Self> {
+        Rc::new(Self { spec, open: RefCell::default() })
+    }
+
+    /// The server's own name in errors.
+    pub(crate) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The shared connection that a client uses.
+    pub(crate) fn shared(&self, client: u64) -> Rc<MemcachedUpstream> {
+        let connections = u64::try_from(self.spec.connections.max(1)).unwrap_or(1);
+        self.lane(Lane::Shared(usize::try_from(client % connections).unwrap_or(0)))
+    }
+
+    /// The connection for what would hold others up.
+    pub(crate) fn bulk(&self) -> Rc<MemcachedUpstream> {
+        self.lane(Lane::Bulk)
+    }
+
+    fn lane(&self, lane: Lane) -> Rc<MemcachedUpstream> {
+        let mut open = self.open.borrow_mut();
+        let connect = || Upstream::open(Arc::new(self.options()));
+        Rc::clone(open.entry(lane).or_insert_with(connect))
+    }
+
+    fn options(&self) -> UpstreamOptions {
+        UpstreamOptions {
+            name: self.spec.name.clone(),
+            address: self.spec.address.clone(),
+            tls: None,
+            greeting: Greeting::default(),
+            limits: self.spec.limits,
+            health: Arc::clone(&self.spec.health),
+            fragile: false,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Breccia from outside: the built binary over real servers, seen through sockets.
+//!
+//! One program for all of it, so that it is linked once; what must not be disturbed by neighbours is
+//! in `../faults`. Invariant: every server and gateway is the test's own.
+
+mod auth;
+mod bad_input;
+mod clients;
+mod command_keys;
+mod common;
+mod differential;
+mod lifecycle;
+mod memcached;
+mod placement;
+mod portable;
+mod pubsub;
+mod sessions;
+mod words;
