@@ -3,6 +3,7 @@
 //! Not the way of a request: workers never look here. Invariant: nothing shown from here holds a
 //! secret.
 
+mod memory;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +23,7 @@ use breccia_net::metrics::{self, Registry};
 use breccia_net::worker::ListenerHandle;
 
 use crate::registry;
+use memory::Memory;
 
 /// Rates are means over this long.
 const RATE_SPAN: Duration = Duration::from_secs(10);
@@ -42,6 +44,7 @@ pub(crate) struct Gateway {
     pub(crate) endpoints: BTreeMap<String, Arc<EndpointHealth>>,
     /// What a reload may change of each listener, by name.
     pub(crate) settings: BTreeMap<String, Arc<SharedSettings>>,
+    pub(crate) memory: BTreeMap<String, Memory>,
     /// Set once they are bound, in the order of the plan.
     pub(crate) listeners: OnceLock<Vec<ListenerHandle>>,
     started: Instant,
@@ -73,6 +76,7 @@ impl Gateway {
             data_dir: None,
             endpoints: endpoints(&plan, &metrics),
             settings: registry::shared_settings(&plan),
+            memory: memory::stores(&plan, &metrics),
             metrics,
             drain: Drain::new(),
             workers,
@@ -161,8 +165,10 @@ impl Gateway {
         (!endpoint.is_probed()).then(|| format!("{leaf} has not been probed yet"))
     }
 
-    /// Reads the counters behind the rates. Called every `RATE_STEP`.
+    /// Reads the counters behind the rates, and those that stores keep for themselves. Called every
+    /// `RATE_STEP`.
     pub(crate) fn sample(&self) {
+        self.memory.values().for_each(Memory::show);
         let sample = Sample {
             at: clock::now(),
             listeners: self.metrics.totals(&metrics::REQUESTS, "listener"),

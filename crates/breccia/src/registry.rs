@@ -15,11 +15,12 @@ use std::sync::Arc;
 use breccia_config::{ListenerPlan, Plan, Protocol, StorePlan};
 use breccia_kv::front::limits::ListenerLimits;
 use breccia_kv::front::settings::{ListenerSettings, SharedSettings, User};
+use breccia_kv::memcached::frontend::MemcachedWorker;
+use breccia_kv::memory::{Eviction, MemoryOptions, MemoryStore};
+use breccia_kv::resp::frontend::RespWorker;
 use breccia_net::health::{ProbeConfig, probe_loop};
 use breccia_net::listener::Bind;
-use breccia_net::worker::{Accepted, Service, WorkerIndex};
-
-use breccia_kv::resp::frontend::RespWorker;
+use breccia_net::worker::{Accepted, Service};
 
 use crate::gateway::Gateway;
 use crate::reach::{Prober, Target};
@@ -108,20 +109,34 @@ pub(crate) fn settings(plan: &ListenerPlan) -> ListenerSettings {
     }
 }
 
+/// A store inside this process; `None` for other kinds.
+pub(crate) fn memory_store(name: &str, plan: &StorePlan) -> Option<MemoryStore> {
+    let StorePlan::Memory(memory) = plan else {
+        return None;
+    };
+    Some(MemoryStore::new(MemoryOptions {
+        name: name.to_owned(),
+        max_memory: memory.max_memory,
+        eviction: match memory.eviction {
+            breccia_config::Eviction::S3Fifo => Eviction::S3Fifo,
+            _ => Eviction::NoEviction,
+        },
+    }))
+}
+
 /// The services of one worker, one per listener in the order of the plan. Runs on the worker.
 pub(crate) fn services(
     gateway: &Arc<Gateway>,
     plan: &Plan,
     wiring: &Wiring,
-    worker: WorkerIndex,
 ) -> Vec<Rc<dyn Service>> {
-    let resp = RespWorker::new();
+    let (resp, memcached) = (RespWorker::new(), MemcachedWorker::new());
     let services = plan
         .listeners
         .iter()
         .map(|(name, listener)| match listener.protocol {
             Protocol::Redis => redis::service(gateway, wiring, &resp, name, listener),
-            Protocol::Memcached => memcached::service(gateway, plan, name, listener, worker),
+            Protocol::Memcached => memcached::service(gateway, wiring, &memcached, name, listener),
             _ => Rc::new(Closed),
         });
     services.collect()

@@ -98,7 +98,7 @@ async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
     registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
     let (shared, workers_plan) = (Arc::clone(&gateway), Arc::clone(&plan));
     let wiring = Arc::new(registry::Wiring::new(&gateway, &plan)?);
-    let factory = move |worker| registry::services(&shared, &workers_plan, &wiring, worker);
+    let factory = move |_| registry::services(&shared, &workers_plan, &wiring);
     let mut pool = WorkerPool::start(gateway.workers, gateway.drain.clone(), factory)
         .map_err(Trouble::failed)?;
     let mut handles = Vec::new();

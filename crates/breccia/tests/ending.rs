@@ -6,9 +6,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use breccia_testkit::{
-    Breccia, Process, Redis, RespClient, Signal, encode, free_port, http, wait_until,
-};
+use breccia_testkit::{Breccia, Process, Redis, RespClient, Signal, free_port, http, wait_until};
 
 const PING: &[&[u8]] = &[b"PING"];
 
@@ -38,7 +36,7 @@ fn waiting(extra: &str) -> Fixture {
         .expect_ok(&[b"SET", b"a", b"1"])
         .expect("it is stored");
     redis.sigstop().expect("it is frozen");
-    client.send(&encode(&[b"GET", b"a"])).expect("it is sent");
+    client.send(b"GET a\r\n").expect("it is sent");
     std::thread::sleep(Duration::from_millis(100));
     Fixture {
         redis,
@@ -76,7 +74,11 @@ fn a_drain_answers_what_was_received_and_exits_with_0() {
 
 #[test]
 fn a_drain_ends_with_drain_timeout() {
-    let Fixture { mut gateway, .. } = waiting("drain-timeout = \"500ms\"\n");
+    let Fixture {
+        mut gateway,
+        redis: _redis,
+        client: _client,
+    } = waiting("drain-timeout = \"500ms\"\n");
     let begun = Instant::now();
     let status = gateway.terminate(Duration::from_secs(10)).expect("it ends");
     assert_eq!(status.code(), Some(0), "{}", gateway.log());
@@ -99,7 +101,11 @@ fn a_drain_ends_with_drain_timeout() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let Fixture { mut gateway, .. } = waiting("");
+    let Fixture {
+        mut gateway,
+        redis: _redis,
+        client: _client,
+    } = waiting("");
     gateway.process().signal(Signal::Term).expect("a signal");
     std::thread::sleep(Duration::from_millis(200));
     assert!(gateway.process().ended().is_none());

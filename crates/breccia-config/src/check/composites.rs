@@ -20,6 +20,7 @@ const DEEPEST: usize = 8;
 pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
     for store in stores.values() {
         list(decoder, store, stores);
+        marker(decoder, store);
     }
     let back = cycles(decoder, stores);
     let listed = listed(stores);
@@ -90,6 +91,13 @@ fn list(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
         } else if !stores.contains_key(&member.name) && !decoder.is_full() {
             decoder.fault(spot, undefined(&member.name, stores));
         }
+    }
+}
+
+/// A promise that is not kept yet must not be believed.
+fn marker(decoder: &mut Decoder<'_>, store: &Decoded) {
+    if store.get("marker") == Some(true) {
+        decoder.fault_in(store, "marker", ConfigError::MarkerNotOffered);
     }
 }
 

@@ -368,6 +368,10 @@ pub enum ConfigError {
         composite: String,
     },
 
+    /// Markers on shards that cannot have them yet.
+    #[error("markers on in-memory shards are not in this release; take `marker` out")]
+    MarkerNotOffered,
+
     /// A store is where a listener listens.
     #[error(
         "is where {listener} listens, so Breccia would connect to itself; change one of the two"

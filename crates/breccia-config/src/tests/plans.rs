@@ -61,7 +61,7 @@ const FULL: &str = r#"
     stores = ["y", "r"]
     hash = "crc16-xmodem"
     hash-tag = "{}"
-    marker = true
+    marker = false
     layout-digest = "0123456789ABCDEF"
     multi-key = "slot"
     subscription-loss = "resubscribe"
@@ -268,7 +268,7 @@ fn every_key_of_memory_and_composite_reaches_the_plan() {
         Some("{}")
     );
     assert_eq!(sharded.layout_digest.as_deref(), Some("0123456789abcdef"));
-    assert!(sharded.marker);
+    assert!(!sharded.marker);
     assert_eq!(sharded.multi_key, MultiKey::Slot);
     assert_eq!(sharded.subscription_loss, SubscriptionLoss::Resubscribe);
     let mget = CommandPlan {

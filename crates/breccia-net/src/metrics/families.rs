@@ -42,6 +42,12 @@ families! {
         "Time from sending a request to a store to its reply.";
     STORE_CONNECTIONS: Gauge "breccia_store_connections" ["store", "state"]
         "Connections to a store by state.";
+    MEMORY_BYTES: Gauge "breccia_memory_bytes" ["store"]
+        "Bytes that the entries of a memory store take.";
+    MEMORY_ENTRIES: Gauge "breccia_memory_entries" ["store"]
+        "Entries of a memory store.";
+    MEMORY_EVICTED: Counter "breccia_memory_evicted_total" ["store"]
+        "Entries that a memory store gave up for lack of memory.";
     LAYOUT_EPOCH: Gauge "breccia_layout_epoch" ["store"]
         "The epoch of a composite's layout.";
     MULTIKEY_SAME_SHARD: Counter "breccia_multikey_same_shard_total" []

@@ -161,6 +161,11 @@ impl SharedCounter {
         self.cell.fetch_add(amount, Ordering::Relaxed);
     }
 
+    /// Brings the counter up to `total`, for events that are counted elsewhere.
+    pub fn raise_to(&self, total: u64) {
+        self.cell.fetch_max(total, Ordering::Relaxed);
+    }
+
     /// What this counter alone has counted.
     #[must_use]
     pub fn value(&self) -> u64 {

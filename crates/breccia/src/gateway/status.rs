@@ -73,6 +73,12 @@ impl Gateway {
                     put("down_seconds", since.as_secs().into());
                 }
             }
+            if let Some(memory) = self.memory.get(name) {
+                let stats = memory.store.stats();
+                put("entries", stats.entries.into());
+                put("bytes", stats.bytes.into());
+                put("evicted", stats.evicted.into());
+            }
             if let Some(layout) = self.layout_value(name) {
                 put("layout", layout);
             }

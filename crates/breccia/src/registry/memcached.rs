@@ -5,18 +5,33 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use breccia_config::{ListenerPlan, Plan};
-use breccia_net::worker::{Service, WorkerIndex};
+use breccia_config::ListenerPlan;
+use breccia_kv::memcached::frontend::{MemcachedListener, MemcachedService, MemcachedWorker};
+use breccia_net::worker::Service;
 
+use super::wiring::Wiring;
 use crate::gateway::Gateway;
 
 /// The service of one listener on one worker. Runs on the worker.
 pub(super) fn service(
-    _gateway: &Arc<Gateway>,
-    _plan: &Plan,
-    _name: &str,
-    _listener: &ListenerPlan,
-    _worker: WorkerIndex,
+    gateway: &Arc<Gateway>,
+    wiring: &Wiring,
+    worker: &MemcachedWorker,
+    name: &str,
+    listener: &ListenerPlan,
 ) -> Rc<dyn Service> {
-    Rc::new(super::Closed)
+    let (Some(backend), Some(settings)) = (
+        wiring.memcached(&listener.store),
+        gateway.settings.get(name),
+    ) else {
+        return Rc::new(super::Closed);
+    };
+    let options = MemcachedListener {
+        name: name.to_owned(),
+        backend,
+        settings: Arc::clone(settings),
+        registry: gateway.metrics.clone(),
+        drain: gateway.drain.clone(),
+    };
+    MemcachedService::new(worker, options)
 }

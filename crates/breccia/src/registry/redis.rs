@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use breccia_config::ListenerPlan;
-use breccia_kv::resp::frontend::{RespBackend, RespListener, RespService, RespWorker};
+use breccia_kv::resp::frontend::{RespListener, RespService, RespWorker};
 use breccia_net::worker::Service;
 
 use super::wiring::Wiring;
@@ -20,11 +20,9 @@ pub(super) fn service(
     name: &str,
     listener: &ListenerPlan,
 ) -> Rc<dyn Service> {
-    let backend = match wiring.forward.get(&listener.store) {
-        Some(store) => RespBackend::Forward(Arc::clone(store)),
-        None => return Rc::new(super::Closed),
-    };
-    let Some(settings) = gateway.settings.get(name) else {
+    let (Some(backend), Some(settings)) =
+        (wiring.resp(&listener.store), gateway.settings.get(name))
+    else {
         return Rc::new(super::Closed);
     };
     let options = RespListener {

@@ -1,1 +1,204 @@
-//! Not written yet.
+//! Publish and subscribe over several shards.
+//!
+//! Invariant: a subscriber hears of a message once, whichever shard it was published on.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use breccia_testkit::{Redis, RespClient, wait_until};
+
+use crate::common::{Config, Gateway};
+
+fn text(reply: &[u8]) -> String {
+    reply.escape_ascii().to_string()
+}
+
+#[test]
+fn subscribers_hear_each_message_once() -> Result<()> {
+    let servers = Redis::many(3)?;
+    let gateway = Gateway::over(&servers)?;
+    let mut subscriber = gateway.client()?;
+    assert_eq!(
+        subscriber.words("SUBSCRIBE news")?,
+        b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n"
+    );
+    subscriber.send(b"PSUBSCRIBE n*\r\n")?;
+    assert_eq!(
+        subscriber.read_reply()?,
+        b"*3\r\n$10\r\npsubscribe\r\n$2\r\nn*\r\n:2\r\n"
+    );
+    let mut publisher = gateway.client()?;
+    assert!(publisher.words("PUBLISH news one")?.starts_with(b":"));
+    let message: &[u8] = b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$3\r\none\r\n";
+    let pattern: &[u8] = b"*4\r\n$8\r\npmessage\r\n$2\r\nn*\r\n$4\r\nnews\r\n$3\r\none\r\n";
+    let mut got = [subscriber.read_reply()?, subscriber.read_reply()?];
+    got.sort();
+    assert_eq!(got, [message, pattern]);
+    subscriber.send(b"PING\r\n")?;
+    assert_eq!(
+        text(&subscriber.read_reply()?),
+        "*2\\r\\n$4\\r\\npong\\r\\n$0\\r\\n\\r\\n"
+    );
+    assert!(
+        subscriber
+            .words("GET a")?
+            .starts_with(b"-ERR Can't execute 'get'")
+    );
+    assert_eq!(
+        subscriber.words("UNSUBSCRIBE")?,
+        b"*3\r\n$11\r\nunsubscribe\r\n$4\r\nnews\r\n:1\r\n"
+    );
+    assert_eq!(
+        subscriber.words("PUNSUBSCRIBE")?,
+        b"*3\r\n$12\r\npunsubscribe\r\n$2\r\nn*\r\n:0\r\n"
+    );
+    assert_eq!(subscriber.words("GET a")?, b"$-1\r\n");
+    Ok(())
+}
+
+#[test]
+fn confirmations_and_counts_are_as_of_one_redis() -> Result<()> {
+    let (direct, servers) = (Redis::new()?, Redis::many(3)?);
+    let gateway = Gateway::over(&servers)?;
+    let mut twins: [RespClient; 2] = [direct.client()?, gateway.client()?];
+    let script: [(&str, usize); 8] = [
+        ("SUBSCRIBE a b a c", 4),
+        ("PSUBSCRIBE x* y*", 2),
+        ("UNSUBSCRIBE b nothere", 2),
+        ("PUNSUBSCRIBE nothere", 1),
+        ("SUBSCRIBE", 1),
+        ("PING hello", 1),
+        ("PUNSUBSCRIBE x* y*", 2),
+        ("UNSUBSCRIBE a c", 2),
+    ];
+    for (request, replies) in script {
+        let mut both = Vec::new();
+        for client in &mut twins {
+            client.send(format!("{request}\r\n").as_bytes())?;
+            let all: Vec<String> = (0..replies)
+                .map(|_| Ok(text(&client.read_reply()?)))
+                .collect::<Result<_>>()?;
+            both.push(all);
+        }
+        assert_eq!(both[0], both[1], "{request}");
+    }
+    for client in &mut twins {
+        assert_eq!(
+            client.words("UNSUBSCRIBE")?,
+            b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn resp3_subscribers_may_go_on_working() -> Result<()> {
+    let servers = Redis::many(3)?;
+    let gateway = Gateway::over(&servers)?;
+    let mut client = gateway.client()?;
+    client.words("HELLO 3")?;
+    assert_eq!(
+        client.words("SUBSCRIBE c")?,
+        b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+    );
+    assert_eq!(client.words("SET a 1")?, b"+OK\r\n");
+    assert_eq!(client.words("GET a")?, b"$1\r\n1\r\n");
+    client.send(b"PUBLISH c hello\r\n")?;
+    let mut both = [client.read_reply()?, client.read_reply()?];
+    both.sort();
+    assert_eq!(
+        both[1],
+        b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"
+    );
+    assert!(both[0].starts_with(b":"));
+    Ok(())
+}
+
+#[test]
+fn messages_published_on_a_shard_itself_arrive() -> Result<()> {
+    let servers = Redis::many(3)?;
+    for redis in &servers {
+        redis
+            .client()?
+            .words("CONFIG SET notify-keyspace-events KEA")?;
+    }
+    let gateway = Gateway::over(&servers)?;
+    let mut subscriber = gateway.client()?;
+    subscriber.words("SUBSCRIBE direct")?;
+    for redis in &servers {
+        assert_eq!(redis.client()?.words("PUBLISH direct x")?, b":1\r\n");
+        assert!(text(&subscriber.read_reply()?).contains("direct"));
+    }
+    let mut events = gateway.client()?;
+    events.words("PSUBSCRIBE __keyevent@0__:set")?;
+    let mut client = gateway.client()?;
+    for number in 0..20 {
+        client.words(&format!("SET k{number} v"))?;
+        assert!(text(&events.read_reply()?).contains(&format!("k{number}")));
+    }
+    Ok(())
+}
+
+#[test]
+fn published_in_a_transaction_arrives() -> Result<()> {
+    let servers = Redis::many(2)?;
+    let gateway = Gateway::over(&servers)?;
+    let mut subscriber = gateway.client()?;
+    subscriber.words("SUBSCRIBE c")?;
+    let mut client = gateway.client()?;
+    let replies = client.pipeline(&["MULTI", "SET k 1", "PUBLISH c m", "EXEC"])?;
+    assert!(
+        replies[3].starts_with(b"*2\r\n+OK\r\n:"),
+        "{}",
+        text(&replies[3])
+    );
+    assert!(text(&subscriber.read_reply()?).contains("message"));
+    Ok(())
+}
+
+#[test]
+fn a_lost_shard_disconnects_subscribers_unless_told_otherwise() -> Result<()> {
+    for (keys, closes) in [("", true), ("subscription-loss = \"resubscribe\"", false)] {
+        let mut servers = Redis::many(2)?;
+        let gateway = Config::new("redis")?
+            .over(&servers)
+            .composite(keys)
+            .start()?;
+        let mut subscriber = gateway.client()?;
+        subscriber.words("SUBSCRIBE c")?;
+        servers[1].kill9();
+        subscriber.set_patience(Duration::from_secs(3))?;
+        if closes {
+            assert!(
+                subscriber.closed(),
+                "a subscriber that may have missed something stays"
+            );
+            continue;
+        }
+        servers[1].restart_same_port()?;
+        subscriber.set_patience(Duration::from_millis(200))?;
+        let mut direct = servers[1].client()?;
+        wait_until(Duration::from_secs(5), "a new subscription", || {
+            direct.words("PUBLISH c again")?;
+            Ok(subscriber.read_reply().ok())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn counts_of_subscribers_can_be_asked() -> Result<()> {
+    let servers = Redis::many(2)?;
+    let gateway = Gateway::over(&servers)?;
+    let mut clients = [gateway.client()?, gateway.client()?];
+    for client in &mut clients {
+        client.words("SUBSCRIBE c")?;
+    }
+    let reply = gateway.client()?.reply("PUBSUB NUMSUB c")?;
+    let count = reply
+        .elements()
+        .get(1)
+        .and_then(breccia_testkit::Reply::integer);
+    assert!(count.context("a count")? >= 1, "{reply:?}");
+    Ok(())
+}

@@ -74,8 +74,7 @@ fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
     let text = text.strip_suffix(b"\r").ok_or("a line that ends in LF alone")?;
     let leaf = Ok(Some(Element { next, children: 0 }));
     match kind {
-        b'+' | b'-' | b'(' | b',' | b'#' | b'_' => leaf,
-        b':' => leaf,
+        b'+' | b'-' | b':' | b'(' | b',' | b'#' | b'_' => leaf,
         b'$' | b'=' | b'!' => {
             let length = number(text).ok_or("a bulk length that is no number")?;
             if length == -1 {

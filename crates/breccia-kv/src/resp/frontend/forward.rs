@@ -29,6 +29,9 @@ impl Arguments for Request<'_> {
     }
 }
 
+/// The request was answered with an error.
+pub(crate) struct Answered;
+
 /// Where the keys of one request lead.
 pub(crate) enum Home {
     /// It has no keys.
@@ -201,33 +204,33 @@ impl RespDialogue {
         Home::Leaf(first.leaf)
     }
 
-    /// The leaf for a request whose keys must stay together; `None`: it was answered with an error.
+    /// The leaf for a request whose keys must stay together, if it has keys.
     pub(crate) fn single_home(
         &mut self,
         command: &Command,
         request: Request<'_>,
-    ) -> Option<Option<LeafIndex>> {
+    ) -> Result<Option<LeafIndex>, Answered> {
         if self.is_sharded()
             && let Some(option) = pattern_option(command.spec, &request)
         {
             let text =
-                format!("ERR {option} option of {} denied in sharded mode.", command.spec.name);
-            self.refuse(command.row, &text.replace(command.spec.name, "SORT"));
-            return None;
+                format!("ERR {option} option of SORT denied: it reaches keys of other shards");
+            self.refuse(command.row, &text);
+            return Err(Answered);
         }
         match self.home(command, request) {
-            Home::Nowhere => Some(None),
-            Home::Leaf(leaf) => Some(Some(leaf)),
+            Home::Nowhere => Ok(None),
+            Home::Leaf(leaf) => Ok(Some(leaf)),
             Home::Apart => {
                 self.refuse(command.row, CROSSSLOT);
-                None
+                Err(Answered)
             }
             Home::ApartInSlots => {
                 self.refuse(
                     command.row,
                     "CROSSSLOT Keys in request don't hash to the same slot (multi-key = \"slot\")",
                 );
-                None
+                Err(Answered)
             }
         }
     }
@@ -246,9 +249,9 @@ impl RespDialogue {
             return self.library_command(command, request);
         }
         match self.single_home(command, request) {
-            None => Step::Done,
-            Some(Some(leaf)) => self.send(leaf, command.row, request),
-            Some(None) => self.forward_any(command, request),
+            Err(Answered) => Step::Done,
+            Ok(Some(leaf)) => self.send(leaf, command.row, request),
+            Ok(None) => self.forward_any(command, request),
         }
     }
 
@@ -264,8 +267,8 @@ impl RespDialogue {
 
     pub(crate) fn forward_blocking(&mut self, command: &Command, request: Request<'_>) -> Step {
         match self.single_home(command, request) {
-            None => Step::Done,
-            Some(home) => {
+            Err(Answered) => Step::Done,
+            Ok(home) => {
                 let leaf = home.unwrap_or_else(|| self.any_leaf());
                 self.send_blocking(leaf, command.row, request)
             }

@@ -151,6 +151,12 @@ impl Leaf {
             say(&[b"MULTI"]);
             say(&[b"DISCARD"]);
         }
+        if greeting.replies == 0 {
+            // A frozen server's kernel accepts connections too: only an answer shows that requests
+            // written now are run now.
+            encode::request(&mut greeting.bytes, &[b"PING"]);
+            greeting.replies = 1;
+        }
         greeting
     }
 }

@@ -4,6 +4,7 @@
 //! writes, what was applied and what is unknown; an error or a null never stands in for a part.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use breccia_core::error::Effect;
@@ -157,12 +158,13 @@ impl Merge {
         }
         let mut text = first?;
         if self.writes {
-            text.push_str(&format!(" ({} as a whole:", self.name));
+            // Writing to a String cannot fail.
+            let _ = write!(text, " ({} as a whole:", self.name);
             for (what, list) in
                 [("applied", applied), ("not applied", refused), ("unknown", unknown)]
             {
                 if !list.is_empty() {
-                    text.push_str(&format!(" {what} on {};", list.join(", ")));
+                    let _ = write!(text, " {what} on {};", list.join(", "));
                 }
             }
             text.pop();

@@ -95,7 +95,7 @@ impl RespDialogue {
             self.subscriptions.topics.insert(topic.clone());
             let reply = self.confirmation(&topic, true);
             let sequence = self.client.reserve(false);
-            hub.join(topic, &self.client, self.session.version, sequence, reply);
+            hub.join(&topic, &self.client, self.session.version, sequence, reply);
         }
         self.client.patient.set(true);
         // A PUBLISH of the same pipeline must find the subscription in force.

@@ -3,6 +3,8 @@
 //! Invariant: nothing here reaches a shard, except that a change of version or database makes the
 //! client wait for its earlier requests, which used other connections.
 
+use std::fmt::Write as _;
+
 use super::super::codec::request::Request;
 use super::super::commands::REDIS_VERSION;
 use super::super::encode::{self, RespVersion};
@@ -388,7 +390,8 @@ impl RespDialogue {
                 if !text.is_empty() {
                     text.push_str("\r\n");
                 }
-                text.push_str(&format!("# {name}\r\n{lines}"));
+                // Writing to a String cannot fail.
+                let _ = write!(text, "# {name}\r\n{lines}");
             }
         }
         let version = self.session.version;

@@ -105,7 +105,7 @@ impl RespDialogue {
     }
 
     fn watch(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let Some(home) = self.single_home(command, request) else { return Step::Done };
+        let Ok(home) = self.single_home(command, request) else { return Step::Done };
         let leaf = home.unwrap_or_default();
         if self.transaction.leaf.is_some_and(|held| held != leaf) {
             self.refuse(command.row, CROSSSLOT);
@@ -173,15 +173,10 @@ impl RespDialogue {
         if self.is_portable() {
             return self.queue_portable(command, request);
         }
-        let leaf = match command.route {
-            Route::Publish => self.transaction.leaf, // its message reaches all subscribers anyway
-            _ => match self.single_home(command, request) {
-                Some(leaf) => leaf,
-                None => {
-                    self.transaction.spoil();
-                    return Step::Done;
-                }
-            },
+        // PUBLISH has no key: its message reaches all subscribers from any shard.
+        let Ok(leaf) = self.single_home(command, request) else {
+            self.transaction.spoil();
+            return Step::Done;
         };
         match (leaf, self.transaction.leaf) {
             (Some(wanted), Some(held)) if wanted != held => {

@@ -43,7 +43,7 @@ fn every_type_is_framed() {
     ] {
         check(reply, Scan::Complete(reply.len()));
     }
-    check(b">2\r\n+message\r\n:1\r\n", Scan::Skip(20));
+    check(b">2\r\n+message\r\n:1\r\n", Scan::Skip(18));
 }
 
 #[test]

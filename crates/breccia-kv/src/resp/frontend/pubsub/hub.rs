@@ -93,24 +93,24 @@ impl Hub {
     /// Adds a subscriber; its place `sequence` is filled with `reply` once all live lines confirm.
     pub(crate) fn join(
         &self,
-        topic: Topic,
+        topic: &Topic,
         client: &Rc<Client>,
         version: RespVersion,
         sequence: Sequence,
         reply: Vec<u8>,
     ) {
         let mut audiences = self.audiences.borrow_mut();
-        let known = audiences.contains_key(&topic);
+        let known = audiences.contains_key(topic);
         let audience = audiences.entry(topic.clone()).or_default();
         audience.subscribers.insert(client.id, (Rc::clone(client), version));
         audience.waiters.push(Waiter { client: Rc::clone(client), sequence, reply });
         drop(audiences);
         if !known {
             for line in self.lines.borrow().iter() {
-                line.say(topic.kind.verb(true), &topic);
+                line.say(topic.kind.verb(true), topic);
             }
         }
-        self.settle(&topic);
+        self.settle(topic);
     }
 
     /// Removes a subscriber.
@@ -207,8 +207,8 @@ impl Hub {
         match what {
             b"message" => self.fan_out(Kind::Channel, name, frame),
             b"pmessage" => self.fan_out(Kind::Pattern, name, frame),
-            b"subscribe" => line.confirm(self, Topic { kind: Kind::Channel, name: name.to_vec() }),
-            b"psubscribe" => line.confirm(self, Topic { kind: Kind::Pattern, name: name.to_vec() }),
+            b"subscribe" => line.confirm(self, &Topic { kind: Kind::Channel, name: name.to_vec() }),
+            b"psubscribe" => line.confirm(self, &Topic { kind: Kind::Pattern, name: name.to_vec() }),
             _ => {}
         }
     }

@@ -75,14 +75,14 @@ impl Line {
     }
 
     /// A subscription was confirmed.
-    pub(crate) fn confirm(&self, hub: &Hub, topic: Topic) {
+    pub(crate) fn confirm(&self, hub: &Hub, topic: &Topic) {
         let mut owed = self.owed.borrow_mut();
-        let Some(count) = owed.get_mut(&topic) else { return };
+        let Some(count) = owed.get_mut(topic) else { return };
         *count -= 1;
         if *count == 0 {
-            owed.remove(&topic);
+            owed.remove(topic);
             drop(owed);
-            hub.confirmed(self.number, &topic);
+            hub.confirmed(self.number, topic);
         }
     }
 

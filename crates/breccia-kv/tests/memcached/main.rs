@@ -1,0 +1,16 @@
+//! The memcached front against real memcached servers: the same bytes in, the same bytes out, over
+//! one server, over three, and over a memory store; then faults.
+//!
+//! Invariant: every listener here runs in this process, on a worker of its own.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that is out of bounds shall fail"
+)]
+
+mod answers;
+mod dice;
+mod faults;
+mod front;
+mod rows;
+mod twins;

@@ -1,0 +1,152 @@
+//! Forwarding: stores whose leaves all speak the listener's own protocol.
+//!
+//! Not the connections, which each worker opens for itself. Invariant: a leaf's name is its path
+//! through the composites, as errors show it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use breccia_config::{MemcachedPlan, MultiKey, Plan, RedisPlan, ShardedPlan, StorePlan};
+use breccia_kv::memcached::frontend::MemcachedLeaf;
+use breccia_kv::pipeline::PipelineLimits;
+use breccia_kv::resp::frontend::{self, ForwardStore, ModuleCommand, RespLeaf, SubscriptionLoss};
+use breccia_kv::topology::Topology;
+use breccia_net::health::EndpointHealth;
+
+use super::branch;
+use crate::gateway::Gateway;
+use crate::reach;
+use crate::trouble::Trouble;
+
+/// Request bytes that may wait for one upstream connection.
+const MAX_UNSENT_BYTES: usize = 64 << 20;
+
+/// A store of Redis servers.
+pub(super) fn redis(gateway: &Gateway, plan: &Plan, name: &str) -> Result<ForwardStore, Trouble> {
+    let leaf = |path: &str, store: &str| match plan.stores.get(store) {
+        Some(StorePlan::Redis(redis)) => redis_leaf(gateway, path, store, redis).map(Arc::new),
+        _ => Err(Trouble::failed(format!("store.{store} is no redis store"))),
+    };
+    let root = branch(gateway, name, name, &leaf)?;
+    let sharded = match plan.stores.get(name) {
+        Some(StorePlan::ShardedInMemory(sharded)) => Some(sharded),
+        _ => None,
+    };
+    Ok(ForwardStore {
+        topology: topology(name, root)?,
+        multi_key: match sharded.map(|sharded| sharded.multi_key) {
+            Some(MultiKey::Slot) => frontend::MultiKey::Slot,
+            _ => frontend::MultiKey::Shard,
+        },
+        modules: sharded.map(modules).unwrap_or_default(),
+        subscription_loss: match sharded.map(|sharded| sharded.subscription_loss) {
+            Some(breccia_config::SubscriptionLoss::Resubscribe) => SubscriptionLoss::Resubscribe,
+            _ => SubscriptionLoss::Disconnect,
+        },
+    })
+}
+
+/// A store of memcached servers.
+pub(super) fn memcached(
+    gateway: &Gateway,
+    plan: &Plan,
+    name: &str,
+) -> Result<Topology<Arc<MemcachedLeaf>>, Trouble> {
+    let leaf = |path: &str, store: &str| match plan.stores.get(store) {
+        Some(StorePlan::Memcached(memcached)) => {
+            memcached_leaf(gateway, path, store, memcached).map(Arc::new)
+        }
+        _ => Err(Trouble::failed(format!(
+            "store.{store} is no memcached store"
+        ))),
+    };
+    topology(name, branch(gateway, name, name, &leaf)?)
+}
+
+fn topology<L>(name: &str, root: breccia_kv::topology::Branch<L>) -> Result<Topology<L>, Trouble> {
+    Topology::new(name.to_owned(), root)
+        .ok_or_else(|| Trouble::failed(format!("store.{name} has no members, or too many")))
+}
+
+fn modules(sharded: &ShardedPlan) -> BTreeMap<String, ModuleCommand> {
+    let one = |plan: &breccia_config::CommandPlan| ModuleCommand {
+        first_key: usize::try_from(plan.first_key).unwrap_or(usize::MAX),
+        last_key: plan.last_key.into(),
+        step: usize::try_from(plan.step).unwrap_or(usize::MAX),
+        write: plan.write,
+    };
+    sharded
+        .commands
+        .iter()
+        .map(|(name, plan)| (name.to_ascii_lowercase(), one(plan)))
+        .collect()
+}
+
+fn redis_leaf(
+    gateway: &Gateway,
+    path: &str,
+    store: &str,
+    plan: &RedisPlan,
+) -> Result<RespLeaf, Trouble> {
+    let tls = reach::tls_client(plan)
+        .map_err(|error| Trouble::refused(format!("store.{store}.tls: {error}")))?;
+    Ok(RespLeaf {
+        name: path.to_owned(),
+        store: store.to_owned(),
+        address: plan.address.clone(),
+        tls,
+        user: plan.user.clone(),
+        password: plan
+            .password
+            .as_ref()
+            .map(|secret| secret.expose().to_owned()),
+        database: plan.database,
+        databases: plan.databases,
+        connections: plan.connections,
+        max_leases: plan.max_leases,
+        limits: redis_limits(plan),
+        health: endpoint(gateway, store)?,
+    })
+}
+
+fn memcached_leaf(
+    gateway: &Gateway,
+    path: &str,
+    store: &str,
+    plan: &MemcachedPlan,
+) -> Result<MemcachedLeaf, Trouble> {
+    Ok(MemcachedLeaf {
+        name: path.to_owned(),
+        store: store.to_owned(),
+        address: plan.address.clone(),
+        connections: plan.connections,
+        limits: memcached_limits(plan),
+        health: endpoint(gateway, store)?,
+    })
+}
+
+/// The queue of each connection to a Redis.
+pub(super) fn redis_limits(plan: &RedisPlan) -> PipelineLimits {
+    PipelineLimits {
+        stall_gate: plan.stall_gate,
+        timeout: plan.timeout,
+        max_in_flight: plan.max_in_flight,
+        max_unsent_bytes: MAX_UNSENT_BYTES,
+    }
+}
+
+/// The queue of each connection to a memcached.
+pub(super) fn memcached_limits(plan: &MemcachedPlan) -> PipelineLimits {
+    PipelineLimits {
+        stall_gate: plan.stall_gate,
+        timeout: plan.timeout,
+        max_in_flight: plan.max_in_flight,
+        max_unsent_bytes: MAX_UNSENT_BYTES,
+    }
+}
+
+/// The health of a store's server.
+pub(super) fn endpoint(gateway: &Gateway, store: &str) -> Result<Arc<EndpointHealth>, Trouble> {
+    let found = gateway.endpoints.get(store).map(Arc::clone);
+    found.ok_or_else(|| Trouble::failed(format!("store.{store} has no endpoint")))
+}
