@@ -7,9 +7,9 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -105,13 +105,22 @@ impl ListenerHandle {
     }
 }
 
+impl ListenerShared {
+    fn tls(&self) -> Option<TlsServer> {
+        self.tls
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 #[derive(Debug)]
 struct ListenerShared {
     name: String,
     bind: Bind,
     local: Arc<str>,
     index: ListenerIndex,
-    tls: Option<TlsServer>,
+    tls: RwLock<Option<TlsServer>>,
     refusal: &'static [u8],
     max_clients: AtomicUsize,
     open: AtomicUsize,
@@ -230,7 +239,7 @@ impl WorkerPool {
             refused_full: refused("max-clients"),
             refused_handshake: refused("tls"),
             limit_hits: registry.shared_counter(&metrics::LIMIT_HITS, &[name, "max-clients"]),
-            tls: options.tls,
+            tls: RwLock::new(options.tls),
             refusal: options.refusal,
             name: options.name,
         });
@@ -320,7 +329,7 @@ fn deal(socket: Taken, peer: String, shared: &Arc<ListenerShared>, workers: &[Wo
     if shared.open.load(Ordering::Relaxed) >= shared.max_clients.load(Ordering::Relaxed) {
         shared.refused_full.increment();
         shared.limit_hits.increment();
-        if shared.tls.is_none() {
+        if shared.tls().is_none() {
             socket.try_tell(shared.refusal);
         }
         return;
@@ -417,7 +426,7 @@ async fn prepare(socket: Taken, dealt: &Dealt) -> Result<Accepted, NetError> {
         source,
     };
     let socket = socket.register().map_err(broken)?;
-    let (stream, client_certificate) = match &dealt.listener.tls {
+    let (stream, client_certificate) = match dealt.listener.tls() {
         None => (Stream::from(socket), false),
         Some(tls) => {
             let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, tls.handshake(socket)).await;

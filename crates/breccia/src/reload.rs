@@ -3,14 +3,15 @@
 //! Not a restart: what cannot change under way is named. Invariant: a file with any fault changes
 //! nothing, and no reload drops a connection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use breccia_config::{AdminPlan, ListenerPlan, Plan, StorePlan};
 use breccia_net::metrics;
+use breccia_net::tls::TlsServer;
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
-use crate::{loading, logging, registry};
+use crate::{check, loading, logging, registry};
 
 /// What a reload came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -94,23 +95,38 @@ fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
             ));
         }
     }
+    let tls = read_tls(&wanted, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
     let before = gateway.plan();
     let (in_force, mut done) = merge(&before, &wanted);
     done.warnings = warnings.iter().map(ToString::to_string).collect();
-    apply(gateway, &in_force);
+    apply(gateway, &in_force, tls);
     gateway.set_plan(in_force.into());
     Ok(done)
 }
 
+/// Reads the certificates of every listener anew: the files may have been renewed in their place.
+fn read_tls(plan: &Plan, faults: &mut Vec<String>) -> BTreeMap<String, TlsServer> {
+    let mut read = BTreeMap::new();
+    for (name, listener) in &plan.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        match TlsServer::new(&check::server_options(tls)) {
+            Ok(tls) => drop(read.insert(name.clone(), tls)),
+            Err(error) => faults.push(format!("listener.{name}.{error}")),
+        }
+    }
+    read
+}
+
 /// Puts the parts of a plan that can change under way into force.
-fn apply(gateway: &Gateway, plan: &Plan) {
+fn apply(gateway: &Gateway, plan: &Plan, mut tls: BTreeMap<String, TlsServer>) {
     logging::set_level(plan.log.level);
     for handle in gateway.listeners() {
         if let Some(listener) = plan.listeners.get(handle.name()) {
             handle.set_max_clients(listener.max_clients);
+            handle.set_tls(tls.remove(handle.name()));
             if let Some(settings) = gateway.settings.get(handle.name()) {
                 settings.set(registry::settings(listener));
             }
@@ -169,6 +185,7 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
         write_timeout "write-timeout",
         min_body_rate "min-body-rate",
         users "user",
+        tls "tls",
     );
     keys
 }
@@ -206,7 +223,6 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
                 note(key("protocol"), old.protocol != new.protocol);
                 note(key("bind"), old.bind != new.bind);
                 note(key("store"), old.store != new.store);
-                note(key("tls"), old.tls != new.tls);
             }
             _ => note(format!("listener.{name}"), true),
         }

@@ -202,10 +202,7 @@ fn banner(plan: &Plan) -> String {
         };
         let (name, example) = match listener.protocol {
             Protocol::Redis => ("Redis", format!("redis-cli -p {port} SET greeting hello")),
-            Protocol::Memcached => (
-                "memcached",
-                format!("printf 'set greeting 0 0 5\\r\\nhello\\r\\n' | nc -q1 127.0.0.1 {port}"),
-            ),
+            Protocol::Memcached => ("memcached", memcached_example(port)),
             _ => continue,
         };
         let shards = plan.leaves(&listener.store).len();
@@ -215,9 +212,18 @@ fn banner(plan: &Plan) -> String {
     }
     if let Some(admin) = &plan.admin {
         let _ = writeln!(out, "  {:<10} {}", "admin", admin.bind);
-        let _ = writeln!(out, "             try: breccia status\n");
+        let program = std::env::args()
+            .next()
+            .unwrap_or_else(|| "breccia".to_owned());
+        let _ = writeln!(out, "             try: {program} status\n");
     }
     out
+}
+
+/// Sets and gets a value with nothing but a shell.
+fn memcached_example(port: u16) -> String {
+    let requests = r"set greeting 0 0 5\r\nhello\r\nget greeting\r\nquit\r\n";
+    format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; printf \"{requests}\" >&3; cat <&3'")
 }
 
 /// The signals a gateway listens to.

@@ -33,7 +33,10 @@ mod tests {
     use super::*;
 
     fn check(cause: Cause, effect: Effect, expected: &str) {
-        assert_eq!(failure_text(&Failure { cause, effect }, "cache/redis-b"), expected);
+        assert_eq!(
+            failure_text(&Failure { cause, effect }, "cache/redis-b"),
+            expected
+        );
     }
 
     #[test]

@@ -86,45 +86,62 @@ impl FrontMetrics {
     }
 
     pub(crate) fn leaf_name(&self, leaf: LeafIndex) -> &str {
-        self.leaves.get(leaf.get()).map_or("a shard", |(path, ..)| path)
+        self.leaves
+            .get(leaf.get())
+            .map_or("a shard", |(path, ..)| path)
     }
 
     pub(crate) fn count(&self, row: u16, outcome: Outcome) {
         let row = usize::from(row).min(self.commands.len().saturating_sub(1));
-        let Some(counter) = self.commands.get(row).and_then(|row| row.get(outcome.index())) else {
+        let Some(counter) = self
+            .commands
+            .get(row)
+            .and_then(|row| row.get(outcome.index()))
+        else {
             return;
         };
         counter
             .get_or_init(|| {
                 let name = (self.name_of)(row).unwrap_or("unknown");
                 let outcome = OUTCOMES.get(outcome.index()).copied().unwrap_or_default();
-                self.registry.counter(&metrics::REQUESTS, &[&self.listener, name, outcome])
+                self.registry
+                    .counter(&metrics::REQUESTS, &[&self.listener, name, outcome])
             })
             .increment();
     }
 
     pub(crate) fn count_leaf(&self, leaf: LeafIndex, outcome: Outcome) {
-        let Some((_, store, counters)) = self.leaves.get(leaf.get()) else { return };
-        let Some(counter) = counters.get(outcome.index()) else { return };
+        let Some((_, store, counters)) = self.leaves.get(leaf.get()) else {
+            return;
+        };
+        let Some(counter) = counters.get(outcome.index()) else {
+            return;
+        };
         counter
             .get_or_init(|| {
                 let outcome = OUTCOMES.get(outcome.index()).copied().unwrap_or_default();
-                self.registry.counter(&metrics::STORE_REQUESTS, &[store, outcome])
+                self.registry
+                    .counter(&metrics::STORE_REQUESTS, &[store, outcome])
             })
             .increment();
     }
 
     pub(crate) fn observe(&self, begun: Instant) {
-        self.seconds.observe(clock::now().saturating_duration_since(begun));
+        self.seconds
+            .observe(clock::now().saturating_duration_since(begun));
     }
 
     /// Counts a limit that was met.
     pub(crate) fn limit_hit(&self, limit: &str) {
-        self.registry.counter(&metrics::LIMIT_HITS, &[&self.listener, limit]).increment();
+        self.registry
+            .counter(&metrics::LIMIT_HITS, &[&self.listener, limit])
+            .increment();
     }
 
     /// Counts a multi-key command whose keys share a shard but not a slot.
     pub(crate) fn same_shard_only(&self) {
-        self.registry.counter(&metrics::MULTIKEY_SAME_SHARD, &[]).increment();
+        self.registry
+            .counter(&metrics::MULTIKEY_SAME_SHARD, &[])
+            .increment();
     }
 }

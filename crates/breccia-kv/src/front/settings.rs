@@ -18,7 +18,9 @@ pub struct User {
 
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,7 +60,10 @@ impl SharedSettings {
 pub(crate) fn same_secret(wanted: &[u8], given: &[u8]) -> bool {
     let mut difference = wanted.len() ^ given.len();
     for (index, byte) in given.iter().enumerate() {
-        let other = wanted.get(index % wanted.len().max(1)).copied().unwrap_or(0);
+        let other = wanted
+            .get(index % wanted.len().max(1))
+            .copied()
+            .unwrap_or(0);
         difference |= usize::from(byte ^ other);
     }
     difference == 0

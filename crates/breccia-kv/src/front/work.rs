@@ -17,7 +17,11 @@ impl Work {
     /// Starts a future. If it is not ready at once it is polled again in the client's next turn.
     pub(crate) fn start(&mut self, client: &Client, future: impl Future<Output = ()> + 'static) {
         let mut future: Pin<Box<dyn Future<Output = ()>>> = Box::pin(future);
-        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
+        if future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            == Poll::Pending
+        {
             self.0 = Some(future);
             client.wake();
         }

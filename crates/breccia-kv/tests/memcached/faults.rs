@@ -290,9 +290,7 @@ fn large_values_keep_a_clients_order() {
             "get {key}\r\nappend {key} 0 0 1 noreply\r\ny\r\nmg {key} s f\r\n"
         ));
     }
-    eprintln!("first");
     let output = text(&session(&front.address, input.as_bytes()));
-    eprintln!("second");
     let mut expected = String::new();
     for number in 0..5 {
         expected.push_str(&format!(

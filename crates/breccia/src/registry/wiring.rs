@@ -8,7 +8,7 @@ mod typed;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use breccia_config::{Plan, StorePlan};
+use breccia_config::{ListenerPlan, Plan, Protocol, StorePlan};
 use breccia_kv::memcached::frontend::{MemcachedBackend, MemcachedLeaf};
 use breccia_kv::resp::frontend::{ForwardStore, RespBackend};
 use breccia_kv::topology::{Branch, Topology};
@@ -36,33 +36,34 @@ impl Wiring {
             typed: Typed::default(),
         };
         for listener in plan.listeners.values() {
-            wiring.add(gateway, plan, &listener.store)?;
+            wiring.add(gateway, plan, listener)?;
         }
         Ok(wiring)
     }
 
-    fn add(&mut self, gateway: &Gateway, plan: &Plan, store: &str) -> Result<(), Trouble> {
-        let leaves = plan.leaves(store);
-        if leaves
-            .iter()
-            .all(|(_, leaf)| matches!(leaf, StorePlan::Redis(_)))
-        {
-            if !self.redis.contains_key(store) {
-                let made = forward::redis(gateway, plan, store)?;
-                self.redis.insert(store.to_owned(), Arc::new(made));
+    fn add(
+        &mut self,
+        gateway: &Gateway,
+        plan: &Plan,
+        listener: &ListenerPlan,
+    ) -> Result<(), Trouble> {
+        let name = listener.store.as_str();
+        let leaves = plan.leaves(name);
+        let all = |fits: fn(&StorePlan) -> bool| leaves.iter().all(|(_, leaf)| fits(leaf));
+        match listener.protocol {
+            Protocol::Redis if all(|leaf| matches!(leaf, StorePlan::Redis(_))) => {
+                if !self.redis.contains_key(name) {
+                    let made = forward::redis(gateway, plan, name)?;
+                    self.redis.insert(name.to_owned(), Arc::new(made));
+                }
             }
-        } else if leaves
-            .iter()
-            .all(|(_, leaf)| matches!(leaf, StorePlan::Memcached(_)))
-        {
-            if !self.memcached.contains_key(store) {
-                let made = forward::memcached(gateway, plan, store)?;
-                self.memcached.insert(store.to_owned(), Arc::new(made));
+            Protocol::Memcached if all(|leaf| matches!(leaf, StorePlan::Memcached(_))) => {
+                if !self.memcached.contains_key(name) {
+                    let made = forward::memcached(gateway, plan, name)?;
+                    self.memcached.insert(name.to_owned(), Arc::new(made));
+                }
             }
-        }
-        // A Redis listener needs the typed store also over memcached servers alone.
-        if !self.redis.contains_key(store) {
-            self.typed.add(gateway, plan, store)?;
+            _ => drop(self.typed.add(gateway, plan, name)?),
         }
         Ok(())
     }

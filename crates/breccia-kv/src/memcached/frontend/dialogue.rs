@@ -113,7 +113,9 @@ impl MemcachedDialogue {
 
     fn dispatch(&mut self, request: &Request<'_>, frame: &[u8]) -> Step {
         if request.command == Command::Quit {
-            self.service.metrics.count(row(&request.command), Outcome::Answered);
+            self.service
+                .metrics
+                .count(row(&request.command), Outcome::Answered);
             return Step::Close;
         }
         if self.answer_locally(request) {
@@ -121,12 +123,18 @@ impl MemcachedDialogue {
         }
         match &self.service.backend {
             Backend::Forward(_) => self.forward(request, frame),
-            Backend::Typed { store, inline: true } => {
+            Backend::Typed {
+                store,
+                inline: true,
+            } => {
                 let store = Arc::clone(store);
                 self.execute_inline(&*store, request);
                 Step::Done
             }
-            Backend::Typed { store, inline: false } => {
+            Backend::Typed {
+                store,
+                inline: false,
+            } => {
                 let store = Arc::clone(store);
                 self.execute(store, request, frame.into());
                 Step::Done
@@ -158,7 +166,9 @@ impl MemcachedDialogue {
     /// Answers with a reply made here.
     pub(super) fn answer(&self, request: &Request<'_>, write: impl FnOnce(&mut Vec<u8>)) {
         self.client.answer(request.noreply, write);
-        self.service.metrics.count(row(&request.command), Outcome::Answered);
+        self.service
+            .metrics
+            .count(row(&request.command), Outcome::Answered);
     }
 
     /// Over a store that answers at once nothing is copied.
@@ -175,12 +185,19 @@ impl MemcachedDialogue {
             }
             failed = is_error(out.get(before..).unwrap_or_default());
         });
-        let outcome = if failed { Outcome::Error } else { Outcome::Answered };
+        let outcome = if failed {
+            Outcome::Error
+        } else {
+            Outcome::Answered
+        };
         self.service.metrics.count(row(&request.command), outcome);
     }
 
     fn execute(&mut self, store: Arc<dyn KvStore>, request: &Request<'_>, frame: Box<[u8]>) {
-        let asked = Asked { quiet: Quiet::No, ..self.ask(request) };
+        let asked = Asked {
+            quiet: Quiet::No,
+            ..self.ask(request)
+        };
         self.work.start(&self.client, async move {
             let mut out = Vec::new();
             if let Decoded::Request(request) = Decoder::new(usize::MAX).decode(&frame) {
@@ -194,7 +211,8 @@ impl MemcachedDialogue {
         if wrong.reply.starts_with("SERVER_ERROR object too large") {
             self.service.metrics.limit_hit("max-request-size");
         }
-        self.client.answer(wrong.reply.is_empty(), |out| push_plain(wrong.reply, out));
+        self.client
+            .answer(wrong.reply.is_empty(), |out| push_plain(wrong.reply, out));
         self.service.metrics.count(UNKNOWN_ROW, Outcome::Error);
     }
 
@@ -208,19 +226,20 @@ impl MemcachedDialogue {
     /// Takes one request, or part of something refused, from the front of `bytes`: how much of it,
     /// and whether to stop.
     fn take(&mut self, bytes: &[u8]) -> (usize, Option<Next>) {
+        if bytes.is_empty() {
+            return (0, Some(Next::NeedMore));
+        }
         if self.skip > 0 {
             let count = self.skip.min(bytes.len());
             self.skip -= count;
             return (count, None);
         }
-        if bytes.is_empty() {
-            return (0, Some(Next::NeedMore));
-        }
         if !self.greeted {
             self.greeted = true;
             if bytes.first() == Some(&BINARY_REQUEST) {
                 let text = "the binary protocol is not spoken here; use the text protocol";
-                self.client.answer(false, |out| push_client_error(text, out));
+                self.client
+                    .answer(false, |out| push_client_error(text, out));
                 return (0, Some(Next::Close));
             }
         }
@@ -286,7 +305,10 @@ impl Dialogue for MemcachedDialogue {
         let mut at = 0;
         loop {
             if !self.may_dispatch() {
-                return Consumed { bytes: at, next: Next::Paused };
+                return Consumed {
+                    bytes: at,
+                    next: Next::Paused,
+                };
             }
             let (count, stop) = self.take(bytes.get(at..).unwrap_or_default());
             at += count;

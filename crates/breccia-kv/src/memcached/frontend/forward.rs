@@ -21,7 +21,9 @@ pub(super) const LARGE_REQUEST_BYTES: usize = 64 * 1024;
 impl MemcachedDialogue {
     /// Sends one request on its way to memcached servers.
     pub(super) fn forward(&mut self, request: &Request<'_>, frame: &[u8]) -> Step {
-        let Backend::Forward(servers) = &self.service.backend else { return Step::Done };
+        let Backend::Forward(servers) = &self.service.backend else {
+            return Step::Done;
+        };
         let servers = Rc::clone(servers);
         if frame.len() > LARGE_REQUEST_BYTES && !self.on_bulk {
             if self.client.in_flight() > 0 {
@@ -31,7 +33,11 @@ impl MemcachedDialogue {
         }
         let place = |key: &[u8]| servers.topology.place(key).leaf;
         let leaf = match &request.command {
-            Command::Retrieve { verb, exptime, keys } => {
+            Command::Retrieve {
+                verb,
+                exptime,
+                keys,
+            } => {
                 if let Some(dealt) = Dealt::new(*verb, *keys, place) {
                     self.send_retrieval(&servers, *verb, *exptime, dealt, request);
                     return Step::Done;
@@ -132,7 +138,10 @@ impl MemcachedDialogue {
             let ticket = Ticket::Part(Rc::clone(&gather), part);
             self.enqueue(&upstream, ticket, request, |out| {
                 let Some(dealt) = gather.dealt() else { return };
-                let keys = dealt.keys().filter(|(_, home)| *home == part).map(|(key, _)| key);
+                let keys = dealt
+                    .keys()
+                    .filter(|(_, home)| *home == part)
+                    .map(|(key, _)| key);
                 retrieve(verb, exptime, keys, out);
             });
         }
@@ -140,8 +149,9 @@ impl MemcachedDialogue {
     }
 
     fn send_flush(&mut self, servers: &Forward, delay: i32, request: &Request<'_>) {
-        let leaves: Vec<_> =
-            (0..servers.leaves.len()).filter_map(LeafIndex::new).collect();
+        let leaves: Vec<_> = (0..servers.leaves.len())
+            .filter_map(LeafIndex::new)
+            .collect();
         let gather = Gather::new(self.ask(request), Rule::Ok, &leaves);
         for (part, leaf) in leaves.into_iter().enumerate() {
             let upstream = self.path(servers, leaf);

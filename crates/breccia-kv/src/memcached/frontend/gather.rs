@@ -5,9 +5,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::super::codec::is_error;
 use super::super::codec::{Keys, MAX_LINE_BYTES, RetrievalVerb};
 use super::super::merge::{PartReply, merge_ok, merge_values};
-use super::super::codec::is_error;
 use super::ticket::Asked;
 use crate::front::failure::failure_text;
 use crate::front::metrics::Outcome;
@@ -43,7 +43,11 @@ impl Dealt {
         keys: Keys<'_>,
         leaf_of: impl Fn(&[u8]) -> LeafIndex,
     ) -> Option<Self> {
-        let longest = if verb.touches() { GAT_LINE_BYTES } else { usize::MAX };
+        let longest = if verb.touches() {
+            GAT_LINE_BYTES
+        } else {
+            usize::MAX
+        };
         let mut dealt = Self::default();
         // The part that still takes keys of a leaf, with its line's length.
         let mut open: Vec<(LeafIndex, usize, usize)> = Vec::new();
@@ -55,7 +59,9 @@ impl Dealt {
                 dealt.leaves.push(leaf);
                 open.len() - 1
             });
-            let Some((_, part, length)) = open.get_mut(place) else { continue };
+            let Some((_, part, length)) = open.get_mut(place) else {
+                continue;
+            };
             if *length + key.len() + 1 > longest {
                 *part = dealt.leaves.len();
                 *length = 0;
@@ -121,12 +127,16 @@ impl Gather {
     }
 
     pub(crate) fn fail(&self, part: usize, failure: &Failure) {
-        self.settle(part, Outcome::of(failure), |leaf| State::Failed(failure_text(failure, leaf)));
+        self.settle(part, Outcome::of(failure), |leaf| {
+            State::Failed(failure_text(failure, leaf))
+        });
     }
 
     fn settle(&self, part: usize, outcome: Outcome, state: impl FnOnce(&str) -> State) {
         let mut parts = self.parts.borrow_mut();
-        let Some((leaf, place)) = parts.get_mut(part) else { return };
+        let Some((leaf, place)) = parts.get_mut(part) else {
+            return;
+        };
         self.asked.metrics.count_leaf(*leaf, outcome);
         *place = state(self.asked.metrics.leaf_name(*leaf));
         self.waiting.set(self.waiting.get() - 1);
@@ -153,13 +163,24 @@ impl Gather {
             Rule::Values(dealt) => merge_values(dealt.keys(), &replies, &mut out),
             Rule::Ok => {
                 let name = |leaf: &LeafIndex| self.asked.metrics.leaf_name(*leaf);
-                let named: Vec<_> =
-                    parts.iter().zip(replies).map(|((leaf, _), reply)| (name(leaf), reply)).collect();
+                let named: Vec<_> = parts
+                    .iter()
+                    .zip(replies)
+                    .map(|((leaf, _), reply)| (name(leaf), reply))
+                    .collect();
                 merge_ok(&named, &mut out);
             }
         }
-        let outcome = if failed || is_error(&out) { Outcome::Error } else { Outcome::Answered };
-        let shown = if self.asked.quiet.hides_errors() { &[] } else { out.as_slice() };
+        let outcome = if failed || is_error(&out) {
+            Outcome::Error
+        } else {
+            Outcome::Answered
+        };
+        let shown = if self.asked.quiet.hides_errors() {
+            &[]
+        } else {
+            out.as_slice()
+        };
         self.asked.finish(shown, outcome);
     }
 }
@@ -171,9 +192,15 @@ mod tests {
 
     fn deal(line: &str) -> Option<Dealt> {
         let decoded = Decoder::new(1 << 20).decode(line.as_bytes());
-        let Decoded::Request(request) = decoded else { panic!("no request: {line}") };
-        let Command::Retrieve { verb, keys, .. } = request.command else { panic!("no retrieval") };
-        Dealt::new(verb, keys, |key| LeafIndex::new(usize::from(key[0] - b'a')).unwrap())
+        let Decoded::Request(request) = decoded else {
+            panic!("no request: {line}")
+        };
+        let Command::Retrieve { verb, keys, .. } = request.command else {
+            panic!("no retrieval")
+        };
+        Dealt::new(verb, keys, |key| {
+            LeafIndex::new(usize::from(key[0] - b'a')).unwrap()
+        })
     }
 
     #[test]
@@ -183,7 +210,14 @@ mod tests {
         let keys: Vec<_> = dealt.keys().collect();
         let expected: Vec<(&[u8], usize)> = vec![(b"b1", 0), (b"a1", 1), (b"b2", 0), (b"a1", 1)];
         assert_eq!(keys, expected);
-        assert_eq!(dealt.leaves.iter().map(|leaf| leaf.get()).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(
+            dealt
+                .leaves
+                .iter()
+                .map(|leaf| leaf.get())
+                .collect::<Vec<_>>(),
+            [1, 0]
+        );
     }
 
     #[test]

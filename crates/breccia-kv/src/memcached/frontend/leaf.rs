@@ -53,18 +53,18 @@ pub(crate) struct Leaf {
 
 impl Leaf {
     pub(crate) fn new(spec: Arc<MemcachedLeaf>) -> Rc<Self> {
-        Rc::new(Self { spec, open: RefCell::default() })
-    }
-
-    /// The server's own name in errors.
-    pub(crate) fn name(&self) -> &str {
-        &self.spec.name
+        Rc::new(Self {
+            spec,
+            open: RefCell::default(),
+        })
     }
 
     /// The shared connection that a client uses.
     pub(crate) fn shared(&self, client: u64) -> Rc<MemcachedUpstream> {
         let connections = u64::try_from(self.spec.connections.max(1)).unwrap_or(1);
-        self.lane(Lane::Shared(usize::try_from(client % connections).unwrap_or(0)))
+        self.lane(Lane::Shared(
+            usize::try_from(client % connections).unwrap_or(0),
+        ))
     }
 
     /// The connection for what would hold others up.

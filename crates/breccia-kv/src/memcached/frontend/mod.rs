@@ -25,6 +25,3 @@ mod ticket;
 pub use leaf::MemcachedLeaf;
 pub use service::{MemcachedService, MemcachedWorker};
 pub use settings::{MemcachedBackend, MemcachedListener};
-
-#[cfg(test)]
-mod tests;

@@ -36,7 +36,10 @@ impl MemcachedWorker {
     /// An empty one; make it on the worker's own thread.
     #[must_use]
     pub fn new() -> Rc<Self> {
-        Rc::new(Self { leaves: RefCell::default(), scratch: scratch() })
+        Rc::new(Self {
+            leaves: RefCell::default(),
+            scratch: scratch(),
+        })
     }
 
     fn leaf(&self, spec: &Arc<MemcachedLeaf>) -> Rc<Leaf> {
@@ -56,7 +59,10 @@ pub(super) struct Forward {
 pub(super) enum Backend {
     Forward(Rc<Forward>),
     /// `inline`: its futures are always ready at once.
-    Typed { store: Arc<dyn KvStore>, inline: bool },
+    Typed {
+        store: Arc<dyn KvStore>,
+        inline: bool,
+    },
 }
 
 /// One memcached listener on one worker.
@@ -76,16 +82,27 @@ impl MemcachedService {
         let (backend, leaves) = match &listener.backend {
             MemcachedBackend::Forward(topology) => {
                 let specs = topology.leaves();
-                let names =
-                    specs.iter().map(|leaf| (leaf.name.clone(), leaf.store.clone())).collect();
+                let names = specs
+                    .iter()
+                    .map(|leaf| (leaf.name.clone(), leaf.store.clone()))
+                    .collect();
                 let leaves = specs.iter().map(|spec| worker.leaf(spec)).collect();
-                let forward = Forward { topology: Arc::clone(topology), leaves };
+                let forward = Forward {
+                    topology: Arc::clone(topology),
+                    leaves,
+                };
                 (Backend::Forward(Rc::new(forward)), names)
             }
             MemcachedBackend::Typed(store) => {
                 let leaves = &store.capabilities().leaves;
                 let inline = leaves.iter().all(|leaf| leaf.kind == StoreKind::Memory);
-                (Backend::Typed { store: Arc::clone(store), inline }, Vec::new())
+                (
+                    Backend::Typed {
+                        store: Arc::clone(store),
+                        inline,
+                    },
+                    Vec::new(),
+                )
             }
         };
         let limits = Rc::new(listener.settings.get().limits.clone());
@@ -102,7 +119,9 @@ impl MemcachedService {
 
     /// The lines of `stats`: about this gateway, and which of its shards are up.
     pub(super) fn stats(&self) -> Vec<(String, String)> {
-        let uptime = clock::now().saturating_duration_since(self.started).as_secs();
+        let uptime = clock::now()
+            .saturating_duration_since(self.started)
+            .as_secs();
         let mut stats = vec![
             ("pid".to_owned(), std::process::id().to_string()),
             ("uptime".to_owned(), uptime.to_string()),
@@ -119,7 +138,10 @@ impl MemcachedService {
             }
             Backend::Typed { store, .. } => {
                 for leaf in &store.capabilities().leaves {
-                    stats.push((format!("breccia_shard:{}", leaf.name), leaf.kind.to_string()));
+                    stats.push((
+                        format!("breccia_shard:{}", leaf.name),
+                        leaf.kind.to_string(),
+                    ));
                 }
             }
         }

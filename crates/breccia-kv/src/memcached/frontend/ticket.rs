@@ -37,7 +37,11 @@ impl Asked {
     /// Answers the request as a shard did, and counts it.
     pub(crate) fn answer(&self, reply: &[u8]) {
         let shown = if self.quiet.hides(reply) { &[] } else { reply };
-        let outcome = if is_error(reply) { Outcome::Error } else { Outcome::Answered };
+        let outcome = if is_error(reply) {
+            Outcome::Error
+        } else {
+            Outcome::Answered
+        };
         self.finish(shown, outcome);
     }
 

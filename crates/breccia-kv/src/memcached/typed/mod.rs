@@ -171,6 +171,3 @@ fn refused(store: &dyn KvStore, what: &str) -> Trouble {
         None => format!("{what} needs memcached shards only"),
     })
 }
-
-#[cfg(test)]
-mod tests;

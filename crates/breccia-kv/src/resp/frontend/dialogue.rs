@@ -56,6 +56,8 @@ pub(crate) struct RespDialogue {
     pub(crate) releasing: Vec<Lease>,
     /// The shared connection to each leaf, opened when first used.
     pub(crate) paths: Vec<Option<Rc<RespUpstream>>>,
+    /// Shards this client has written to since it connected, by leaf; WAIT asks them.
+    pub(crate) wrote: Vec<bool>,
     pub(crate) barrier: bool,
     pub(crate) busy: Option<Busy>,
     /// Positions of keys; kept so that it is allocated once.
@@ -85,6 +87,7 @@ impl RespDialogue {
             lease: None,
             releasing: Vec::new(),
             paths: Vec::new(),
+            wrote: Vec::new(),
             barrier: false,
             busy: None,
             keys: Vec::new(),
@@ -145,14 +148,11 @@ impl RespDialogue {
         let routes = Rc::clone(&self.service.routes);
         let Some(command) = routes.find(first) else { return self.unknown(request) };
         let row = command.row;
-        if !command.spec.accepts(request.len()) {
-            self.transaction.spoil();
-            self.refuse(row, &wire_error::wrong_arity(command.spec.name));
-            return Step::Done;
+        if let Some(text) = wire_error::malformed(command.spec, request) {
+            return self.reject(command, &text);
         }
         if !self.session.authenticated && !command.spec.flags.contains(Flags::NO_AUTH) {
-            self.refuse(row, NOAUTH);
-            return Step::Done;
+            return self.reject(command, NOAUTH);
         }
         if self.subscriptions.count() > 0 && !self.may_while_subscribed(command) {
             let name = command.spec.name;
@@ -176,6 +176,19 @@ impl RespDialogue {
         self.route(command, request)
     }
 
+    /// Refuses a request before it is looked at any further. It spoils a transaction; a refused
+    /// EXEC ends one, as in Redis.
+    fn reject(&mut self, command: &Command, text: &str) -> Step {
+        if command.spec.name == "exec" {
+            let why = text.strip_prefix("ERR ").unwrap_or(text);
+            let text = format!("EXECABORT Transaction discarded because of: {why}");
+            return self.abort(command, &text);
+        }
+        self.transaction.spoil();
+        self.refuse(command.row, text);
+        Step::Done
+    }
+
     fn route(&mut self, command: &Command, request: Request<'_>) -> Step {
         let Backend::Forward(_) = &self.service.backend else {
             return self.route_portable(command, request);
@@ -190,6 +203,7 @@ impl RespDialogue {
             Route::Scan => self.scan(command, request),
             Route::Publish => self.publish(command, request),
             Route::Any => self.forward_any(command, request),
+            Route::Wait => self.wait(command, request),
             Route::Subscription(kind) => self.subscribe(command, kind, request),
             Route::Transaction(kind) => self.transact(command, kind, request),
             Route::Session => self.session_command(command, request),

@@ -61,7 +61,23 @@ impl RespDialogue {
     ) -> Step {
         let Backend::Forward(forward) = &self.service.backend else { return Step::Done };
         let leaf = forward.store.topology.place(request.argument(index)).leaf;
+        if command.spec.writes() {
+            self.note_write(leaf);
+        }
         self.send(leaf, command.row, request)
+    }
+
+    /// Remembers that the client has written to a shard.
+    pub(crate) fn note_write(&mut self, leaf: LeafIndex) {
+        match self.wrote.get_mut(leaf.get()) {
+            Some(wrote) => *wrote = true,
+            None => {
+                self.wrote.resize(leaf.get() + 1, false);
+                if let Some(wrote) = self.wrote.last_mut() {
+                    *wrote = true;
+                }
+            }
+        }
     }
 
     /// Queues a request for a leaf: on the client's lease if it has one there, on a lease of its
@@ -250,7 +266,10 @@ impl RespDialogue {
         }
         match self.single_home(command, request) {
             Err(Answered) => Step::Done,
-            Ok(Some(leaf)) => self.send(leaf, command.row, request),
+            Ok(Some(leaf)) => {
+                self.note_write(leaf);
+                self.send(leaf, command.row, request)
+            }
             Ok(None) => self.forward_any(command, request),
         }
     }

@@ -25,6 +25,8 @@ pub(crate) enum Rule {
     InOrder,
     /// Integers are added.
     Sum,
+    /// The smallest integer.
+    Min,
     /// Elements of arrays, one part after another.
     Join,
     /// The first part stands for all.
@@ -189,6 +191,11 @@ impl Merge {
                     sum.checked_add(integer(reply)?)
                 })?;
                 encode::integer(&mut out, sum);
+            }
+            Rule::Min => {
+                let all: Option<Vec<i64>> =
+                    replies.iter().map(|(_, reply)| integer(reply)).collect();
+                encode::integer(&mut out, all?.into_iter().min()?);
             }
             Rule::Join => {
                 let parts: Option<Vec<_>> =

@@ -30,6 +30,9 @@ impl RespDialogue {
         let forward = self.forward();
         let topology = &forward.store.topology;
         let first = topology.place(request.argument(1)).leaf;
+        if command.spec.writes() {
+            self.note_write(first);
+        }
         if request.len() == 1 + step || forward.leaves.len() == 1 {
             return self.send(first, command.row, request);
         }
@@ -73,6 +76,9 @@ impl RespDialogue {
         let asked = self.ask(LeafIndex::default(), command.row);
         let merge = self.merge(asked, rule, command, &leaves, order);
         for (part, (leaf, count)) in used.into_iter().enumerate() {
+            if command.spec.writes() {
+                self.note_write(leaf);
+            }
             let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
             let ticket = Ticket::Part(Rc::clone(&merge), part);
             let order = Rc::clone(&merge);
@@ -144,6 +150,46 @@ impl RespDialogue {
                 out.extend_from_slice(frame);
             });
         }
+    }
+
+    /// WAIT, on every shard the client has written to (on all, if it has written nothing): the
+    /// smallest number of replicas counts. A PING before it makes the shard wait for everything
+    /// written so far by anybody, which includes this client's writes on the shared connection.
+    pub(crate) fn wait(&mut self, command: &Command, request: Request<'_>) -> Step {
+        if self.client.in_flight() > 0 {
+            return Step::Wait;
+        }
+        let mut leaves = self.all_leaves();
+        let written = |leaf: &LeafIndex| self.wrote.get(leaf.get()).copied().unwrap_or(false);
+        if leaves.iter().any(written) {
+            leaves.retain(written);
+        }
+        let forward = self.forward();
+        let mode = self.mode();
+        let asked = self.ask(LeafIndex::default(), command.row);
+        let merge = self.merge(asked, Rule::Min, command, &leaves, Vec::new());
+        for (part, leaf) in leaves.into_iter().enumerate() {
+            let known = forward.leaves.get(leaf.get()).expect("a leaf index of this topology");
+            let lease = match known.lease(mode) {
+                Ok(lease) => lease,
+                Err(failure) => {
+                    merge.fail(part, &failure);
+                    continue;
+                }
+            };
+            let upstream = Rc::clone(&lease.upstream);
+            self.releasing.push(lease);
+            self.enqueue_ticket(&upstream, Ticket::Ignored, Patience::Timeout, |out| {
+                encode::request(out, &[b"PING"]);
+            });
+            let ticket = Ticket::Part(Rc::clone(&merge), part);
+            self.enqueue_ticket(&upstream, ticket, Patience::Unbounded, |out| {
+                out.extend_from_slice(request.frame());
+            });
+        }
+        self.barrier = true;
+        self.client.patient.set(true);
+        Step::Done
     }
 
     /// SCRIPT and FUNCTION: what changes the libraries goes to all shards.

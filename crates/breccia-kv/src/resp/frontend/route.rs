@@ -32,6 +32,8 @@ pub(crate) enum Route {
     Session,
     /// Any shard can answer.
     Any,
+    /// WAIT: to every shard the client has written to.
+    Wait,
     /// Not offered; the text says why.
     Refused(&'static str),
 }
@@ -174,7 +176,7 @@ fn special(name: &str) -> Option<Route> {
         "time" => Route::Any,
         "ssubscribe" | "sunsubscribe" => Route::Refused("sharded channels are not offered yet"),
         "pubsub" => Route::Refused("introspection of channels is not offered yet"),
-        "wait" => Route::Refused("waiting for replicas is not offered yet"),
+        "wait" => Route::Wait,
         "swapdb" | "move" => Route::Refused(DATABASES),
         "migrate" => Route::Refused("keys would leave the layout"),
         "cluster" | "readonly" | "readwrite" | "asking" => {

@@ -256,10 +256,15 @@ impl RespDialogue {
     }
 
     fn select(&mut self, row: u16, request: Request<'_>) {
-        let number = std::str::from_utf8(request.argument(1)).ok().and_then(|t| t.parse().ok());
+        let number: Option<i64> =
+            std::str::from_utf8(request.argument(1)).ok().and_then(|text| text.parse().ok());
         let Some(number) = number else {
             return self.refuse(row, "ERR value is not an integer or out of range");
         };
+        if i32::try_from(number).is_err() {
+            let text = "ERR value is out of range, value must between -2147483648 and 2147483647";
+            return self.refuse(row, text);
+        }
         let databases = match &self.service.backend {
             Backend::Forward(forward) => {
                 forward.leaves.iter().map(|leaf| leaf.spec.databases).min().unwrap_or(1)
@@ -269,7 +274,6 @@ impl RespDialogue {
         if !u32::try_from(number).is_ok_and(|number: u32| number < databases.max(1)) {
             return self.refuse(row, "ERR DB index is out of range");
         }
-        let number: i64 = number;
         self.switch(|session| session.database = u32::try_from(number).unwrap_or(0));
         self.reply(row, encode::ok);
     }
@@ -299,7 +303,15 @@ impl RespDialogue {
                 self.session.name = request.argument(2).to_vec();
                 self.reply(row, encode::ok);
             }
-            (b"setinfo", 2) | (b"no-evict" | b"no-touch", 1) => self.reply(row, encode::ok),
+            (b"setinfo", 2) => self.reply(row, encode::ok),
+            (b"no-evict" | b"no-touch", 1) => {
+                let given = request.argument(2);
+                if given.eq_ignore_ascii_case(b"on") || given.eq_ignore_ascii_case(b"off") {
+                    self.reply(row, encode::ok);
+                } else {
+                    self.refuse(row, SYNTAX);
+                }
+            }
             (b"info", 0) => {
                 let line = self.client_line();
                 self.reply(row, |out| encode::bulk(out, line.as_bytes()));
@@ -384,6 +396,8 @@ impl RespDialogue {
                 ),
             ),
             ("Replication", "role:master\r\nconnected_slaves:0\r\n".to_owned()),
+            ("Cluster", "cluster_enabled:0\r\n".to_owned()),
+            ("Keyspace", String::new()),
         ];
         for (name, lines) in sections {
             if wanted(name) {

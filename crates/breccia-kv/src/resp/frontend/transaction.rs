@@ -67,15 +67,15 @@ impl Transaction {
 }
 
 /// A reply that is replaced by a fixed one.
-struct Fixed(&'static str);
+struct Fixed(Vec<u8>);
 
 impl Convert for Fixed {
     fn convert(&self, _: &[u8]) -> Vec<u8> {
-        self.0.as_bytes().to_vec()
+        self.0.clone()
     }
 
     fn convert_failure(&self, _: &Failure) -> Option<Vec<u8>> {
-        Some(self.0.as_bytes().to_vec())
+        Some(self.0.clone())
     }
 }
 
@@ -206,6 +206,7 @@ impl RespDialogue {
             Route::Same if sharded && matches!(name, "script" | "function") => {
                 Some(not_offered(name, "within MULTI it would reach one shard only"))
             }
+            Route::Wait => Some(not_offered(name, "it cannot be part of a transaction")),
             Route::Subscription(_) => {
                 Some(not_offered(name, "subscriptions cannot be part of a transaction"))
             }
@@ -315,17 +316,18 @@ impl RespDialogue {
     }
 
     /// Ends the transaction with an error; the lease is left clean by DISCARD or UNWATCH.
-    fn abort(&mut self, command: &Command, text: &str) -> Step {
+    pub(crate) fn abort(&mut self, command: &Command, text: &str) -> Step {
         let clean: &[u8] = if self.transaction.begun {
             b"*1\r\n$7\r\nDISCARD\r\n"
         } else {
             b"*1\r\n$7\r\nUNWATCH\r\n"
         };
         match &self.lease {
-            Some(lease) if !lease.upstream.is_closed() && text == EXECABORT => {
+            Some(lease) if !lease.upstream.is_closed() => {
                 let upstream = Rc::clone(&lease.upstream);
-                let fixed = Fixed("-EXECABORT Transaction discarded because of previous errors.\r\n");
-                self.replaced(command, &upstream, fixed, clean);
+                let mut reply = Vec::new();
+                encode::error(&mut reply, text);
+                self.replaced(command, &upstream, Fixed(reply), clean);
             }
             _ => self.refuse(command.row, text),
         }
@@ -354,7 +356,7 @@ impl RespDialogue {
         match &self.lease {
             Some(lease) if !lease.upstream.is_closed() => {
                 let upstream = Rc::clone(&lease.upstream);
-                self.replaced(command, &upstream, Fixed("+OK\r\n"), clean);
+                self.replaced(command, &upstream, Fixed(b"+OK\r\n".to_vec()), clean);
             }
             _ => self.reply(command.row, encode::ok),
         }

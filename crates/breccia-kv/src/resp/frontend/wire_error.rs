@@ -3,6 +3,8 @@
 //!
 //! Invariant: every text says "not applied" or "outcome unknown", and never holds a secret.
 
+use super::super::codec::request::Request;
+use super::super::commands::CommandSpec;
 pub(crate) use crate::front::failure::failure_text;
 
 pub(crate) const NOAUTH: &str = "NOAUTH Authentication required.";
@@ -37,6 +39,36 @@ pub(crate) fn unknown_command<'a>(
 /// What Redis says of a request with too few or too many arguments.
 pub(crate) fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
+}
+
+/// What Redis says of a request with an unknown subcommand or a wrong number of arguments; `None`
+/// for a good one.
+pub(crate) fn malformed(spec: &CommandSpec, request: Request<'_>) -> Option<String> {
+    if !spec.accepts(request.len()) {
+        return Some(wrong_arity(spec.name));
+    }
+    if spec.subcommands.is_empty() || request.len() < 2 {
+        return None;
+    }
+    match spec.subcommand(request.argument(1)) {
+        Some(subcommand) if !subcommand.accepts(request.len()) => {
+            Some(wrong_arity(&format!("{}|{}", spec.name, subcommand.name)))
+        }
+        Some(_) => None,
+        // Newer than the table, and sent by libraries when they connect.
+        None if spec.name == "client" && is_newer_client_option(request.argument(1)) => None,
+        None => Some(unknown_subcommand(spec.name, request.argument(1))),
+    }
+}
+
+fn is_newer_client_option(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"setinfo") || name.eq_ignore_ascii_case(b"no-touch")
+}
+
+fn unknown_subcommand(command: &str, given: &[u8]) -> String {
+    let given: Vec<u8> = given.iter().copied().take(128).collect();
+    let given = String::from_utf8_lossy(&given);
+    format!("ERR unknown subcommand '{given}'. Try {} HELP.", command.to_ascii_uppercase())
 }
 
 /// What Breccia says of a command it does not offer.
