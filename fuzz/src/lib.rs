@@ -6,6 +6,8 @@
 
 #![expect(
     clippy::missing_panics_doc,
+    clippy::indexing_slicing,
+    clippy::panic,
     reason = "a target panics when a promise is broken; that is what it is for"
 )]
 

@@ -44,14 +44,34 @@ pub fn layout_document(data: &[u8]) {
     }
 }
 
+/// What every environment variable holds for [`config`].
+const SECRET: &str = "fZ9-unlikely-in-any-input";
+
 /// A configuration file.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    let outcome = breccia_config::parse(text, "fuzz.toml", Path::new("."), &|_| None);
-    if let Err(faults) = outcome {
-        assert!(faults.iter().all(|fault| !fault.to_string().is_empty()));
-        assert!(!faults.is_empty(), "a refusal says why");
-    }
+    // Inputs may name files; none of them exists.
+    let folder = Path::new("/nonexistent/breccia");
+    let read = || breccia_config::parse(text, "fuzz.toml", folder, &|_| Some(SECRET.to_owned()));
+    let outcome = read();
+    let shown = match &outcome {
+        Ok((plan, warnings)) => {
+            assert!(warnings.iter().all(|warning| !warning.to_string().contains(SECRET)));
+            format!("{plan:?}")
+        }
+        Err(faults) => {
+            assert!(!faults.is_empty(), "a refusal says why");
+            let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            assert!(lines.iter().all(|line| line.starts_with("fuzz.toml")), "{lines:?}");
+            lines.join("\n")
+        }
+    };
+    assert!(!shown.contains(SECRET), "a secret is shown");
+    let again = match read() {
+        Ok((plan, _)) => format!("{plan:?}"),
+        Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+    };
+    assert_eq!(shown, again, "the same file gives the same answer");
 }

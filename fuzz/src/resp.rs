@@ -1,76 +1,173 @@
 //! The RESP codec, both sides.
 //!
-//! Invariant checked: cuts do not matter, an accepted request is in canonical form, a reply's parts
-//! lie within it.
+//! Invariant checked: cuts do not matter; an accepted request is in canonical form and within its
+//! limits, so another parser frames it in the same way; a reply's parts are all of it and lie in it.
 
 use breccia_kv::resp::codec::reply::{ReplyScanner, elements, integer, text};
-use breccia_kv::resp::codec::request::{RequestLimits, RequestParser};
+use breccia_kv::resp::codec::request::{Request, RequestLimits, RequestParser};
+use breccia_kv::resp::encode;
 use breccia_kv::upstream::Scan;
 
-use crate::pieces::same_in_pieces;
+use crate::pieces::{Step, lies_in, same_however_cut};
 
-/// Requests from a client.
+/// The limits of a listener without settings, of a client before its login, and tight ones.
+const LIMITS: [RequestLimits; 3] = [
+    RequestLimits { max_request_size: 64 << 20, max_arguments: 1 << 20 },
+    RequestLimits::UNAUTHENTICATED,
+    RequestLimits { max_request_size: 64, max_arguments: 3 },
+];
+
+/// What an unfinished or inline request may take whatever its limit: Redis's bound on a line.
+const LINE: usize = 64 << 10;
+
+/// Requests from a client; the first byte picks the limits.
 pub fn resp_request(data: &[u8]) {
-    let limits = match data.first() {
-        Some(b'!') => RequestLimits::UNAUTHENTICATED,
-        _ => RequestLimits {
-            max_request_size: 1 << 20,
-            max_arguments: 1000,
-        },
+    let Some((first, data)) = data.split_first() else {
+        return;
     };
-    let read = |parser: &mut RequestParser, bytes: &[u8]| match parser.parse(bytes, &limits) {
-        Ok(None) => None,
-        Err(error) => Some((Err(error.to_string()), 0)),
-        Ok(Some(length)) => {
-            assert!(length > 0 && length <= bytes.len());
-            let request = parser.request(bytes, length);
-            let arguments: Vec<Vec<u8>> = request.arguments().map(<[u8]>::to_vec).collect();
-            assert_eq!(arguments.len(), request.len());
-            assert!(arguments.len() <= limits.max_arguments);
-            if !arguments.is_empty() {
-                assert_eq!(
-                    request.frame(),
-                    encoded(&arguments),
-                    "an accepted request is canonical"
-                );
-            }
-            let parts: usize = (0..arguments.len())
-                .map(|at| request.encoded(at).len())
-                .sum();
-            assert!(parts <= request.frame().len());
-            parser.reset();
-            Some((Ok(arguments), length))
-        }
-    };
-    same_in_pieces(data, RequestParser::default, read);
+    let limits = LIMITS[usize::from(*first) % LIMITS.len()];
+    same_however_cut(data, RequestParser::default, |parser, bytes| read(parser, bytes, &limits));
+    written_requests_read_back(data);
 }
 
-fn encoded(arguments: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = format!("*{}\r\n", arguments.len()).into_bytes();
-    for argument in arguments {
-        out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        out.extend_from_slice(argument);
-        out.extend_from_slice(b"\r\n");
+fn read(
+    parser: &mut RequestParser,
+    bytes: &[u8],
+    limits: &RequestLimits,
+) -> Step<Result<Vec<Vec<u8>>, String>> {
+    match parser.parse(bytes, limits) {
+        Ok(None) => {
+            let most = limits.max_request_size.max(LINE) + 40;
+            assert!(bytes.len() <= most, "{} bytes wait for more than the limit", bytes.len());
+            Step::More
+        }
+        Err(error) => {
+            assert!(!error.to_string().contains(['\r', '\n']), "an error is one line");
+            Step::Last(Err(error.to_string()))
+        }
+        Ok(Some(length)) => {
+            assert!(length <= limits.max_request_size.max(40) + 1, "a request above its limit");
+            let request = parser.request(bytes, length);
+            let arguments: Vec<Vec<u8>> = request.arguments().map(<[u8]>::to_vec).collect();
+            assert!(arguments.len() <= limits.max_arguments);
+            check_request(request, &bytes[..length], &arguments);
+            parser.reset();
+            Step::Frame(Ok(arguments), length)
+        }
     }
-    out
+}
+
+fn check_request(request: Request<'_>, bytes: &[u8], arguments: &[Vec<u8>]) {
+    assert_eq!((request.len(), request.is_empty()), (arguments.len(), arguments.is_empty()));
+    let frame = request.frame();
+    assert!(bytes[0] != b'*' || std::ptr::eq(frame, bytes), "an array is read in place");
+    let mut parts = 0;
+    for (at, argument) in arguments.iter().enumerate() {
+        assert_eq!(request.argument(at), argument.as_slice());
+        assert!(lies_in(frame, request.argument(at)));
+        let part = request.encoded(at);
+        let header = format!("${}\r\n", argument.len());
+        assert_eq!(part, [header.as_bytes(), argument, b"\r\n"].concat());
+        assert!(lies_in(frame, part));
+        parts += part.len();
+    }
+    assert!(request.argument(arguments.len()).is_empty());
+    if arguments.is_empty() {
+        return; // answered with nothing, never forwarded
+    }
+    let header = format!("*{}\r\n", arguments.len());
+    assert!(frame.starts_with(header.as_bytes()) && frame.len() == header.len() + parts);
+    let unlimited = RequestLimits { max_request_size: usize::MAX, max_arguments: usize::MAX };
+    let mut again = RequestParser::default();
+    assert_eq!(again.parse(frame, &unlimited), Ok(Some(frame.len())), "{}", frame.escape_ascii());
+    assert!(again.request(frame, frame.len()).arguments().eq(arguments));
+}
+
+/// Arguments of any bytes, written as a client would, are read as they were.
+fn written_requests_read_back(data: &[u8]) {
+    let arguments: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
+    let mut frame = Vec::new();
+    encode::request(&mut frame, &arguments);
+    let mut parser = RequestParser::default();
+    assert_eq!(parser.parse(&frame, &LIMITS[0]), Ok(Some(frame.len())));
+    assert!(parser.request(&frame, frame.len()).arguments().eq(arguments));
 }
 
 /// Replies from a server.
 pub fn resp_reply(data: &[u8]) {
-    let read = |scanner: &mut ReplyScanner, bytes: &[u8]| match scanner.scan(bytes) {
-        Scan::Incomplete => None,
-        Scan::Wrong(why) => Some((why.to_owned(), 0)),
+    same_however_cut(data, ReplyScanner::default, |scanner, bytes| match scanner.scan(bytes) {
+        Scan::Incomplete => Step::More,
+        Scan::Wrong(why) => Step::Last(why.to_owned()),
         scan @ (Scan::Complete(length) | Scan::Skip(length)) => {
-            assert!(length > 0 && length <= bytes.len());
-            let reply = bytes.get(..length).unwrap_or_default();
-            let _any = (integer(reply), text(reply));
-            if let Some(elements) = elements(reply) {
-                let total: usize = elements.map(<[u8]>::len).sum();
-                assert!(total <= reply.len());
-            }
+            assert!(length <= bytes.len());
+            check_reply(&bytes[..length], 0);
             *scanner = ReplyScanner::default();
-            Some((format!("{scan:?}"), length))
+            Step::Frame(format!("{scan:?}"), length)
         }
+    });
+    written_replies_read_back(data);
+}
+
+/// Arrays within arrays are looked into this deep.
+const MOST_LEVELS: usize = 40;
+
+fn check_reply(reply: &[u8], level: usize) {
+    let mut scanner = ReplyScanner::default();
+    let kind = reply[0];
+    let whole = if kind == b'>' { Scan::Skip(reply.len()) } else { Scan::Complete(reply.len()) };
+    assert_eq!(scanner.scan(reply), whole);
+    if let Some(value) = integer(reply) {
+        assert_eq!(kind, b':');
+        let mut out = Vec::new();
+        encode::integer(&mut out, value);
+        assert_eq!(integer(&out), Some(value));
+    }
+    if let Some(text) = text(reply) {
+        assert!(matches!(kind, b'+' | b'$') && lies_in(reply, text));
+        let mut out = Vec::new();
+        encode::bulk(&mut out, text);
+        assert!(kind == b'+' || out == reply, "a bulk string is canonical");
+    }
+    let Some(elements) = elements(reply) else {
+        assert!(!matches!(kind, b'*' | b'~' | b'>' | b'%'), "an array has elements");
+        return;
     };
-    same_in_pieces(data, ReplyScanner::default, read);
+    let (count, header) = announced(reply);
+    assert_eq!(elements.left(), count);
+    let elements: Vec<&[u8]> = elements.collect();
+    assert_eq!(elements.len() as u64, count, "the announced number of elements");
+    let total: usize = elements.iter().map(|element| element.len()).sum();
+    assert_eq!(header + total, reply.len(), "an array is its elements and nothing else");
+    for element in elements {
+        assert!(lies_in(reply, element));
+        if level < MOST_LEVELS {
+            check_reply(element, level + 1);
+        }
+    }
+}
+
+/// How many elements an array's header promises, and the header's length. Nulls have none.
+fn announced(reply: &[u8]) -> (u64, usize) {
+    let end = reply.iter().position(|byte| *byte == b'\n').unwrap_or_default();
+    let digits = std::str::from_utf8(&reply[1..end]).unwrap_or_default().trim_end();
+    let count: i64 = digits.parse().expect("the scanner accepted it");
+    let count = u64::try_from(count).unwrap_or(0);
+    (if reply[0] == b'%' { count * 2 } else { count }, end + 1)
+}
+
+/// What `encode` writes is one whole reply.
+fn written_replies_read_back(data: &[u8]) {
+    let parts: Vec<&[u8]> = data.split(|byte| *byte == b'\n').take(64).collect();
+    let mut reply = Vec::new();
+    encode::array(&mut reply, parts.len());
+    for (at, part) in parts.iter().enumerate() {
+        match at % 3 {
+            0 => encode::bulk(&mut reply, part),
+            1 => encode::error_bytes(&mut reply, part),
+            _ => encode::verbatim(&mut reply, part),
+        }
+    }
+    check_reply(&reply, 0);
+    let first = elements(&reply).and_then(|mut all| all.next()).and_then(text);
+    assert_eq!(first, parts.first().copied());
 }

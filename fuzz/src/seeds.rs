@@ -3,59 +3,144 @@
 //! Not coverage-guided: libFuzzer is for that. Invariant: the same name and number give the same
 //! inputs on every machine.
 
+use std::path::Path;
+
 use breccia_core::hash::HashKind;
 use breccia_core::layout::{CompositeKind, Layout, LayoutSpec, Role};
 
-/// Well-formed inputs of each target; libFuzzer gets the same ones as its first corpus.
+/// The inputs of a target to start from: those written here, and the files in `seeds/TARGET`, which
+/// past runs found to reach something new or to break a promise.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
-    let texts: Vec<&[u8]> = match target {
-        "resp_request" => vec![
-            b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nhello\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
-            b"*1\r\n$4\r\nPING\r\nPING\r\nSET a \"b c\\x00\\n\" 'd'\r\n",
-            b"*0\r\n*-1\r\n*2\r\n$4\r\nMGET\r\n$0\r\n\r\n",
-            b"*4\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n1\r\n$3\r\nkey\r\n",
-            b"*1000000\r\n$536870912\r\n",
-            b"\r\nGET a\nGET \"unbalanced\r\n",
-        ],
-        "resp_reply" => vec![
-            b"+OK\r\n-ERR no\r\n:12\r\n$5\r\nhello\r\n$-1\r\n*-1\r\n",
-            b"*2\r\n$1\r\na\r\n*3\r\n:1\r\n$-1\r\n+x\r\n",
-            b"%1\r\n$1\r\na\r\n~2\r\n,1.5\r\n#t\r\n_\r\n(123456789012345678901234567890\r\n",
-            b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n",
-            b"|1\r\n+key\r\n:5\r\n$2\r\nok\r\n",
-            b"*9223372036854775807\r\n*99999999\r\n$99999999999\r\n",
-        ],
-        "memcached_request" => vec![
-            b"set a 1 0 5 noreply\r\nhello\r\nget a b c\r\ngets a\r\n",
-            b"cas a 1 0 2 99\r\nhi\r\nadd a 0 -1 0\r\n\r\nincr a 5\r\ndecr a 5 noreply\r\n",
-            b"mg a v f c k O123 q\r\nms a 2 T90 F5 I\r\nhi\r\nmd a q\r\nma a N60 J5 D2\r\nmn\r\nme a\r\n",
-            b"ms Zm9v 3 b c\r\nbar\r\nmg Zm9v b k v\r\ngat 60 a b\r\ntouch a 60\r\n",
-            b"flush_all 5 noreply\r\nversion\r\nverbosity 1\r\nstats items\r\ndelete a 0 noreply\r\nquit\r\n",
-            b"set a 0 0 99999999999\r\nset  a 0 0 4294967295\r\nset a x\r\nfrob\r\n",
-        ],
-        "memcached_reply" => vec![
-            b"\x00VALUE a 1 5\r\nhello\r\nVALUE b 0 0 77\r\n\r\nEND\r\n",
-            b"\x01STORED\r\nNOT_STORED\r\nEXISTS\r\nNOT_FOUND\r\nSERVER_ERROR out of memory\r\n",
-            b"\x08VA 5 f1 c77 kabc Oxyz\r\nhello\r\nHD t5\r\nEN\r\n",
-            b"\x07STAT pid 5\r\nSTAT version 1.6\r\nEND\r\n\x045\r\n",
-            b"\x0cME a exp=-1 la=5 cas=2 fetch=no cls=1 size=64\r\n",
-            b"\x0dMN\r\n",
-        ],
-        "command_keys" => vec![
-            b"MSET\na\n1\nb\n2",
-            b"ZUNIONSTORE\nd\n2\na\nb\nWEIGHTS\n1\n2",
-            b"XREADGROUP\nGROUP\ng\nc\nCOUNT\n1\nSTREAMS\na\nb\n>\n>",
-            b"MIGRATE\nh\n1\n\n0\n5\nAUTH2\nu\np\nKEYS\na\nb",
-            b"SORT\na\nBY\nw_*\nLIMIT\n0\n5\nGET\n#\nSTORE\nd",
-            b"GEORADIUS\na\n1\n1\n1\nm\nSTOREDIST\nd",
-            b"OBJECT\nENCODING\na",
-            b"EVAL\ns\n99999999999999999999\na",
-        ],
-        "layout_document" => return layouts(),
-        _ => vec![CONFIG.as_bytes()],
+    let mut all = match target {
+        "resp_request" => bytes(&RESP_REQUESTS),
+        "resp_reply" => bytes(&RESP_REPLIES),
+        "memcached_request" => bytes(&MEMCACHED_REQUESTS),
+        "memcached_reply" => bytes(&MEMCACHED_REPLIES),
+        "command_keys" => bytes(&COMMANDS),
+        "layout_document" => layouts(),
+        _ => bytes(&[CONFIG.as_bytes()]),
     };
-    texts.into_iter().map(<[u8]>::to_vec).collect()
+    all.extend(edges(target));
+    all.extend(kept(target));
+    all
 }
+
+fn bytes(texts: &[&[u8]]) -> Vec<Vec<u8>> {
+    texts.iter().map(|text| text.to_vec()).collect()
+}
+
+/// The files of a target, in the order of their names.
+fn kept(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
+/// Lines around the lengths at which a codec gives up on them.
+fn edges(target: &str) -> Vec<Vec<u8>> {
+    let line = |start: &str, fill: &str, length: usize, end: &str| {
+        let filling = fill.repeat(length.saturating_sub(start.len()));
+        [start, &filling, end].concat().into_bytes()
+    };
+    let mut all = Vec::new();
+    match target {
+        "resp_request" => {
+            for length in 31..36 {
+                all.push(line("0*1", "0", length, "\r\n"));
+                all.push(line("0*1\r\n$1", "0", length + 4, "\r\n"));
+            }
+            for length in (64 << 10)..(64 << 10) + 4 {
+                all.push(line("0ECHO ", "x", length, "\r\nPING\n"));
+            }
+        }
+        "resp_reply" => {
+            for kind in [":", "#", "_", ",", "(", "$", "*", "+"] {
+                for length in [38, 39, 40, 41, 42, 60] {
+                    all.push(line(kind, "1", length, "\r\n"));
+                }
+            }
+        }
+        "memcached_request" => {
+            for length in 2046..2051 {
+                for (start, end) in [("0mg a k", "\n"), ("0mg a k", "\r\n"), ("0gets", "\n")] {
+                    all.push(line(start, if start == "0gets" { " a" } else { "x" }, length, end));
+                }
+                all.push(line("2get", " b", length, "\r\n"));
+            }
+        }
+        "memcached_reply" => {
+            for length in 2045..2052 {
+                all.push(line("\x01SERVER_ERROR ", "x", length, "\r\n"));
+                all.push(line("\x08HD O", "x", length, "\r\n"));
+            }
+        }
+        _ => {}
+    }
+    all
+}
+
+/// The first byte picks the limits.
+const RESP_REQUESTS: [&[u8]; 8] = [
+    b"0*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nhello\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
+    b"0*1\r\n$4\r\nPING\r\nPING\r\nSET a \"b c\\x00\\n\" 'd'\r\n",
+    b"1*0\r\n*-1\r\n*2\r\n$4\r\nMGET\r\n$0\r\n\r\n",
+    b"2*3\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$3\r\nkey\r\n",
+    b"0*1000000\r\n$536870912\r\n",
+    b"1*1\r\n$65530\r\n",
+    b"0\r\nGET a\nGET \"unbalanced\r\n",
+    b"2*2\r\n$4\r\nECHO\r\n$40\r\n1234567890123456789012345678901234567890\r\n",
+];
+
+const RESP_REPLIES: [&[u8]; 8] = [
+    b"+OK\r\n-ERR no\r\n:12\r\n$5\r\nhello\r\n$-1\r\n*-1\r\n",
+    b"*2\r\n$1\r\na\r\n*3\r\n:1\r\n$-1\r\n+x\r\n",
+    b"%1\r\n$1\r\na\r\n~2\r\n,1.5\r\n#t\r\n_\r\n(123456789012345678901234567890\r\n",
+    b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n",
+    b"|1\r\n+key\r\n:5\r\n$2\r\nok\r\n",
+    b"*2\r\n|1\r\n+ttl\r\n:5\r\n$2\r\nok\r\n>1\r\n*0\r\n",
+    b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n%1\r\n~0\r\n_\r\n",
+    b"*9223372036854775807\r\n*99999999\r\n$99999999999\r\n",
+];
+
+/// The first byte picks the limit.
+const MEMCACHED_REQUESTS: [&[u8]; 8] = [
+    b"0set a 1 0 5 noreply\r\nhello\r\nget a b c\r\ngets a\r\n",
+    b"0cas a 1 0 2 99\r\nhi\r\nadd a 0 -1 0\r\n\r\nincr a 5\r\ndecr a 5 noreply\r\n",
+    b"0mg a v f c k O123 q\r\nms a 2 T90 F5 I\r\nhi\r\nmd a q\r\nma a N60 J5 D2\r\nmn\r\nme a\r\n",
+    b"0ms Zm9v 3 b c\r\nbar\r\nmg Zm9v b k v\r\ngat 60 a b\r\ntouch a 60\r\nme Zm9v b\r\n",
+    b"0flush_all 5 noreply\r\nversion\r\nverbosity 1\r\nstats items\r\ndelete a 0 noreply\r\nquit\r\n",
+    b"0set a 0 0 99999999999\r\nset  a 0 0 4294967295\r\nset a x\r\nfrob\r\n",
+    b"1set a 0 0 80\r\nset b 0 0 200 noreply\r\nms c 2000 q\r\nget a\r\n",
+    b"0ms a S100 T0\r\nms a 2 F99999999999 F1\r\nhi\r\nappend a 0 0 1\r\nxy\r\nprepend a 0 0 -1\r\n",
+];
+
+/// The first byte picks what was asked.
+const MEMCACHED_REPLIES: [&[u8]; 9] = [
+    b"\x00VALUE a 1 5\r\nhello\r\nVALUE b 0 0 77\r\n\r\nEND\r\n",
+    b"\x00VALUE a 1 5\r\nhello\r\nSERVER_ERROR out of memory writing get response\r\n",
+    b"\x01STORED\r\nNOT_STORED\r\nEXISTS\r\nNOT_FOUND\r\nSERVER_ERROR out of memory\r\n",
+    b"\x08VA 5 f1 c77 kabc Oxyz\r\nhello\r\nHD t5\r\nEN\r\n",
+    b"\x07STAT pid 5\r\nSTAT version 1.6\r\nEND\r\nRESET\r\n",
+    b"\x045\r\nNOT_FOUND\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+    b"\x0bVA 2 t0\r\n17\r\nHD\r\nNS\r\nEX\r\nNF\r\n",
+    b"\x0cME a exp=-1 la=5 cas=2 fetch=no cls=1 size=64\r\n",
+    b"\x0dMN\r\n",
+];
+
+const COMMANDS: [&[u8]; 8] = [
+    b"MSET\na\n1\nb\n2",
+    b"ZUNIONSTORE\nd\n2\na\nb\nWEIGHTS\n1\n2",
+    b"XREADGROUP\nGROUP\ng\nc\nCOUNT\n1\nSTREAMS\na\nb\n>\n>",
+    b"MIGRATE\nh\n1\n\n0\n5\nAUTH2\nu\np\nKEYS\na\nb",
+    b"SORT\na\nBY\nw_*\nLIMIT\n0\n5\nGET\n#\nSTORE\nd",
+    b"GEORADIUS\na\n1\n1\n1\nm\nSTOREDIST\nd",
+    b"OBJECT\nENCODING\na",
+    b"EVAL\ns\n99999999999999999999\na",
+];
 
 fn layouts() -> Vec<Vec<u8>> {
     let specification = |role, hash_tag| LayoutSpec {
@@ -111,7 +196,7 @@ password = { env = "CACHE_PASSWORD" }
 "#;
 
 /// Pieces that formats of these kinds are made of.
-const WORDS: [&[u8]; 30] = [
+const WORDS: [&[u8]; 40] = [
     b"\r\n",
     b"\n",
     b"\r",
@@ -142,6 +227,16 @@ const WORDS: [&[u8]; 30] = [
     b"{",
     b"\xff",
     b"STREAMS",
+    b"$1\r\na\r\n",
+    b"%1\r\n",
+    b"|1\r\n",
+    b">2\r\n",
+    b"VALUE a 0 1\r\n",
+    b"VA 1 ",
+    b"END\r\n",
+    b"ERROR",
+    b"SERVER_ERROR ",
+    b"mg a ",
 ];
 
 /// Endless inputs: a seed, changed a few times.

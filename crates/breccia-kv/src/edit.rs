@@ -85,6 +85,10 @@ pub fn apply(edit: Edit, operation: &Operation<'_>, old: Option<&Entry>) -> (Cha
     let old = old.filter(|entry| !expired(entry, edit.now_ms));
     match *operation {
         Operation::Get => (Change::Keep, Outcome::Value(old.map(value))),
+        Operation::GetAndExpire { expiry } => {
+            let change = old.map(|entry| edit.expire_at(entry, edit.expires_at(expiry, old)));
+            (change.unwrap_or(Change::Keep), Outcome::Value(old.map(value)))
+        }
         Operation::GetRange { start, end } => (Change::Keep, Outcome::Data(range(old, start, end))),
         Operation::Length => (Change::Keep, Outcome::Length(old.map_or(0, length))),
         Operation::Exists | Operation::Touch => (Change::Keep, Outcome::Flag(old.is_some())),

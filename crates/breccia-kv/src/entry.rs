@@ -102,6 +102,12 @@ pub struct NewCounter {
 pub enum Operation<'a> {
     /// Reads the value. Answers [`Outcome::Value`].
     Get,
+    /// Reads the value and changes its expiry ([`Expiry::Never`] takes it away). Answers
+    /// [`Outcome::Value`].
+    GetAndExpire {
+        /// The new expiry.
+        expiry: Expiry,
+    },
     /// Reads part of the value; negative positions count from the end, both ends are included, and
     /// a missing key reads as empty. Answers [`Outcome::Data`].
     GetRange {
@@ -244,6 +250,7 @@ impl Operation<'_> {
     pub fn name(&self) -> &'static str {
         match self {
             Operation::Get => "get",
+            Operation::GetAndExpire { .. } => "get-and-expire",
             Operation::GetRange { .. } => "get-range",
             Operation::Length => "length",
             Operation::Exists => "exists",

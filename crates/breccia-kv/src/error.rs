@@ -251,6 +251,20 @@ impl KvError {
         }
     }
 
+    /// The same error of a request that only read: nothing can have been applied.
+    #[must_use]
+    pub(crate) fn as_read(mut self) -> Self {
+        match &mut self {
+            KvError::Timeout { effect, .. }
+            | KvError::Down { effect, .. }
+            | KvError::Lost { effect, .. }
+            | KvError::Server { effect, .. }
+            | KvError::Protocol { effect, .. } => *effect = Effect::NotApplied,
+            _ => {}
+        }
+        self
+    }
+
     /// The same error, told by the composite the store belongs to: `cache/redis-b`.
     #[must_use]
     pub fn within(mut self, composite: &str) -> Self {

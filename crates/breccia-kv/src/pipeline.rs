@@ -8,6 +8,11 @@
 //! While the oldest unanswered request is older than `stall_gate` nothing more is written. A
 //! server that runs one command at a time loses nothing by it, and what is not written can still
 //! be answered "not applied" with certainty.
+//!
+//! The *canary*: an idle connection has no unanswered request whose age could show a stall. So when
+//! nothing was heard for `stall_gate`, a request without effect (PING) goes first and alone, and
+//! the gate is closed until it is answered. Together: a request that arrives more than twice
+//! `stall_gate` after a server froze is never written to it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -80,6 +85,7 @@ struct Entry<R, S> {
     shape: S,
     length: usize,
     patience: Patience,
+    canary: bool,
     /// While unsent: when it expires. Once sent: when its first byte was written.
     at: Instant,
 }
@@ -89,6 +95,7 @@ struct Entry<R, S> {
 #[derive(Debug)]
 pub struct Pipeline<R, S> {
     limits: PipelineLimits,
+    canary: Option<Canary<S>>,
     /// Sent entries first (`sent` of them), then unsent ones.
     entries: VecDeque<Entry<R, S>>,
     sent: usize,
@@ -98,25 +105,38 @@ pub struct Pipeline<R, S> {
     start: usize,
     /// How many bytes at `start` finish an entry that already counts as sent.
     partial: usize,
-    /// When bytes last arrived, or when the queue last began to owe a reply.
+    /// When bytes last arrived on this connection.
     heard_at: Option<Instant>,
+    /// Since when replies are owed without a break.
+    owed_since: Option<Instant>,
+}
+
+/// A request without effect that shows whether a server runs what is written to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Canary<S> {
+    /// The request.
+    pub bytes: &'static [u8],
+    /// The shape of its reply.
+    pub shape: S,
 }
 
 /// A buffer larger than this is given back once it is empty.
 const KEEP_BYTES: usize = 256 * 1024;
 
 impl<R: Recipient, S: Copy> Pipeline<R, S> {
-    /// An empty queue.
+    /// An empty queue. Without a canary an idle connection is trusted.
     #[must_use]
-    pub fn new(limits: PipelineLimits) -> Self {
+    pub fn new(limits: PipelineLimits, canary: Option<Canary<S>>) -> Self {
         Self {
             limits,
+            canary,
             entries: VecDeque::new(),
             sent: 0,
             buffer: Vec::new(),
             start: 0,
             partial: 0,
             heard_at: None,
+            owed_since: None,
         }
     }
 
@@ -145,6 +165,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             shape,
             length,
             patience,
+            canary: false,
             at: expires,
         });
         Ok(())
@@ -173,6 +194,12 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.entries.len()
     }
 
+    /// Whether bytes wait to be written.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.start < self.buffer.len()
+    }
+
     /// Whether a reply is owed.
     #[must_use]
     pub fn owes(&self) -> bool {
@@ -189,11 +216,45 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             })
     }
 
+    /// Puts a canary before the unsent requests if the connection has been quiet for too long. Call
+    /// it before [`Self::writable`].
+    pub fn prepare(&mut self, now: Instant) {
+        let quiet = self
+            .heard_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= self.limits.stall_gate);
+        let Some(canary) = self.canary else { return };
+        if self.sent > 0 || !quiet || self.entries.front().is_none_or(|entry| entry.canary) {
+            return;
+        }
+        let unsent = self.buffer.split_off(self.start);
+        self.buffer.clear();
+        self.start = 0;
+        self.buffer.extend_from_slice(canary.bytes);
+        self.buffer.extend_from_slice(&unsent);
+        self.entries.push_front(Entry {
+            recipient: None,
+            shape: canary.shape,
+            length: canary.bytes.len(),
+            patience: Patience::Timeout,
+            canary: true,
+            at: now,
+        });
+    }
+
+    /// How many bytes of a canary come first, if one does.
+    fn canary_bytes(&self) -> Option<usize> {
+        let first = self.entries.front().filter(|entry| entry.canary)?;
+        Some(if self.sent > 0 { self.partial } else { first.length })
+    }
+
     /// The bytes that may be written now: all of them, or, behind a closed gate, the rest of the
     /// request whose writing has begun.
     #[must_use]
     pub fn writable(&self, now: Instant) -> &[u8] {
         let pending = self.buffer.get(self.start..).unwrap_or_default();
+        if let Some(count) = self.canary_bytes() {
+            return pending.get(..count).unwrap_or_default();
+        }
         if pending.is_empty() || !self.stalled(now) {
             return pending;
         }
@@ -209,7 +270,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         while left > 0 {
             let Some(entry) = self.entries.get_mut(self.sent) else { break };
             entry.at = now;
-            self.heard_at.get_or_insert(now);
+            self.owed_since.get_or_insert(now);
             self.sent += 1;
             let taken = left.min(entry.length);
             self.partial = entry.length - taken;
@@ -245,7 +306,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         let Some(entry) = self.entries.pop_front() else { return false };
         self.sent -= 1;
         if self.sent == 0 {
-            self.heard_at = None;
+            self.owed_since = None;
         }
         if let Some(recipient) = entry.recipient {
             recipient.deliver(reply);
@@ -271,7 +332,8 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             }
         }
         let overdue = |entry: &Entry<R, S>| {
-            entry.at <= now || entry.recipient.as_ref().is_none_or(Recipient::abandoned)
+            let gone = entry.recipient.as_ref().is_none_or(Recipient::abandoned);
+            !entry.canary && (entry.at <= now || gone)
         };
         if self.entries.iter().skip(self.sent).any(overdue) {
             let failure = Failure { cause: Cause::Deadline, effect: Effect::NotApplied };
@@ -284,18 +346,17 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// how many there were.
     pub fn fail_unsent(&mut self, cause: &Cause) -> usize {
         let failure = Failure { cause: cause.clone(), effect: Effect::NotApplied };
-        self.remove_unsent(&failure, |_| true)
+        self.remove_unsent(&failure, |entry| !entry.canary)
     }
 
     /// Whether nothing at all arrived for the timeout while replies are owed.
     #[must_use]
     pub fn silent_too_long(&self, now: Instant) -> bool {
         let bounded = self.entries.front().is_some_and(|e| e.patience == Patience::Timeout);
-        self.sent > 0
-            && bounded
-            && self
-                .heard_at
-                .is_some_and(|at| now.saturating_duration_since(at) >= self.limits.timeout)
+        let since = self.heard_at.max(self.owed_since);
+        bounded
+            && self.owed_since.is_some()
+            && since.is_some_and(|at| now.saturating_duration_since(at) >= self.limits.timeout)
     }
 
     /// Gives the connection up: sent requests have an unknown outcome, unsent ones none. The
@@ -312,6 +373,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.start = 0;
         self.partial = 0;
         self.heard_at = None;
+        self.owed_since = None;
     }
 
     fn remove_unsent(

@@ -7,11 +7,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::entry::{Operation, Outcome};
-use crate::error::KvError;
+use crate::error::{KvError, Part};
 
 mod extension;
 
@@ -188,4 +189,53 @@ pub trait KvStore: Send + Sync + fmt::Debug {
 
     /// Some key, if there is one; `seed` decides which where the store leaves the choice.
     fn random_key(&self, seed: u64) -> StoreFuture<'_, Option<Bytes>>;
+}
+
+/// Performs requests one after the other, for members that cannot do better. What was done before a
+/// failure is told by it.
+pub(crate) async fn apply_in_turn<S: KvStore>(
+    store: &S,
+    requests: &[KeyedOperation<'_>],
+) -> Result<Vec<Outcome>, KvError> {
+    let mut answers = Vec::with_capacity(requests.len());
+    for request in requests {
+        let operations = [request.operation];
+        let answer = store.apply(request.key, &operations).await;
+        answers.push(answer.map(|outcomes| outcomes.into_iter().next()));
+    }
+    merge_answers(store, requests, answers)
+}
+
+/// Joins the answers to single requests into the answer to all of them.
+pub(crate) fn merge_answers<S: KvStore>(
+    store: &S,
+    requests: &[KeyedOperation<'_>],
+    mut answers: Vec<Result<Option<Outcome>, KvError>>,
+) -> Result<Vec<Outcome>, KvError> {
+    let Some(first) = answers.iter().position(Result::is_err) else {
+        let outcomes: Option<Vec<Outcome>> = answers.into_iter().flatten().collect();
+        return Ok(outcomes.expect("a member answers each of its operations"));
+    };
+    if requests.len() == 1 {
+        return answers.swap_remove(first).map(|outcome| outcome.into_iter().collect());
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    for (request, answer) in requests.iter().zip(answers) {
+        let error = answer.err().map(Arc::new);
+        let words = error.as_ref().map(ToString::to_string);
+        let same = |part: &&mut Part| part.error.as_ref().map(ToString::to_string) == words;
+        match parts.iter_mut().find(same) {
+            Some(part) => {
+                part.keys.push(request.key.to_vec());
+                part.writes |= request.operation.writes();
+            }
+            None => parts.push(Part {
+                store: store.capabilities().name.clone(),
+                keys: vec![request.key.to_vec()],
+                writes: request.operation.writes(),
+                error,
+            }),
+        }
+    }
+    Err(KvError::Partial { parts })
 }

@@ -3,13 +3,15 @@
 //! Not a work-stealing pool: a connection stays on its worker. Invariant: no lock and no message
 //! between threads per request; threads meet only when a connection is dealt or ends.
 
+mod listening;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,10 +21,12 @@ use tokio::task::LocalSet;
 use crate::clock;
 use crate::drain::Drain;
 use crate::error::NetError;
-use crate::listener::{BACKLOG, Bind, Listener, Taken};
-use crate::metrics::{self, Gauge, Registry, SharedCounter};
+use crate::listener::{Listener, Taken};
+use crate::metrics::Registry;
 use crate::stream::Stream;
-use crate::tls::TlsServer;
+
+use listening::{Dealt, ListenerShared, accept_all};
+pub use listening::{ListenerHandle, ListenerOptions};
 
 /// A client must finish the TLS handshake within this time.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -57,95 +61,6 @@ pub trait Service {
     /// Serves a connection until it ends. It ends soon after the drain begins, and at once when it
     /// reaches its closing phase.
     fn serve(self: Rc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()>>>;
-}
-
-/// How a listener takes connections.
-#[derive(Debug, Clone)]
-pub struct ListenerOptions {
-    /// Its name in the configuration.
-    pub name: String,
-    /// TLS, if it speaks it.
-    pub tls: Option<TlsServer>,
-    /// More connections than this are refused.
-    pub max_clients: usize,
-    /// What a refused client is told, in its protocol; not sent under TLS.
-    pub refusal: &'static [u8],
-}
-
-/// A listener that accepts.
-#[derive(Debug, Clone)]
-pub struct ListenerHandle {
-    shared: Arc<ListenerShared>,
-}
-
-impl ListenerHandle {
-    /// The listener's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.shared.name
-    }
-
-    /// Where it listens, with the port the system chose if it was asked to.
-    #[must_use]
-    pub fn bind(&self) -> &Bind {
-        &self.shared.bind
-    }
-
-    /// Connections open now.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.shared.open.load(Ordering::Relaxed)
-    }
-
-    /// Changes how many connections it takes. Open ones stay.
-    pub fn set_max_clients(&self, max_clients: usize) {
-        self.shared
-            .max_clients
-            .store(max_clients, Ordering::Relaxed);
-    }
-}
-
-impl ListenerShared {
-    fn tls(&self) -> Option<TlsServer> {
-        self.tls
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-#[derive(Debug)]
-struct ListenerShared {
-    name: String,
-    bind: Bind,
-    local: Arc<str>,
-    index: ListenerIndex,
-    tls: RwLock<Option<TlsServer>>,
-    refusal: &'static [u8],
-    max_clients: AtomicUsize,
-    open: AtomicUsize,
-    gauge: Gauge,
-    accepted: SharedCounter,
-    refused_full: SharedCounter,
-    refused_handshake: SharedCounter,
-    limit_hits: SharedCounter,
-}
-
-/// A connection on its way to a worker. Its counts are given back when it is dropped.
-#[derive(Debug)]
-struct Dealt {
-    socket: Option<Taken>,
-    peer: String,
-    listener: Arc<ListenerShared>,
-    load: Arc<AtomicUsize>,
-}
-
-impl Drop for Dealt {
-    fn drop(&mut self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
-        self.listener.open.fetch_sub(1, Ordering::Relaxed);
-        self.listener.gauge.decrement();
-    }
 }
 
 #[derive(Debug)]
@@ -225,24 +140,7 @@ impl WorkerPool {
         options: ListenerOptions,
         registry: &Registry,
     ) -> ListenerHandle {
-        let name = options.name.as_str();
-        let refused =
-            |reason| registry.shared_counter(&metrics::CONNECTIONS_REFUSED, &[name, reason]);
-        let shared = Arc::new(ListenerShared {
-            bind: listener.bind().clone(),
-            local: listener.bind().to_string().into(),
-            index,
-            max_clients: AtomicUsize::new(options.max_clients),
-            open: AtomicUsize::new(0),
-            gauge: registry.gauge(&metrics::CONNECTIONS, &[name]),
-            accepted: registry.shared_counter(&metrics::CONNECTIONS_ACCEPTED, &[name]),
-            refused_full: refused("max-clients"),
-            refused_handshake: refused("tls"),
-            limit_hits: registry.shared_counter(&metrics::LIMIT_HITS, &[name, "max-clients"]),
-            tls: RwLock::new(options.tls),
-            refusal: options.refusal,
-            name: options.name,
-        });
+        let shared = ListenerShared::new(index, &listener, options, registry);
         let acceptor = accept_all(
             listener,
             Arc::clone(&shared),
@@ -250,7 +148,7 @@ impl WorkerPool {
             self.drain.clone(),
         );
         self.acceptors.push(tokio::spawn(acceptor));
-        ListenerHandle { shared }
+        ListenerHandle::new(shared)
     }
 
     /// Connections that are open on all workers.
@@ -299,57 +197,6 @@ async fn wait_until_idle(workers: &[Worker], end: Instant) -> usize {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-async fn accept_all(
-    listener: Listener,
-    shared: Arc<ListenerShared>,
-    workers: Arc<Vec<Worker>>,
-    drain: Drain,
-) {
-    loop {
-        let (socket, peer) = tokio::select! {
-            biased;
-            () = drain.draining() => break,
-            taken = listener.accept() => taken,
-        };
-        deal(socket, peer, &shared, &workers);
-    }
-    // What waits in the backlog may have sent its request already: it is answered too.
-    let waiting = Duration::from_millis(1);
-    for _ in 0..BACKLOG {
-        match tokio::time::timeout(waiting, listener.accept()).await {
-            Ok((socket, peer)) => deal(socket, peer, &shared, &workers),
-            Err(_) => break,
-        }
-    }
-}
-
-fn deal(socket: Taken, peer: String, shared: &Arc<ListenerShared>, workers: &[Worker]) {
-    if shared.open.load(Ordering::Relaxed) >= shared.max_clients.load(Ordering::Relaxed) {
-        shared.refused_full.increment();
-        shared.limit_hits.increment();
-        if shared.tls().is_none() {
-            socket.try_tell(shared.refusal);
-        }
-        return;
-    }
-    let by_load = |worker: &&Worker| worker.load.load(Ordering::Relaxed);
-    let Some(worker) = workers.iter().min_by_key(by_load) else {
-        return;
-    };
-    worker.load.fetch_add(1, Ordering::Relaxed);
-    shared.open.fetch_add(1, Ordering::Relaxed);
-    shared.gauge.increment();
-    shared.accepted.increment();
-    let dealt = Dealt {
-        socket: Some(socket),
-        peer,
-        listener: Arc::clone(shared),
-        load: Arc::clone(&worker.load),
-    };
-    // If the worker is gone the connection is closed with the value.
-    let _ = worker.sender.send(dealt);
 }
 
 fn run_worker<F>(

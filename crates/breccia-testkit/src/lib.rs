@@ -3,6 +3,7 @@
 //! A development dependency only: nothing here is part of the product, and it may block, panic-free,
 //! as long as a test can wait. Invariant: whatever is started is gone when its value is dropped.
 
+pub mod conformance;
 pub mod process;
 pub mod resp;
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use breccia_config::{Plan, StorePlan};
 use breccia_net::clock;
-use breccia_net::layout_store::LayoutStore;
 use breccia_net::tls::{TlsServer, TlsServerOptions};
 
 use crate::cli::CheckArguments;
@@ -20,19 +19,17 @@ use crate::trouble::{Trouble, complain, print};
 const LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(arguments: &CheckArguments) -> Result<(), Trouble> {
-    let (plan, warnings) = loading::load(&arguments.config)?;
+    let given = arguments.config.given();
+    let (plan, warnings) = given.load()?;
     for warning in &warnings {
         complain(&format!("warning: {warning}"));
     }
-    let file = arguments.config.display();
-    let faults = beyond_the_file(&plan);
+    let file = given.config.display();
+    let mut faults = beyond_the_file(&plan);
+    faults.extend(loading::refusals(&plan).iter().flat_map(|refusal| given.lines(refusal)));
     if !faults.is_empty() {
-        return Err(Trouble::Refused(
-            faults
-                .into_iter()
-                .map(|fault| format!("{file}: {fault}"))
-                .collect(),
-        ));
+        let lines = faults.iter().map(|fault| format!("{file}: {fault}"));
+        return Err(Trouble::Refused(lines.collect()));
     }
     let (stores, listeners) = (plan.stores.len(), plan.listeners.len());
     print(&format!(
@@ -45,7 +42,7 @@ pub(crate) fn run(arguments: &CheckArguments) -> Result<(), Trouble> {
     }
 }
 
-/// What can only be seen outside of the file: certificates, and layouts that exist already.
+/// What can only be seen outside of the file: certificates.
 fn beyond_the_file(plan: &Plan) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, store) in &plan.stores {
@@ -57,21 +54,6 @@ fn beyond_the_file(plan: &Plan) -> Vec<String> {
         let tls = listener.tls.as_ref().map(server_options);
         if let Some(Err(error)) = tls.map(|options| TlsServer::new(&options)) {
             faults.push(format!("listener.{name}.{error}"));
-        }
-    }
-    let layouts = LayoutStore::open_read_only(&plan.state_dir);
-    for (name, wanted) in loading::composites(plan) {
-        match layouts.load(name) {
-            Ok(Some(layout)) => {
-                let differences = layout.differences(&wanted.spec);
-                faults.extend(
-                    differences
-                        .iter()
-                        .map(|found| format!("store.{name}: {found}")),
-                );
-            }
-            Ok(None) => {}
-            Err(error) => faults.push(format!("store.{name}: {error}")),
         }
     }
     faults

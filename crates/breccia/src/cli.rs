@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::loading::Given;
+
 /// Composite storage backends for any server.
 #[derive(Debug, Parser)]
 #[command(
@@ -49,9 +51,8 @@ pub(crate) struct ServeArguments {
 /// `breccia check`
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
-    /// The config file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgument,
     /// Also reach every store
     #[arg(long)]
     pub(crate) connect: bool,
@@ -60,9 +61,8 @@ pub(crate) struct CheckArguments {
 /// `breccia explain`
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArguments {
-    /// The config file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgument,
     /// The key is written in hex digits
     #[arg(long)]
     pub(crate) hex: bool,
@@ -151,6 +151,16 @@ pub(crate) struct ConfigArgument {
     /// The state folder, if it is not the config's
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+impl ConfigArgument {
+    /// What was given.
+    pub(crate) fn given(&self) -> Given<'_> {
+        Given {
+            config: &self.config,
+            data_dir: self.data_dir.as_deref(),
+        }
+    }
 }
 
 /// `breccia status`

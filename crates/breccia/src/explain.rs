@@ -11,11 +11,12 @@ use breccia_core::layout::Layout;
 use breccia_net::layout_store::LayoutStore;
 
 use crate::cli::ExplainArguments;
-use crate::loading;
+use crate::loading::{self, Layouts};
 use crate::trouble::{Trouble, print};
 
 pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Trouble> {
-    let (plan, _) = loading::load(&arguments.config)?;
+    let given = arguments.config.given();
+    let (plan, _) = given.load()?;
     let key = if arguments.hex {
         from_hex(arguments.key.as_bytes()).ok_or_else(|| {
             Trouble::refused("--hex: write the key as pairs of the digits 0-9 and a-f")
@@ -28,36 +29,29 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Trouble> {
         return Err(Trouble::refused(format!(
             "there is no store '{}' in {}; there are: {}",
             arguments.store,
-            arguments.config.display(),
+            given.config.display(),
             known.join(", ")
         )));
     }
-    print(&explain(&plan, &arguments.store, &key)?);
+    let store = LayoutStore::open_read_only(&plan.state_dir);
+    let layouts = loading::open_layouts(&plan, &store).map_err(|refusals| {
+        let lines = refusals.iter().flat_map(|refusal| given.lines(refusal));
+        Trouble::Refused(lines.collect())
+    })?;
+    print(&explain(&plan, &layouts, &arguments.store, &key)?);
     Ok(())
 }
 
 /// The lines for one key, from the outermost composite to the server.
-fn explain(plan: &Plan, store: &str, key: &[u8]) -> Result<String, Trouble> {
-    let layouts = LayoutStore::open_read_only(&plan.state_dir);
+fn explain(plan: &Plan, layouts: &Layouts, store: &str, key: &[u8]) -> Result<String, Trouble> {
+    let saved = LayoutStore::open_read_only(&plan.state_dir);
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(out, "key      {} ({} bytes)", printable(key), key.len());
     let mut name = store.to_owned();
-    while let Some(wanted) = loading::wanted(plan, &name) {
-        let saved = layouts.load(&name).map_err(Trouble::refused)?;
-        let differences = saved
-            .iter()
-            .flat_map(|layout| layout.differences(&wanted.spec));
-        let differences: Vec<String> = differences.map(|found| found.to_string()).collect();
-        if !differences.is_empty() {
-            return Err(Trouble::Refused(differences));
-        }
-        let is_saved = saved.is_some();
-        let layout = match saved {
-            Some(layout) => layout,
-            None => Layout::first(&wanted.spec).map_err(Trouble::refused)?,
-        };
-        name = placed(&mut out, &layout, is_saved, key)?;
+    while let Some(layout) = layouts.get(&name) {
+        let is_saved = saved.load(&name).map_err(Trouble::refused)?.is_some();
+        name = placed(&mut out, layout, is_saved, key)?;
     }
     let kind = plan
         .stores

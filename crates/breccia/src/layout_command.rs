@@ -3,6 +3,7 @@
 //! Not the rules. Invariant: whatever changes a layout holds the lock of the state folder, so it is
 //! refused while a gateway runs on it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use breccia_core::slots::ShardIndex;
 use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
 
 use crate::cli::{ConfigArgument, LayoutCommand};
-use crate::loading::{self, Wanted};
+use crate::loading::{self, Given, Wanted};
 use crate::reach::Target;
 use crate::trouble::{Trouble, print};
 
@@ -71,17 +72,16 @@ impl From<LayoutStoreError> for Trouble {
 }
 
 /// A config and the state folder that goes with it.
-struct Opened {
+struct Opened<'a> {
+    given: Given<'a>,
     plan: Plan,
 }
 
-impl Opened {
-    fn new(argument: &ConfigArgument) -> Result<Self, Trouble> {
-        let (mut plan, _) = loading::load(&argument.config)?;
-        if let Some(folder) = &argument.data_dir {
-            plan.state_dir.clone_from(folder);
-        }
-        Ok(Self { plan })
+impl<'a> Opened<'a> {
+    fn new(argument: &'a ConfigArgument) -> Result<Self, Trouble> {
+        let given = argument.given();
+        let (plan, _) = given.load()?;
+        Ok(Self { given, plan })
     }
 
     fn reading(&self) -> LayoutStore {
@@ -118,7 +118,7 @@ fn done(layout: &Layout) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn show(opened: &Opened, store: Option<&str>) -> Result<(), Trouble> {
+fn show(opened: &Opened<'_>, store: Option<&str>) -> Result<(), Trouble> {
     let layouts = match store {
         None => opened.reading().all()?,
         Some(name) => match opened.reading().load(name)? {
@@ -161,33 +161,39 @@ fn show(opened: &Opened, store: Option<&str>) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn no_layout(opened: &Opened, name: &str) -> Trouble {
+fn no_layout(opened: &Opened<'_>, name: &str) -> Trouble {
     Trouble::failed(format!(
         "'{name}' has no layout in {}; the first start makes it",
         opened.plan.state_dir.display()
     ))
 }
 
-fn diff(opened: &Opened) -> Result<(), Trouble> {
+fn diff(opened: &Opened<'_>) -> Result<(), Trouble> {
     let layouts = opened.reading();
-    let mut lines = Vec::new();
-    for (name, wanted) in loading::composites(&opened.plan) {
+    let refusals = loading::refusals(&opened.plan);
+    let mut lines: Vec<String> = refusals
+        .iter()
+        .flat_map(|refusal| opened.given.lines(refusal))
+        .collect();
+    let refused = |name: &str| {
+        let mut composites = refusals.iter().map(LayoutStoreError::composite);
+        composites.any(|composite| composite.is_none_or(|composite| composite == name))
+    };
+    for name in loading::composites(&opened.plan).into_keys() {
+        if refused(name) {
+            continue;
+        }
         match layouts.load(name)? {
             None => print(&format!(
                 "{name}: no layout yet: the first start makes it\n"
             )),
-            Some(layout) => {
-                let found = layout.differences(&wanted.spec);
-                if found.is_empty() {
-                    print(&format!("{name}: as in the layout {}\n", layout.digest()));
-                }
-                lines.extend(found.iter().map(ToString::to_string));
-            }
+            Some(layout) => print(&format!("{name}: as in the layout {}\n", layout.digest())),
         }
     }
+    let orphans: BTreeSet<&str> = refusals.iter().filter_map(LayoutStoreError::orphan).collect();
     for layout in layouts.all()? {
         let name = layout.composite();
-        if loading::wanted(&opened.plan, name).is_none() {
+        if loading::wanted(&opened.plan, name).is_none() && !orphans.contains(name) {
             lines.push(format!(
                 "'{name}': there is a layout, and the config has no such composite"
             ));
@@ -200,7 +206,7 @@ fn diff(opened: &Opened) -> Result<(), Trouble> {
     }
 }
 
-fn adopt(opened: &Opened, name: &str) -> Result<(), Trouble> {
+fn adopt(opened: &Opened<'_>, name: &str) -> Result<(), Trouble> {
     let wanted = opened.composite(name)?;
     let layouts = opened.writing()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -239,7 +245,7 @@ async fn not_empty(plan: &Plan, composite: &str) -> Vec<String> {
     lines
 }
 
-fn accept_address(opened: &Opened, name: &str, shards: &[String]) -> Result<(), Trouble> {
+fn accept_address(opened: &Opened<'_>, name: &str, shards: &[String]) -> Result<(), Trouble> {
     let wanted = opened.composite(name)?;
     let named: Vec<&String> = if shards.is_empty() {
         wanted.addresses.keys().collect()

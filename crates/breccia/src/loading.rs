@@ -1,13 +1,15 @@
-//! From a file's path to a plan, and from a plan to what its composites want of their layouts.
+//! From a file's path to a plan, and from a plan to the layouts of its composites.
 //!
-//! Not the checks: those are the config crate's. Invariant: every fault of a file is shown, not
-//! only the first.
+//! Not the checks: those are the config crate's and the layout store's. Invariant: whatever is
+//! refused is shown whole, not only its first fault, and a command that mends can be copied.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use breccia_config::{Plan, StorePlan, Warning};
-use breccia_core::layout::{CompositeKind, LayoutSpec};
+use breccia_core::layout::{CompositeKind, Layout, LayoutSpec};
+use breccia_net::layout_store::{self, LayoutRequest, LayoutStore, LayoutStoreError};
 
 use crate::trouble::Trouble;
 
@@ -29,6 +31,75 @@ pub(crate) struct Wanted {
     pub(crate) digest: Option<String>,
     /// Where each shard that lies on a server is.
     pub(crate) addresses: BTreeMap<String, String>,
+}
+
+/// Which config a command was given, and which state folder instead of the config's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) config: &'a Path,
+    pub(crate) data_dir: Option<&'a Path>,
+}
+
+impl Given<'_> {
+    /// Reads the config.
+    pub(crate) fn load(&self) -> Result<(Plan, Vec<Warning>), Trouble> {
+        let (mut plan, warnings) = load(self.config)?;
+        if let Some(folder) = self.data_dir {
+            plan.state_dir = folder.to_path_buf();
+        }
+        Ok((plan, warnings))
+    }
+
+    /// A refusal's lines, with these arguments in the commands they name.
+    pub(crate) fn lines(&self, refusal: &LayoutStoreError) -> Vec<String> {
+        let mut arguments = format!("--config {}", shell_word(self.config));
+        if let Some(folder) = self.data_dir {
+            arguments.push_str(&format!(" --data-dir {}", shell_word(folder)));
+        }
+        let text = refusal.to_string().replace("--config FILE", &arguments);
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// A path as one word of a shell's command line.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./+=:,@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Layouts by the name of their composite.
+pub(crate) type Layouts = BTreeMap<String, Arc<Layout>>;
+
+/// The layout of every composite, or everything that speaks against them. A store that was opened
+/// for reading stays as it is.
+pub(crate) fn open_layouts(
+    plan: &Plan,
+    store: &LayoutStore,
+) -> Result<Layouts, Vec<LayoutStoreError>> {
+    let wanted = composites(plan);
+    let requests: Vec<LayoutRequest<'_>> = wanted
+        .values()
+        .map(|wanted| LayoutRequest {
+            spec: &wanted.spec,
+            pinned_digest: wanted.digest.as_deref(),
+            addresses: &wanted.addresses,
+        })
+        .collect();
+    let layouts = layout_store::open_layouts(store, &requests)?;
+    let layouts = layouts
+        .into_iter()
+        .map(|layout| (layout.composite().to_owned(), layout));
+    Ok(layouts.collect())
+}
+
+/// What a start would refuse, found without changing anything.
+pub(crate) fn refusals(plan: &Plan) -> Vec<LayoutStoreError> {
+    let store = LayoutStore::open_read_only(&plan.state_dir);
+    open_layouts(plan, &store).err().unwrap_or_default()
 }
 
 /// Every composite of the plan by name.

@@ -11,6 +11,8 @@ use breccia_net::tls::TlsServer;
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
+use crate::loading::Given;
+use crate::trouble::Trouble;
 use crate::{check, loading, logging, registry};
 
 /// What a reload came to.
@@ -66,35 +68,20 @@ pub(crate) fn reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
 }
 
 fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
-    let Some(path) = &gateway.config else {
+    let Some(config) = &gateway.config else {
         return Err(vec![
             "the quick start has no config file to reload".to_owned(),
         ]);
     };
-    let (mut wanted, warnings) = breccia_config::load(path, &loading::environment)
-        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    if let Some(folder) = &gateway.data_dir {
-        wanted.state_dir.clone_from(folder);
-    }
+    let given = Given {
+        config,
+        data_dir: gateway.data_dir.as_deref(),
+    };
+    let (wanted, warnings) = given.load().map_err(Trouble::into_lines)?;
     // What a restart would refuse is refused now.
-    let mut faults = Vec::new();
-    for (name, composite) in loading::composites(&wanted) {
-        let Some(layout) = gateway.layouts.get(name) else {
-            continue;
-        };
-        faults.extend(
-            layout
-                .differences(&composite.spec)
-                .iter()
-                .map(ToString::to_string),
-        );
-        if let Some(pinned) = composite.digest.filter(|pinned| *pinned != layout.digest()) {
-            let digest = layout.digest();
-            faults.push(format!(
-                "'{name}': layout-digest is {pinned}, but the layout in use has digest {digest}"
-            ));
-        }
-    }
+    let refusals = loading::refusals(&wanted);
+    let lines = refusals.iter().flat_map(|refusal| given.lines(refusal));
+    let mut faults: Vec<String> = lines.collect();
     let tls = read_tls(&wanted, &mut faults);
     if !faults.is_empty() {
         return Err(faults);

@@ -3,15 +3,13 @@
 //! Not the serving. Invariant: the order is config, layouts, ports, workers. Whatever is refused
 //! (exit status 2) is refused before a port is bound.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use breccia_config::{Plan, Protocol};
-use breccia_core::layout::Layout;
 use breccia_net::NetError;
-use breccia_net::layout_store::{LayoutRequest, LayoutStore, open_layouts};
+use breccia_net::layout_store::LayoutStore;
 use breccia_net::listener::Listener;
 use breccia_net::tls::TlsServer;
 use breccia_net::worker::{ListenerIndex, ListenerOptions, WorkerPool};
@@ -19,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP};
+use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
 use crate::{admin, check, descriptors, loading, logging, registry, reload};
 
@@ -46,45 +45,39 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
 }
 
 fn read_plan(arguments: &ServeArguments) -> Result<(Plan, Vec<breccia_config::Warning>), Trouble> {
-    let (mut plan, warnings) = match &arguments.config {
-        Some(path) => loading::load(path)?,
-        None => (
-            breccia_config::quick_start(Path::new("breccia-data")),
-            Vec::new(),
-        ),
-    };
-    if let Some(folder) = &arguments.data_dir {
-        plan.state_dir.clone_from(folder);
+    if let Some(given) = given(arguments) {
+        return given.load();
     }
-    Ok((plan, warnings))
+    let folder = arguments.data_dir.as_deref();
+    let plan = breccia_config::quick_start(folder.unwrap_or(Path::new("breccia-data")));
+    Ok((plan, Vec::new()))
 }
 
-type Layouts = BTreeMap<String, Arc<Layout>>;
+fn given(arguments: &ServeArguments) -> Option<Given<'_>> {
+    Some(Given {
+        config: arguments.config.as_deref()?,
+        data_dir: arguments.data_dir.as_deref(),
+    })
+}
 
 /// Opens the state folder and every layout, or says everything that speaks against it.
 fn open_store(plan: &Plan, arguments: &ServeArguments) -> Result<(LayoutStore, Layouts), Trouble> {
-    let wanted = loading::composites(plan);
+    let none = loading::composites(plan).is_empty();
     // The quick start's shards forget everything at the end, so its layout may too.
     let keeps_nothing = arguments.config.is_none() && arguments.data_dir.is_none();
-    let store = if keeps_nothing || wanted.is_empty() {
+    let store = if keeps_nothing || none {
         LayoutStore::ephemeral()
     } else {
         LayoutStore::open(&plan.state_dir)?
     };
-    let requests: Vec<LayoutRequest<'_>> = wanted
-        .values()
-        .map(|wanted| LayoutRequest {
-            spec: &wanted.spec,
-            pinned_digest: wanted.digest.as_deref(),
-            addresses: &wanted.addresses,
-        })
-        .collect();
-    let layouts = open_layouts(&store, &requests)
-        .map_err(|refusals| Trouble::Refused(refusals.iter().map(ToString::to_string).collect()))?;
-    let layouts = layouts
-        .into_iter()
-        .map(|layout| (layout.composite().to_owned(), layout));
-    Ok((store, layouts.collect()))
+    let layouts = loading::open_layouts(plan, &store).map_err(|refusals| {
+        let lines = refusals.iter().map(|refusal| match given(arguments) {
+            Some(given) => given.lines(refusal),
+            None => vec![refusal.to_string()],
+        });
+        Trouble::Refused(lines.flatten().collect())
+    })?;
+    Ok((store, layouts))
 }
 
 async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {

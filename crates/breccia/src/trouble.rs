@@ -34,6 +34,13 @@ impl Trouble {
         Self::Refused(vec![line.to_string()])
     }
 
+    /// What there is to say, one thought a line.
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        match self {
+            Self::Failed(lines) | Self::Refused(lines) => lines,
+        }
+    }
+
     /// Prints the lines to stderr and answers the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         let (lines, code) = match self {

@@ -259,14 +259,12 @@ fn renamed_shards_and_composites_are_named_with_the_command_that_mends() {
     let folder = Folder::with(THREE);
     make_layout(&folder);
     folder.write(&THREE.replace("redis-b", "redis-x"));
-    let rename = "breccia layout rename-shard --config FILE cache redis-b redis-x";
+    let rename = "breccia layout rename-shard --config breccia.toml cache redis-b redis-x";
     folder.check("layout diff --config breccia.toml", 1, &[rename]);
     folder.check("check --config breccia.toml", 2, &[rename]);
     folder.check("explain --config breccia.toml cache a", 2, &[rename]);
     folder.check(
-        &rename
-            .replace("breccia layout", "layout")
-            .replace("FILE", "breccia.toml"),
+        &rename.replace("breccia layout", "layout"),
         0,
         &["epoch 2"],
     );

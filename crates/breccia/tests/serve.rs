@@ -246,12 +246,12 @@ fn a_config_that_differs_from_the_layout_is_refused_with_its_mend() {
     );
     check(
         &good.replace("redis-b", "redis-x"),
-        &["layout rename-shard --config FILE cache redis-b redis-x"],
+        &["layout rename-shard --config ", " cache redis-b redis-x`"],
     );
     let renamed = good
         .replace("[store.cache]", "[store.kv]")
         .replace("\"cache\"", "\"kv\"");
-    check(&renamed, &["layout rename --config FILE cache kv"]);
+    check(&renamed, &["layout rename --config ", " cache kv`"]);
     check(
         &with("hash = \"fnv1a-64\""),
         &["put back hash = \"xxh3-64\""],
@@ -261,7 +261,7 @@ fn a_config_that_differs_from_the_layout_is_refused_with_its_mend() {
         .replace("/0\"", "/x\"")
         .replace("/1\"", "/0\"")
         .replace("/x\"", "/1\"");
-    check(&swapped, &["accept-address --config FILE cache redis-a"]);
+    check(&swapped, &["accept-address --config ", " cache redis-a`"]);
     let inner = "[store.all]\ntype = \"sharded-in-memory\"\nstores = [\"cache\"]\n[listener.main]";
     let moved = good
         .replace("[listener.main]", inner)
@@ -389,4 +389,57 @@ fn a_frozen_store_is_seen_down() {
     assert!(body.contains("r is down (it does not answer)"), "{body}");
     redis.sigcont().expect("it thaws");
     gateway.wait_for("/readyz").expect("it is ready again");
+}
+
+/// Whether a TLS handshake with the listener succeeds.
+fn handshake(port: u16) -> bool {
+    use breccia_net::tls::{TlsClient, TlsClientOptions};
+    let pki = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../breccia-net/tests/pki");
+    let options = TlsClientOptions {
+        ca: Some(pki.join("authority.pem")),
+        ..TlsClientOptions::default()
+    };
+    let client = TlsClient::new(&options, "127.0.0.1").expect("the authority");
+    let address = format!("127.0.0.1:{port}").parse().expect("an address");
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(breccia_net::stream::connect(
+            &address,
+            Some(&client),
+            Duration::from_secs(5),
+        ))
+        .is_ok()
+}
+
+#[test]
+fn reload_takes_renewed_certificates_and_refuses_broken_ones() {
+    let pki = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../breccia-net/tests/pki");
+    let folder = tempfile::tempdir().expect("a folder");
+    let install = |cert: &str, key: &str| {
+        std::fs::copy(pki.join(cert), folder.path().join("cert.pem")).expect("a certificate");
+        std::fs::copy(pki.join(key), folder.path().join("key.pem")).expect("a key");
+    };
+    install("server.pem", "server.key");
+    let place = folder.path().display();
+    let listener = port();
+    let config = format!(
+        "{}tls = {{ cert = '{place}/cert.pem', key = '{place}/key.pem' }}\n",
+        memory(listener)
+    );
+    let gateway = Breccia::start(&config).expect("it starts");
+    assert!(handshake(listener));
+    // A certificate without this host's name: seen in a handshake that fails.
+    install("client.pem", "client.key");
+    assert!(handshake(listener), "nothing changes before the reload");
+    assert_eq!(gateway.reload(&config).expect("an answer").0, 200);
+    assert!(!handshake(listener));
+    install("server.pem", "client.key");
+    let (status, body) = gateway.reload(&config).expect("an answer");
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("listener.main.tls.cert"), "{body}");
+    install("server.pem", "server.key");
+    assert_eq!(gateway.reload(&config).expect("an answer").0, 200);
+    assert!(handshake(listener));
 }

@@ -200,7 +200,7 @@ impl fmt::Display for LayoutDifference {
                     f,
                     "'{composite}': the layout was made for a composite {was}, the config \
                      {change}, which would place every key anew; take it {mend} other composite's \
-                     `stores`, or {}",
+                     `stores`, or, {}",
                     Adopt(composite)
                 )
             }
@@ -211,7 +211,7 @@ impl fmt::Display for LayoutDifference {
             } => write!(
                 f,
                 "'{composite}': the layout hashes with {layout}, the config says {config}; put \
-                 back hash = \"{layout}\", or {}",
+                 back hash = \"{layout}\", or, {}",
                 Adopt(composite)
             ),
             Self::HashTag {
@@ -220,7 +220,7 @@ impl fmt::Display for LayoutDifference {
                 config,
             } => write!(
                 f,
-                "'{composite}': the layout has {}, the config {}; {}, or {}",
+                "'{composite}': the layout has {}, the config {}; {}, or, {}",
                 Tag(*layout),
                 Tag(*config),
                 PutBack(*layout),

@@ -37,7 +37,7 @@ pub struct Client {
     heard_at: Cell<Instant>,
     /// Since when too many reply bytes wait.
     clogged_since: Cell<Option<Instant>>,
-    /// While a request is incomplete: since when, and how many bytes came since.
+    /// While a request is incomplete: when the present window began, and the bytes since.
     body: Cell<Option<(Instant, u64)>>,
     /// A request whose duration is measured.
     sample: Cell<Option<(Sequence, Instant)>>,
@@ -45,8 +45,8 @@ pub struct Client {
     pub patient: Cell<bool>,
 }
 
-/// A client that has just begun a request is not held to `min-body-rate`.
-const BODY_GRACE: Duration = Duration::from_secs(10);
+/// `min-body-rate` is held over windows of this length.
+const BODY_WINDOW: Duration = Duration::from_secs(10);
 
 impl Client {
     /// A client that has just connected.
@@ -193,10 +193,12 @@ impl Client {
             self.end(Ending::Now("write-timeout"));
         }
         if let Some((began, bytes)) = self.body.get()
-            && since(began) >= BODY_GRACE
-            && bytes < limits.min_body_rate.saturating_mul(since(began).as_secs())
+            && since(began) >= BODY_WINDOW
         {
-            self.end(Ending::Now("min-body-rate"));
+            if bytes < limits.min_body_rate.saturating_mul(since(began).as_secs()) {
+                self.end(Ending::Now("min-body-rate"));
+            }
+            self.body.set(Some((now, 0)));
         }
         let quiet = self.in_flight() == 0 && !self.patient.get();
         if quiet && self.idle_for(now) >= Duration::from_secs(2) {

@@ -80,6 +80,8 @@ pub struct Connection<D> {
     start: usize,
     paused: bool,
     ended: bool,
+    /// While draining: everything that had arrived was read, and no more will be.
+    drained: bool,
     unflushed: bool,
 }
 
@@ -107,6 +109,7 @@ impl<D: Dialogue> Connection<D> {
             start: 0,
             paused: false,
             ended: false,
+            drained: false,
             unflushed: false,
         }
     }
@@ -150,17 +153,18 @@ impl<D: Dialogue> Connection<D> {
     /// Whether everything asked for is answered and written, and somebody wants to leave.
     fn is_over(&self) -> bool {
         let phase = self.drain.phase();
-        let leaving = self.ended || phase != Phase::Running;
-        if phase == Phase::Closing || (leaving && self.client.patient.get()) {
+        let hurried = self.ended || phase != Phase::Running;
+        if phase == Phase::Closing || (hurried && self.client.patient.get()) {
             return true;
         }
+        let leaving = self.ended || self.drained;
         let ring = self.client.ring().borrow();
         let quiet = ring.in_flight() == 0 && ring.buffered() == 0 && !self.unflushed;
         quiet && (self.client.ending().is_some() || (leaving && !self.paused))
     }
 
     fn may_read(&self) -> bool {
-        if self.ended || self.client.ending().is_some() {
+        if self.ended || self.drained || self.client.ending().is_some() {
             return false;
         }
         if self.paused {
@@ -188,7 +192,10 @@ impl<D: Dialogue> Connection<D> {
             let mut scratch = scratch.borrow_mut();
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    self.drained = self.drain.phase() != Phase::Running;
+                    return Ok(());
+                }
                 Poll::Ready(Err(_)) => return Err(Over),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                     self.ended = true;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: memcached sends nothing that answers no request, so bytes nobody asked for are wrong.
 
+use crate::pipeline::Canary;
 use crate::upstream::{Scan, Wire};
 
 use super::codec::{ReplyScanner, ScannedReply, Shape};
@@ -23,5 +24,9 @@ impl Wire for MemcachedWire {
             ScannedReply::Incomplete => Scan::Incomplete,
             ScannedReply::Wrong(why) => Scan::Wrong(why),
         }
+    }
+
+    fn canary() -> Canary<Shape> {
+        Canary { bytes: b"mn\r\n", shape: Shape::MetaNoop }
     }
 }

@@ -47,7 +47,11 @@ impl Bench {
             max_in_flight: 4,
             max_unsent_bytes: 1000,
         };
-        Self { queue: Pipeline::new(limits), log: Log::default(), start: Instant::now() }
+        let start = Instant::now();
+        let canary = Canary { bytes: b"?", shape: () };
+        let mut queue = Pipeline::new(limits, Some(canary));
+        queue.heard(start);
+        Self { queue, log: Log::default(), start }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -68,6 +72,7 @@ impl Bench {
     /// Writes at most `most` bytes and says which.
     fn write(&mut self, ms: u64, most: usize) -> String {
         let now = self.at(ms);
+        self.queue.prepare(now);
         let bytes = self.queue.writable(now);
         let bytes = bytes[..bytes.len().min(most)].to_vec();
         self.queue.wrote(bytes.len(), now);
@@ -129,6 +134,7 @@ fn unsent_requests_expire_as_not_applied_and_are_never_written() {
     assert_eq!(bench.log(), ["b: not applied", "gone: not applied"]);
     assert_eq!(bench.write(1100, 100), "aa", "the gate is closed; the request begun is finished");
     assert!(bench.queue.deliver(b"1"));
+    bench.queue.heard(bench.at(1200));
     assert_eq!(bench.write(1200, 100), "c");
     assert!(bench.queue.deliver(b"3"));
     assert_eq!(bench.log(), ["aaaa=1", "c=3"]);
@@ -144,6 +150,7 @@ fn a_late_reply_meets_a_tombstone() {
     assert_eq!(bench.log(), ["a: unknown"]);
     bench.ask(5000, "b");
     assert!(bench.queue.deliver(b"late"));
+    bench.queue.heard(bench.at(5000));
     assert_eq!(bench.write(5000, 100), "b");
     assert!(bench.queue.deliver(b"2"));
     assert_eq!(bench.log(), ["b=2"]);
@@ -173,6 +180,9 @@ fn a_lost_connection_leaves_sent_requests_unknown_and_unsent_ones_not_applied() 
     bench.queue.fail_all(&Cause::Lost("reset".into()));
     assert_eq!(bench.log(), ["a: unknown", "bb: unknown", "c: not applied"]);
     bench.ask(10, "d");
+    assert_eq!(bench.write(10, 100), "?", "a new connection has not been heard");
+    assert!(bench.queue.deliver(b"pong"));
+    bench.queue.heard(bench.at(10));
     assert_eq!(bench.write(10, 100), "d");
     assert!(bench.queue.deliver(b"4"));
     assert_eq!(bench.log(), ["d=4"]);
@@ -186,4 +196,32 @@ fn a_full_queue_refuses_at_once() {
     }
     assert_eq!(bench.log(), ["e: not applied"]);
     assert_eq!(bench.write(0, 100), "abcd");
+}
+
+#[test]
+fn a_quiet_connection_is_asked_for_a_sign_of_life_first() {
+    let mut bench = Bench::new();
+    bench.ask(50, "a");
+    assert_eq!(bench.write(50, 100), "?");
+    bench.ask(60, "b");
+    assert_eq!(bench.write(60, 100), "", "the gate is closed until the canary is answered");
+    assert!(bench.queue.deliver(b"pong"));
+    bench.queue.heard(bench.at(70));
+    assert_eq!(bench.write(70, 100), "ab");
+    assert!(bench.queue.deliver(b"1"));
+    assert!(bench.queue.deliver(b"2"));
+    bench.queue.heard(bench.at(80));
+    bench.ask(120, "c");
+    assert_eq!(bench.write(120, 100), "c", "heard 40 ms ago");
+    assert_eq!(bench.log(), ["a=1", "b=2"]);
+}
+
+#[test]
+fn requests_behind_an_unanswered_canary_expire_unwritten() {
+    let mut bench = Bench::new();
+    bench.ask(200, "a");
+    assert_eq!(bench.write(200, 100), "?");
+    assert_eq!(bench.queue.expire(bench.at(1200)), 1);
+    assert_eq!(bench.log(), ["a: not applied"]);
+    assert!(bench.queue.silent_too_long(bench.at(5200)));
 }

@@ -2,8 +2,10 @@
 //!
 //! Frontend and backend both use the codec and never import each other.
 
+pub mod backend;
 pub mod codec;
 pub mod commands;
 pub mod encode;
 pub mod frontend;
+mod greeting;
 pub mod portable;

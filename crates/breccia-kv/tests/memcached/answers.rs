@@ -16,7 +16,7 @@ fn all() -> [Twins; 3] {
 fn text_commands_answer_as_memcached() {
     let k250 = "k".repeat(250);
     for mut twins in all() {
-        TEXT.iter().for_each(|input| twins.check(input));
+        twins.check_all(TEXT);
         twins.check(&format!(
             "set {k250} 0 0 1\r\nx\r\nget {k250} {k250}\r\ndelete {k250}\r\n"
         ));
@@ -28,7 +28,7 @@ fn text_commands_answer_as_memcached() {
 #[test]
 fn meta_commands_answer_as_memcached() {
     for mut twins in all() {
-        META.iter().for_each(|input| twins.check(input));
+        twins.check_all(META);
     }
 }
 
@@ -36,14 +36,14 @@ fn meta_commands_answer_as_memcached() {
 fn what_servers_keep_with_an_item_passes_through() {
     for count in [1, 3] {
         let mut twins = Twins::servers(count);
-        SERVERS_ONLY.iter().for_each(|input| twins.check(input));
+        twins.check_all(SERVERS_ONLY);
     }
 }
 
 #[test]
 fn malformed_input_answers_as_memcached() {
     for mut twins in all() {
-        MALFORMED.iter().for_each(|input| twins.check(input));
+        twins.check_all(MALFORMED);
         generated_faults(&mut twins);
     }
 }

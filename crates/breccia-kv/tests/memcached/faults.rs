@@ -3,6 +3,7 @@
 //! Invariant: whatever happens to one shard, keys of the others answer, and no reply goes to a
 //! request or a client that it does not belong to.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use breccia_kv::front::limits::ListenerLimits;
@@ -26,7 +27,7 @@ fn call(client: &mut TextClient, request: &str) -> String {
 /// A key for each of three servers.
 fn keys() -> [String; 3] {
     [0, 1, 2].map(|server| {
-        (0..)
+        (0..1000)
             .map(|number| format!("key{number}"))
             .find(|key| home(key, 3) == server)
             .unwrap()
@@ -208,10 +209,10 @@ fn shout(address: &str, id: u64) {
                 None => request,
             };
             input.push_str(&request);
-            input.push_str(&format!("mg marker k O{id}-{round}-{number}\r\n"));
+            let _ = write!(input, "mg marker k O{id}-{round}-{number}\r\n");
         }
         for number in 60..70 {
-            input.push_str(&format!("mg marker k O{id}-{round}-{number}\r\n"));
+            let _ = write!(input, "mg marker k O{id}-{round}-{number}\r\n");
         }
         let output = text(&session(address, input.as_bytes()));
         let mut last = -1;
@@ -285,19 +286,21 @@ fn large_values_keep_a_clients_order() {
     let key = &keys()[0];
     let mut input = String::new();
     for number in 0..5 {
-        input.push_str(&format!("set {key} {number} 0 {}\r\n{big}\r\n", big.len()));
-        input.push_str(&format!(
+        let _ = write!(input, "set {key} {number} 0 {}\r\n{big}\r\n", big.len());
+        let _ = write!(
+            input,
             "get {key}\r\nappend {key} 0 0 1 noreply\r\ny\r\nmg {key} s f\r\n"
-        ));
+        );
     }
     let output = text(&session(&front.address, input.as_bytes()));
     let mut expected = String::new();
     for number in 0..5 {
-        expected.push_str(&format!(
+        let _ = write!(
+            expected,
             "STORED\r\nVALUE {key} {number} {}\r\n{big}\r\nEND\r\n",
             big.len()
-        ));
-        expected.push_str(&format!("HD s{} f{number}\r\n", big.len() + 1));
+        );
+        let _ = write!(expected, "HD s{} f{number}\r\n", big.len() + 1);
     }
     assert!(
         output == expected,
@@ -370,7 +373,7 @@ fn other_protocols_and_endless_lines_are_turned_away() {
         reply.starts_with("CLIENT_ERROR breccia: the binary protocol"),
         "{reply}"
     );
-    let reply = text(&session(&front.address, &[b'x'; 1 << 16]));
+    let reply = text(&session(&front.address, &vec![b'x'; 1 << 16]));
     assert_eq!(reply, "CLIENT_ERROR line too long\r\n");
     let mut client = TextClient::connect(&front.address).unwrap();
     let stats = call(&mut client, "stats\r\n");

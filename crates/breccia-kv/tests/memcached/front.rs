@@ -42,9 +42,13 @@ impl Front {
             .build();
         let runtime = runtime.unwrap();
         let (drain, registry) = (Drain::new(), Registry::new());
+        let probed = match &backend {
+            MemcachedBackend::Forward(topology) => topology.leaves().to_vec(),
+            MemcachedBackend::Typed(_) => Vec::new(),
+        };
         let listener = MemcachedListener {
             name: "front".into(),
-            backend: backend.clone(),
+            backend,
             settings: SharedSettings::new(settings),
             registry: registry.clone(),
             drain: drain.clone(),
@@ -56,10 +60,8 @@ impl Front {
         };
         let mut pool = WorkerPool::start(1, drain, factory).unwrap();
         let handle = runtime.block_on(async {
-            if let MemcachedBackend::Forward(topology) = &backend {
-                for leaf in topology.leaves() {
-                    spawn_probe(leaf);
-                }
+            for leaf in &probed {
+                spawn_probe(leaf);
             }
             let listener = Listener::open(&Bind::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
             let options = ListenerOptions {

@@ -4,8 +4,9 @@
 //! Invariant: every listener here runs in this process, on a worker of its own.
 
 #![expect(
+    clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test that is out of bounds shall fail"
+    reason = "these are helpers of tests: what is not as expected shall fail loudly"
 )]
 
 mod answers;

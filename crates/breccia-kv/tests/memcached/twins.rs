@@ -102,6 +102,12 @@ impl Twins {
         self.check_bytes([&bytes, &bytes], input);
     }
 
+    pub(crate) fn check_all(&mut self, inputs: &[&str]) {
+        for input in inputs {
+            self.check(input);
+        }
+    }
+
     fn raw(&self, inputs: [&[u8]; 2]) -> [Vec<u8>; 2] {
         [
             session(&self.server.address(), inputs[0]),

@@ -172,7 +172,8 @@ pub enum LayoutStoreError {
     #[error(
         "'{composite}': layout-digest is {pinned}, but the layout in {place} has digest {digest}; \
          if all gateways use that one, set layout-digest = \"{digest}\", else run `breccia layout \
-         export` where the layout {pinned} is in use, and `breccia layout import` here"
+         export --config FILE {composite}` where the layout {pinned} is in use, and here `breccia \
+         layout import --replace --config FILE DOCUMENT`"
     )]
     PinnedOther {
         /// The composite.
@@ -187,9 +188,9 @@ pub enum LayoutStoreError {
     /// `layout-digest` names a layout that is not here, and a new one would be another.
     #[error(
         "'{composite}': layout-digest is {pinned}, but {place} holds no layout of it, and one made \
-         from this config would have digest {digest}; run `breccia layout export` where the layout \
-         {pinned} is in use, and `breccia layout import` here, or list `stores` in the order they \
-         had when it was made"
+         from this config would have digest {digest}; run `breccia layout export --config FILE \
+         {composite}` where the layout {pinned} is in use, and here `breccia layout import --config \
+         FILE DOCUMENT`, or list `stores` in the order they had when it was made"
     )]
     PinnedMissing {
         /// The composite.
@@ -225,6 +226,26 @@ fn lines(differences: &[LayoutDifference]) -> String {
 }
 
 impl LayoutStoreError {
+    /// The composite that cannot be opened, where it is about a single one.
+    pub fn composite(&self) -> Option<&str> {
+        match self {
+            Self::Differs { composite, .. }
+            | Self::Orphan { composite, .. }
+            | Self::PinnedOther { composite, .. }
+            | Self::PinnedMissing { composite, .. }
+            | Self::AddressOfOther { composite, .. } => Some(composite),
+            _ => None,
+        }
+    }
+
+    /// The composite that has a layout and is not in the config, where this is what is wrong.
+    pub fn orphan(&self) -> Option<&str> {
+        match self {
+            Self::Orphan { orphan, .. } => Some(orphan),
+            _ => None,
+        }
+    }
+
     /// What kind of trouble this is.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -48,11 +48,12 @@ pub fn open_layouts(
         .collect();
     let mut opened = Vec::new();
     let mut refusals = Vec::new();
+    let seen = last_seen(store, &known, &configured);
     for request in requests {
         let existing = known
             .iter()
             .find(|layout| layout.composite() == request.spec.composite);
-        match examine(store, request, existing, &orphans) {
+        match examine(store, request, existing, &orphans, &seen) {
             Ok(good) => opened.push(good),
             Err(refusal) => refusals.push(refusal),
         }
@@ -85,10 +86,30 @@ pub fn open_layout(
         .iter()
         .filter(|layout| layout.composite() != spec.composite)
         .collect();
-    record(
-        store,
-        examine(store, &request, existing.as_ref(), &orphans)?,
-    )
+    let configured = BTreeSet::from([spec.composite.as_str()]);
+    let seen = last_seen(store, &all, &configured);
+    let good = examine(store, &request, existing.as_ref(), &orphans, &seen)?;
+    record(store, good)
+}
+
+/// Where each shard of each composite was, by composite and shard.
+type LastSeen = BTreeMap<(String, String), String>;
+
+fn last_seen(store: &LayoutStore, layouts: &[Layout], configured: &BTreeSet<&str>) -> LastSeen {
+    let mut seen = LastSeen::new();
+    for layout in layouts {
+        let composite = layout.composite();
+        if !configured.contains(composite) {
+            continue;
+        }
+        // A file that cannot be read is refused where its own composite is examined.
+        for (shard, address) in store.last_addresses(composite).unwrap_or_default() {
+            if layout.shards().contains(&shard) {
+                seen.insert((composite.to_owned(), shard), address);
+            }
+        }
+    }
+    seen
 }
 
 fn examine(
@@ -96,6 +117,7 @@ fn examine(
     request: &LayoutRequest<'_>,
     existing: Option<&Layout>,
     orphans: &[&Layout],
+    seen: &LastSeen,
 ) -> Result<Opened, LayoutStoreError> {
     let layout = if let Some(layout) = existing {
         agrees(layout, request.spec)?;
@@ -110,7 +132,7 @@ fn examine(
         Some(layout) => store.last_addresses(layout.composite())?,
         None => BTreeMap::new(),
     };
-    refuse_moved_to_other(&layout, &addresses_before, request.addresses)?;
+    refuse_moved_to_other(&layout, seen, request.addresses)?;
     let mut addresses = request.addresses.clone();
     addresses.retain(|shard, _| layout.shards().contains(shard));
     let is_new = existing.is_none();
@@ -188,23 +210,34 @@ fn agrees_with_pin(
 
 fn refuse_moved_to_other(
     layout: &Layout,
-    before: &BTreeMap<String, String>,
+    seen: &LastSeen,
     now: &BTreeMap<String, String>,
 ) -> Result<(), LayoutStoreError> {
+    let composite = layout.composite();
     for shard in layout.shards() {
         let Some(address) = now.get(shard) else {
             continue;
         };
-        let other = layout
-            .shards()
-            .iter()
-            .find(|other| *other != shard && before.get(*other) == Some(address));
-        if let Some(other) = other {
+        let own = seen.get(&(composite.to_owned(), shard.clone()));
+        if own == Some(address) {
+            continue;
+        }
+        // A shard that has moved may have moved to a shard of another composite, too: nested ones
+        // share their keys. One that is new may share a server with whom it likes.
+        let other = seen.iter().find(|((owner, other), there)| {
+            other != shard && *there == address && (owner == composite || own.is_some())
+        });
+        if let Some(((owner, other), _)) = other {
+            let other = if owner == composite {
+                other.clone()
+            } else {
+                format!("{owner}/{other}")
+            };
             return Err(LayoutStoreError::AddressOfOther {
-                composite: layout.composite().to_owned(),
+                composite: composite.to_owned(),
                 shard: shard.clone(),
                 address: address.clone(),
-                other: other.clone(),
+                other,
             });
         }
     }

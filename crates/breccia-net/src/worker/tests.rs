@@ -202,7 +202,7 @@ async fn nobody_is_accepted_after_the_drain_began() {
 
 #[tokio::test]
 async fn tls_is_done_before_the_service_and_a_bad_handshake_is_counted() {
-    use crate::tls::{TlsClient, TlsClientOptions, TlsServerOptions};
+    use crate::tls::{TlsClient, TlsClientOptions, TlsServer, TlsServerOptions};
 
     let pki = |file: &str| {
         std::path::Path::new(env!("CARGO_MANIFEST_DIR"))

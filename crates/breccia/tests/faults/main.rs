@@ -1,23 +1,19 @@
-//! Servers that die, freeze and cut, with traffic running.
+//! Breccia while things break: servers killed and frozen, connections reset, input that is hostile.
 //!
-//! A program of its own, and one test at a time: what is measured here is time. Invariant: counts are
-//! held against the servers' own data after the trouble is over.
+//! One program, apart from `../gateway`, because its tests load the machine and measure time.
+//! Invariant: a test that measures time runs alone in here (see [`driver::alone`]).
 
+mod bad_input;
 #[path = "../gateway/common.rs"]
-#[allow(
-    dead_code,
-    reason = "shared with the gateway tests, which use all of it"
-)]
+#[expect(dead_code, reason = "shared with the gateway tests, which use all of it")]
 mod common;
-mod cuts;
-mod down;
-mod frozen;
-mod traffic;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Held by each test while it runs.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+mod counters;
+mod drain;
+mod driver;
+mod kill;
+mod memory;
+mod partial;
+mod resets;
+mod stall;
+mod stall_leases;
+mod transactions;

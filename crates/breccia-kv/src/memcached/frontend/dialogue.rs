@@ -247,9 +247,9 @@ impl MemcachedDialogue {
             return self.log_in(bytes);
         }
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
-        let decoded = decoder.decode(bytes);
+        let found = decoder.decode(bytes);
         self.decoder = decoder;
-        match decoded {
+        match found {
             Decoded::Incomplete | Decoded::Head(_) => (0, Some(Next::NeedMore)),
             Decoded::Request(request) => {
                 let frame = bytes.get(..request.frame_length).unwrap_or_default();

@@ -85,18 +85,18 @@ fn is(user: &User, name: &[u8], password: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn check(input: &str, expected: Login) {
+    fn check(input: &str, expected: &Login) {
         let user = |name: &str, password: Option<&str>| User {
             name: name.into(),
             password: password.map(Into::into),
         };
         let users = [user("ann", Some("secret")), user("bob", None)];
-        assert_eq!(read(input.as_bytes(), &users), expected, "{input:?}");
+        assert_eq!(&read(input.as_bytes(), &users), expected, "{input:?}");
         for end in 0..input.len() {
             let early = read(&input.as_bytes()[..end], &users);
             let whole = matches!(expected, Login::Incomplete | Login::Close);
             assert!(
-                whole || early == Login::Incomplete || early == expected,
+                whole || early == Login::Incomplete || early == *expected,
                 "{end}"
             );
         }
@@ -107,23 +107,23 @@ mod tests {
         let answer = |length, reply| Login::Answer { length, reply };
         check(
             "set x 0 0 10\r\nann secret\r\n",
-            Login::Accepted { length: 26 },
+            &Login::Accepted { length: 26 },
         );
         check(
             "set x 0 0 10 noreply\r\nann secret\r\nget a\r\n",
-            Login::Accepted { length: 34 },
+            &Login::Accepted { length: 34 },
         );
-        check("set x y z 7\nbob any\r\n", Login::Accepted { length: 21 });
+        check("set x y z 7\nbob any\r\n", &Login::Accepted { length: 21 });
         let failure = "CLIENT_ERROR authentication failure";
-        check("set x 0 0 9\r\nann wrong\r\n", answer(24, failure));
-        check("set x 0 0 10\r\nzoe secret\r\n", answer(26, failure));
+        check("set x 0 0 9\r\nann wrong\r\n", &answer(24, failure));
+        check("set x 0 0 10\r\nzoe secret\r\n", &answer(26, failure));
         check(
             "set x 0 0 3\r\nann\r\n",
-            answer(18, "CLIENT_ERROR bad authentication token format"),
+            &answer(18, "CLIENT_ERROR bad authentication token format"),
         );
         check(
             "set x 0 0 2\r\nann s\r\n",
-            answer(17, "CLIENT_ERROR bad command line termination"),
+            &answer(17, "CLIENT_ERROR bad command line termination"),
         );
         for command in [
             "get a\r\n",
@@ -134,11 +134,11 @@ mod tests {
         ] {
             check(
                 command,
-                answer(command.len(), "CLIENT_ERROR unauthenticated"),
+                &answer(command.len(), "CLIENT_ERROR unauthenticated"),
             );
         }
-        check("set x 0 0 10\r\nann sec", Login::Incomplete);
-        check("set x 0 0 99999\r\n", Login::Close);
-        check(&"x".repeat(3000), Login::Close);
+        check("set x 0 0 10\r\nann sec", &Login::Incomplete);
+        check("set x 0 0 99999\r\n", &Login::Close);
+        check(&"x".repeat(3000), &Login::Close);
     }
 }

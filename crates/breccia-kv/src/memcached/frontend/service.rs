@@ -132,8 +132,8 @@ impl MemcachedService {
         match &self.backend {
             Backend::Forward(servers) => {
                 for spec in servers.topology.leaves() {
-                    let state = if spec.health.is_up() { "up" } else { "down" };
-                    stats.push((format!("breccia_shard:{}", spec.name), state.to_owned()));
+                    let health = if spec.health.is_up() { "up" } else { "down" };
+                    stats.push((format!("breccia_shard:{}", spec.name), health.to_owned()));
                 }
             }
             Backend::Typed { store, .. } => {

@@ -4,6 +4,7 @@
 //! thousand pieces costs as much as one that arrives whole.
 
 use super::{line, number};
+use crate::pipeline::Canary;
 use crate::upstream::{Scan, Wire};
 
 /// Redis replies frame themselves: nothing of the request is needed.
@@ -16,6 +17,10 @@ impl Wire for RespWire {
 
     fn scan(scanner: &mut ReplyScanner, _: Option<()>, bytes: &[u8]) -> Scan {
         scanner.scan(bytes)
+    }
+
+    fn canary() -> Canary<()> {
+        Canary { bytes: b"*1\r\n$4\r\nPING\r\n", shape: () }
     }
 }
 

@@ -66,6 +66,8 @@ pub fn keys<A: Arguments + ?Sized>(
         "georadius" => radius(arguments, 6, found),
         "georadiusbymember" => radius(arguments, 5, found),
         "migrate" => migrate(arguments, found),
+        // With no source the server's own specifications fail, but the command does not.
+        "pfmerge" => found.extend(1..arguments.count()),
         _ => {
             for group in spec.keys {
                 if !group.flags.contains(KeyFlags::NOT_KEY) {

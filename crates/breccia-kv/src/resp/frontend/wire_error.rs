@@ -21,7 +21,7 @@ pub(crate) fn unknown_command<'a>(
 ) -> Vec<u8> {
     const SHOWN: usize = 128;
     let mut text = b"ERR unknown command '".to_vec();
-    text.extend(name.iter().take(SHOWN));
+    text.extend(c_text(name, SHOWN));
     text.extend_from_slice(b"', with args beginning with: ");
     let start = text.len();
     for argument in arguments {
@@ -30,7 +30,7 @@ pub(crate) fn unknown_command<'a>(
             break;
         }
         text.push(b'\'');
-        text.extend(argument.iter().take(SHOWN - used));
+        text.extend(c_text(argument, SHOWN - used));
         text.extend_from_slice(b"' ");
     }
     text
@@ -43,16 +43,16 @@ pub(crate) fn wrong_arity(name: &str) -> String {
 
 /// What Redis says of a request with an unknown subcommand or a wrong number of arguments; `None`
 /// for a good one.
-pub(crate) fn malformed(spec: &CommandSpec, request: Request<'_>) -> Option<String> {
+pub(crate) fn malformed(spec: &CommandSpec, request: Request<'_>) -> Option<Vec<u8>> {
     if !spec.accepts(request.len()) {
-        return Some(wrong_arity(spec.name));
+        return Some(wrong_arity(spec.name).into_bytes());
     }
     if spec.subcommands.is_empty() || request.len() < 2 {
         return None;
     }
     match spec.subcommand(request.argument(1)) {
         Some(subcommand) if !subcommand.accepts(request.len()) => {
-            Some(wrong_arity(&format!("{}|{}", spec.name, subcommand.name)))
+            Some(wrong_arity(&format!("{}|{}", spec.name, subcommand.name)).into_bytes())
         }
         Some(_) => None,
         // Newer than the table, and sent by libraries when they connect.
@@ -65,10 +65,18 @@ fn is_newer_client_option(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"setinfo") || name.eq_ignore_ascii_case(b"no-touch")
 }
 
-fn unknown_subcommand(command: &str, given: &[u8]) -> String {
-    let given: Vec<u8> = given.iter().copied().take(128).collect();
-    let given = String::from_utf8_lossy(&given);
-    format!("ERR unknown subcommand '{given}'. Try {} HELP.", command.to_ascii_uppercase())
+fn unknown_subcommand(command: &str, given: &[u8]) -> Vec<u8> {
+    let mut text = b"ERR unknown subcommand '".to_vec();
+    text.extend(c_text(given, 128));
+    text.extend_from_slice(b"'. Try ");
+    text.extend_from_slice(command.to_ascii_uppercase().as_bytes());
+    text.extend_from_slice(b" HELP.");
+    text
+}
+
+/// What the server quotes of an argument: at most so many bytes, and none after a zero byte.
+fn c_text(argument: &[u8], most: usize) -> impl Iterator<Item = u8> {
+    argument.iter().copied().take(most).take_while(|byte| *byte != 0)
 }
 
 /// What Breccia says of a command it does not offer.

@@ -155,18 +155,16 @@ fn write<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Result<Planned<'a>, Refuse
 }
 
 fn getex(arguments: &[Vec<u8>]) -> Result<Planned<'_>, Refused> {
-    let condition = crate::entry::ExpiryCondition::Always;
-    let change = match getex_options(arguments)? {
+    let expiry = match getex_options(arguments)? {
         Time::Given(form, text) => match time_ahead("getex", form, text) {
-            Ok(expiry) => Some(Operation::Expire { expiry, condition }),
+            Ok(expiry) => expiry,
             // Redis looks at the key before it looks at the time.
             Err(error) => return Ok(one(arguments, Operation::Get, Reply::ErrorIfFound(error))),
         },
-        Time::Persist => Some(Operation::Persist),
-        Time::Unsaid | Time::Keep => None,
+        Time::Persist => Expiry::Never,
+        Time::Unsaid | Time::Keep => return Ok(one(arguments, Operation::Get, Reply::Bulk)),
     };
-    let operations = [Some(Operation::Get), change].into_iter().flatten().collect();
-    Ok(Planned::One { key: argument(arguments, 1), operations, reply: Reply::Bulk })
+    Ok(one(arguments, Operation::GetAndExpire { expiry }, Reply::Bulk))
 }
 
 fn setrange(arguments: &[Vec<u8>]) -> Result<Planned<'_>, Refused> {

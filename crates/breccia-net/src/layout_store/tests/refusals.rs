@@ -288,3 +288,33 @@ fn addresses_that_outlived_their_layout_do_not_refuse_a_new_one() {
     open_layout(&store, &pair, None, &now).expect("a new layout");
     assert_eq!(store.last_addresses("cache").expect("addresses"), now);
 }
+
+#[test]
+fn addresses_swapped_between_two_composites_are_refused_until_accepted() {
+    let store = LayoutStore::ephemeral();
+    let (left, right) = (spec("left", &["r0", "r1"]), spec("right", &["r2", "r3"]));
+    let of_left = addresses(&[("r0", "h:0"), ("r1", "h:1")]);
+    let of_right = addresses(&[("r2", "h:2"), ("r3", "h:3")]);
+    let open = |of_left, of_right| {
+        let request = |spec, addresses| LayoutRequest {
+            spec,
+            pinned_digest: None,
+            addresses,
+        };
+        open_layouts(&store, &[request(&left, of_left), request(&right, of_right)])
+    };
+    open(&of_left, &of_right).expect("layouts");
+    let swapped_left = addresses(&[("r0", "h:2"), ("r1", "h:1")]);
+    let swapped_right = addresses(&[("r2", "h:0"), ("r3", "h:3")]);
+    let errors = open(&swapped_left, &swapped_right).expect_err("swapped");
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    check_parts(&texts.join("\n"), &["shard 'right/r2' was", "shard 'left/r0' was"]);
+    for (composite, shard, address) in [("left", "r0", "h:2"), ("right", "r2", "h:0")] {
+        let accepted = store.accept_address(composite, shard, address);
+        accepted.expect("accepted");
+    }
+    open(&swapped_left, &swapped_right).expect("accepted");
+    // A new composite may lie where others lie: it has no keys that could be missed.
+    let (new, of_new) = (spec("new", &["r9"]), addresses(&[("r9", "h:1")]));
+    open_layout(&store, &new, None, &of_new).expect("a layout");
+}

@@ -1,0 +1,16 @@
+//! The same commands direct to one Redis and through Breccia: equal answers.
+//!
+//! Not about speed, faults or placement. Invariant: what Redis would answer to everybody comes
+//! through byte for byte; what may differ is named in `compare.rs`, or in a script with its reason.
+
+#[allow(
+    dead_code,
+    reason = "shared with other test programs; each uses a part"
+)]
+#[path = "../gateway/common.rs"]
+mod common;
+mod compare;
+mod matrix;
+mod twins;
+#[path = "../gateway/words.rs"]
+mod words;
