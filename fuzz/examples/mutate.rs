@@ -50,7 +50,10 @@ fn main() -> ExitCode {
 }
 
 fn parsed(seconds: &str, number: &str) -> Option<(Duration, u64)> {
-    Some((Duration::from_secs(seconds.parse().ok()?), number.parse().ok()?))
+    Some((
+        Duration::from_secs(seconds.parse().ok()?),
+        number.parse().ok()?,
+    ))
 }
 
 fn usage() -> ExitCode {
@@ -74,7 +77,10 @@ fn write_seeds(target: &str, folder: &str) -> ExitCode {
 }
 
 fn run(name: &str, target: fn(&[u8]), time: Duration, number: u64) -> ExitCode {
-    let bound = Rlimit { current: Some(MOST_MEMORY_BYTES), maximum: Some(MOST_MEMORY_BYTES) };
+    let bound = Rlimit {
+        current: Some(MOST_MEMORY_BYTES),
+        maximum: Some(MOST_MEMORY_BYTES),
+    };
     if let Err(error) = setrlimit(Resource::As, bound) {
         eprintln!("{name}: memory is not bounded: {error}");
     }

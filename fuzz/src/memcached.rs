@@ -21,40 +21,58 @@ pub fn memcached_request(data: &[u8]) {
     };
     let limit = LIMITS[usize::from(*first) % LIMITS.len()];
     let most = limit.max(MAX_LINE_BYTES);
-    same_however_cut(data, || Decoder::new(limit), |decoder, bytes| match decoder.decode(bytes) {
-        Decoded::Incomplete => {
-            assert!(bytes.len() <= most, "{} bytes wait for more than the limit", bytes.len());
-            Step::More
-        }
-        Decoded::Head(request) => {
-            assert!(request.line_length <= bytes.len() && bytes.len() < request.frame_length);
-            assert!(request.frame_length <= most, "a data block above the limit is waited for");
-            Step::More
-        }
-        Decoded::Request(request) => {
-            check_request(&request, &bytes[..request.frame_length]);
-            Step::Frame(format!("{request:?}"), request.frame_length)
-        }
-        Decoded::Wrong(wrong) if wrong.close => Step::Last(format!("{wrong:?}")),
-        Decoded::Wrong(wrong) => {
-            assert!(!wrong.reply.contains(['\r', '\n']));
-            Step::Drop(format!("{wrong:?}"), wrong.length)
-        }
-    });
+    same_however_cut(
+        data,
+        || Decoder::new(limit),
+        |decoder, bytes| match decoder.decode(bytes) {
+            Decoded::Incomplete => {
+                assert!(
+                    bytes.len() <= most,
+                    "{} bytes wait for more than the limit",
+                    bytes.len()
+                );
+                Step::More
+            }
+            Decoded::Head(request) => {
+                assert!(request.line_length <= bytes.len() && bytes.len() < request.frame_length);
+                assert!(
+                    request.frame_length <= most,
+                    "a data block above the limit is waited for"
+                );
+                Step::More
+            }
+            Decoded::Request(request) => {
+                check_request(&request, &bytes[..request.frame_length]);
+                Step::Frame(format!("{request:?}"), request.frame_length)
+            }
+            Decoded::Wrong(wrong) if wrong.close => Step::Last(format!("{wrong:?}")),
+            Decoded::Wrong(wrong) => {
+                assert!(!wrong.reply.contains(['\r', '\n']));
+                Step::Drop(format!("{wrong:?}"), wrong.length)
+            }
+        },
+    );
     written_requests_read_back(data);
 }
 
 fn check_request(request: &Request<'_>, frame: &[u8]) {
     assert!(request.line_length <= request.frame_length);
     let (line, block) = frame.split_at(request.line_length);
-    assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1), "one line");
+    assert_eq!(
+        line.iter().position(|byte| *byte == b'\n'),
+        Some(line.len() - 1),
+        "one line"
+    );
     if !block.is_empty() {
         assert_eq!(block, [request.data, b"\r\n"].concat());
         assert!(lies_in(block, request.data));
     }
     let check_key = |key: &[u8]| {
         assert!((1..=MAX_KEY_BYTES).contains(&key.len()) && lies_in(line, key));
-        assert!(!key.iter().any(|byte| matches!(byte, b' ' | b'\n' | 0)), "{key:?}");
+        assert!(
+            !key.iter().any(|byte| matches!(byte, b' ' | b'\n' | 0)),
+            "{key:?}"
+        );
     };
     match &request.command {
         Command::Retrieve { keys, .. } => {
@@ -84,7 +102,11 @@ fn check_forwarded(request: &Request<'_>, frame: &[u8]) {
     assert!(out.len() <= frame.len() + 8, "rewriting makes it longer");
     let decoded = Decoder::new(usize::MAX).decode(&out);
     let Decoded::Request(again) = decoded else {
-        panic!("{} became {}: {decoded:?}", frame.escape_ascii(), out.escape_ascii());
+        panic!(
+            "{} became {}: {decoded:?}",
+            frame.escape_ascii(),
+            out.escape_ascii()
+        );
     };
     assert_eq!(again.frame_length, out.len(), "one request became several");
     assert_eq!(Quiet::of(&again), Quiet::No, "{}", out.escape_ascii());
@@ -98,13 +120,21 @@ fn check_forwarded(request: &Request<'_>, frame: &[u8]) {
         Command::Retrieve { keys, .. } => keys.count() == 0,
         _ => false,
     };
-    assert!(again.plain || never_plain, "{} is not plain", out.escape_ascii());
+    assert!(
+        again.plain || never_plain,
+        "{} is not plain",
+        out.escape_ascii()
+    );
 }
 
 /// A command without what Breccia keeps to itself (`q`) and what has one meaning only.
 fn meaning(request: &Request<'_>) -> String {
     match &request.command {
-        Command::Retrieve { verb, exptime, keys } => {
+        Command::Retrieve {
+            verb,
+            exptime,
+            keys,
+        } => {
             format!("{verb:?} {exptime} {:?}", keys.iter().collect::<Vec<_>>())
         }
         Command::FlushAll { delay } => format!("flush {}", (*delay).max(0)),
@@ -112,7 +142,10 @@ fn meaning(request: &Request<'_>) -> String {
             let loud = |flag: &&[u8]| flag.first() != Some(&b'q');
             let flags: Vec<&[u8]> = meta.flags.iter().filter(loud).collect();
             let (ttl, vivify, cas) = (meta.flags.ttl, meta.flags.vivify, meta.flags.cas);
-            format!("{:?} {:?} {flags:?} {ttl:?} {vivify:?} {cas:?}", meta.verb, meta.key)
+            format!(
+                "{:?} {:?} {flags:?} {ttl:?} {vivify:?} {cas:?}",
+                meta.verb, meta.key
+            )
         }
         other => format!("{other:?}"),
     }
@@ -120,8 +153,18 @@ fn meaning(request: &Request<'_>) -> String {
 
 /// A data block of any bytes is read as it was written, also one that looks like commands.
 fn written_requests_read_back(data: &[u8]) {
-    let store = [format!("set k 1 2 {}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat();
-    let meta = [format!("ms k {} c\r\n", data.len()).as_bytes(), data, b"\r\n"].concat();
+    let store = [
+        format!("set k 1 2 {}\r\n", data.len()).as_bytes(),
+        data,
+        b"\r\n",
+    ]
+    .concat();
+    let meta = [
+        format!("ms k {} c\r\n", data.len()).as_bytes(),
+        data,
+        b"\r\n",
+    ]
+    .concat();
     for frame in [store, meta] {
         match Decoder::new(LIMITS[0]).decode(&frame) {
             Decoded::Request(request) => {
@@ -156,8 +199,10 @@ pub fn memcached_reply(data: &[u8]) {
         return;
     };
     let shape = SHAPES[usize::from(*first) % SHAPES.len()];
-    same_however_cut(data, ReplyScanner::default, |scanner, bytes| {
-        match scanner.scan(shape, bytes) {
+    same_however_cut(
+        data,
+        ReplyScanner::default,
+        |scanner, bytes| match scanner.scan(shape, bytes) {
             ScannedReply::Incomplete => Step::More,
             ScannedReply::Wrong(why) => Step::Last(why.to_owned()),
             ScannedReply::Complete(length) => {
@@ -166,8 +211,8 @@ pub fn memcached_reply(data: &[u8]) {
                 *scanner = ReplyScanner::default();
                 Step::Frame(format!("{length}"), length)
             }
-        }
-    });
+        },
+    );
     written_replies_read_back(data);
 }
 
@@ -194,13 +239,23 @@ fn check_values(reply: &[u8]) {
     }
     let rest = values.rest();
     assert_eq!(total + rest.len(), reply.len());
-    assert!(rest == b"END\r\n" || is_error(rest), "not a last line: {}", rest.escape_ascii());
-    assert_eq!(rest.iter().position(|byte| *byte == b'\n'), Some(rest.len() - 1));
+    assert!(
+        rest == b"END\r\n" || is_error(rest),
+        "not a last line: {}",
+        rest.escape_ascii()
+    );
+    assert_eq!(
+        rest.iter().position(|byte| *byte == b'\n'),
+        Some(rest.len() - 1)
+    );
 }
 
 fn check_meta(reply: &[u8]) {
     let meta = MetaReply::new(reply).expect("a whole meta reply can be taken apart");
-    let line = reply.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let line = reply
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
     let block = meta.value.map_or(0, |value| value.len() + 2);
     assert_eq!(line + block, reply.len());
     assert_eq!(meta.value.is_some(), meta.code == b"VA");

@@ -58,20 +58,31 @@ pub fn config(data: &[u8]) {
     let outcome = read();
     let shown = match &outcome {
         Ok((plan, warnings)) => {
-            assert!(warnings.iter().all(|warning| !warning.to_string().contains(SECRET)));
+            assert!(
+                warnings
+                    .iter()
+                    .all(|warning| !warning.to_string().contains(SECRET))
+            );
             format!("{plan:?}")
         }
         Err(faults) => {
             assert!(!faults.is_empty(), "a refusal says why");
             let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            assert!(lines.iter().all(|line| line.starts_with("fuzz.toml")), "{lines:?}");
+            assert!(
+                lines.iter().all(|line| line.starts_with("fuzz.toml")),
+                "{lines:?}"
+            );
             lines.join("\n")
         }
     };
     assert!(!shown.contains(SECRET), "a secret is shown");
     let again = match read() {
         Ok((plan, _)) => format!("{plan:?}"),
-        Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Err(faults) => faults
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n"),
     };
     assert_eq!(shown, again, "the same file gives the same answer");
 }

@@ -34,7 +34,10 @@ pub(crate) fn same_however_cut<S, T: PartialEq + Debug>(
     let whole = run(data, &[data.len()], &state, &read, true);
     let check = |ends: &[usize]| {
         let pieces = run(data, ends, &state, &read, false);
-        assert_eq!(whole, pieces, "the answer depends on how the bytes were cut");
+        assert_eq!(
+            whole, pieces,
+            "the answer depends on how the bytes were cut"
+        );
     };
     check(&ends(data, 4, 300));
     check(&ends(data, 40, 2000));
@@ -58,7 +61,10 @@ fn run<S, T: PartialEq + Debug>(
             match read(&mut current, rest) {
                 Step::More => break,
                 Step::Frame(item, length) => {
-                    assert!(length > 0 && length <= rest.len(), "a frame lies in its bytes");
+                    assert!(
+                        length > 0 && length <= rest.len(),
+                        "a frame lies in its bytes"
+                    );
                     if exact {
                         found_when_whole(rest, length, &item, state, read);
                     }
@@ -109,9 +115,11 @@ pub(crate) fn lies_in(whole: &[u8], part: &[u8]) -> bool {
 
 /// The ends of the pieces: as many short as long ones.
 fn ends(data: &[u8], short: u64, long: u64) -> Vec<usize> {
-    let mut state = data.iter().fold(0x9e37_79b9_7f4a_7c15_u64 ^ long, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let mut state = data
+        .iter()
+        .fold(0x9e37_79b9_7f4a_7c15_u64 ^ long, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     let mut ends = Vec::new();
     let mut at = 0;
     while at < data.len() {

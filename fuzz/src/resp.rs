@@ -12,9 +12,15 @@ use crate::pieces::{Step, lies_in, same_however_cut};
 
 /// The limits of a listener without settings, of a client before its login, and tight ones.
 const LIMITS: [RequestLimits; 3] = [
-    RequestLimits { max_request_size: 64 << 20, max_arguments: 1 << 20 },
+    RequestLimits {
+        max_request_size: 64 << 20,
+        max_arguments: 1 << 20,
+    },
     RequestLimits::UNAUTHENTICATED,
-    RequestLimits { max_request_size: 64, max_arguments: 3 },
+    RequestLimits {
+        max_request_size: 64,
+        max_arguments: 3,
+    },
 ];
 
 /// What an unfinished or inline request may take whatever its limit: Redis's bound on a line.
@@ -26,7 +32,9 @@ pub fn resp_request(data: &[u8]) {
         return;
     };
     let limits = LIMITS[usize::from(*first) % LIMITS.len()];
-    same_however_cut(data, RequestParser::default, |parser, bytes| read(parser, bytes, &limits));
+    same_however_cut(data, RequestParser::default, |parser, bytes| {
+        read(parser, bytes, &limits)
+    });
     written_requests_read_back(data);
 }
 
@@ -38,15 +46,25 @@ fn read(
     match parser.parse(bytes, limits) {
         Ok(None) => {
             let most = limits.max_request_size.max(LINE) + 40;
-            assert!(bytes.len() <= most, "{} bytes wait for more than the limit", bytes.len());
+            assert!(
+                bytes.len() <= most,
+                "{} bytes wait for more than the limit",
+                bytes.len()
+            );
             Step::More
         }
         Err(error) => {
-            assert!(!error.to_string().contains(['\r', '\n']), "an error is one line");
+            assert!(
+                !error.to_string().contains(['\r', '\n']),
+                "an error is one line"
+            );
             Step::Last(Err(error.to_string()))
         }
         Ok(Some(length)) => {
-            assert!(length <= limits.max_request_size.max(40) + 1, "a request above its limit");
+            assert!(
+                length <= limits.max_request_size.max(40) + 1,
+                "a request above its limit"
+            );
             let request = parser.request(bytes, length);
             let arguments: Vec<Vec<u8>> = request.arguments().map(<[u8]>::to_vec).collect();
             assert!(arguments.len() <= limits.max_arguments);
@@ -58,9 +76,15 @@ fn read(
 }
 
 fn check_request(request: Request<'_>, bytes: &[u8], arguments: &[Vec<u8>]) {
-    assert_eq!((request.len(), request.is_empty()), (arguments.len(), arguments.is_empty()));
+    assert_eq!(
+        (request.len(), request.is_empty()),
+        (arguments.len(), arguments.is_empty())
+    );
     let frame = request.frame();
-    assert!(bytes[0] != b'*' || std::ptr::eq(frame, bytes), "an array is read in place");
+    assert!(
+        bytes[0] != b'*' || std::ptr::eq(frame, bytes),
+        "an array is read in place"
+    );
     let mut parts = 0;
     for (at, argument) in arguments.iter().enumerate() {
         assert_eq!(request.argument(at), argument.as_slice());
@@ -77,9 +101,17 @@ fn check_request(request: Request<'_>, bytes: &[u8], arguments: &[Vec<u8>]) {
     }
     let header = format!("*{}\r\n", arguments.len());
     assert!(frame.starts_with(header.as_bytes()) && frame.len() == header.len() + parts);
-    let unlimited = RequestLimits { max_request_size: usize::MAX, max_arguments: usize::MAX };
+    let unlimited = RequestLimits {
+        max_request_size: usize::MAX,
+        max_arguments: usize::MAX,
+    };
     let mut again = RequestParser::default();
-    assert_eq!(again.parse(frame, &unlimited), Ok(Some(frame.len())), "{}", frame.escape_ascii());
+    assert_eq!(
+        again.parse(frame, &unlimited),
+        Ok(Some(frame.len())),
+        "{}",
+        frame.escape_ascii()
+    );
     assert!(again.request(frame, frame.len()).arguments().eq(arguments));
 }
 
@@ -90,21 +122,30 @@ fn written_requests_read_back(data: &[u8]) {
     encode::request(&mut frame, &arguments);
     let mut parser = RequestParser::default();
     assert_eq!(parser.parse(&frame, &LIMITS[0]), Ok(Some(frame.len())));
-    assert!(parser.request(&frame, frame.len()).arguments().eq(arguments));
+    assert!(
+        parser
+            .request(&frame, frame.len())
+            .arguments()
+            .eq(arguments)
+    );
 }
 
 /// Replies from a server.
 pub fn resp_reply(data: &[u8]) {
-    same_however_cut(data, ReplyScanner::default, |scanner, bytes| match scanner.scan(bytes) {
-        Scan::Incomplete => Step::More,
-        Scan::Wrong(why) => Step::Last(why.to_owned()),
-        scan @ (Scan::Complete(length) | Scan::Skip(length)) => {
-            assert!(length <= bytes.len());
-            check_reply(&bytes[..length], 0);
-            *scanner = ReplyScanner::default();
-            Step::Frame(format!("{scan:?}"), length)
-        }
-    });
+    same_however_cut(
+        data,
+        ReplyScanner::default,
+        |scanner, bytes| match scanner.scan(bytes) {
+            Scan::Incomplete => Step::More,
+            Scan::Wrong(why) => Step::Last(why.to_owned()),
+            scan @ (Scan::Complete(length) | Scan::Skip(length)) => {
+                assert!(length <= bytes.len());
+                check_reply(&bytes[..length], 0);
+                *scanner = ReplyScanner::default();
+                Step::Frame(format!("{scan:?}"), length)
+            }
+        },
+    );
     written_replies_read_back(data);
 }
 
@@ -114,7 +155,11 @@ const MOST_LEVELS: usize = 40;
 fn check_reply(reply: &[u8], level: usize) {
     let mut scanner = ReplyScanner::default();
     let kind = reply[0];
-    let whole = if kind == b'>' { Scan::Skip(reply.len()) } else { Scan::Complete(reply.len()) };
+    let whole = if kind == b'>' {
+        Scan::Skip(reply.len())
+    } else {
+        Scan::Complete(reply.len())
+    };
     assert_eq!(scanner.scan(reply), whole);
     if let Some(value) = integer(reply) {
         assert_eq!(kind, b':');
@@ -129,15 +174,26 @@ fn check_reply(reply: &[u8], level: usize) {
         assert!(kind == b'+' || out == reply, "a bulk string is canonical");
     }
     let Some(elements) = elements(reply) else {
-        assert!(!matches!(kind, b'*' | b'~' | b'>' | b'%'), "an array has elements");
+        assert!(
+            !matches!(kind, b'*' | b'~' | b'>' | b'%'),
+            "an array has elements"
+        );
         return;
     };
     let (count, header) = announced(reply);
     assert_eq!(elements.left(), count);
     let elements: Vec<&[u8]> = elements.collect();
-    assert_eq!(elements.len() as u64, count, "the announced number of elements");
+    assert_eq!(
+        elements.len() as u64,
+        count,
+        "the announced number of elements"
+    );
     let total: usize = elements.iter().map(|element| element.len()).sum();
-    assert_eq!(header + total, reply.len(), "an array is its elements and nothing else");
+    assert_eq!(
+        header + total,
+        reply.len(),
+        "an array is its elements and nothing else"
+    );
     for element in elements {
         assert!(lies_in(reply, element));
         if level < MOST_LEVELS {
@@ -148,8 +204,13 @@ fn check_reply(reply: &[u8], level: usize) {
 
 /// How many elements an array's header promises, and the header's length. Nulls have none.
 fn announced(reply: &[u8]) -> (u64, usize) {
-    let end = reply.iter().position(|byte| *byte == b'\n').unwrap_or_default();
-    let digits = std::str::from_utf8(&reply[1..end]).unwrap_or_default().trim_end();
+    let end = reply
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or_default();
+    let digits = std::str::from_utf8(&reply[1..end])
+        .unwrap_or_default()
+        .trim_end();
     let count: i64 = digits.parse().expect("the scanner accepted it");
     let count = u64::try_from(count).unwrap_or(0);
     (if reply[0] == b'%' { count * 2 } else { count }, end + 1)
@@ -168,6 +229,8 @@ fn written_replies_read_back(data: &[u8]) {
         }
     }
     check_reply(&reply, 0);
-    let first = elements(&reply).and_then(|mut all| all.next()).and_then(text);
+    let first = elements(&reply)
+        .and_then(|mut all| all.next())
+        .and_then(text);
     assert_eq!(first, parts.first().copied());
 }

@@ -31,13 +31,20 @@ fn bytes(texts: &[&[u8]]) -> Vec<Vec<u8>> {
 
 /// The files of a target, in the order of their names.
 fn kept(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("seeds")
+        .join(target);
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut paths: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     paths.sort();
-    paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+    paths
+        .iter()
+        .filter_map(|path| std::fs::read(path).ok())
+        .collect()
 }
 
 /// Lines around the lengths at which a codec gives up on them.
@@ -67,7 +74,12 @@ fn edges(target: &str) -> Vec<Vec<u8>> {
         "memcached_request" => {
             for length in 2046..2051 {
                 for (start, end) in [("0mg a k", "\n"), ("0mg a k", "\r\n"), ("0gets", "\n")] {
-                    all.push(line(start, if start == "0gets" { " a" } else { "x" }, length, end));
+                    all.push(line(
+                        start,
+                        if start == "0gets" { " a" } else { "x" },
+                        length,
+                        end,
+                    ));
                 }
                 all.push(line("2get", " b", length, "\r\n"));
             }

@@ -1,17 +1,16 @@
-//! Breccia while things break: servers killed and frozen, connections reset, input that is hostile.
+//! Breccia while things break: servers killed and frozen, connections reset, clients that are hostile.
 //!
 //! One program, apart from `../gateway`, because its tests load the machine and measure time.
 //! Invariant: a test that measures time runs alone in here (see [`driver::alone`]).
 
-mod bad_input;
 #[path = "../gateway/common.rs"]
 #[expect(dead_code, reason = "shared with the gateway tests, which use all of it")]
 mod common;
 mod counters;
 mod drain;
 mod driver;
+mod hostile;
 mod kill;
-mod memory;
 mod partial;
 mod resets;
 mod stall;

@@ -3,16 +3,20 @@
 //! One program for all of it, so that it is linked once; what must not be disturbed by neighbours is
 //! in `../faults`. Invariant: every server and gateway is the test's own.
 
+mod administration;
 mod auth;
 mod bad_input;
 mod clients;
 mod command_keys;
 mod common;
 mod differential;
+mod keys;
 mod lifecycle;
 mod memcached;
 mod placement;
 mod portable;
 mod pubsub;
+mod refusals;
+mod secrets;
 mod sessions;
 mod words;

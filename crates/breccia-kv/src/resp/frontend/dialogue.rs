@@ -152,7 +152,7 @@ impl RespDialogue {
             return self.reject(command, &text);
         }
         if !self.session.authenticated && !command.spec.flags.contains(Flags::NO_AUTH) {
-            return self.reject(command, NOAUTH);
+            return self.reject(command, NOAUTH.as_bytes());
         }
         if self.subscriptions.count() > 0 && !self.may_while_subscribed(command) {
             let name = command.spec.name;
@@ -178,9 +178,9 @@ impl RespDialogue {
 
     /// Refuses a request before it is looked at any further. It spoils a transaction; a refused
     /// EXEC ends one, as in Redis.
-    fn reject(&mut self, command: &Command, text: &str) -> Step {
+    fn reject(&mut self, command: &Command, text: &[u8]) -> Step {
         if command.spec.name == "exec" {
-            let why = text.strip_prefix("ERR ").unwrap_or(text);
+            let why = String::from_utf8_lossy(text.strip_prefix(b"ERR ").unwrap_or(text));
             let text = format!("EXECABORT Transaction discarded because of: {why}");
             return self.abort(command, &text);
         }
@@ -248,9 +248,9 @@ impl RespDialogue {
     }
 
     /// Answers with an error made here.
-    pub(crate) fn refuse(&mut self, row: u16, text: &str) {
+    pub(crate) fn refuse(&mut self, row: u16, text: impl AsRef<[u8]>) {
         let muted = self.session.next_is_muted();
-        self.client.answer(muted, |out| encode::error(out, text));
+        self.client.answer(muted, |out| encode::error_bytes(out, text.as_ref()));
         self.service.metrics.count(row, Outcome::Error);
     }
 
