@@ -22,16 +22,34 @@ async fn main() -> anyhow::Result<()> {
         let options = RedisOptions::new(format!("redis-{number}"), address.parse::<Address>()?);
         members.push(Arc::new(RedisStore::new(&io, options)));
     }
-    anyhow::ensure!(!members.is_empty(), "give the addresses of Redis servers, as host:port");
+    anyhow::ensure!(
+        !members.is_empty(),
+        "give the addresses of Redis servers, as host:port"
+    );
     let layouts = LayoutStore::open("embedded-layouts".as_ref())?;
     let store = ShardedKv::open(&layouts, &ShardedOptions::new("sessions"), members)?;
 
-    store.set(b"user:1", b"Ada", SetOptions::with_ttl(Duration::from_secs(60))).await?;
+    store
+        .set(
+            b"user:1",
+            b"Ada",
+            SetOptions::with_ttl(Duration::from_secs(60)),
+        )
+        .await?;
     let visits = store.increment(b"visits", 1, None).await?;
     let name = store.get(b"user:1").await?.map(|value| value.data);
-    println!("{name:?} is visitor {visits}; layout {}", store.layout().digest());
-    if store.try_lock(b"lock:report", b"me", Duration::from_secs(10)).await? {
-        println!("locked, and unlocked: {}", store.unlock(b"lock:report", b"me").await?);
+    println!(
+        "{name:?} is visitor {visits}; layout {}",
+        store.layout().digest()
+    );
+    if store
+        .try_lock(b"lock:report", b"me", Duration::from_secs(10))
+        .await?
+    {
+        println!(
+            "locked, and unlocked: {}",
+            store.unlock(b"lock:report", b"me").await?
+        );
     }
     Ok(())
 }

@@ -54,10 +54,9 @@ fn read(
             Step::More
         }
         Err(error) => {
-            assert!(
-                !error.to_string().contains(['\r', '\n']),
-                "an error is one line"
-            );
+            let mut reply = Vec::new();
+            encode::error(&mut reply, &format!("ERR {error}"));
+            check_reply(&reply, 0);
             Step::Last(Err(error.to_string()))
         }
         Ok(Some(length)) => {

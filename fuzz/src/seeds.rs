@@ -60,7 +60,7 @@ fn edges(target: &str) -> Vec<Vec<u8>> {
                 all.push(line("0*1", "0", length, "\r\n"));
                 all.push(line("0*1\r\n$1", "0", length + 4, "\r\n"));
             }
-            for length in (64 << 10)..(64 << 10) + 4 {
+            for length in (64 << 10) + 1..(64 << 10) + 3 {
                 all.push(line("0ECHO ", "x", length, "\r\nPING\n"));
             }
         }

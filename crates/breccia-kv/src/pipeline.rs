@@ -95,7 +95,6 @@ struct Entry<R, S> {
 #[derive(Debug)]
 pub struct Pipeline<R, S> {
     limits: PipelineLimits,
-    canary: Option<Canary<S>>,
     /// Sent entries first (`sent` of them), then unsent ones.
     entries: VecDeque<Entry<R, S>>,
     sent: usize,
@@ -124,12 +123,11 @@ pub struct Canary<S> {
 const KEEP_BYTES: usize = 256 * 1024;
 
 impl<R: Recipient, S: Copy> Pipeline<R, S> {
-    /// An empty queue. Without a canary an idle connection is trusted.
+    /// An empty queue.
     #[must_use]
-    pub fn new(limits: PipelineLimits, canary: Option<Canary<S>>) -> Self {
+    pub fn new(limits: PipelineLimits) -> Self {
         Self {
             limits,
-            canary,
             entries: VecDeque::new(),
             sent: 0,
             buffer: Vec::new(),
@@ -216,13 +214,12 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             })
     }
 
-    /// Puts a canary before the unsent requests if the connection has been quiet for too long. Call
-    /// it before [`Self::writable`].
-    pub fn prepare(&mut self, now: Instant) {
+    /// Puts the canary before the unsent requests if the connection has been quiet for too long.
+    /// Call it before [`Self::writable`].
+    pub fn prepare(&mut self, now: Instant, canary: Canary<S>) {
         let quiet = self
             .heard_at
             .is_none_or(|at| now.saturating_duration_since(at) >= self.limits.stall_gate);
-        let Some(canary) = self.canary else { return };
         if self.sent > 0 || !quiet || self.entries.front().is_none_or(|entry| entry.canary) {
             return;
         }

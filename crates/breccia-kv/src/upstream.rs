@@ -48,6 +48,10 @@ pub trait Wire: 'static {
     fn scan(scanner: &mut Self::Scanner, shape: Option<Self::Shape>, bytes: &[u8]) -> Scan;
     /// A request without effect, sent first on a connection that was quiet (see [`Pipeline`]).
     fn canary() -> Canary<Self::Shape>;
+    /// The same within a transaction, where the usual one would become part of it.
+    fn canary_in_transaction() -> Canary<Self::Shape> {
+        Self::canary()
+    }
 }
 
 /// What is sent on a fresh connection before any request.
@@ -94,6 +98,8 @@ pub struct Upstream<W: Wire, R> {
     closing: Cell<bool>,
     /// A lease of which a request was lost: it takes no more, and ends when nothing is owed.
     sealed: Cell<bool>,
+    /// Whether the server has a transaction open on this connection.
+    in_transaction: Cell<bool>,
     /// After a failed attempt: why, and until when the next attempt is put off.
     held_off: RefCell<Option<(Arc<str>, Instant)>>,
 }
@@ -116,12 +122,13 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     #[must_use]
     pub fn open(options: Arc<UpstreamOptions>) -> Rc<Self> {
         let upstream = Rc::new(Self {
-            pipeline: RefCell::new(Pipeline::new(options.limits, Some(W::canary()))),
+            pipeline: RefCell::new(Pipeline::new(options.limits)),
             options,
             waker: RefCell::new(None),
             woken: Cell::new(false),
             closing: Cell::new(false),
             sealed: Cell::new(false),
+            in_transaction: Cell::new(false),
             held_off: RefCell::new(None),
         });
         tokio::task::spawn_local(Rc::clone(&upstream).run());
@@ -171,6 +178,18 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closing.get() || self.sealed.get()
+    }
+
+    /// Takes no more requests; what is sent may still be answered. Safe to call from a recipient.
+    pub fn seal(&self) {
+        self.sealed.set(true);
+        self.wake();
+    }
+
+    /// Tells whether a transaction is open on the server: it changes what a sign of life looks
+    /// like. Safe to call from a recipient.
+    pub fn set_in_transaction(&self, open: bool) {
+        self.in_transaction.set(open);
     }
 
     /// Whether nothing is queued and no reply is owed.
@@ -447,7 +466,9 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     fn send(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         let now = clock::now();
         let mut pipeline = self.upstream.pipeline.borrow_mut();
-        pipeline.prepare(now);
+        let in_transaction = self.upstream.in_transaction.get();
+        let canary = if in_transaction { W::canary_in_transaction() } else { W::canary() };
+        pipeline.prepare(now, canary);
         loop {
             let bytes = pipeline.writable(now);
             if bytes.is_empty() {

@@ -127,9 +127,12 @@ impl Breccia {
         self.process.wait(limit)
     }
 
-    /// Ends the gateway and starts it again over the same state folder with another config.
+    /// Ends the gateway, if it runs, and starts it again over the same state folder with another
+    /// config.
     pub fn restart(&mut self, config: &str) -> Result<()> {
-        self.terminate(Duration::from_secs(20))?;
+        if self.process.ended().is_none() {
+            self.terminate(Duration::from_secs(20))?;
+        }
         write_config(self.folder.path(), self.admin, config)?;
         let mut command = Command::new(binary()?);
         command.arg("serve").arg("--config").arg(self.config_path());

@@ -26,7 +26,11 @@ pub(crate) fn run(arguments: &CheckArguments) -> Result<(), Trouble> {
     }
     let file = given.config.display();
     let mut faults = beyond_the_file(&plan);
-    faults.extend(loading::refusals(&plan).iter().flat_map(|refusal| given.lines(refusal)));
+    faults.extend(
+        loading::refusals(&plan)
+            .iter()
+            .flat_map(|refusal| given.lines(refusal)),
+    );
     if !faults.is_empty() {
         let lines = faults.iter().map(|fault| format!("{file}: {fault}"));
         return Err(Trouble::Refused(lines.collect()));

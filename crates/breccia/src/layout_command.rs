@@ -190,7 +190,10 @@ fn diff(opened: &Opened<'_>) -> Result<(), Trouble> {
             Some(layout) => print(&format!("{name}: as in the layout {}\n", layout.digest())),
         }
     }
-    let orphans: BTreeSet<&str> = refusals.iter().filter_map(LayoutStoreError::orphan).collect();
+    let orphans: BTreeSet<&str> = refusals
+        .iter()
+        .filter_map(LayoutStoreError::orphan)
+        .collect();
     for layout in layouts.all()? {
         let name = layout.composite();
         if loading::wanted(&opened.plan, name).is_none() && !orphans.contains(name) {

@@ -263,11 +263,7 @@ fn renamed_shards_and_composites_are_named_with_the_command_that_mends() {
     folder.check("layout diff --config breccia.toml", 1, &[rename]);
     folder.check("check --config breccia.toml", 2, &[rename]);
     folder.check("explain --config breccia.toml cache a", 2, &[rename]);
-    folder.check(
-        &rename.replace("breccia layout", "layout"),
-        0,
-        &["epoch 2"],
-    );
+    folder.check(&rename.replace("breccia layout", "layout"), 0, &["epoch 2"]);
     folder.check(
         "layout diff --config breccia.toml",
         0,

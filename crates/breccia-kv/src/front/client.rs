@@ -39,12 +39,18 @@ pub struct Client {
     clogged_since: Cell<Option<Instant>>,
     /// While a request is incomplete: when the present window began, and the bytes since.
     body: Cell<Option<(Instant, u64)>>,
+    /// About how large this client's largest recent reply was, in bytes.
+    reply_size: Cell<usize>,
+    /// How many requests it may have in flight until more is known of its replies' sizes.
+    window: Cell<usize>,
     /// A request whose duration is measured.
     sample: Cell<Option<(Sequence, Instant)>>,
     /// Whether the client waits for something it subscribed to or blocks on: never idle.
     pub patient: Cell<bool>,
 }
 
+/// Requests a new client may have in flight before its first reply.
+const FIRST_WINDOW: usize = 128;
 /// `min-body-rate` is held over windows of this length.
 const BODY_WINDOW: Duration = Duration::from_secs(10);
 
@@ -63,6 +69,8 @@ impl Client {
             heard_at: Cell::new(now),
             clogged_since: Cell::new(None),
             body: Cell::new(None),
+            reply_size: Cell::new(0),
+            window: Cell::new(FIRST_WINDOW),
             sample: Cell::new(None),
             patient: Cell::new(false),
         })
@@ -78,8 +86,23 @@ impl Client {
         if self.gone.get() {
             return;
         }
+        let known = self.reply_size.get();
+        self.reply_size.set(reply.len().max(known - known / 16));
+        self.window.set(self.window.get().saturating_add(1));
         self.ring.borrow_mut().fill(sequence, reply);
         self.wake();
+    }
+
+    /// Whether the client may have one more request in flight: its replies, if they are as large
+    /// as the last ones, must fit in its reply buffer, and a new client is trusted step by step.
+    #[must_use]
+    pub fn may_ask(&self, limits: &ListenerLimits) -> bool {
+        let ring = self.ring.borrow();
+        let in_flight = ring.in_flight();
+        let expected = in_flight.saturating_mul(self.reply_size.get());
+        in_flight < limits.max_in_flight.min(self.window.get())
+            && expected <= limits.reply_buffer
+            && ring.buffered() <= limits.reply_buffer
     }
 
     /// Appends a reply made here; the caller runs in the client's own turn, or wakes it.

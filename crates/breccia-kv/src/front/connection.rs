@@ -179,8 +179,7 @@ impl<D: Dialogue> Connection<D> {
     }
 
     fn below_limits(&self) -> bool {
-        let ring = self.client.ring().borrow();
-        ring.in_flight() < self.limits.max_in_flight && ring.buffered() <= self.limits.reply_buffer
+        self.client.may_ask(&self.limits)
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), Over> {

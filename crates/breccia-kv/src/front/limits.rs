@@ -45,6 +45,6 @@ impl ListenerLimits {
     /// in flight may bring more than `reply_buffer` before the client is no longer read.
     #[must_use]
     pub fn reply_hard_limit(&self) -> usize {
-        self.reply_buffer.saturating_mul(8).max(64 << 20)
+        self.reply_buffer.saturating_mul(32).max(256 << 20)
     }
 }

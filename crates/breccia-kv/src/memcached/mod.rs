@@ -6,6 +6,7 @@
 //! never leave this process, because memcached still answers some quiet requests with errors, and
 //! one reply too many would shift every later one to the wrong client.
 
+pub mod backend;
 pub mod codec;
 pub mod frontend;
 pub mod local;

@@ -27,6 +27,9 @@ impl Wire for MemcachedWire {
     }
 
     fn canary() -> Canary<Shape> {
-        Canary { bytes: b"mn\r\n", shape: Shape::MetaNoop }
+        Canary {
+            bytes: b"mn\r\n",
+            shape: Shape::MetaNoop,
+        }
     }
 }

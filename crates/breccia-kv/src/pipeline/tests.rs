@@ -48,8 +48,7 @@ impl Bench {
             max_unsent_bytes: 1000,
         };
         let start = Instant::now();
-        let canary = Canary { bytes: b"?", shape: () };
-        let mut queue = Pipeline::new(limits, Some(canary));
+        let mut queue = Pipeline::new(limits);
         queue.heard(start);
         Self { queue, log: Log::default(), start }
     }
@@ -72,7 +71,7 @@ impl Bench {
     /// Writes at most `most` bytes and says which.
     fn write(&mut self, ms: u64, most: usize) -> String {
         let now = self.at(ms);
-        self.queue.prepare(now);
+        self.queue.prepare(now, Canary { bytes: b"?", shape: () });
         let bytes = self.queue.writable(now);
         let bytes = bytes[..bytes.len().min(most)].to_vec();
         self.queue.wrote(bytes.len(), now);

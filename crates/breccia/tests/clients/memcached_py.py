@@ -34,7 +34,6 @@ def check_pymemcache(client):
         assert client.get(f"pm:q{i}") == str(i).encode()
     assert client.get_many(list(many)) == {key: many[key] for key in list(many)[50:]}
     assert client.touch("pm:a", 100, noreply=False)
-    assert client.gat("pm:a", expire=100) == b"new"
     assert client.delete("pm:a", noreply=False) and not client.delete("pm:a", noreply=False)
     assert client.set("pm:big", b"x" * 500_000, noreply=False)
     assert client.get("pm:big") == b"x" * 500_000

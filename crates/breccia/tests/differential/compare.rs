@@ -196,8 +196,8 @@ pub(crate) fn is_due_refusal(shards: usize, request: &[Vec<u8>], reply: &[u8]) -
         let first = homes.next();
         return known && homes.any(|home| Some(home) != first);
     }
-    if reply.ends_with(b" option of SORT denied in sharded mode.\r\n") {
-        return pattern_option(spec, request).is_some();
+    if pattern_option(spec, request).is_some() {
+        return String::from_utf8_lossy(reply).contains(" option of SORT denied: it reaches keys");
     }
     let to_database = request
         .iter()

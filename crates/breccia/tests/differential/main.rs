@@ -11,6 +11,7 @@
 mod common;
 mod compare;
 mod matrix;
+mod scripts;
 mod twins;
 #[path = "../gateway/words.rs"]
 mod words;

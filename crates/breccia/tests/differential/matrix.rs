@@ -98,25 +98,26 @@ fn sections() -> Vec<Section> {
     sections
 }
 
-/// Three keys of one shard, whatever stands for them; five sets of them, taken in turn.
-fn key_names() -> Vec<[Vec<u8>; 3]> {
-    let on = |shard, salts: [&str; 3]| salts.map(|salt| key_on(shard, 3, salt).into_bytes());
+/// Four keys of one shard, whatever stands for them; five sets of them, taken in turn.
+fn key_names() -> Vec<[Vec<u8>; 4]> {
+    let on = |shard, salts: [&str; 4]| salts.map(|salt| key_on(shard, 3, salt).into_bytes());
     let empty = breccia_core::HashKind::Xxh3_64.hash(b"") % 3;
-    let [_, second, third] = on(empty, ["", "e2-", "e3-"]);
+    let [_, second, third, fourth] = on(empty, ["", "e2-", "e3-", "e4-"]);
     vec![
-        on(0, ["plain", "other", "third"]),
-        on(1, ["\r\n$5\r\n", "\0", "\u{7f}\u{ff} "]),
-        on(2, ["{tag}a", "{tag}b", "{}"]),
-        on(0, ["*1\r\n$4\r\nPING\r\n", "+OK\r\n", "-"]),
-        [Vec::new(), second, third],
+        on(0, ["plain", "other", "third", "fourth"]),
+        on(1, ["\r\n$5\r\n", "\0", "\u{7f}\u{ff} ", "\t"]),
+        on(2, ["{tag}a", "{tag}b", "{}", "{"]),
+        on(0, ["*1\r\n$4\r\nPING\r\n", "+OK\r\n", "-", ":"]),
+        [Vec::new(), second, third, fourth],
     ]
 }
 
-fn place(request: &[Vec<u8>], names: &[Vec<u8>; 3], dump: &[u8]) -> Vec<Vec<u8>> {
+fn place(request: &[Vec<u8>], names: &[Vec<u8>; 4], dump: &[u8]) -> Vec<Vec<u8>> {
     let place = |word: &Vec<u8>| match word.as_slice() {
         b"K" => names[0].clone(),
         b"K2" => names[1].clone(),
         b"K3" => names[2].clone(),
+        b"K4" => names[3].clone(),
         b"@dump@" => dump.to_vec(),
         _ => word.clone(),
     };
@@ -140,7 +141,7 @@ fn compare(twins: &Twins, version: u8, cases: &[Case<'_>]) -> Result<Vec<String>
         let mut requests = Vec::new();
         for (index, case) in cases.iter().enumerate() {
             let names = &names[(batch + index) % names.len()];
-            let [one, two, three] = names.clone();
+            let [one, two, three, _] = names.clone();
             let all = |name: &[u8]| vec![name.to_vec(), one.clone(), two.clone(), three.clone()];
             requests.push((case, all(b"DEL")));
             requests.extend(
@@ -246,7 +247,7 @@ fn spoilt(sections: &[Section]) -> Vec<Case<'_>> {
             for length in 1..example.len() {
                 add(example[..length].to_vec());
             }
-            add([example.as_slice(), &[b"extra".to_vec()]].concat());
+            add([example.as_slice(), &[b"K4".to_vec()]].concat());
             let spec = commands::find(&example[0]).expect("examples are of known commands");
             let mut positions = vec![0];
             keys(spec, example.as_slice(), &mut positions).expect("examples are good requests");

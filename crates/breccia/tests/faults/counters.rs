@@ -37,7 +37,9 @@ impl Tally {
 type Tallies = BTreeMap<String, Tally>;
 
 fn keys() -> Vec<String> {
-    (0..12).map(|number| key_on(number % 3, 3, &format!("counter{number}:"))).collect()
+    (0..12)
+        .map(|number| key_on(number % 3, 3, &format!("counter{number}:")))
+        .collect()
 }
 
 /// One client: pipelines of increments until told to stop.
@@ -50,15 +52,21 @@ fn count_up(address: &str, seed: u64, stop: &AtomicBool) -> Result<Tallies> {
         let picked: Vec<&String> = (0..depth)
             .filter_map(|_| keys.get(usize::try_from(numbers.below(12)).unwrap_or(0)))
             .collect();
-        let bytes: Vec<u8> =
-            picked.iter().flat_map(|key| request(&format!("INCR {key}"))).collect();
+        let bytes: Vec<u8> = picked
+            .iter()
+            .flat_map(|key| request(&format!("INCR {key}")))
+            .collect();
         client.send(&bytes)?;
         for key in picked {
             let tally = tallies.entry(key.clone()).or_default();
             let reply = client.read_reply()?;
             tally.sent += 1;
             if let Some(value) = integer(&reply) {
-                ensure!(value > tally.highest, "{key} went from {} to {value}", tally.highest);
+                ensure!(
+                    value > tally.highest,
+                    "{key} went from {} to {value}",
+                    tally.highest
+                );
                 tally.highest = value;
                 tally.acknowledged += 1;
                 tally.values.push(value);
@@ -69,7 +77,10 @@ fn count_up(address: &str, seed: u64, stop: &AtomicBool) -> Result<Tallies> {
                 if text.contains("not applied") || text.starts_with("-LOADING") {
                     tally.not_applied += 1;
                 } else {
-                    ensure!(text.contains("unknown"), "an error without an outcome: {text}");
+                    ensure!(
+                        text.contains("unknown"),
+                        "an error without an outcome: {text}"
+                    );
                 }
             }
         }
@@ -109,7 +120,10 @@ fn counted(
         let reply = servers[number % 3].client()?.reply(&format!("GET {key}"))?;
         let value: i64 = String::from_utf8_lossy(reply.bytes().unwrap_or(b"0")).parse()?;
         ensure!(tally.acknowledged <= value, "{key} is {value}: {tally:?}");
-        ensure!(value <= tally.sent - tally.not_applied, "{key} is {value}: {tally:?}");
+        ensure!(
+            value <= tally.sent - tally.not_applied,
+            "{key} is {value}: {tally:?}"
+        );
         tally.values.sort_unstable();
         let twice = tally.values.windows(2).find(|pair| pair[0] == pair[1]);
         ensure!(twice.is_none(), "{key}: {twice:?} was answered twice");
@@ -119,7 +133,10 @@ fn counted(
         refused += tally.not_applied;
     }
     println!("{acknowledged} acknowledged <= {counter} counted <= {sent} sent - {refused} refused");
-    ensure!(acknowledged > 2_000, "{acknowledged} acknowledged: hardly anything was tested");
+    ensure!(
+        acknowledged > 2_000,
+        "{acknowledged} acknowledged: hardly anything was tested"
+    );
     ensure!(acknowledged < sent, "the trouble was not felt");
     Ok(())
 }
@@ -144,11 +161,15 @@ fn counters_hold_through_stalls() -> Result<()> {
 fn counters_hold_through_resets() -> Result<()> {
     let _others = among_others();
     let mut servers = Redis::many(3)?;
-    let proxies: Vec<FaultyProxy> =
-        servers.iter().map(|redis| FaultyProxy::start(&redis.address())).collect::<Result<_>>()?;
-    let config = (0..).zip(&proxies).fold(Config::new("redis")?, |config, (index, proxy)| {
-        config.redis(&format!("r{index}"), &proxy.address(), "")
-    });
+    let proxies: Vec<FaultyProxy> = servers
+        .iter()
+        .map(|redis| FaultyProxy::start(&redis.address()))
+        .collect::<Result<_>>()?;
+    let config = (0..)
+        .zip(&proxies)
+        .fold(Config::new("redis")?, |config, (index, proxy)| {
+            config.redis(&format!("r{index}"), &proxy.address(), "")
+        });
     let gateway = config.start()?;
     counted(&gateway, &mut servers, |_| {
         let mut numbers = Numbers::new(7);
@@ -171,9 +192,13 @@ fn counters_hold_through_resets() -> Result<()> {
 #[test]
 fn counters_hold_through_kills_of_servers_that_sync() -> Result<()> {
     let _others = among_others();
-    let options = RedisOptions { append_only: true, ..RedisOptions::default() };
-    let mut servers: Vec<Redis> =
-        (0..3).map(|_| Redis::start(options.clone())).collect::<Result<_>>()?;
+    let options = RedisOptions {
+        append_only: true,
+        ..RedisOptions::default()
+    };
+    let mut servers: Vec<Redis> = (0..3)
+        .map(|_| Redis::start(options.clone()))
+        .collect::<Result<_>>()?;
     let gateway = Gateway::over(&servers)?;
     counted(&gateway, &mut servers, |servers| {
         for turn in 0..6 {

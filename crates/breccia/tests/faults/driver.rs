@@ -36,7 +36,7 @@ impl Numbers {
     /// A number below `limit`.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(1);
-        breccia_core::splitmix64(self.0) % limit
+        breccia_core::hash::splitmix64(self.0) % limit
     }
 }
 
@@ -125,7 +125,12 @@ fn converse(
         client.send(&bytes)?;
         let reply = client.read_reply().context("a client's connection")?;
         let took = sent.elapsed();
-        answers.push(Answer { sent, took, reply, number });
+        answers.push(Answer {
+            sent,
+            took,
+            reply,
+            number,
+        });
         std::thread::sleep(pause);
     }
     Ok(answers)
@@ -148,10 +153,14 @@ pub(crate) fn quantile(answers: &[&Answer], share: usize) -> Result<Duration> {
 /// Waits until a request of a fresh client is answered as wanted; how long that took.
 pub(crate) fn until_answered(address: &str, words: &str, wanted: &[u8]) -> Result<Duration> {
     let begun = Instant::now();
-    wait_until(Duration::from_secs(15), &format!("{words} to be answered"), || {
-        let reply = RespClient::connect(address)?.words(words)?;
-        Ok((reply == wanted).then_some(()))
-    })?;
+    wait_until(
+        Duration::from_secs(15),
+        &format!("{words} to be answered"),
+        || {
+            let reply = RespClient::connect(address)?.words(words)?;
+            Ok((reply == wanted).then_some(()))
+        },
+    )?;
     Ok(begun.elapsed())
 }
 
@@ -159,11 +168,20 @@ pub(crate) fn until_answered(address: &str, words: &str, wanted: &[u8]) -> Resul
 pub(crate) fn no_errors(what: &str, answers: &[Answer]) -> Result<()> {
     ensure!(!answers.is_empty(), "{what}: no answer at all");
     let error = answers.iter().find(|answer| answer.is_error());
-    ensure!(error.is_none(), "{what}: {}", error.map(Answer::text).unwrap_or_default());
+    ensure!(
+        error.is_none(),
+        "{what}: {}",
+        error.map(Answer::text).unwrap_or_default()
+    );
     Ok(())
 }
 
 /// The integer of a `:N` reply.
 pub(crate) fn integer(reply: &[u8]) -> Option<i64> {
-    std::str::from_utf8(reply).ok()?.strip_prefix(':')?.trim_end().parse().ok()
+    std::str::from_utf8(reply)
+        .ok()?
+        .strip_prefix(':')?
+        .trim_end()
+        .parse()
+        .ok()
 }

@@ -11,21 +11,24 @@ use anyhow::{Context, Result, ensure};
 use breccia_testkit::{Redis, wait_until};
 
 use crate::common::{Config, Gateway};
-use crate::driver::{
-    Answer, Numbers, Traffic, alone, among_others, no_errors, quantile, request,
-};
+use crate::driver::{Answer, Numbers, Traffic, alone, among_others, no_errors, quantile, request};
 
 const MIB: u64 = 1024 * 1024;
 
 /// Well-meaning clients, whose requests must all be answered while hostile ones are at work.
 fn neighbours(gateway: &Gateway) -> Traffic {
-    Traffic::start(&gateway.address(), 3, Duration::from_millis(5), |client, number| {
-        request(&if number % 2 == 0 {
-            format!("SET neighbour{client} {number}")
-        } else {
-            format!("GET neighbour{client}")
-        })
-    })
+    Traffic::start(
+        &gateway.address(),
+        3,
+        Duration::from_millis(5),
+        |client, number| {
+            request(&if number % 2 == 0 {
+                format!("SET neighbour{client} {number}")
+            } else {
+                format!("GET neighbour{client}")
+            })
+        },
+    )
 }
 
 fn untouched(neighbours: Traffic) -> Result<()> {
@@ -34,7 +37,10 @@ fn untouched(neighbours: Traffic) -> Result<()> {
     let all: Vec<&Answer> = answers.iter().collect();
     let p99 = quantile(&all, 990)?;
     println!("neighbours: {} answers, p99 {p99:?}", all.len());
-    ensure!(p99 < Duration::from_millis(250), "neighbours waited: p99 {p99:?}");
+    ensure!(
+        p99 < Duration::from_millis(250),
+        "neighbours waited: p99 {p99:?}"
+    );
     Ok(())
 }
 
@@ -47,23 +53,33 @@ fn connect(gateway: &Gateway) -> Result<TcpStream> {
 
 /// Memory the gateway holds beyond `before`, in MiB.
 fn grown(gateway: &mut Gateway, before: u64) -> Result<u64> {
-    Ok(gateway.breccia.process().resident_bytes()?.saturating_sub(before) / MIB)
+    Ok(gateway
+        .breccia
+        .process()
+        .resident_bytes()?
+        .saturating_sub(before)
+        / MIB)
 }
 
 /// Whether the gateway has closed this connection; reads what is there.
 fn is_closed(stream: &mut TcpStream) -> bool {
     let mut buffer = vec![0; 64 * 1024];
-    stream.set_read_timeout(Some(Duration::from_millis(1))).is_err() || loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+    stream
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .is_err()
+        || loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
         }
-    }
 }
 
 fn connections(gateway: &Gateway) -> Result<u64> {
-    let value = gateway.breccia.metric("breccia_connections{listener=\"main\"}")?;
+    let value = gateway
+        .breccia
+        .metric("breccia_connections{listener=\"main\"}")?;
     Ok(format!("{value:.0}").parse()?)
 }
 
@@ -71,13 +87,22 @@ fn connections(gateway: &Gateway) -> Result<u64> {
 fn garbage(numbers: &mut Numbers) -> Vec<u8> {
     let mut bytes = request("SET key value").repeat(3);
     match numbers.below(3) {
-        0 => bytes = (0..numbers.below(500)).map(|_| numbers.below(256) as u8).collect(),
+        0 => {
+            bytes = (0..numbers.below(500))
+                .map(|_| numbers.below(256) as u8)
+                .collect()
+        }
         1 => {
             let place = usize::try_from(numbers.below(bytes.len() as u64)).unwrap_or(0);
             bytes[place] = numbers.below(256) as u8;
         }
         _ => {
-            let heads = ["*-7\r\n", "*1\r\n$-3\r\n", "*99999999999999999999\r\n", "$3\r\n\r\n\0"];
+            let heads = [
+                "*-7\r\n",
+                "*1\r\n$-3\r\n",
+                "*99999999999999999999\r\n",
+                "$3\r\n\r\n\0",
+            ];
             let head = heads[usize::try_from(numbers.below(4)).unwrap_or(0)];
             bytes.splice(0..0, head.bytes());
         }
@@ -142,12 +167,18 @@ fn half_closed_sockets_are_let_go_in_every_state() -> Result<()> {
         stream.shutdown(Shutdown::Write)?;
     }
     // The sockets stay open on this side: only the gateway can end them.
-    wait_until(Duration::from_secs(6), "half-closed clients to be let go", || {
-        Ok((connections(&gateway)? == 0).then_some(()))
-    })
+    wait_until(
+        Duration::from_secs(6),
+        "half-closed clients to be let go",
+        || Ok((connections(&gateway)? == 0).then_some(())),
+    )
     .with_context(|| format!("{:?} are left", connections(&gateway)))?;
     for (index, stream) in streams.iter_mut().enumerate() {
-        ensure!(is_closed(stream), "state {:?}", states[index % 9].escape_ascii().to_string());
+        ensure!(
+            is_closed(stream),
+            "state {:?}",
+            states[index % 9].escape_ascii().to_string()
+        );
     }
     assert_eq!(servers[0].client()?.words("EXISTS a")?, b":0\r\n");
     assert_eq!(gateway.client()?.words("SET a 2")?, b"+OK\r\n");
@@ -159,12 +190,21 @@ fn clients_that_never_read_are_cut_and_cost_little() -> Result<()> {
     let _quiet = alone();
     let servers = Redis::many(2)?;
     let limits = "reply-buffer = \"1MiB\"\nwrite-timeout = \"2s\"";
-    let mut gateway = Config::new("redis")?.over(&servers).listener(limits).start()?;
-    gateway.client()?.expect_ok(&[b"SET", b"big", &vec![b'x'; 300_000]])?;
+    let mut gateway = Config::new("redis")?
+        .over(&servers)
+        .listener(limits)
+        .start()?;
+    gateway
+        .client()?
+        .expect_ok(&[b"SET", b"big", &vec![b'x'; 300_000]])?;
     let neighbours = neighbours(&gateway);
     let before = gateway.breccia.process().resident_bytes()?;
-    let kinds: [&[u8]; 4] =
-        [b"GET big\r\n", b"MGET big a b big c\r\n", b"COMMAND\r\n", b"SUBSCRIBE channel\r\n"];
+    let kinds: [&[u8]; 4] = [
+        b"GET big\r\n",
+        b"MGET big a b big c\r\n",
+        b"COMMAND\r\n",
+        b"SUBSCRIBE channel\r\n",
+    ];
     let mut deaf = Vec::new();
     for _ in 0..5 {
         for kind in kinds {
@@ -180,13 +220,22 @@ fn clients_that_never_read_are_cut_and_cost_little() -> Result<()> {
     while connections(&gateway)? > 4 {
         publisher.call(&[b"PUBLISH", b"channel", &message])?;
         most = most.max(grown(&mut gateway, before)?);
-        ensure!(begun.elapsed() < Duration::from_secs(20), "{} are left", connections(&gateway)?);
+        ensure!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{} are left",
+            connections(&gateway)?
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
-    println!("20 deaf clients were cut after {:?}; at most {most} MiB more", begun.elapsed());
+    println!(
+        "20 deaf clients were cut after {:?}; at most {most} MiB more",
+        begun.elapsed()
+    );
     ensure!(most < 300, "grew by {most} MiB");
     untouched(neighbours)?;
-    let cut = gateway.breccia.metric("breccia_limit_hits_total{listener=\"main\",limit=\"write-t")?;
+    let cut = gateway
+        .breccia
+        .metric("breccia_limit_hits_total{listener=\"main\",limit=\"write-t")?;
     ensure!(cut > 0.5, "write-timeout is not counted");
     Ok(())
 }
@@ -196,8 +245,7 @@ fn dripping_clients_are_cut() -> Result<()> {
     let _others = among_others();
     let servers = Redis::many(1)?;
     let gateway = Gateway::over(&servers)?;
-    let mut dripping: Vec<TcpStream> =
-        (0..40).map(|_| connect(&gateway)).collect::<Result<_>>()?;
+    let mut dripping: Vec<TcpStream> = (0..40).map(|_| connect(&gateway)).collect::<Result<_>>()?;
     for stream in &mut dripping {
         stream.write_all(b"*2\r\n$3\r\nGET\r\n$60000\r\n")?;
     }
@@ -212,9 +260,19 @@ fn dripping_clients_are_cut() -> Result<()> {
         std::thread::sleep(Duration::from_millis(500));
     }
     println!("cut after {:?}", begun.elapsed());
-    ensure!(begun.elapsed() > Duration::from_secs(5), "cut after {:?}", begun.elapsed());
-    ensure!(connections(&gateway)? == 1, "{} are left", connections(&gateway)?);
-    let cut = gateway.breccia.metric("breccia_limit_hits_total{listener=\"main\",limit=\"min-b")?;
+    ensure!(
+        begun.elapsed() > Duration::from_secs(5),
+        "cut after {:?}",
+        begun.elapsed()
+    );
+    ensure!(
+        connections(&gateway)? == 1,
+        "{} are left",
+        connections(&gateway)?
+    );
+    let cut = gateway
+        .breccia
+        .metric("breccia_limit_hits_total{listener=\"main\",limit=\"min-b")?;
     ensure!(cut > 39.5, "min-body-rate is counted {cut} times");
     Ok(())
 }
@@ -243,12 +301,37 @@ fn endless_requests_and_transactions_stay_small() -> Result<()> {
     let spoiled = request(&format!("NOSUCH key {value}")).repeat(60);
     let keyless = request(&format!("ECHO {value}")).repeat(60);
     let rows: [(&str, &[u8], &[u8], u64); 6] = [
-        ("an inline request without an end", b"", &b"x".repeat(60_000), 200),
-        ("a request of headers only", b"", &b"*1000000\r\n".repeat(6_000), 200),
-        ("arguments without an end", b"*1048576\r\n", &b"$1\r\na\r\n".repeat(8_000), 200),
+        (
+            "an inline request without an end",
+            b"",
+            &b"x".repeat(60_000),
+            200,
+        ),
+        (
+            "a request of headers only",
+            b"",
+            &b"*1000000\r\n".repeat(6_000),
+            200,
+        ),
+        (
+            "arguments without an end",
+            b"*1048576\r\n",
+            &b"$1\r\na\r\n".repeat(8_000),
+            200,
+        ),
         ("a transaction without an end", b"MULTI\r\n", &queued, 300),
-        ("a spoiled transaction without an end", b"MULTI\r\n", &spoiled, 300),
-        ("a transaction without a key or an end", b"MULTI\r\n", &keyless, 300),
+        (
+            "a spoiled transaction without an end",
+            b"MULTI\r\n",
+            &spoiled,
+            300,
+        ),
+        (
+            "a transaction without a key or an end",
+            b"MULTI\r\n",
+            &keyless,
+            300,
+        ),
     ];
     for (what, head, bytes, mebibytes) in rows {
         let before = gateway.breccia.process().resident_bytes()?;
@@ -264,7 +347,10 @@ fn endless_requests_and_transactions_stay_small() -> Result<()> {
         });
         let written = flood(&mut stream, bytes, mebibytes * MIB);
         let grown = grown(&mut gateway, before)?;
-        println!("{what}: {} MiB written, {grown} MiB more memory", written / MIB);
+        println!(
+            "{what}: {} MiB written, {grown} MiB more memory",
+            written / MIB
+        );
         ensure!(grown < 100, "{what}: grew by {grown} MiB");
         stream.shutdown(Shutdown::Both)?;
         let _ended = reading.join();
@@ -290,7 +376,10 @@ fn a_request_of_a_million_keys_is_answered_whole() -> Result<()> {
     let five: &[u8] = b"$-1\r\n$3\r\none\r\n$3\r\ntwo\r\n$5\r\nthree\r\n$-1\r\n";
     let head = format!("*{count}\r\n");
     ensure!(reply.starts_with(head.as_bytes()), "not a million values");
-    ensure!(reply[head.len()..] == five.repeat(count / 5), "values in another order");
+    ensure!(
+        reply[head.len()..] == five.repeat(count / 5),
+        "values in another order"
+    );
     let grown = grown(&mut gateway, before)?;
     println!("a million keys: {grown} MiB more memory");
     ensure!(grown < 400, "grew by {grown} MiB");

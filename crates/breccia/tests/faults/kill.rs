@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use breccia_testkit::{Breccia, Redis, free_port};
 
 use crate::common::{Config, Gateway, key_on};
@@ -15,8 +15,9 @@ const SHARDS: u64 = 3;
 
 /// Clients that write and read keys of one shard.
 fn traffic_on(gateway: &Gateway, shard: u64, clients: u64, pause_ms: u64) -> Traffic {
-    let keys: Vec<String> =
-        (0..20).map(|salt| key_on(shard, SHARDS, &format!("k{salt}:"))).collect();
+    let keys: Vec<String> = (0..20)
+        .map(|salt| key_on(shard, SHARDS, &format!("k{salt}:")))
+        .collect();
     Traffic::start(
         &gateway.address(),
         clients,
@@ -57,29 +58,59 @@ fn a_killed_shard_fails_its_own_keys_at_once_and_serves_again_soon() -> Result<(
     no_errors("shard 2", &last.end_all()?)?;
     let answers = dead.end_all()?;
     let part = |from: Instant, to: Instant| -> Vec<&Answer> {
-        answers.iter().filter(|answer| from <= answer.sent && answer.sent < to).collect()
+        answers
+            .iter()
+            .filter(|answer| from <= answer.sent && answer.sent < to)
+            .collect()
     };
     let before = part(answers[0].sent, killed - Duration::from_millis(100));
-    assert!(before.iter().all(|answer| !answer.is_error()), "an error before the kill");
-    let down = part(killed + Duration::from_millis(50), restarted - Duration::from_millis(300));
-    assert!(down.len() > 100, "{} answers while the shard was dead", down.len());
+    assert!(
+        before.iter().all(|answer| !answer.is_error()),
+        "an error before the kill"
+    );
+    let down = part(
+        killed + Duration::from_millis(50),
+        restarted - Duration::from_millis(300),
+    );
+    assert!(
+        down.len() > 100,
+        "{} answers while the shard was dead",
+        down.len()
+    );
     for answer in &down {
-        assert!(answer.reply.starts_with(b"-SHARDDOWN all/r1 "), "{}", answer.text());
+        assert!(
+            answer.reply.starts_with(b"-SHARDDOWN all/r1 "),
+            "{}",
+            answer.text()
+        );
         assert!(answer.text().contains("not applied"), "{}", answer.text());
     }
     let (median, p99) = (quantile(&down, 500)?, quantile(&down, 990)?);
     println!("dead shard's keys fail after {median:?} (median), {p99:?} (p99)");
-    assert!(median < Duration::from_millis(20), "the median is {median:?}");
-    assert!(p99 < Duration::from_millis(200), "the 99th percentile is {p99:?}");
+    assert!(
+        median < Duration::from_millis(20),
+        "the median is {median:?}"
+    );
+    assert!(
+        p99 < Duration::from_millis(200),
+        "the 99th percentile is {p99:?}"
+    );
     let again = answers
         .iter()
         .find(|answer| answer.sent > killed && !answer.is_error())
         .context("it never served again")?;
-    println!("served {:?} after its restart", again.sent.saturating_duration_since(restarted));
+    println!(
+        "served {:?} after its restart",
+        again.sent.saturating_duration_since(restarted)
+    );
     let late = part(restarted + Duration::from_secs(2), Instant::now());
     assert!(late.len() > 50, "{} answers after the restart", late.len());
     for answer in late {
-        assert!(!answer.is_error(), "2 s after the restart: {}", answer.text());
+        assert!(
+            !answer.is_error(),
+            "2 s after the restart: {}",
+            answer.text()
+        );
     }
     Ok(())
 }
@@ -102,8 +133,14 @@ fn a_pipeline_over_all_shards_loses_only_the_dead_ones_replies() -> Result<()> {
         let replies = client.pipeline(&words)?;
         for (number, pair) in replies.chunks(2).enumerate() {
             if number % 3 == 1 {
-                assert!(pair[0].starts_with(b"-SHARDDOWN all/r1 "), "turn {turn} {number}");
-                assert!(pair[1].starts_with(b"-SHARDDOWN all/r1 "), "turn {turn} {number}");
+                assert!(
+                    pair[0].starts_with(b"-SHARDDOWN all/r1 "),
+                    "turn {turn} {number}"
+                );
+                assert!(
+                    pair[1].starts_with(b"-SHARDDOWN all/r1 "),
+                    "turn {turn} {number}"
+                );
             } else {
                 let value = number.to_string();
                 assert_eq!(pair[0], b"+OK\r\n", "turn {turn} {number}");
@@ -120,28 +157,31 @@ fn what_a_killed_shard_had_received_is_unknown_and_the_rest_not_applied() -> Res
     let _others = among_others();
     let mut servers = Redis::many(3)?;
     let gateway = Gateway::over(&servers)?;
-    let (mut early, mut late) = (gateway.client()?, gateway.client()?);
+    let mut client = gateway.client()?;
     let key = key_on(1, SHARDS, "k");
-    // Both clients may sit on different workers: each gets a request in flight before the stall.
-    servers[1].sigstop()?;
-    early.send(&request(&format!("INCR {key}")))?;
-    late.send(&request(&format!("INCR {key}")))?;
-    wait(200);
-    early.send(&request(&format!("INCR {key}")))?;
-    late.send(&request(&format!("INCR {key}")))?;
-    wait(100);
-    servers[1].kill9();
-    for client in [&mut early, &mut late] {
+    for _ in 0..5 {
+        // Only a connection that was heard a moment ago is trusted with a request.
+        client.words(&format!("GET {key}"))?;
+        servers[1].sigstop()?;
+        client.send(&request(&format!("INCR {key}")))?;
+        wait(150);
+        client.send(&request(&format!("INCR {key}")))?;
+        wait(50);
+        servers[1].kill9();
         let (sent, waiting) = (client.read_reply()?, client.read_reply()?);
-        let (sent, waiting) = (sent.escape_ascii().to_string(), waiting.escape_ascii().to_string());
-        assert!(sent.starts_with("-SHARDDOWN all/r1 broke off"), "{sent}");
-        assert!(sent.ends_with("outcome unknown\\r\\n"), "{sent}");
+        let sent = sent.escape_ascii().to_string();
+        let waiting = waiting.escape_ascii().to_string();
+        servers[1].restart_same_port()?;
+        crate::driver::until_answered(&gateway.address(), &format!("EXISTS {key}"), b":0\r\n")?;
+        assert!(sent.starts_with("-SHARDDOWN all/r1 "), "{sent}");
         assert!(waiting.starts_with("-SHARDDOWN all/r1 "), "{waiting}");
         assert!(waiting.ends_with("not applied\\r\\n"), "{waiting}");
+        if sent.ends_with("outcome unknown\\r\\n") {
+            return Ok(());
+        }
+        assert!(sent.ends_with("not applied\\r\\n"), "{sent}");
     }
-    servers[1].restart_same_port()?;
-    crate::driver::until_answered(&gateway.address(), &format!("EXISTS {key}"), b":0\r\n")?;
-    Ok(())
+    bail!("the machine is too slow: no request was on its way when the shard froze")
 }
 
 #[test]
@@ -160,7 +200,11 @@ fn a_shard_that_was_never_there_stops_nobody_else() -> Result<()> {
         let key = key_on(number % SHARDS, SHARDS, &format!("n{number}:"));
         let reply = client.words(&format!("SET {key} v"))?;
         if number % SHARDS == 1 {
-            ensure!(reply.starts_with(b"-SHARDDOWN all/r1 "), "{}", reply.escape_ascii());
+            ensure!(
+                reply.starts_with(b"-SHARDDOWN all/r1 "),
+                "{}",
+                reply.escape_ascii()
+            );
         } else {
             ensure!(reply == b"+OK\r\n", "{}", reply.escape_ascii());
         }

@@ -4,7 +4,10 @@
 //! Invariant: a test that measures time runs alone in here (see [`driver::alone`]).
 
 #[path = "../gateway/common.rs"]
-#[expect(dead_code, reason = "shared with the gateway tests, which use all of it")]
+#[expect(
+    dead_code,
+    reason = "shared with the gateway tests, which use all of it"
+)]
 mod common;
 mod counters;
 mod drain;

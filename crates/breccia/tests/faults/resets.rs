@@ -22,8 +22,15 @@ const CLIENTS: u64 = 10;
 
 /// What lies under a key that never changes: of different lengths, some of many packets.
 fn value(key: u64) -> String {
-    let length = if key.is_multiple_of(50) { 20_000 } else { key % 97 };
-    format!("value-of-{key}-{}", "x".repeat(usize::try_from(length).unwrap_or(0)))
+    let length = if key.is_multiple_of(50) {
+        20_000
+    } else {
+        key % 97
+    };
+    format!(
+        "value-of-{key}-{}",
+        "x".repeat(usize::try_from(length).unwrap_or(0))
+    )
 }
 
 fn bulk(text: &str) -> Vec<u8> {
@@ -70,7 +77,8 @@ impl Prober {
                 words.extend(names.iter().map(String::as_bytes));
                 say(&words);
                 let mut wanted = b"*4\r\n".to_vec();
-                keys.iter().for_each(|key| wanted.extend(bulk(&value(*key))));
+                keys.iter()
+                    .for_each(|key| wanted.extend(bulk(&value(*key))));
                 (Wanted::Bytes(wanted), None)
             }
             7 => {
@@ -108,7 +116,10 @@ impl Prober {
                 self.acknowledged = wrote.unwrap_or(self.acknowledged);
             }
             Wanted::Own { newest } => {
-                let (found, oldest) = (own_value(reply, self.id).with_context(shown)?, self.acknowledged);
+                let (found, oldest) = (
+                    own_value(reply, self.id).with_context(shown)?,
+                    self.acknowledged,
+                );
                 let possible = (oldest..=*newest).contains(&found) || self.unknown.contains(&found);
                 ensure!(possible, "{oldest}..={newest}: {}", shown());
             }
@@ -122,7 +133,10 @@ impl Prober {
         if self.id % 2 == 1 {
             client.words("HELLO 3")?;
         }
-        client.expect_ok(&request_words(&format!("SET own{} own{}:0", self.id, self.id)))?;
+        client.expect_ok(&request_words(&format!(
+            "SET own{} own{}:0",
+            self.id, self.id
+        )))?;
         let depth = 10 + self.id * 17 % 90;
         let mut bytes = Vec::new();
         while budget.fetch_sub(depth.cast_signed(), Ordering::Relaxed) > 0 {
@@ -131,7 +145,9 @@ impl Prober {
                 (0..depth).map(|_| self.next(&mut bytes)).collect();
             client.send(&bytes)?;
             for (wanted, wrote) in wanted {
-                let reply = client.read_reply().context("a client of the gateway was cut off")?;
+                let reply = client
+                    .read_reply()
+                    .context("a client of the gateway was cut off")?;
                 self.judge(&reply, &wanted, wrote)?;
             }
         }
@@ -156,16 +172,24 @@ fn own_value(reply: &[u8], id: u64) -> Option<u64> {
 
 /// A gateway whose connections to these servers can be broken.
 fn behind_proxies(servers: &[Redis]) -> Result<(Gateway, Vec<FaultyProxy>)> {
-    let proxies: Vec<FaultyProxy> =
-        servers.iter().map(|redis| FaultyProxy::start(&redis.address())).collect::<Result<_>>()?;
-    let config = (0..).zip(&proxies).fold(Config::new("redis")?, |config, (index, proxy)| {
-        config.redis(&format!("r{index}"), &proxy.address(), "")
-    });
+    let proxies: Vec<FaultyProxy> = servers
+        .iter()
+        .map(|redis| FaultyProxy::start(&redis.address()))
+        .collect::<Result<_>>()?;
+    let config = (0..)
+        .zip(&proxies)
+        .fold(Config::new("redis")?, |config, (index, proxy)| {
+            config.redis(&format!("r{index}"), &proxy.address(), "")
+        });
     Ok((config.start()?, proxies))
 }
 
 /// Breaks connections, and now and then kills a server, until told to stop; how often.
-fn trouble(servers: &mut [Redis], proxies: &[FaultyProxy], go_on: impl Fn() -> bool) -> Result<u64> {
+fn trouble(
+    servers: &mut [Redis],
+    proxies: &[FaultyProxy],
+    go_on: impl Fn() -> bool,
+) -> Result<u64> {
     let mut numbers = Numbers::new(42);
     let mut faults = 0;
     let mut next_kill = Instant::now() + Duration::from_secs(1);
@@ -198,8 +222,9 @@ fn no_client_gets_another_ones_reply_through_resets_and_kills() -> Result<()> {
         arguments: ["--appendonly", "yes"].map(str::to_owned).to_vec(),
         ..RedisOptions::default()
     };
-    let mut servers: Vec<Redis> =
-        (0..3).map(|_| Redis::start(options.clone())).collect::<Result<_>>()?;
+    let mut servers: Vec<Redis> = (0..3)
+        .map(|_| Redis::start(options.clone()))
+        .collect::<Result<_>>()?;
     let (gateway, proxies) = behind_proxies(&servers)?;
     let mut setup = gateway.client()?;
     for key in 0..KEYS {
@@ -233,10 +258,19 @@ fn no_client_gets_another_ones_reply_through_resets_and_kills() -> Result<()> {
         good += more;
         failed += less;
     }
-    println!("{good} good, {failed} errors, {faults} faults in {:?}", begun.elapsed());
+    println!(
+        "{good} good, {failed} errors, {faults} faults in {:?}",
+        begun.elapsed()
+    );
     assert!(good + failed >= REQUESTS, "{good} + {failed} requests");
-    assert!(good > failed, "{good} good, {failed} errors: hardly anything was tested");
-    assert!(failed > 100, "{failed} errors in {faults} faults: the faults were not felt");
+    assert!(
+        good > failed,
+        "{good} good, {failed} errors: hardly anything was tested"
+    );
+    assert!(
+        failed > 100,
+        "{failed} errors in {faults} faults: the faults were not felt"
+    );
     Ok(())
 }
 
@@ -265,12 +299,24 @@ fn a_big_reply_cut_in_the_middle_is_one_error() -> Result<()> {
             reply.get(..100).unwrap_or(reply).escape_ascii().to_string()
         };
         assert_eq!(shown(0), "$4\\r\\nhere\\r\\n", "after {limit} bytes");
-        assert!(shown(1).starts_with("-SHARDDOWN all/r0 "), "after {limit}: {}", shown(1));
+        assert!(
+            shown(1).starts_with("-SHARDDOWN all/r0 "),
+            "after {limit}: {}",
+            shown(1)
+        );
         assert_eq!(shown(2), "$4\\r\\nhere\\r\\n", "after {limit} bytes");
-        assert!(shown(3).starts_with("-SHARDDOWN all/r0 "), "after {limit}: {}", shown(3));
+        assert!(
+            shown(3).starts_with("-SHARDDOWN all/r0 "),
+            "after {limit}: {}",
+            shown(3)
+        );
         assert_eq!(shown(4), "$3\\r\\nend\\r\\n", "after {limit} bytes");
     }
-    crate::driver::until_answered(&gateway.address(), &format!("STRLEN {cut}"), b":3000000\r\n")?;
+    crate::driver::until_answered(
+        &gateway.address(),
+        &format!("STRLEN {cut}"),
+        b":3000000\r\n",
+    )?;
     Ok(())
 }
 
@@ -297,7 +343,10 @@ fn a_server_that_breaks_the_protocol_loses_only_its_own_requests() -> Result<()>
         ])?;
         assert_eq!(replies[0], b"+OK\r\n");
         let reply = replies[1].escape_ascii().to_string();
-        assert!(reply.starts_with("-SHARDDOWN all/r1 "), "turn {turn}: {reply}");
+        assert!(
+            reply.starts_with("-SHARDDOWN all/r1 "),
+            "turn {turn}: {reply}"
+        );
         assert_eq!(replies[2], bulk(&turn.to_string()));
     }
     Ok(())
@@ -310,7 +359,9 @@ fn lie(mut stream: std::net::TcpStream) -> Option<()> {
     loop {
         let count = stream.read(&mut buffer).ok().filter(|count| *count > 0)?;
         let said = buffer.get(..count)?;
-        let ping = said.windows(4).any(|word| word.eq_ignore_ascii_case(b"ping"));
+        let ping = said
+            .windows(4)
+            .any(|word| word.eq_ignore_ascii_case(b"ping"));
         let get = said.windows(3).any(|word| word == b"GET");
         if ping {
             stream.write_all(b"+PONG\r\n").ok()?;
@@ -342,7 +393,11 @@ fn a_black_hole_times_out_and_nobody_else_waits() -> Result<()> {
     }
     assert!(begun.elapsed() < Duration::from_millis(1_000));
     let reply = client.read_reply()?.escape_ascii().to_string();
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(reply.starts_with('-'), "{reply}");
     Ok(())
 }

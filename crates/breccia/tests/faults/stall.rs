@@ -60,15 +60,25 @@ fn a_frozen_shard_fails_its_own_keys_and_nothing_runs_late() -> Result<()> {
     let pause = Duration::from_millis(5);
     let live = Traffic::start(&gateway.address(), 4, pause, |client, number| {
         let shard = if client % 2 == 0 { 0 } else { 2 };
-        request(&format!("SET {} v", key_on(shard, 3, &format!("l{}:", number % 50))))
+        request(&format!(
+            "SET {} v",
+            key_on(shard, 3, &format!("l{}:", number % 50))
+        ))
     });
-    let frozen = Traffic::start(&gateway.address(), 60, pause, |client, number| {
+    // Most of the busy clients' requests are on their way when the shard freezes; those of the
+    // seldom ones come later.
+    let busy = Traffic::start(&gateway.address(), 8, pause, |client, number| {
         request(&format!("INCR {}", own_key(client, number)))
+    });
+    let seldom = Duration::from_millis(200);
+    let frozen = Traffic::start(&gateway.address(), 72, seldom, |client, number| {
+        request(&format!("INCR {}", own_key(8 + client, number)))
     });
     std::thread::sleep(Duration::from_millis(1_500));
     let stall = freeze(&mut servers[1])?;
     std::thread::sleep(Duration::from_millis(2_600));
-    let (live, frozen) = (live.end_all()?, frozen.end()?);
+    let (live, mut frozen) = (live.end_all()?, frozen.end()?);
+    frozen.splice(..0, busy.end()?);
 
     no_errors("live shards", &live)?;
     live_clients_keep_their_pace(&live, &stall)?;
@@ -83,9 +93,16 @@ fn a_frozen_shard_fails_its_own_keys_and_nothing_runs_late() -> Result<()> {
     errors_come_in_time(&late, &stall)?;
     none_ran_late(&servers[1], &frozen, &stall)?;
     let after = stall.ended + Duration::from_secs(2);
-    let served: Vec<&Answer> =
-        frozen.iter().flatten().filter(|answer| answer.sent > after).collect();
-    assert!(served.len() > 100, "{} answers after the stall", served.len());
+    let served: Vec<&Answer> = frozen
+        .iter()
+        .flatten()
+        .filter(|answer| answer.sent > after)
+        .collect();
+    assert!(
+        served.len() > 100,
+        "{} answers after the stall",
+        served.len()
+    );
     for answer in served {
         assert!(!answer.is_error(), "2 s after the stall: {}", answer.text());
     }
@@ -94,14 +111,19 @@ fn a_frozen_shard_fails_its_own_keys_and_nothing_runs_late() -> Result<()> {
 
 fn live_clients_keep_their_pace(live: &[Answer], stall: &Stall) -> Result<()> {
     let part = |from: Instant, to: Instant| -> Vec<&Answer> {
-        live.iter().filter(|answer| from < answer.sent && answer.sent < to).collect()
+        live.iter()
+            .filter(|answer| from < answer.sent && answer.sent < to)
+            .collect()
     };
     let before = part(live[0].sent + Duration::from_millis(200), stall.began);
     let during = part(stall.began, stall.ended);
     let (calm, stalled) = (quantile(&before, 990)?, quantile(&during, 990)?);
     println!("live shards' p99: {calm:?} before, {stalled:?} during the stall");
     let bound = calm * 3 + Duration::from_millis(20);
-    ensure!(stalled < bound, "p99 of live shards rose from {calm:?} to {stalled:?}");
+    ensure!(
+        stalled < bound,
+        "p99 of live shards rose from {calm:?} to {stalled:?}"
+    );
     Ok(())
 }
 
@@ -111,8 +133,17 @@ fn errors_come_in_time(late: &[&Answer], stall: &Stall) -> Result<()> {
     ensure!(late.len() > 200, "{} requests during the stall", late.len());
     let slack = Duration::from_millis(400);
     for answer in late {
-        ensure!(answer.is_error(), "answered during the stall: {}", answer.text());
-        ensure!(answer.took < DEADLINE + slack, "{:?}: {}", answer.took, answer.text());
+        ensure!(
+            answer.is_error(),
+            "answered during the stall: {}",
+            answer.text()
+        );
+        ensure!(
+            answer.took < DEADLINE + slack,
+            "{:?}: {}",
+            answer.took,
+            answer.text()
+        );
         ensure!(answer.text().contains("not applied"), "{}", answer.text());
     }
     let seen = late
@@ -121,12 +152,25 @@ fn errors_come_in_time(late: &[&Answer], stall: &Stall) -> Result<()> {
         .map(|answer| answer.sent + answer.took)
         .min()
         .context("the probe saw nothing")?;
-    println!("the probe saw the stall after {:?}", seen.saturating_duration_since(stall.began));
-    ensure!(seen < stall.began + Duration::from_millis(2_700), "the probe was late");
-    let fast: Vec<&Answer> = late.iter().filter(|answer| answer.sent > seen).copied().collect();
+    println!(
+        "the probe saw the stall after {:?}",
+        seen.saturating_duration_since(stall.began)
+    );
+    ensure!(
+        seen < stall.began + Duration::from_millis(2_700),
+        "the probe was late"
+    );
+    let fast: Vec<&Answer> = late
+        .iter()
+        .filter(|answer| answer.sent > seen)
+        .copied()
+        .collect();
     let p99 = quantile(&fast, 990)?;
     println!("from then on {} requests failed, p99 {p99:?}", fast.len());
-    ensure!(p99 < Duration::from_millis(200), "once seen, errors took {p99:?}");
+    ensure!(
+        p99 < Duration::from_millis(200),
+        "once seen, errors took {p99:?}"
+    );
     Ok(())
 }
 
@@ -135,7 +179,9 @@ fn none_ran_late(server: &Redis, frozen: &[Vec<Answer>], stall: &Stall) -> Resul
     let by_key: Vec<(String, &Answer)> = (0..)
         .zip(frozen)
         .flat_map(|(client, answers)| {
-            answers.iter().map(move |answer| (own_key(client, answer.number), answer))
+            answers
+                .iter()
+                .map(move |answer| (own_key(client, answer.number), answer))
         })
         .collect();
     let keys: Vec<String> = by_key.iter().map(|(key, _)| key.clone()).collect();
@@ -149,10 +195,56 @@ fn none_ran_late(server: &Redis, frozen: &[Vec<Answer>], stall: &Stall) -> Resul
             || answer.text().contains("not applied")
         {
             refused += 1;
-            ensure!(count == 0, "{key} ran though its client was told {}", answer.text());
+            ensure!(
+                count == 0,
+                "{key} ran though its client was told {}",
+                answer.text()
+            );
         }
     }
     println!("{refused} refused requests, none of them ran");
+    Ok(())
+}
+
+#[test]
+fn an_idle_gateway_writes_nothing_to_a_frozen_shard() -> Result<()> {
+    let _quiet = alone();
+    let mut servers = Redis::many(3)?;
+    let gateway = Gateway::over(&servers)?;
+    let mut clients: Vec<RespClient> = (0..4).map(|_| gateway.client()).collect::<Result<_>>()?;
+    for client in &mut clients {
+        client.words(&format!("SET {} v", own_key(99, 0)))?;
+    }
+    servers[1].sigstop()?;
+    std::thread::sleep(Duration::from_millis(150));
+    let begun = Instant::now();
+    for (number, client) in (0..).zip(&mut clients) {
+        for turn in 0..25 {
+            client.send(&request(&format!("INCR {}", own_key(number, turn))))?;
+        }
+    }
+    for client in &mut clients {
+        for _ in 0..25 {
+            let reply = client.read_reply()?.escape_ascii().to_string();
+            ensure!(
+                reply.starts_with('-') && reply.contains("not applied"),
+                "{reply}"
+            );
+        }
+    }
+    let took = begun.elapsed();
+    println!("refused after {took:?}");
+    ensure!(
+        took < DEADLINE + Duration::from_millis(500),
+        "refused after {took:?}"
+    );
+    servers[1].sigcont()?;
+    std::thread::sleep(Duration::from_millis(300));
+    let keys: Vec<String> = (0..4)
+        .flat_map(|client| (0..25).map(move |turn| own_key(client, turn)))
+        .collect();
+    let ran = counters(&servers[1], &keys)?;
+    ensure!(ran.values().all(|count| *count == 0), "some ran: {ran:?}");
     Ok(())
 }
 
@@ -161,10 +253,12 @@ fn a_pause_within_the_deadline_costs_no_error() -> Result<()> {
     let _quiet = alone();
     let mut servers = Redis::many(1)?;
     let gateway = Gateway::over(&servers)?;
-    let traffic =
-        Traffic::start(&gateway.address(), 8, Duration::from_millis(2), |client, number| {
-            request(&format!("INCR c{client}n{number}"))
-        });
+    let traffic = Traffic::start(
+        &gateway.address(),
+        8,
+        Duration::from_millis(2),
+        |client, number| request(&format!("INCR c{client}n{number}")),
+    );
     std::thread::sleep(Duration::from_millis(300));
     servers[0].sigstop()?;
     std::thread::sleep(Duration::from_millis(500));
@@ -190,10 +284,16 @@ fn a_sent_request_is_unknown_after_the_stores_timeout_and_its_late_reply_goes_no
     std::thread::sleep(Duration::from_millis(100));
     one.send(&request("SET a refused"))?;
     let sent = one.read_reply()?.escape_ascii().to_string();
-    assert!(sent.starts_with("-TIMEOUT ") || sent.starts_with("-SHARDDOWN "), "{sent}");
+    assert!(
+        sent.starts_with("-TIMEOUT ") || sent.starts_with("-SHARDDOWN "),
+        "{sent}"
+    );
     assert!(sent.contains("unknown"), "{sent}");
     let unsent = one.read_reply()?.escape_ascii().to_string();
-    assert!(unsent.starts_with("-TIMEOUT ") && unsent.contains("not applied"), "{unsent}");
+    assert!(
+        unsent.starts_with("-TIMEOUT ") && unsent.contains("not applied"),
+        "{unsent}"
+    );
     servers[0].sigcont()?;
     until_answered(&gateway.address(), "GET b", b"$6\r\nbefore\r\n")?;
     for number in 0..50 {
@@ -213,17 +313,22 @@ fn a_blocked_client_is_not_a_stall() -> Result<()> {
     let gateway = Gateway::over(&servers)?;
     let mut waiting = gateway.client()?;
     waiting.send(&request("BLPOP queue 0"))?;
-    let traffic =
-        Traffic::start(&gateway.address(), 4, Duration::from_millis(1), |client, number| {
-            request(&format!("INCR c{client}n{number}"))
-        });
+    let traffic = Traffic::start(
+        &gateway.address(),
+        4,
+        Duration::from_millis(1),
+        |client, number| request(&format!("INCR c{client}n{number}")),
+    );
     // Longer than deadline and probes together.
     std::thread::sleep(Duration::from_millis(2_500));
     let answers = traffic.end_all()?;
     no_errors("beside a blocked client", &answers)?;
     let all: Vec<&Answer> = answers.iter().collect();
     let p99 = quantile(&all, 990)?;
-    ensure!(p99 < Duration::from_millis(100), "a blocked client slows others: p99 {p99:?}");
+    ensure!(
+        p99 < Duration::from_millis(100),
+        "a blocked client slows others: p99 {p99:?}"
+    );
     let pushed = gateway.client()?.words("RPUSH queue job")?;
     assert_eq!(integer(&pushed), Some(1));
     assert_eq!(waiting.read_reply()?, b"*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");

@@ -25,7 +25,10 @@ fn together<T: Send + 'static>(
             std::thread::spawn(move || work(number))
         })
         .collect();
-    threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("it panicked"))?).collect()
+    threads
+        .into_iter()
+        .map(|thread| thread.join().map_err(|_| anyhow!("it panicked"))?)
+        .collect()
 }
 
 fn text(reply: &[u8]) -> String {
@@ -44,7 +47,10 @@ fn a_transaction_sees_the_write_before_it_whatever_others_do() -> Result<()> {
         for turn in 0..150 {
             let key = format!("c{client}:{}", numbers.below(6));
             let wanted = format!("*1\r\n$8\r\n{turn:08}\r\n").into_bytes();
-            let mut requests = vec![format!("GET elsewhere{turn}"), format!("SET {key} {turn:08}")];
+            let mut requests = vec![
+                format!("GET elsewhere{turn}"),
+                format!("SET {key} {turn:08}"),
+            ];
             if numbers.below(2) == 0 {
                 requests.push(format!("WATCH {key}"));
             }
@@ -52,14 +58,58 @@ fn a_transaction_sees_the_write_before_it_whatever_others_do() -> Result<()> {
             requests.extend((0..others).map(|other| format!("GET other{other}")));
             requests.push("MULTI".to_owned());
             let exec = requests.len() + 1;
-            requests.extend([format!("GET {key}"), "EXEC".to_owned(), format!("GET {key}")]);
+            requests.extend([
+                format!("GET {key}"),
+                "EXEC".to_owned(),
+                format!("GET {key}"),
+            ]);
             let words: Vec<&str> = requests.iter().map(String::as_str).collect();
             let replies = connection.pipeline(&words)?;
-            ensure!(replies[exec] == wanted, "{requests:?}: {}", text(&replies[exec]));
-            ensure!(replies[exec + 1] == wanted[4..], "{}", text(&replies[exec + 1]));
+            ensure!(
+                replies[exec] == wanted,
+                "{requests:?}: {}",
+                text(&replies[exec])
+            );
+            ensure!(
+                replies[exec + 1] == wanted[4..],
+                "{}",
+                text(&replies[exec + 1])
+            );
         }
         Ok(())
     })?;
+    Ok(())
+}
+
+#[test]
+fn a_slow_transaction_holds_what_its_client_queued() -> Result<()> {
+    let _others = among_others();
+    let servers = Redis::many(3)?;
+    let gateway = Gateway::over(&servers)?;
+    let mut client = gateway.client()?;
+    for (turn, pause) in [0, 30, 80, 150, 400].into_iter().enumerate() {
+        let wait = || std::thread::sleep(Duration::from_millis(pause));
+        let mut say = |words: &str, wanted: &[u8]| -> Result<()> {
+            wait();
+            let reply = client.words(words)?;
+            ensure!(
+                reply == wanted,
+                "{words} after {pause} ms: {}",
+                text(&reply)
+            );
+            Ok(())
+        };
+        say(&format!("WATCH slow{turn}"), b"+OK\r\n")?;
+        say(&format!("GET slow{turn}"), b"$-1\r\n")?;
+        say("MULTI", b"+OK\r\n")?;
+        say(&format!("SET slow{turn} 1"), b"+QUEUED\r\n")?;
+        say(&format!("GET slow{turn}"), b"+QUEUED\r\n")?;
+        say("EXEC", b"*2\r\n+OK\r\n$1\r\n1\r\n")?;
+        say("MULTI", b"+OK\r\n")?;
+        say(&format!("SET slow{turn} 2"), b"+QUEUED\r\n")?;
+        say("DISCARD", b"+OK\r\n")?;
+        say(&format!("GET slow{turn}"), b"$1\r\n1\r\n")?;
+    }
     Ok(())
 }
 
@@ -68,7 +118,9 @@ fn a_transaction_sees_the_write_before_it_through_resets() -> Result<()> {
     let _others = among_others();
     let server = Redis::new()?;
     let proxy = FaultyProxy::start(&server.address())?;
-    let gateway = Config::new("redis")?.redis("r0", &proxy.address(), "").start()?;
+    let gateway = Config::new("redis")?
+        .redis("r0", &proxy.address(), "")
+        .start()?;
     let (address, stop) = (gateway.address(), Arc::new(AtomicBool::new(false)));
     let until = Arc::clone(&stop);
     let clients = std::thread::spawn(move || {
@@ -88,9 +140,10 @@ fn a_transaction_sees_the_write_before_it_through_resets() -> Result<()> {
                     lost += 1;
                     unknown.push(turn);
                 } else {
-                    let possible = unknown.iter().chain([&turn]).any(|turn| {
-                        *exec == format!("*1\r\n$8\r\n{turn:08}\r\n").as_bytes()
-                    });
+                    let possible = unknown
+                        .iter()
+                        .chain([&turn])
+                        .any(|turn| *exec == format!("*1\r\n$8\r\n{turn:08}\r\n").as_bytes());
                     ensure!(possible, "turn {turn}: {}", text(exec));
                     seen += 1;
                 }
@@ -106,7 +159,9 @@ fn a_transaction_sees_the_write_before_it_through_resets() -> Result<()> {
         std::thread::sleep(Duration::from_millis(15 + numbers.below(30)));
     }
     stop.store(true, Ordering::Relaxed);
-    let told = clients.join().map_err(|_| anyhow!("the clients panicked"))??;
+    let told = clients
+        .join()
+        .map_err(|_| anyhow!("the clients panicked"))??;
     let (seen, lost): (Vec<u64>, Vec<u64>) = told.into_iter().unzip();
     let (seen, lost): (u64, u64) = (seen.iter().sum(), lost.iter().sum());
     println!("{seen} transactions saw their write, {lost} were lost with a connection");
@@ -172,8 +227,11 @@ fn no_conflict_is_missed_between_leases_and_shared_connections() -> Result<()> {
     let servers = Redis::many(3)?;
     let gateway = Gateway::over(&servers)?;
     let (address, key) = (gateway.address(), key_on(1, 3, "counter"));
-    let (stop, plain_key, to) =
-        (Arc::new(AtomicBool::new(false)), key.clone(), address.clone());
+    let (stop, plain_key, to) = (
+        Arc::new(AtomicBool::new(false)),
+        key.clone(),
+        address.clone(),
+    );
     let until = Arc::clone(&stop);
     // Plain increments of the same counter, on shared connections.
     let plain = std::thread::spawn(move || {
@@ -190,19 +248,28 @@ fn no_conflict_is_missed_between_leases_and_shared_connections() -> Result<()> {
     });
     let watched = key.clone();
     let loops = sum(together(8, move |number| {
-        let (mut client, mut numbers) = (RespClient::connect(&address)?, Numbers::new(number << 32));
-        (0..150).map(|_| increment(&mut client, &watched, &mut numbers)).try_fold(
-            Loops::default(),
-            |before, now| Ok(sum([before, now?])),
-        )
+        let (mut client, mut numbers) =
+            (RespClient::connect(&address)?, Numbers::new(number << 32));
+        (0..150)
+            .map(|_| increment(&mut client, &watched, &mut numbers))
+            .try_fold(Loops::default(), |before, now| Ok(sum([before, now?])))
     })?);
     stop.store(true, Ordering::Relaxed);
-    let plain: i64 =
-        plain.join().map_err(|_| anyhow!("it panicked"))??.into_iter().sum();
+    let plain: i64 = plain
+        .join()
+        .map_err(|_| anyhow!("it panicked"))??
+        .into_iter()
+        .sum();
     let value = stored(&servers[1], &key)?;
     println!("{loops:?}, {plain} plain increments, counter {value}");
-    ensure!(loops.done + plain == value, "{loops:?} + {plain} plain increments gave {value}");
-    ensure!(loops.done > 50 && loops.conflicts > 50, "{loops:?}: hardly any conflict");
+    ensure!(
+        loops.done + plain == value,
+        "{loops:?} + {plain} plain increments gave {value}"
+    );
+    ensure!(
+        loops.done > 50 && loops.conflicts > 50,
+        "{loops:?}: hardly any conflict"
+    );
     Ok(())
 }
 
@@ -211,7 +278,9 @@ fn no_conflict_is_missed_through_resets() -> Result<()> {
     let _others = among_others();
     let server = Redis::new()?;
     let proxy = FaultyProxy::start(&server.address())?;
-    let gateway = Config::new("redis")?.redis("r0", &proxy.address(), "").start()?;
+    let gateway = Config::new("redis")?
+        .redis("r0", &proxy.address(), "")
+        .start()?;
     let (address, stop) = (gateway.address(), Arc::new(AtomicBool::new(false)));
     let until = Arc::clone(&stop);
     let clients = std::thread::spawn(move || {
@@ -232,11 +301,19 @@ fn no_conflict_is_missed_through_resets() -> Result<()> {
         std::thread::sleep(Duration::from_millis(20 + numbers.below(30)));
     }
     stop.store(true, Ordering::Relaxed);
-    let loops = sum(clients.join().map_err(|_| anyhow!("the clients panicked"))??);
+    let loops = sum(clients
+        .join()
+        .map_err(|_| anyhow!("the clients panicked"))??);
     let value = stored(&server, "counter")?;
     println!("{loops:?}, counter {value}");
-    ensure!(loops.done <= value && value <= loops.done + loops.unknown, "{loops:?} gave {value}");
-    ensure!(loops.done > 100 && loops.conflicts > 20, "{loops:?}: hardly anything was tested");
+    ensure!(
+        loops.done <= value && value <= loops.done + loops.unknown,
+        "{loops:?} gave {value}"
+    );
+    ensure!(
+        loops.done > 100 && loops.conflicts > 20,
+        "{loops:?}: hardly anything was tested"
+    );
     Ok(())
 }
 
@@ -245,7 +322,9 @@ fn a_lost_lease_fails_the_transaction() -> Result<()> {
     let _others = among_others();
     let server = Redis::new()?;
     let proxy = FaultyProxy::start(&server.address())?;
-    let gateway = Config::new("redis")?.redis("r0", &proxy.address(), "").start()?;
+    let gateway = Config::new("redis")?
+        .redis("r0", &proxy.address(), "")
+        .start()?;
     for turn in 0..20 {
         let mut client = gateway.client()?;
         let key = format!("t{turn}");
@@ -258,11 +337,7 @@ fn a_lost_lease_fails_the_transaction() -> Result<()> {
         }
         proxy.reset_all();
         std::thread::sleep(Duration::from_millis(20));
-        crate::driver::until_answered(
-            &gateway.address(),
-            &format!("SET {key} other"),
-            b"+OK\r\n",
-        )?;
+        crate::driver::until_answered(&gateway.address(), &format!("SET {key} other"), b"+OK\r\n")?;
         let mut rest = vec!["EXEC".to_owned()];
         if !begun {
             rest.splice(..0, ["MULTI".to_owned(), format!("SET {key} mine")]);
@@ -270,12 +345,20 @@ fn a_lost_lease_fails_the_transaction() -> Result<()> {
         let words: Vec<&str> = rest.iter().map(String::as_str).collect();
         let replies = client.pipeline(&words)?;
         let exec = replies.last().context("the reply to EXEC")?;
-        ensure!(exec.starts_with(b"-EXECABORT"), "turn {turn}: {}", text(exec));
+        ensure!(
+            exec.starts_with(b"-EXECABORT"),
+            "turn {turn}: {}",
+            text(exec)
+        );
         let found = server.client()?.words(&format!("GET {key}"))?;
         ensure!(found == b"$5\r\nother\r\n", "turn {turn}: {}", text(&found));
         // The client is free for a next transaction.
         let again = client.pipeline(&["MULTI", &format!("SET {key} again"), "EXEC"])?;
-        ensure!(again[2] == b"*1\r\n+OK\r\n", "turn {turn}: {}", text(&again[2]));
+        ensure!(
+            again[2] == b"*1\r\n+OK\r\n",
+            "turn {turn}: {}",
+            text(&again[2])
+        );
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 //! One program for all of it, so that it is linked once; what must not be disturbed by neighbours is
 //! in `../faults`. Invariant: every server and gateway is the test's own.
 
-mod administration;
 mod auth;
 mod bad_input;
 mod clients;
@@ -19,4 +18,5 @@ mod pubsub;
 mod refusals;
 mod secrets;
 mod sessions;
+mod tls;
 mod words;

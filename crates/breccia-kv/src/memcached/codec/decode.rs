@@ -58,7 +58,11 @@ impl Decoder {
             .get(self.scanned..)
             .and_then(|fresh| memchr(b'\n', fresh))
             .map(|at| at + self.scanned);
-        let line_length = newline.map_or(buffer.len(), |at| at + 1);
+        let line_length = newline.map_or(buffer.len(), |at| {
+            // A lone "\n" goes upstream as "\r\n", and must fit there, too.
+            let lone = at == 0 || buffer.get(at - 1) != Some(&b'\r');
+            at + 1 + usize::from(lone)
+        });
         if line_length > MAX_LINE_BYTES
             && (line_length > self.max_request_bytes || !is_retrieval(buffer))
         {

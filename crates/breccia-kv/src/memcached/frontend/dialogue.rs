@@ -106,9 +106,7 @@ impl MemcachedDialogue {
             self.barrier = false;
             self.on_bulk = self.reads_bulk.get();
         }
-        let limits = &self.settings.limits;
-        let ring = self.client.ring().borrow();
-        ring.in_flight() < limits.max_in_flight && ring.buffered() <= limits.reply_buffer
+        self.client.may_ask(&self.settings.limits)
     }
 
     fn dispatch(&mut self, request: &Request<'_>, frame: &[u8]) -> Step {

@@ -22,6 +22,12 @@ impl Wire for RespWire {
     fn canary() -> Canary<()> {
         Canary { bytes: b"*1\r\n$4\r\nPING\r\n", shape: () }
     }
+
+    /// A PING would be queued; a nested MULTI is refused at once and spoils nothing (Redis 2 to 7:
+    /// `multiCommand` answers an error without marking the transaction).
+    fn canary_in_transaction() -> Canary<()> {
+        Canary { bytes: b"*1\r\n$5\r\nMULTI\r\n", shape: () }
+    }
 }
 
 /// How far a reply has been looked at.
@@ -61,6 +67,9 @@ impl ReplyScanner {
     }
 }
 
+/// Lines that hold a number or a length end within this many bytes.
+const MAX_NUMBER_LINE: usize = 40;
+
 struct Element {
     next: usize,
     children: u64,
@@ -72,10 +81,14 @@ fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
         let waiting = bytes.len() - at;
         return match kind {
             b'+' | b'-' | b'(' => Ok(None),
-            _ if waiting <= 40 || *kind == b',' => Ok(None),
+            _ if waiting <= MAX_NUMBER_LINE || *kind == b',' => Ok(None),
             _ => Err("a length line without an end"),
         };
     };
+    let free = matches!(kind, b'+' | b'-' | b'(' | b',');
+    if !free && next - at > MAX_NUMBER_LINE + 1 {
+        return Err("a length line without an end");
+    }
     let text = text.strip_suffix(b"\r").ok_or("a line that ends in LF alone")?;
     let leaf = Ok(Some(Element { next, children: 0 }));
     match kind {

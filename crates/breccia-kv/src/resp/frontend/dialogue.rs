@@ -117,9 +117,7 @@ impl RespDialogue {
                 lease.give_back();
             }
         }
-        let limits = &self.settings.limits;
-        let ring = self.client.ring().borrow();
-        ring.in_flight() < limits.max_in_flight && ring.buffered() <= limits.reply_buffer
+        self.client.may_ask(&self.settings.limits)
     }
 
     fn request_limits(&self) -> RequestLimits {

@@ -142,22 +142,26 @@ impl RespDialogue {
         row: u16,
         patience: Patience,
         frame: &[u8],
-    ) {
+    ) -> bool {
         let ticket = Ticket::Reply(self.ask(leaf, row));
-        self.enqueue_ticket(upstream, ticket, patience, |out| out.extend_from_slice(frame));
+        self.enqueue_ticket(upstream, ticket, patience, |out| out.extend_from_slice(frame))
     }
 
-    /// Queues bytes; a refusal is answered through the ticket.
+    /// Queues bytes. A refusal is answered through the ticket, and told by `false`.
     pub(crate) fn enqueue_ticket(
         &self,
         upstream: &RespUpstream,
         ticket: Ticket,
         patience: Patience,
         write: impl FnOnce(&mut Vec<u8>),
-    ) {
+    ) -> bool {
         let expires = self.now + self.settings.limits.deadline;
-        if let Err((ticket, failure)) = upstream.enqueue(ticket, (), expires, patience, write) {
-            ticket.fail(&failure);
+        match upstream.enqueue(ticket, (), expires, patience, write) {
+            Ok(()) => true,
+            Err((ticket, failure)) => {
+                ticket.fail(&failure);
+                false
+            }
         }
     }
 

@@ -173,6 +173,7 @@ impl Lease {
     /// Gives the connection back: its client's state on it has ended.
     pub(crate) fn give_back(mut self) {
         self.returnable = true;
+        self.upstream.set_in_transaction(false);
     }
 }
 

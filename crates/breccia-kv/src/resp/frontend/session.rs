@@ -176,6 +176,9 @@ impl RespDialogue {
         if !self.session.authenticated {
             return self.refuse(row, HELLO_NOAUTH);
         }
+        if version != self.session.version && self.lease.is_some() {
+            return self.refuse(row, WATCHING);
+        }
         if let Some(name) = name {
             self.session.name = name;
         }
@@ -273,6 +276,9 @@ impl RespDialogue {
         };
         if !u32::try_from(number).is_ok_and(|number: u32| number < databases.max(1)) {
             return self.refuse(row, "ERR DB index is out of range");
+        }
+        if u32::try_from(number) != Ok(self.session.database) && self.lease.is_some() {
+            return self.refuse(row, WATCHING);
         }
         self.switch(|session| session.database = u32::try_from(number).unwrap_or(0));
         self.reply(row, encode::ok);
@@ -462,12 +468,14 @@ impl RespDialogue {
     }
 }
 
+const WATCHING: &str = "ERR breccia: the protocol version and the database cannot change between \
+                        WATCH and EXEC, DISCARD or UNWATCH";
 const BAD_NAME: &str =
     "ERR Client names cannot contain spaces, newlines or special characters.";
 const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for the \
                                default user. Are you sure your configuration is correct?";
 const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
-                            otherwise the HELLO <proto> AUTH <user> <pass> option can be used to \
+                            otherwise the HELLO AUTH <user> <pass> option can be used to \
                             authenticate the client and select the RESP protocol version at the \
                             same time";
 

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use super::leaf::RespUpstream;
 use super::merge::Merge;
 use super::metrics::{FrontMetrics, Outcome};
 use super::super::encode;
@@ -67,6 +68,8 @@ pub(crate) enum Ticket {
     Part(Rc<Merge>, usize),
     /// It is changed on the way.
     Converted(Asked, Box<dyn Convert>),
+    /// It says whether the shard opened a transaction on this connection.
+    Begun(Rc<RespUpstream>),
     /// It is thrown away.
     Ignored,
 }
@@ -83,6 +86,9 @@ impl Recipient for Ticket {
                 asked.metrics.count_leaf(asked.leaf, Outcome::Answered);
                 asked.answer(&convert.convert(reply));
             }
+            Self::Begun(upstream) if reply == b"+OK\r\n" => upstream.set_in_transaction(true),
+            // What follows would run outside a transaction.
+            Self::Begun(upstream) => upstream.seal(),
             Self::Ignored => {}
         }
     }
@@ -101,7 +107,7 @@ impl Recipient for Ticket {
                     None => asked.fail(failure),
                 }
             }
-            Self::Ignored => {}
+            Self::Begun(_) | Self::Ignored => {}
         }
     }
 
@@ -109,7 +115,7 @@ impl Recipient for Ticket {
         match self {
             Self::Reply(asked) | Self::Converted(asked, _) => asked.client.is_gone(),
             Self::Part(merge, _) => merge.abandoned(),
-            Self::Ignored => false,
+            Self::Begun(_) | Self::Ignored => false,
         }
     }
 }

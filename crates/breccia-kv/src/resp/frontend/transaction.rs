@@ -135,8 +135,8 @@ impl RespDialogue {
             return Step::Done;
         }
         let upstream = Rc::clone(&lease.upstream);
-        self.enqueue(&upstream, leaf, command.row, Patience::Timeout, request.frame());
-        self.release(lease);
+        let sent = self.enqueue(&upstream, leaf, command.row, Patience::Timeout, request.frame());
+        self.release(lease, sent);
         Step::Done
     }
 
@@ -158,8 +158,12 @@ impl RespDialogue {
         Ok(Some(upstream))
     }
 
-    fn release(&mut self, lease: super::leaf::Lease) {
-        self.releasing.push(lease);
+    /// Gives the lease back once everything on it is answered, if what ends the client's state on
+    /// it is on its way; else it is closed now, and the state with it.
+    fn release(&mut self, lease: super::leaf::Lease, clean: bool) {
+        if clean {
+            self.releasing.push(lease);
+        }
         self.barrier = true;
     }
 
@@ -231,11 +235,11 @@ impl RespDialogue {
     fn queue_on(&mut self, leaf: LeafIndex, command: &Command, request: Request<'_>) -> Step {
         match self.begin(leaf) {
             Ok(Some(upstream)) => {
-                if upstream.is_closed() {
+                let frame = request.frame();
+                if !self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame) {
+                    // The shard does not know of this command: EXEC must not run the others.
                     self.transaction.spoil();
                 }
-                let frame = request.frame();
-                self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame);
                 Step::Done
             }
             Ok(None) => Step::Wait,
@@ -253,7 +257,10 @@ impl RespDialogue {
         if !self.transaction.begun {
             self.transaction.begun = true;
             let held = std::mem::take(&mut self.transaction.held);
-            self.silently(&upstream, b"*1\r\n$5\r\nMULTI\r\n");
+            let begun = Ticket::Begun(Rc::clone(&upstream));
+            let mut sent = self.enqueue_ticket(&upstream, begun, Patience::Timeout, |out| {
+                encode::request(out, &[b"MULTI"]);
+            });
             let mut rest = held.as_slice();
             let mut parser = super::super::codec::request::RequestParser::default();
             let limits = super::super::codec::request::RequestLimits {
@@ -262,18 +269,22 @@ impl RespDialogue {
             };
             while let Ok(Some(length)) = parser.parse(rest, &limits) {
                 let (frame, after) = rest.split_at(length);
-                self.silently(&upstream, frame);
+                sent = sent && self.silently(&upstream, frame);
                 parser.reset();
                 rest = after;
+            }
+            if !sent {
+                // Whatever followed would run outside the transaction: the lease takes no more.
+                upstream.close();
             }
         }
         Ok(Some(upstream))
     }
 
-    fn silently(&self, upstream: &RespUpstream, frame: &[u8]) {
+    fn silently(&self, upstream: &RespUpstream, frame: &[u8]) -> bool {
         self.enqueue_ticket(upstream, Ticket::Ignored, Patience::Timeout, |out| {
             out.extend_from_slice(frame);
-        });
+        })
     }
 
     fn exec(&mut self, command: &Command) -> Step {
@@ -303,44 +314,24 @@ impl RespDialogue {
                     return self.abort(command, &format!("EXECABORT Transaction lost: {why}"));
                 }
                 let frame = b"*1\r\n$4\r\nEXEC\r\n";
-                self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame);
-                self.end_transaction();
+                let sent = self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame);
+                self.end_transaction(sent);
                 Step::Done
             }
             Err(failure) => {
                 self.ask(leaf, command.row).fail(&failure);
-                self.end_transaction();
+                self.end_transaction(false);
                 Step::Done
             }
         }
     }
 
-    /// Ends the transaction with an error; the lease is left clean by DISCARD or UNWATCH.
+    /// Ends the transaction with an error.
     pub(crate) fn abort(&mut self, command: &Command, text: &str) -> Step {
-        let clean: &[u8] = if self.transaction.begun {
-            b"*1\r\n$7\r\nDISCARD\r\n"
-        } else {
-            b"*1\r\n$7\r\nUNWATCH\r\n"
-        };
-        match &self.lease {
-            Some(lease) if !lease.upstream.is_closed() => {
-                let upstream = Rc::clone(&lease.upstream);
-                let mut reply = Vec::new();
-                encode::error(&mut reply, text);
-                self.replaced(command, &upstream, Fixed(reply), clean);
-            }
-            _ => self.refuse(command.row, text),
-        }
-        self.end_transaction();
+        let mut reply = Vec::new();
+        encode::error(&mut reply, text);
+        self.abandon(command, reply);
         Step::Done
-    }
-
-    fn replaced(&mut self, command: &Command, upstream: &RespUpstream, fixed: Fixed, frame: &[u8]) {
-        let leaf = self.transaction.leaf.unwrap_or_default();
-        let ticket = Ticket::Converted(self.ask(leaf, command.row), Box::new(fixed));
-        self.enqueue_ticket(upstream, ticket, Patience::Timeout, |out| {
-            out.extend_from_slice(frame);
-        });
     }
 
     fn discard(&mut self, command: &Command) -> Step {
@@ -348,26 +339,40 @@ impl RespDialogue {
             self.refuse(command.row, "ERR DISCARD without MULTI");
             return Step::Done;
         }
+        self.abandon(command, b"+OK\r\n".to_vec());
+        Step::Done
+    }
+
+    /// Ends the transaction without running it; the shard forgets it (and what was watched) before
+    /// the client gets its reply, so the lease is clean.
+    fn abandon(&mut self, command: &Command, reply: Vec<u8>) {
         let clean: &[u8] = if self.transaction.begun {
             b"*1\r\n$7\r\nDISCARD\r\n"
         } else {
             b"*1\r\n$7\r\nUNWATCH\r\n"
         };
-        match &self.lease {
-            Some(lease) if !lease.upstream.is_closed() => {
-                let upstream = Rc::clone(&lease.upstream);
-                self.replaced(command, &upstream, Fixed(b"+OK\r\n".to_vec()), clean);
+        let live = self.lease.as_ref().filter(|lease| !lease.upstream.is_closed());
+        let sent = match live.map(|lease| Rc::clone(&lease.upstream)) {
+            Some(upstream) => {
+                let leaf = self.transaction.leaf.unwrap_or_default();
+                let asked = self.ask(leaf, command.row);
+                let ticket = Ticket::Converted(asked, Box::new(Fixed(reply)));
+                self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
+                    out.extend_from_slice(clean);
+                })
             }
-            _ => self.reply(command.row, encode::ok),
-        }
-        self.end_transaction();
-        Step::Done
+            None => {
+                self.reply(command.row, |out| out.extend_from_slice(&reply));
+                false
+            }
+        };
+        self.end_transaction(sent);
     }
 
-    fn end_transaction(&mut self) {
+    fn end_transaction(&mut self, clean: bool) {
         self.transaction = Transaction::default();
         if let Some(lease) = self.lease.take() {
-            self.release(lease);
+            self.release(lease, clean);
         }
     }
 

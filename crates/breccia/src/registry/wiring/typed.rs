@@ -1,22 +1,30 @@
 //! Typed stores: those that mix kinds of leaves, or whose leaves are inside the gateway.
 //!
-//! Not forwarding: requests are understood here. Invariant: a memory store exists once in the
-//! process, whichever composites and listeners lead to it.
+//! Not forwarding: requests are understood here. Invariant: a store exists once in the process,
+//! whichever composites and listeners lead to it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use breccia_config::{Plan, StorePlan};
+use breccia_config::{Plan, RedisPlan, StorePlan};
+use breccia_kv::io::KvIo;
+use breccia_kv::memcached::backend::{MemcachedOptions, MemcachedStore};
+use breccia_kv::resp::backend::{RedisOptions, RedisStore};
 use breccia_kv::sharded::ShardedKv;
 use breccia_kv::store::KvStore;
 
+use super::forward;
 use crate::gateway::Gateway;
+use crate::reach;
 use crate::trouble::Trouble;
 
 /// Typed stores by name, composites and leaves alike.
 #[derive(Default)]
 pub(super) struct Typed {
     stores: BTreeMap<String, Arc<dyn KvStore>>,
+    /// The thread on which connections to servers live; started when the first is needed.
+    io: Option<KvIo>,
 }
 
 impl Typed {
@@ -36,7 +44,7 @@ impl Typed {
             return Ok(made);
         }
         let made = match gateway.layouts.get(name) {
-            None => leaf(gateway, plan, name)?,
+            None => self.leaf(gateway, plan, name)?,
             Some(layout) => {
                 let members = layout
                     .shards()
@@ -50,17 +58,83 @@ impl Typed {
         self.stores.insert(name.to_owned(), Arc::clone(&made));
         Ok(made)
     }
+
+    fn leaf(
+        &mut self,
+        gateway: &Gateway,
+        plan: &Plan,
+        name: &str,
+    ) -> Result<Arc<dyn KvStore>, Trouble> {
+        let made: Arc<dyn KvStore> = match plan.stores.get(name) {
+            Some(StorePlan::Redis(redis)) => {
+                let options = redis_options(gateway, plan, name, redis)?;
+                Arc::new(RedisStore::new(self.io()?, options))
+            }
+            Some(StorePlan::Memcached(memcached)) => {
+                let options = MemcachedOptions {
+                    connections: memcached.connections,
+                    deadline: deadline(plan, name),
+                    limits: forward::memcached_limits(memcached),
+                    health: Some(forward::endpoint(gateway, name)?),
+                    ..MemcachedOptions::new(name, memcached.address.clone())
+                };
+                Arc::new(MemcachedStore::new(self.io()?, options))
+            }
+            other => match gateway.memory.get(name) {
+                Some(memory) => Arc::clone(&memory.store) as _,
+                None => {
+                    let kind = other.map_or("undefined", StorePlan::type_name);
+                    let line = format!("store.{name} ({kind}) cannot be a typed store");
+                    return Err(Trouble::failed(line));
+                }
+            },
+        };
+        Ok(made)
+    }
+
+    fn io(&mut self) -> Result<&KvIo, Trouble> {
+        let started = match self.io.take() {
+            Some(started) => started,
+            None => KvIo::start().map_err(Trouble::failed)?,
+        };
+        Ok(self.io.insert(started))
+    }
 }
 
-fn leaf(gateway: &Gateway, plan: &Plan, name: &str) -> Result<Arc<dyn KvStore>, Trouble> {
-    if let Some(memory) = gateway.memory.get(name) {
-        return Ok(Arc::clone(&memory.store) as _);
-    }
-    let kind = plan
-        .stores
-        .get(name)
-        .map_or("undefined", StorePlan::type_name);
-    Err(Trouble::failed(format!(
-        "store.{name} ({kind}) cannot be a typed store"
-    )))
+fn redis_options(
+    gateway: &Gateway,
+    plan: &Plan,
+    name: &str,
+    redis: &RedisPlan,
+) -> Result<RedisOptions, Trouble> {
+    let tls = reach::tls_client(redis)
+        .map_err(|error| Trouble::refused(format!("store.{name}.tls: {error}")))?;
+    Ok(RedisOptions {
+        tls,
+        user: redis.user.clone(),
+        password: redis
+            .password
+            .as_ref()
+            .map(|secret| secret.expose().to_owned()),
+        database: redis.database,
+        connections: redis.connections,
+        max_leases: redis.max_leases,
+        deadline: deadline(plan, name),
+        limits: forward::redis_limits(redis),
+        health: Some(forward::endpoint(gateway, name)?),
+        ..RedisOptions::new(name, redis.address.clone())
+    })
+}
+
+/// How long a request may wait unsent: what the strictest listener that leads to the leaf allows.
+fn deadline(plan: &Plan, leaf: &str) -> Duration {
+    let leads = |store: &str| plan.leaves(store).iter().any(|(name, _)| *name == leaf);
+    let listeners = plan
+        .listeners
+        .values()
+        .filter(|listener| leads(&listener.store));
+    listeners
+        .map(|listener| listener.deadline)
+        .min()
+        .unwrap_or(Duration::from_secs(1))
 }
