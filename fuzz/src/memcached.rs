@@ -43,7 +43,9 @@ pub fn memcached_request(data: &[u8]) {
             }
             Decoded::Request(request) => {
                 check_request(&request, &bytes[..request.frame_length]);
-                Step::Frame(format!("{request:?}"), request.frame_length)
+                let found = (request.noreply, request.plain, request.line_length);
+                let found = format!("{found:?} {}", meaning(&request));
+                Step::Frame(found, request.frame_length)
             }
             Decoded::Wrong(wrong) if wrong.close => Step::Last(format!("{wrong:?}")),
             Decoded::Wrong(wrong) => {
@@ -135,12 +137,14 @@ fn meaning(request: &Request<'_>) -> String {
             exptime,
             keys,
         } => {
-            format!("{verb:?} {exptime} {:?}", keys.iter().collect::<Vec<_>>())
+            let keys: Vec<&[u8]> = keys.iter().collect();
+            format!("{verb:?} {exptime} {}", keys.join(&b' ').escape_ascii())
         }
         Command::FlushAll { delay } => format!("flush {}", (*delay).max(0)),
         Command::Meta(meta) => {
             let loud = |flag: &&[u8]| flag.first() != Some(&b'q');
             let flags: Vec<&[u8]> = meta.flags.iter().filter(loud).collect();
+            let flags = flags.join(&b' ').escape_ascii().to_string();
             let (ttl, vivify, cas) = (meta.flags.ttl, meta.flags.vivify, meta.flags.cas);
             format!(
                 "{:?} {:?} {flags:?} {ttl:?} {vivify:?} {cas:?}",

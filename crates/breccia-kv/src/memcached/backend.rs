@@ -91,12 +91,27 @@ impl MemcachedStore {
     /// A store on `io`'s thread. Nothing is connected until the first request.
     #[must_use]
     pub fn new(io: &KvIo, options: MemcachedOptions) -> Self {
-        let MemcachedOptions { name, address, connections, deadline, limits, health } = options;
+        let MemcachedOptions {
+            name,
+            address,
+            connections,
+            deadline,
+            limits,
+            health,
+        } = options;
         let probed = health.is_some();
         let health = health.unwrap_or_else(|| EndpointHealth::new(name.clone(), address.clone()));
         let probing = (!probed).then(|| {
             let (address, question) = (address.clone(), b"mn\r\n");
-            io.watch(&health, Probe { address, tls: None, question, config: PROBES })
+            io.watch(
+                &health,
+                Probe {
+                    address,
+                    tls: None,
+                    question,
+                    config: PROBES,
+                },
+            )
         });
         let lane = || {
             let upstream = UpstreamOptions {
@@ -124,7 +139,9 @@ impl MemcachedStore {
     fn lane(&self, key: &[u8]) -> &Lane<MemcachedWire> {
         let count = self.lanes.len() as u64;
         let index = HashKind::Xxh3_64.hash(key) % count.max(1);
-        let lane = usize::try_from(index).ok().and_then(|index| self.lanes.get(index));
+        let lane = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.lanes.get(index));
         lane.expect("there is at least one connection")
     }
 
@@ -162,8 +179,16 @@ impl MemcachedStore {
         let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
         // A refused line was not carried out; a server in need may have dropped the old value.
         let refused = line.starts_with(b"CLIENT_ERROR") || line.starts_with(b"ERROR");
-        let effect = if refused { Effect::NotApplied } else { Effect::Unknown };
-        KvError::Server { store: self.name.clone(), text, effect }
+        let effect = if refused {
+            Effect::NotApplied
+        } else {
+            Effect::Unknown
+        };
+        KvError::Server {
+            store: self.name.clone(),
+            text,
+            effect,
+        }
     }
 
     /// Takes a meta reply apart; an error line is the store's error.
@@ -207,7 +232,10 @@ impl MemcachedStore {
     }
 
     async fn ask_item_limit(&self, key: &[u8]) -> Result<usize, KvError> {
-        let stats = self.send(key, Line::new(b"stats settings"), Shape::Stats).reply().await?;
+        let stats = self
+            .send(key, Line::new(b"stats settings"), Shape::Stats)
+            .reply()
+            .await?;
         let limit = request::stat(&stats, b"item_size_max").ok_or_else(|| self.protocol(&stats))?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         *self.item_limit.write().await = Some(limit);
@@ -258,7 +286,10 @@ impl MemcachedStore {
     }
 
     fn cannot_list<T>(&self) -> Result<T, KvError> {
-        Err(self.unsupported("listing keys", "memcached does not tell which keys it holds"))
+        Err(self.unsupported(
+            "listing keys",
+            "memcached does not tell which keys it holds",
+        ))
     }
 }
 
@@ -292,8 +323,15 @@ impl KvStore for MemcachedStore {
 
     fn flush(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            let reply = self.send(b"", Line::new(b"flush_all"), Shape::Ok).reply().await?;
-            if reply == &b"OK\r\n"[..] { Ok(()) } else { Err(self.server_error(&reply)) }
+            let reply = self
+                .send(b"", Line::new(b"flush_all"), Shape::Ok)
+                .reply()
+                .await?;
+            if reply == &b"OK\r\n"[..] {
+                Ok(())
+            } else {
+                Err(self.server_error(&reply))
+            }
         })
     }
 

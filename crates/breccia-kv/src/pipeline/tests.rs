@@ -110,6 +110,7 @@ fn the_gate_holds_back_all_but_the_request_begun() {
     assert!(bench.queue.deliver(b"1"));
     assert!(bench.queue.stalled(bench.at(60)), "b was begun at 0");
     assert!(bench.queue.deliver(b"2"));
+    bench.queue.heard(bench.at(60));
     assert_eq!(bench.write(60, 100), "cccc");
 }
 

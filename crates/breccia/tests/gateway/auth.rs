@@ -5,12 +5,11 @@
 //! Invariant: a refusal here is the gateway's own, the servers behind it would have answered.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Result;
-use breccia_testkit::{Breccia, Certificates, Redis, RedisOptions};
+use breccia_testkit::{Breccia, Certificates, Redis, RedisOptions, RespClient};
 
-use crate::common::{Config, Gateway};
+use crate::common::{Config, Gateway, key_on};
 
 const SECRET: &str = "correct-horse-battery";
 const UPSTREAM: &str = "upstream-pass-phrase";
@@ -33,7 +32,7 @@ fn commands_before_auth_and_wrong_passwords_are_refused_as_by_redis() -> Result<
     })?;
     let servers = Redis::many(2)?;
     let gateway = with_users(&servers)?.start()?;
-    let mut twin = breccia_testkit::RespClient::connect(&direct.address())?;
+    let mut twin = RespClient::connect(&direct.address())?;
     let mut client = gateway.client()?;
     let login = format!("AUTH {SECRET}");
     for request in [
@@ -100,33 +99,174 @@ fn one_password_does_for_redis_cli_without_a_name() -> Result<()> {
     Ok(())
 }
 
+/// Serves on every address instead of loopback; the servers stay where they are.
+fn on_every_address(config: &Config) -> String {
+    let bind = format!("bind = \"127.0.0.1:{}\"", config.port);
+    let open = format!("bind = \"0.0.0.0:{}\"", config.port);
+    config.text().replace(&bind, &open)
+}
+
 #[test]
-fn a_listener_for_everybody_must_say_so() -> Result<()> {
+fn a_listener_for_everybody_needs_users_or_certificates_or_says_so() -> Result<()> {
     let servers = Redis::many(1)?;
     let config = Config::new("redis")?.over(&servers);
-    let open = config.text().replace("127.0.0.1:", "0.0.0.0:").replace(
-        &servers[0].address().replace("127.0.0.1", "0.0.0.0"),
-        &servers[0].address(),
-    );
-    let (status, output) = Breccia::refused(&open)?;
+    for bind in ["0.0.0.0", "[::]"] {
+        let open = on_every_address(&config).replace("0.0.0.0", bind);
+        let (status, output) = Breccia::refused(&open)?;
+        assert_eq!(status.code(), Some(2), "{output}");
+        for word in [
+            "listener.main.bind",
+            bind,
+            "[[listener.main.user]]",
+            "tls.client-ca",
+        ] {
+            assert!(output.contains(word), "{word}: {output}");
+        }
+        assert!(output.contains("insecure = true"), "{output}");
+    }
+    let mut nameless = config.clone();
+    nameless.tables = "[[listener.main.user]]\nname = \"default\"\n".to_owned();
+    let (status, output) = Breccia::refused(&on_every_address(&nameless))?;
     assert_eq!(status.code(), Some(2), "{output}");
-    assert!(
-        output.contains("insecure") && output.contains("listener.main"),
-        "{output}"
-    );
+    assert!(output.contains("listener.main.user[0]"), "{output}");
 
-    let insecure = open.replace(
-        "protocol = \"redis\"",
-        "insecure = true\nprotocol = \"redis\"",
-    );
-    drop(Breccia::start(&insecure)?);
-
+    drop(Breccia::start(&on_every_address(
+        &config.clone().listener("insecure = true"),
+    ))?);
     let mut users = with_users(&servers)?;
     users.port = config.port;
-    let users = users
-        .text()
-        .replace("bind = \"127.0.0.1:", "bind = \"0.0.0.0:");
-    drop(Breccia::start(&users)?);
+    drop(Breccia::start(&on_every_address(&users))?);
+
+    let files = Certificates::new()?;
+    let (cert, key) = (files.server_cert.display(), files.server_key.display());
+    let half = format!("tls = {{ cert = '{cert}', key = '{key}' }}");
+    let (status, output) = Breccia::refused(&on_every_address(&config.clone().listener(&half)))?;
+    assert_eq!(
+        status.code(),
+        Some(2),
+        "TLS alone lets everybody in: {output}"
+    );
+    let ca = files.ca.display();
+    let whole = format!("tls = {{ cert = '{cert}', key = '{key}', client-ca = '{ca}' }}");
+    drop(Breccia::start(&on_every_address(&config.listener(&whole)))?);
+    Ok(())
+}
+
+#[test]
+fn an_admin_listener_for_everybody_needs_a_token_or_says_so() -> Result<()> {
+    let servers = Redis::many(1)?;
+    let text = Config::new("redis")?.over(&servers).text();
+    let admin = |keys: &str| format!("{text}\n[admin]\nbind = \"0.0.0.0:0\"\n{keys}\n");
+    let (status, output) = Breccia::refused(&admin(""))?;
+    assert_eq!(status.code(), Some(2), "{output}");
+    assert!(
+        output.contains("admin.bind") && output.contains("token"),
+        "{output}"
+    );
+    Ok(())
+}
+
+#[test]
+fn users_come_and_go_by_reload_and_connections_stay() -> Result<()> {
+    let servers = Redis::many(1)?;
+    let gateway = with_users(&servers)?.start()?;
+    let mut old = gateway.client()?;
+    old.expect_ok(&[b"AUTH", b"app", format!("{SECRET}-app").as_bytes()])?;
+    let mut config = gateway.config.clone();
+    config.tables = "[[listener.main.user]]\nname = \"new\"\npassword = \"n\"\n".to_owned();
+    let (status, body) = gateway.breccia.reload(&config.text())?;
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("listener.main.user"), "{body}");
+    assert_eq!(old.words("SET a 1")?, b"+OK\r\n");
+    let mut client = gateway.client()?;
+    for login in [format!("AUTH {SECRET}"), format!("AUTH app {SECRET}-app")] {
+        assert!(client.words(&login)?.starts_with(b"-WRONGPASS"), "{login}");
+    }
+    assert_eq!(client.words("AUTH new n")?, b"+OK\r\n");
+    assert_eq!(client.words("GET a")?, b"$1\r\n1\r\n");
+    Ok(())
+}
+
+#[test]
+fn without_a_default_user_a_password_alone_is_no_login() -> Result<()> {
+    let servers = Redis::many(1)?;
+    let mut config = Config::new("redis")?.over(&servers);
+    config.tables = "[[listener.main.user]]\nname = \"app\"\npassword = \"p\"\n".to_owned();
+    let gateway = config.start()?;
+    let mut client = gateway.client()?;
+    for request in [
+        "AUTH p",
+        "AUTH default p",
+        "GET a",
+        "EXEC",
+        "CLIENT SETNAME x",
+        "WATCH a",
+    ] {
+        let reply = client.words(request)?;
+        assert!(
+            reply.starts_with(b"-"),
+            "{request}: {}",
+            reply.escape_ascii()
+        );
+    }
+    assert_eq!(client.words("AUTH app p")?, b"+OK\r\n");
+    assert_eq!(client.words("GET a")?, b"$-1\r\n");
+    // RESET logs out, as on Redis.
+    assert_eq!(client.words("RESET")?, b"+RESET\r\n");
+    assert!(client.words("GET a")?.starts_with(b"-NOAUTH"));
+    Ok(())
+}
+
+#[test]
+fn requests_pipelined_behind_a_refused_login_are_refused_too() -> Result<()> {
+    let servers = Redis::many(1)?;
+    let gateway = with_users(&servers)?.start()?;
+    let mut client = gateway.client()?;
+    let login = format!("AUTH {SECRET}");
+    let replies = client.pipeline(&["AUTH wrong", "SET a 1", &login, "SET a 2", "GET a"])?;
+    assert!(replies[0].starts_with(b"-WRONGPASS") && replies[1].starts_with(b"-NOAUTH"));
+    assert_eq!(replies[2..].concat(), b"+OK\r\n+OK\r\n$1\r\n2\r\n");
+    Ok(())
+}
+
+#[test]
+fn members_are_entered_by_password_or_as_a_user_for_every_kind_of_command() -> Result<()> {
+    let options = RedisOptions {
+        password: Some(UPSTREAM.to_owned()),
+        users: vec![format!("ann on >{UPSTREAM}-ann ~* &* +@all")],
+        ..RedisOptions::default()
+    };
+    let servers = [Redis::start(options.clone())?, Redis::start(options)?];
+    let ann = format!("user = \"ann\"\npassword = \"{UPSTREAM}-ann\"");
+    let gateway = Config::new("redis")?
+        .redis(
+            "r0",
+            &servers[0].address(),
+            &format!("password = \"{UPSTREAM}\""),
+        )
+        .redis("r1", &servers[1].address(), &ann)
+        .start()?;
+    let (mut client, mut resp3) = (gateway.client()?, gateway.client()?);
+    assert!(resp3.words("HELLO 3")?.starts_with(b"%"));
+    for shard in [0, 1] {
+        let key = key_on(shard, 2, "k");
+        assert_eq!(client.words(&format!("SET {key} 1"))?, b"+OK\r\n");
+        assert_eq!(resp3.words(&format!("GET {key}"))?, b"$1\r\n1\r\n");
+        let transaction = ["MULTI".to_owned(), format!("INCR {key}"), "EXEC".to_owned()];
+        let requests: Vec<&str> = transaction.iter().map(String::as_str).collect();
+        let replies = client.pipeline(&requests)?;
+        assert_eq!(replies[2], b"*1\r\n:2\r\n", "{key}");
+        let large = vec![b'x'; 200_000];
+        client.expect_ok(&[b"SET", key.as_bytes(), &large])?;
+        client.words(&format!("LPUSH l{key} 1"))?;
+        assert!(client.words(&format!("BLPOP l{key} 1"))?.starts_with(b"*2"));
+    }
+    let mut subscriber = gateway.client()?;
+    assert!(subscriber.words("SUBSCRIBE c")?.starts_with(b"*3"));
+    client.words("PUBLISH c hello")?;
+    assert!(subscriber.read_reply()?.ends_with(b"hello\r\n"));
+    let who = servers[1].client()?.words("CLIENT LIST")?;
+    assert!(String::from_utf8_lossy(&who).contains("user=ann"));
     Ok(())
 }
 
@@ -143,10 +283,7 @@ fn a_wrong_upstream_password_is_told_and_fails_only_that_shard() -> Result<()> {
     let breccia = Breccia::start_unready(&config.text())?;
     let gateway = Gateway { breccia, config };
     let mut client = gateway.client()?;
-    let (ours, theirs) = (
-        crate::common::key_on(0, 2, "k"),
-        crate::common::key_on(1, 2, "k"),
-    );
+    let (ours, theirs) = (key_on(0, 2, "k"), key_on(1, 2, "k"));
     assert_eq!(client.words(&format!("SET {ours} 1"))?, b"+OK\r\n");
     let reply = client.words(&format!("SET {theirs} 1"))?;
     assert!(reply.starts_with(b"-"), "{}", reply.escape_ascii());

@@ -42,12 +42,16 @@ impl MemcachedStore {
         let mut exact = operations.iter().any(needs_exact_time);
         for _ in 0..TRIES {
             let found = if exact {
-                self.look_exactly(key, wire_key).await.map_err(KvError::as_read)?
+                self.look_exactly(key, wire_key)
+                    .await
+                    .map_err(KvError::as_read)?
             } else {
                 Some(self.look(key, wire_key).await.map_err(KvError::as_read)?)
             };
             // The server's clock ticked while it was asked.
-            let Some(Found { entry, now_ms }) = found else { continue };
+            let Some(Found { entry, now_ms }) = found else {
+                continue;
+            };
             let edit = Edit { now_ms, new_cas: 0 };
             let (change, mut outcomes) = apply_all(edit, operations, entry.as_ref());
             let line = match &change {
@@ -79,44 +83,61 @@ impl MemcachedStore {
                 return Ok(outcomes);
             }
         }
-        Err(KvError::Contention { store: self.name.clone(), tries: TRIES })
+        Err(KvError::Contention {
+            store: self.name.clone(),
+            tries: TRIES,
+        })
     }
 
     async fn write(&self, key: &[u8], line: Line, change: &Change) -> Result<Written, KvError> {
-        let shape = if *change == Change::Remove { Shape::MetaDelete } else { Shape::MetaSet };
+        let shape = if *change == Change::Remove {
+            Shape::MetaDelete
+        } else {
+            Shape::MetaSet
+        };
         let reply = self.send(key, line, shape).reply().await?;
         let meta = self.meta(&reply)?;
         match meta.code {
-            b"HD" => Ok(Written::Won { cas: number(meta.flag(b'c')).unwrap_or(0) }),
+            b"HD" => Ok(Written::Won {
+                cas: number(meta.flag(b'c')).unwrap_or(0),
+            }),
             b"EX" | b"NF" | b"NS" => Ok(Written::Lost),
             _ => Err(self.protocol(&reply)),
         }
     }
 
     async fn look(&self, key: &[u8], wire_key: &WireKey) -> Result<Found, KvError> {
-        let reply = self.send(key, look_line(wire_key), Shape::MetaGet).reply().await?;
+        let reply = self
+            .send(key, look_line(wire_key), Shape::MetaGet)
+            .reply()
+            .await?;
         let now_ms = clock::unix_ms();
-        Ok(Found { entry: self.entry(&reply, now_ms)?, now_ms })
+        Ok(Found {
+            entry: self.entry(&reply, now_ms)?,
+            now_ms,
+        })
     }
 
     /// Reads the server's clock before and after the value; `None` if it ticked in between.
-    async fn look_exactly(
-        &self,
-        key: &[u8],
-        wire_key: &WireKey,
-    ) -> Result<Option<Found>, KvError> {
+    async fn look_exactly(&self, key: &[u8], wire_key: &WireKey) -> Result<Option<Found>, KvError> {
         let before = self.send(key, Line::new(b"stats"), Shape::Stats);
         let value = self.send(key, look_line(wire_key), Shape::MetaGet);
         let after = self.send(key, Line::new(b"stats"), Shape::Stats);
-        let (before, value, after) =
-            (before.reply().await?, value.reply().await?, after.reply().await?);
+        let (before, value, after) = (
+            before.reply().await?,
+            value.reply().await?,
+            after.reply().await?,
+        );
         let time = |stats: &Bytes| stat(stats, b"time").ok_or_else(|| self.protocol(stats));
         let now = time(&before)?;
         if time(&after)? != now {
             return Ok(None);
         }
         let now_ms = now.saturating_mul(1000);
-        Ok(Some(Found { entry: self.entry(&value, now_ms)?, now_ms }))
+        Ok(Some(Found {
+            entry: self.entry(&value, now_ms)?,
+            now_ms,
+        }))
     }
 
     fn entry(&self, reply: &Bytes, now_ms: u64) -> Result<Option<Entry>, KvError> {
@@ -137,16 +158,29 @@ impl MemcachedStore {
             left => {
                 let left = number(left).ok_or_else(wrong)?;
                 // A time in its last second counts as still there: the server showed it.
-                Some(now_ms.saturating_add(left.saturating_mul(1000)).max(now_ms + 1))
+                Some(
+                    now_ms
+                        .saturating_add(left.saturating_mul(1000))
+                        .max(now_ms + 1),
+                )
             }
         };
         let data = reply.slice_ref(data);
-        Ok(Some(Entry { data, flags: flags.ok_or_else(wrong)?, cas, expires_at_ms }))
+        Ok(Some(Entry {
+            data,
+            flags: flags.ok_or_else(wrong)?,
+            cas,
+            expires_at_ms,
+        }))
     }
 }
 
 fn look_line(wire_key: &WireKey) -> Line {
-    Line::on(b"mg", wire_key).word(b"v").word(b"f").word(b"c").word(b"t")
+    Line::on(b"mg", wire_key)
+        .word(b"v")
+        .word(b"f")
+        .word(b"c")
+        .word(b"t")
 }
 
 /// Whether an operation asks when the entry ends, or compares with it.
@@ -165,16 +199,18 @@ fn needs_exact_time(operation: &Operation<'_>) -> bool {
 /// The expiry that the last operation to speak of one gave the entry; `None`: it kept its own.
 fn last_expiry(operations: &[Operation<'_>], outcomes: &[Outcome]) -> Option<Expiry> {
     let pairs = operations.iter().zip(outcomes).rev();
-    pairs.into_iter().find_map(|(operation, outcome)| match (operation, outcome) {
-        (Operation::Set { expiry, .. }, Outcome::Stored { .. })
-        | (Operation::Expire { expiry, .. }, Outcome::Flag(true))
-        | (Operation::GetAndExpire { expiry }, Outcome::Value(Some(_))) => {
-            Some(*expiry).filter(|expiry| *expiry != Expiry::Keep)
-        }
-        (Operation::Persist, Outcome::Flag(true))
-        | (Operation::Delete { .. }, Outcome::Deleted { .. }) => Some(Expiry::Never),
-        _ => None,
-    })
+    pairs
+        .into_iter()
+        .find_map(|(operation, outcome)| match (operation, outcome) {
+            (Operation::Set { expiry, .. }, Outcome::Stored { .. })
+            | (Operation::Expire { expiry, .. }, Outcome::Flag(true))
+            | (Operation::GetAndExpire { expiry }, Outcome::Value(Some(_))) => {
+                Some(*expiry).filter(|expiry| *expiry != Expiry::Keep)
+            }
+            (Operation::Persist, Outcome::Flag(true))
+            | (Operation::Delete { .. }, Outcome::Deleted { .. }) => Some(Expiry::Never),
+            _ => None,
+        })
 }
 
 /// The time of an entry made at `now_ms`, whose form was checked before.

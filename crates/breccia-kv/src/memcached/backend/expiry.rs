@@ -35,14 +35,21 @@ impl MemcachedStore {
         now_ms: u64,
     ) -> Result<(), KvError> {
         let expiry = match operation {
-            Operation::TimeToLive { unit: TimeUnit::Milliseconds }
-            | Operation::ExpiresAt { unit: TimeUnit::Milliseconds } => {
+            Operation::TimeToLive {
+                unit: TimeUnit::Milliseconds,
+            }
+            | Operation::ExpiresAt {
+                unit: TimeUnit::Milliseconds,
+            } => {
                 return Err(self.unsupported(operation.name(), "it counts whole seconds"));
             }
             Operation::Set { expiry, .. }
             | Operation::Expire { expiry, .. }
             | Operation::GetAndExpire { expiry }
-            | Operation::Count { create: Some(NewCounter { expiry, .. }), .. } => *expiry,
+            | Operation::Count {
+                create: Some(NewCounter { expiry, .. }),
+                ..
+            } => *expiry,
             _ => return Ok(()),
         };
         time(expiry, now_ms)
@@ -59,17 +66,30 @@ mod tests {
     fn times_take_the_form_memcached_understands() {
         let now = 1_800_000_000_500;
         let check = |expiry, expected: Result<i32, &str>| {
-            assert_eq!(time(expiry, now), expected.map_err(str::to_owned), "{expiry:?}");
+            assert_eq!(
+                time(expiry, now),
+                expected.map_err(str::to_owned),
+                "{expiry:?}"
+            );
         };
         check(Expiry::Never, Ok(0));
         check(Expiry::After(0), Ok(-1));
         check(Expiry::After(10_000), Ok(10));
         check(Expiry::After(2_592_000_000), Ok(2_592_000));
         check(Expiry::After(2_592_001_000), Ok(1_802_592_001));
-        check(Expiry::After(1500), Err("it counts whole seconds, and 1500 ms are none"));
+        check(
+            Expiry::After(1500),
+            Err("it counts whole seconds, and 1500 ms are none"),
+        );
         check(Expiry::At(now), Ok(-1));
         check(Expiry::At(1_800_000_100_000), Ok(1_800_000_100));
-        check(Expiry::At(2_147_483_648_000), Err("it holds no time after 2038-01-19"));
-        check(Expiry::After(u64::MAX - 615), Err("it holds no time after 2038-01-19"));
+        check(
+            Expiry::At(2_147_483_648_000),
+            Err("it holds no time after 2038-01-19"),
+        );
+        check(
+            Expiry::After(u64::MAX - 615),
+            Err("it holds no time after 2038-01-19"),
+        );
     }
 }

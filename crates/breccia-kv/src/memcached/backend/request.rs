@@ -33,7 +33,10 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(command: &[u8]) -> Self {
-        Self { bytes: command.to_vec(), data: None }
+        Self {
+            bytes: command.to_vec(),
+            data: None,
+        }
     }
 
     pub(super) fn on(command: &[u8], key: &WireKey) -> Self {
@@ -104,9 +107,15 @@ mod tests {
             assert_eq!(String::from_utf8(line.finish()).unwrap(), expected);
         };
         let (plain, binary) = (WireKey::new(b"k"), WireKey::new(b"\x00\r\n"));
-        check(Line::on(b"mg", &plain).word(b"v").time(-1), "mg k v T-1\r\n");
+        check(
+            Line::on(b"mg", &plain).word(b"v").time(-1),
+            "mg k v T-1\r\n",
+        );
         check(Line::on(b"md", &binary).flag(b'C', 7), "md AA0K b C7\r\n");
-        check(Line::store(&binary, b"x\r\n").word(b"c"), "ms AA0K 3 b c\r\nx\r\n\r\n");
+        check(
+            Line::store(&binary, b"x\r\n").word(b"c"),
+            "ms AA0K 3 b c\r\nx\r\n\r\n",
+        );
     }
 
     #[test]

@@ -24,9 +24,10 @@ impl MemcachedStore {
     ) -> Result<Option<Outcome>, KvError> {
         let get = Line::on(b"mg", wire_key);
         let line = match *operation {
-            Operation::Get | Operation::GetAndExpire { expiry: Expiry::Keep } => {
-                get.word(b"v").word(b"f").word(b"c")
-            }
+            Operation::Get
+            | Operation::GetAndExpire {
+                expiry: Expiry::Keep,
+            } => get.word(b"v").word(b"f").word(b"c"),
             Operation::GetAndExpire { expiry } => {
                 let line = get.word(b"v").word(b"f").word(b"c");
                 line.time(time(expiry, now_ms).unwrap_or(0))
@@ -34,24 +35,39 @@ impl MemcachedStore {
             Operation::Length => get.word(b"s"),
             Operation::Exists | Operation::Touch | Operation::Type => get,
             Operation::TimeToLive { .. } => get.word(b"t"),
-            Operation::Expire { expiry, condition: ExpiryCondition::Always }
-                if expiry != Expiry::Keep =>
-            {
-                get.time(time(expiry, now_ms).unwrap_or(0))
-            }
-            Operation::Set { data, flags, condition, expiry, want_old: false }
-                if expiry != Expiry::Keep && !matches!(condition, Condition::IfEquals(_)) =>
-            {
+            Operation::Expire {
+                expiry,
+                condition: ExpiryCondition::Always,
+            } if expiry != Expiry::Keep => get.time(time(expiry, now_ms).unwrap_or(0)),
+            Operation::Set {
+                data,
+                flags,
+                condition,
+                expiry,
+                want_old: false,
+            } if expiry != Expiry::Keep && !matches!(condition, Condition::IfEquals(_)) => {
                 let time = time(expiry, now_ms).unwrap_or(0);
                 self.check_size(key, data, flags).await?;
-                let line = Line::store(wire_key, data).word(b"c").flag(b'F', flags.into());
+                let line = Line::store(wire_key, data)
+                    .word(b"c")
+                    .flag(b'F', flags.into());
                 return self.set(key, line.time(time), condition).await.map(Some);
             }
-            Operation::Delete { condition, want_old: false } => {
+            Operation::Delete {
+                condition,
+                want_old: false,
+            } => {
                 return self.delete(key, wire_key, condition).await;
             }
-            Operation::Count { delta, down, create } => {
-                return self.count(key, wire_key, (delta, down), create, now_ms).await.map(Some);
+            Operation::Count {
+                delta,
+                down,
+                create,
+            } => {
+                return self
+                    .count(key, wire_key, (delta, down), create, now_ms)
+                    .await
+                    .map(Some);
             }
             _ => return Ok(None),
         };
@@ -68,17 +84,13 @@ impl MemcachedStore {
         let wrong = || self.protocol(reply);
         Ok(match operation {
             Operation::Length if !found => Outcome::Length(0),
-            Operation::Length => {
-                Outcome::Length(number(meta.flag(b's')).ok_or_else(wrong)?)
-            }
+            Operation::Length => Outcome::Length(number(meta.flag(b's')).ok_or_else(wrong)?),
             Operation::Exists | Operation::Touch | Operation::Expire { .. } => Outcome::Flag(found),
             Operation::Type => Outcome::Type(found.then_some(Cow::Borrowed("string"))),
             Operation::TimeToLive { .. } if !found => Outcome::Lifetime(Lifetime::Missing),
             Operation::TimeToLive { .. } => Outcome::Lifetime(match meta.flag(b't') {
                 Some(b"-1") => Lifetime::Forever,
-                seconds => {
-                    Lifetime::Ms(number(seconds).ok_or_else(wrong)?.saturating_mul(1000))
-                }
+                seconds => Lifetime::Ms(number(seconds).ok_or_else(wrong)?.saturating_mul(1000)),
             }),
             _ if !found => Outcome::Value(None),
             _ => {
@@ -113,9 +125,18 @@ impl MemcachedStore {
                 let cas = number(meta.flag(b'c')).ok_or_else(|| self.protocol(&reply))?;
                 Outcome::Stored { cas, old: None }
             }
-            b"NS" => Outcome::NotStored { found: condition == Condition::IfAbsent, old: None },
-            b"EX" => Outcome::NotStored { found: true, old: None },
-            b"NF" => Outcome::NotStored { found: false, old: None },
+            b"NS" => Outcome::NotStored {
+                found: condition == Condition::IfAbsent,
+                old: None,
+            },
+            b"EX" => Outcome::NotStored {
+                found: true,
+                old: None,
+            },
+            b"NF" => Outcome::NotStored {
+                found: false,
+                old: None,
+            },
             _ => return Err(self.protocol(&reply)),
         })
     }
@@ -155,7 +176,9 @@ impl MemcachedStore {
         }
         if let Some(NewCounter { value, expiry }) = create {
             let seconds = time(expiry, now_ms).unwrap_or(0).to_string();
-            line = line.flag(b'J', value).word(&[b"N", seconds.as_bytes()].concat());
+            line = line
+                .flag(b'J', value)
+                .word(&[b"N", seconds.as_bytes()].concat());
         }
         let reply = self.send(key, line, Shape::MetaArithmetic).reply().await?;
         if reply.starts_with(b"CLIENT_ERROR cannot increment or decrement non-numeric") {
@@ -163,8 +186,13 @@ impl MemcachedStore {
         }
         let meta = self.meta(&reply)?;
         match meta.code {
-            b"NF" => Ok(Outcome::NotStored { found: false, old: None }),
-            _ => number(meta.value).map(Outcome::Counter).ok_or_else(|| self.protocol(&reply)),
+            b"NF" => Ok(Outcome::NotStored {
+                found: false,
+                old: None,
+            }),
+            _ => number(meta.value)
+                .map(Outcome::Counter)
+                .ok_or_else(|| self.protocol(&reply)),
         }
     }
 }

@@ -87,13 +87,14 @@ impl ReplyScanner {
             let Some(fresh) = bytes.get(from..) else {
                 return ScannedReply::Incomplete;
             };
-            let Some(newline) = memchr(b'\n', fresh).map(|at| at + from) else {
+            let newline = memchr(b'\n', fresh).map(|at| at + from);
+            // Without its end a line is at least one byte longer than what is here.
+            if newline.unwrap_or(bytes.len()) - self.line >= MAX_REPLY_LINE_BYTES {
+                return ScannedReply::Wrong("a line does not end");
+            }
+            let Some(newline) = newline else {
                 self.searched = bytes.len();
-                return if bytes.len() - self.line > MAX_REPLY_LINE_BYTES {
-                    ScannedReply::Wrong("a line does not end")
-                } else {
-                    ScannedReply::Incomplete
-                };
+                return ScannedReply::Incomplete;
             };
             let Some([line @ .., b'\r']) = bytes.get(self.line..newline) else {
                 return ScannedReply::Wrong("a line does not end in CR LF");

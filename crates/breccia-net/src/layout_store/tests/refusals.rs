@@ -301,14 +301,20 @@ fn addresses_swapped_between_two_composites_are_refused_until_accepted() {
             pinned_digest: None,
             addresses,
         };
-        open_layouts(&store, &[request(&left, of_left), request(&right, of_right)])
+        open_layouts(
+            &store,
+            &[request(&left, of_left), request(&right, of_right)],
+        )
     };
     open(&of_left, &of_right).expect("layouts");
     let swapped_left = addresses(&[("r0", "h:2"), ("r1", "h:1")]);
     let swapped_right = addresses(&[("r2", "h:0"), ("r3", "h:3")]);
     let errors = open(&swapped_left, &swapped_right).expect_err("swapped");
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    check_parts(&texts.join("\n"), &["shard 'right/r2' was", "shard 'left/r0' was"]);
+    check_parts(
+        &texts.join("\n"),
+        &["shard 'right/r2' was", "shard 'left/r0' was"],
+    );
     for (composite, shard, address) in [("left", "r0", "h:2"), ("right", "r2", "h:0")] {
         let accepted = store.accept_address(composite, shard, address);
         accepted.expect("accepted");
