@@ -11,7 +11,7 @@ use breccia_core::layout::{CompositeKind, Layout, LayoutSpec, Role};
 /// The inputs of a target to start from: those written here, and the files in `seeds/TARGET`, which
 /// past runs found to reach something new or to break a promise.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
-    let mut all = match target {
+    let written = match target {
         "resp_request" => bytes(&RESP_REQUESTS),
         "resp_reply" => bytes(&RESP_REPLIES),
         "memcached_request" => bytes(&MEMCACHED_REQUESTS),
@@ -20,7 +20,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "layout_document" => layouts(),
         _ => bytes(&[CONFIG.as_bytes()]),
     };
-    all.extend(edges(target));
+    let mut all = edges(target);
+    all.extend(written);
     all.extend(kept(target));
     all
 }
@@ -255,6 +256,8 @@ const WORDS: [&[u8]; 40] = [
 #[derive(Debug)]
 pub struct Mutator {
     seeds: Vec<Vec<u8>>,
+    /// How many of the seeds, from the first on, are edges.
+    edges: usize,
     state: u64,
     input: Vec<u8>,
 }
@@ -262,9 +265,9 @@ pub struct Mutator {
 impl Mutator {
     /// Starts from the seeds of `target`.
     pub fn new(target: &str, number: u64) -> Mutator {
-        let seeds = of(target);
         Mutator {
-            seeds,
+            edges: edges(target).len(),
+            seeds: of(target),
             state: number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             input: Vec::new(),
         }
@@ -276,7 +279,9 @@ impl Mutator {
         reason = "it lends: an iterator could not"
     )]
     pub fn next(&mut self) -> &[u8] {
-        let seed = self.below(self.seeds.len());
+        // Long lines take long; one in 16 will do.
+        let from = if self.below(16) == 0 { 0 } else { self.edges };
+        let seed = from + self.below(self.seeds.len() - from);
         self.input = self.seeds.get(seed).cloned().unwrap_or_default();
         for _ in 0..self.below(8) {
             self.change();

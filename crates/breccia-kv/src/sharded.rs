@@ -164,6 +164,9 @@ impl ShardedKv {
         &self,
         requests: &[KeyedOperation<'_>],
     ) -> Result<Vec<Outcome>, KvError> {
+        if let Some(refusal) = requests.iter().find_map(|request| self.refusal(request)) {
+            return Err(refusal);
+        }
         let portions = self.split(requests);
         if let [portion] = &portions[..] {
             let answer = self.member(portion.member).apply_each(&portion.requests).await;
@@ -316,6 +319,11 @@ fn addresses(members: &[Arc<dyn KvStore>]) -> BTreeMap<String, String> {
 impl KvStore for ShardedKv {
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    fn refusal(&self, request: &KeyedOperation<'_>) -> Option<KvError> {
+        let member = self.member(self.index_of(request.key));
+        member.refusal(request).map(|error| error.within(self.name()))
     }
 
     fn apply<'a>(

@@ -160,6 +160,13 @@ pub trait KvStore: Send + Sync + fmt::Debug {
     /// What the store is made of.
     fn capabilities(&self) -> &Capabilities;
 
+    /// The error a request would end in whatever the store holds: it is asked before anything is
+    /// sent, so that a request for many keys is refused as a whole and not done in part.
+    fn refusal(&self, request: &KeyedOperation<'_>) -> Option<KvError> {
+        let _ = request;
+        None
+    }
+
     /// Performs the operations on one key, in order and atomically: nobody sees a state between
     /// them. One outcome for each. An operation that does not fit the value found answers
     /// [`Outcome::Refused`] and the others are still performed, as in a Redis transaction; an

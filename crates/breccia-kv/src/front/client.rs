@@ -41,6 +41,8 @@ pub struct Client {
     body: Cell<Option<(Instant, u64)>>,
     /// About how large this client's largest recent reply was, in bytes.
     reply_size: Cell<usize>,
+    /// Whether it was ever sent a reply that would hold others up on a shared connection.
+    pub reads_large: Cell<bool>,
     /// How many requests it may have in flight until more is known of its replies' sizes.
     window: Cell<usize>,
     /// A request whose duration is measured.
@@ -49,6 +51,8 @@ pub struct Client {
     pub patient: Cell<bool>,
 }
 
+/// A client that was sent a larger reply reads through bulk connections from then on.
+const LARGE_REPLY: usize = 1 << 20;
 /// Requests a new client may have in flight before its first reply.
 const FIRST_WINDOW: usize = 128;
 /// `min-body-rate` is held over windows of this length.
@@ -70,6 +74,7 @@ impl Client {
             clogged_since: Cell::new(None),
             body: Cell::new(None),
             reply_size: Cell::new(0),
+            reads_large: Cell::new(false),
             window: Cell::new(FIRST_WINDOW),
             sample: Cell::new(None),
             patient: Cell::new(false),
@@ -88,6 +93,9 @@ impl Client {
         }
         let known = self.reply_size.get();
         self.reply_size.set(reply.len().max(known - known / 16));
+        if reply.len() > LARGE_REPLY {
+            self.reads_large.set(true);
+        }
         self.window.set(self.window.get().saturating_add(1));
         self.ring.borrow_mut().fill(sequence, reply);
         self.wake();

@@ -298,6 +298,11 @@ impl KvStore for MemcachedStore {
         &self.capabilities
     }
 
+    fn refusal(&self, request: &KeyedOperation<'_>) -> Option<KvError> {
+        let times = self.check_times(&request.operation, clock::unix_ms());
+        self.wire_key(request.key).and(times).err()
+    }
+
     fn apply<'a>(
         &'a self,
         key: &'a [u8],

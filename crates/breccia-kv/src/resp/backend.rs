@@ -325,6 +325,10 @@ impl KvStore for RedisStore {
         &self.capabilities
     }
 
+    fn refusal(&self, request: &KeyedOperation<'_>) -> Option<KvError> {
+        self.beyond_redis(&request.operation)
+    }
+
     fn apply<'a>(
         &'a self,
         key: &'a [u8],

@@ -167,10 +167,8 @@ impl End {
 
     fn read(&mut self) -> Result<Vec<u8>> {
         let reply = self.client.read_reply()?;
-        if let Ok(parsed) = Reply::parse(&reply)
-            && let Some(bytes) = parsed.bytes()
-        {
-            self.last = bytes.to_vec();
+        if let Reply::Bulk(bytes) = Reply::parse(&reply)? {
+            self.last = bytes;
         }
         Ok(reply)
     }

@@ -283,7 +283,7 @@ fn no_fault_of_a_file_shows_the_secret_beside_it() -> Result<()> {
         "url = \"redis://h:1\"\npassword = [\"swordfish\"]",
         "url = \"redis://h:1\"\npassword = { env = \"swordfish!\" }",
         "url = \"redis://h:1\"\npassword = { value = \"swordfish\" }",
-        "url = \"redis://h:1\"\npassword = { env = \"A\", file = \"swordfish\" }",
+        "url = \"redis://h:1\"\npassword = { env = \"A\", value = \"swordfish\" }",
         "url = \"redis://h:1\"\npasswort = \"swordfish\"",
         "url = \"redis://h:1\"\npassword = \"swordfish",
         "url = \"redis://h:1\"\npassword = swordfish",

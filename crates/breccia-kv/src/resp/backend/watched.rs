@@ -31,13 +31,8 @@ impl RedisStore {
         key: &[u8],
         operations: &[Operation<'_>],
     ) -> Result<Vec<Outcome>, KvError> {
-        if let Some((operation, reason)) = operations.iter().find_map(unsupported) {
-            return Err(KvError::Unsupported {
-                store: self.name().to_owned(),
-                kind: StoreKind::Redis,
-                operation,
-                reason: reason.into(),
-            });
+        if let Some(error) = operations.iter().find_map(|one| self.beyond_redis(one)) {
+            return Err(error);
         }
         for _ in 0..TRIES {
             if let Some(outcomes) = self.try_watched(key, operations).await? {
@@ -45,6 +40,26 @@ impl RedisStore {
             }
         }
         Err(KvError::Contention { store: self.name().to_owned(), tries: TRIES })
+    }
+
+    /// The refusal of what even a watched key does not give: Redis keeps neither flags nor tokens.
+    pub(super) fn beyond_redis(&self, operation: &Operation<'_>) -> Option<KvError> {
+        let reason = match operation {
+            Operation::Set { flags: 1.., .. } => "Redis keeps no flags with a value",
+            Operation::Set { condition: Condition::IfCas(_), .. }
+            | Operation::Delete { condition: Condition::IfCas(_), .. }
+            | Operation::Append { condition: Condition::IfCas(_), .. }
+            | Operation::Prepend { condition: Condition::IfCas(_), .. } => {
+                "Redis keeps no CAS token with a value"
+            }
+            _ => return None,
+        };
+        Some(KvError::Unsupported {
+            store: self.name().to_owned(),
+            kind: StoreKind::Redis,
+            operation: operation.name(),
+            reason: reason.into(),
+        })
     }
 
     /// One try; `None` if another client changed the key meanwhile.
@@ -137,20 +152,4 @@ fn write_of<'a>(key: &'a [u8], change: &Change, old: Option<&Entry>) -> Option<C
             Some(set)
         }
     }
-}
-
-/// What even a watched key does not give: Redis keeps neither flags nor tokens.
-fn unsupported(operation: &Operation<'_>) -> Option<(&'static str, &'static str)> {
-    let condition = match operation {
-        Operation::Set { flags, .. } if *flags != 0 => {
-            return Some((operation.name(), "Redis keeps no flags with a value"));
-        }
-        Operation::Set { condition, .. }
-        | Operation::Delete { condition, .. }
-        | Operation::Append { condition, .. }
-        | Operation::Prepend { condition, .. } => *condition,
-        _ => Condition::Always,
-    };
-    matches!(condition, Condition::IfCas(_))
-        .then_some((operation.name(), "Redis keeps no CAS token with a value"))
 }

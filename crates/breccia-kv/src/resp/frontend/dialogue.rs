@@ -59,6 +59,8 @@ pub(crate) struct RespDialogue {
     /// Shards this client has written to since it connected, by leaf; WAIT asks them.
     pub(crate) wrote: Vec<bool>,
     pub(crate) barrier: bool,
+    /// Whether the client reads through the workers' bulk connections (see `Client::reads_large`).
+    pub(crate) on_bulk: bool,
     pub(crate) busy: Option<Busy>,
     /// Positions of keys; kept so that it is allocated once.
     pub(crate) keys: Vec<usize>,
@@ -89,6 +91,7 @@ impl RespDialogue {
             paths: Vec::new(),
             wrote: Vec::new(),
             barrier: false,
+            on_bulk: false,
             busy: None,
             keys: Vec::new(),
             now: clock::now(),
@@ -107,11 +110,16 @@ impl RespDialogue {
         if self.busy.is_some() {
             return false;
         }
-        if self.barrier {
+        let changes = self.client.reads_large.get() && !self.on_bulk;
+        if self.barrier || changes {
             if self.client.in_flight() > 0 {
                 return false;
             }
             self.barrier = false;
+            if changes {
+                self.on_bulk = true;
+                self.paths.clear();
+            }
             self.client.patient.set(self.subscriptions.count() > 0);
             for lease in self.releasing.drain(..) {
                 lease.give_back();

@@ -113,7 +113,7 @@ impl RespDialogue {
             .leaves
             .get(leaf.get())
             .expect("a leaf index comes from this topology")
-            .shared(self.mode(), self.client.id);
+            .shared(self.mode(), (!self.on_bulk).then_some(self.client.id));
         if let Some(place) = self.paths.get_mut(leaf.get()) {
             *place = Some(Rc::clone(&upstream));
         }

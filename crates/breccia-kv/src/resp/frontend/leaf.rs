@@ -84,10 +84,14 @@ impl Leaf {
         })
     }
 
-    /// The shared connection a client uses. The same client always gets the same one.
-    pub(crate) fn shared(&self, mode: Mode, client: u64) -> Rc<RespUpstream> {
+    /// The shared connection a client uses, always the same one; without a client, the one for
+    /// those who read large replies.
+    pub(crate) fn shared(&self, mode: Mode, client: Option<u64>) -> Rc<RespUpstream> {
         let connections = self.spec.connections.max(1);
-        let number = usize::try_from(client).unwrap_or(0) % connections;
+        let number = match client.map(usize::try_from) {
+            Some(client) => client.unwrap_or(0) % connections,
+            None => connections,
+        };
         let mut shared = self.shared.borrow_mut();
         let open = || Upstream::open(Arc::new(self.options(mode, false)));
         Rc::clone(shared.entry((mode, number)).or_insert_with(open))

@@ -159,6 +159,9 @@ impl Merge {
             first.get_or_insert(text);
         }
         let mut text = first?;
+        if let Some(same) = same_refusal(parts) {
+            return Some(same);
+        }
         if self.writes {
             // Writing to a String cannot fail.
             let _ = write!(text, " ({} as a whole:", self.name);
@@ -237,6 +240,16 @@ impl Merge {
         }
         sources.iter().all(|(_, source)| source.left() == 0).then_some(())
     }
+}
+
+/// What all shards refused the request with, if it is one text: a client shall see that of Redis.
+fn same_refusal(parts: &[Part]) -> Option<String> {
+    let mut texts = parts.iter().map(|part| match &part.state {
+        State::Refused(text) => Some(text),
+        _ => None,
+    });
+    let first = texts.next()??;
+    texts.all(|text| text == Some(first)).then(|| first.clone())
 }
 
 fn and_each(replies: &[(LeafIndex, &[u8])], out: &mut Vec<u8>) -> Option<()> {

@@ -171,9 +171,9 @@ fn special(name: &str) -> Option<Route> {
         "watch" => Route::Transaction(Tx::Watch),
         "unwatch" => Route::Transaction(Tx::Unwatch),
         "ping" | "echo" | "hello" | "auth" | "client" | "select" | "reset" | "quit" | "info"
-        | "config" | "command" | "role" | "lolwut" => Route::Session,
+        | "config" | "command" | "role" => Route::Session,
         "script" | "function" => Route::Same, // decided by subcommand where it is dispatched
-        "time" => Route::Any,
+        "time" | "lolwut" => Route::Any,
         "ssubscribe" | "sunsubscribe" => Route::Refused("sharded channels are not offered yet"),
         "pubsub" => Route::Refused("introspection of channels is not offered yet"),
         "wait" => Route::Wait,

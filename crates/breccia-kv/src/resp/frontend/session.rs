@@ -12,6 +12,7 @@ use super::dialogue::RespDialogue;
 use super::route::Command;
 use super::service::Backend;
 use super::wire_error::{SYNTAX, WRONGPASS, not_offered, wrong_arity};
+use crate::edit::parse_integer;
 use crate::front::settings::same_secret;
 use crate::glob;
 
@@ -144,7 +145,7 @@ impl RespDialogue {
             [] if request.len() == 1 => self.session.version,
             b"2" => RespVersion::V2,
             b"3" => RespVersion::V3,
-            other if other.iter().all(u8::is_ascii_digit) && !other.is_empty() => {
+            other if parse_integer(other).is_some() => {
                 return self.refuse(row, "NOPROTO unsupported protocol version");
             }
             _ => {

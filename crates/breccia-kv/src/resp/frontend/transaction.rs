@@ -88,7 +88,6 @@ impl RespDialogue {
     ) -> Step {
         match kind {
             TransactionCommand::Multi if self.transaction.open => {
-                self.transaction.spoil();
                 self.refuse(command.row, "ERR MULTI calls can not be nested");
                 Step::Done
             }
@@ -201,7 +200,7 @@ impl RespDialogue {
         let sharded = !self.is_portable() && self.is_sharded();
         match command.route {
             Route::Refused(why) => Some(not_offered(name, why)),
-            Route::Session if !matches!(name, "ping" | "echo" | "lolwut") => {
+            Route::Session if !matches!(name, "ping" | "echo") => {
                 Some(not_offered(name, "it is answered by Breccia, and MULTI runs on a shard"))
             }
             Route::Scatter(_) | Route::Scan if sharded => {
