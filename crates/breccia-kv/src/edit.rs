@@ -83,44 +83,75 @@ pub fn apply_all(
 #[must_use]
 pub fn apply(edit: Edit, operation: &Operation<'_>, old: Option<&Entry>) -> (Change, Outcome) {
     let old = old.filter(|entry| !expired(entry, edit.now_ms));
+    match read(edit, operation, old) {
+        Some(outcome) => (Change::Keep, outcome),
+        None => write(edit, operation, old),
+    }
+}
+
+/// What a reading operation answers; `None` for those that may write.
+fn read(edit: Edit, operation: &Operation<'_>, old: Option<&Entry>) -> Option<Outcome> {
+    Some(match *operation {
+        Operation::Get => Outcome::Value(old.map(value)),
+        Operation::GetRange { start, end } => Outcome::Data(range(old, start, end)),
+        Operation::Length => Outcome::Length(old.map_or(0, length)),
+        Operation::Exists | Operation::Touch => Outcome::Flag(old.is_some()),
+        Operation::Type => Outcome::Type(old.map(|_| Cow::Borrowed("string"))),
+        Operation::TimeToLive { .. } => {
+            Outcome::Lifetime(lifetime(old, |at| at.saturating_sub(edit.now_ms)))
+        }
+        Operation::ExpiresAt { .. } => Outcome::Lifetime(lifetime(old, |at| at)),
+        _ => return None,
+    })
+}
+
+fn write(edit: Edit, operation: &Operation<'_>, old: Option<&Entry>) -> (Change, Outcome) {
     match *operation {
-        Operation::Get => (Change::Keep, Outcome::Value(old.map(value))),
         Operation::GetAndExpire { expiry } => {
             let change = old.map(|entry| edit.expire_at(entry, edit.expires_at(expiry, old)));
-            (change.unwrap_or(Change::Keep), Outcome::Value(old.map(value)))
+            let outcome = Outcome::Value(old.map(value));
+            (change.unwrap_or(Change::Keep), outcome)
         }
-        Operation::GetRange { start, end } => (Change::Keep, Outcome::Data(range(old, start, end))),
-        Operation::Length => (Change::Keep, Outcome::Length(old.map_or(0, length))),
-        Operation::Exists | Operation::Touch => (Change::Keep, Outcome::Flag(old.is_some())),
-        Operation::Type => {
-            (Change::Keep, Outcome::Type(old.map(|_| Cow::Borrowed("string"))))
-        }
-        Operation::TimeToLive { .. } => {
-            let left = |at: u64| at.saturating_sub(edit.now_ms);
-            (Change::Keep, Outcome::Lifetime(lifetime(old, left)))
-        }
-        Operation::ExpiresAt { .. } => (Change::Keep, Outcome::Lifetime(lifetime(old, |at| at))),
-        Operation::Set { data, flags, condition, expiry, want_old } => {
+        Operation::Set {
+            data,
+            flags,
+            condition,
+            expiry,
+            want_old,
+        } => {
+            let found = old.is_some();
+            let wanted = old.filter(|_| want_old).map(|entry| entry.data.clone());
             if !holds(condition, old) {
-                let found = old.is_some();
-                return (Change::Keep, Outcome::NotStored { found, old: wanted(old, want_old) });
+                return (Change::Keep, Outcome::NotStored { found, old: wanted });
             }
-            let expires_at_ms = edit.expires_at(expiry, old);
-            let outcome = Outcome::Stored { cas: edit.new_cas, old: wanted(old, want_old) };
-            (edit.put(Bytes::copy_from_slice(data), flags, expires_at_ms), outcome)
+            let data = Bytes::copy_from_slice(data);
+            let change = edit.put(data, flags, edit.expires_at(expiry, old));
+            let cas = edit.new_cas;
+            (change, Outcome::Stored { cas, old: wanted })
         }
-        Operation::Delete { condition, want_old } => match old {
-            Some(_) if holds(condition, old) => {
-                (Change::Remove, Outcome::Deleted { old: wanted(old, want_old) })
+        Operation::Delete {
+            condition,
+            want_old,
+        } => match old {
+            Some(entry) if holds(condition, old) => {
+                let old = want_old.then(|| entry.data.clone());
+                (Change::Remove, Outcome::Deleted { old })
             }
-            _ => (Change::Keep, Outcome::NotDeleted { found: old.is_some() }),
+            _ => {
+                let found = old.is_some();
+                (Change::Keep, Outcome::NotDeleted { found })
+            }
         },
         Operation::Append { data, condition } => edit.extend(old, condition, data, false),
         Operation::Prepend { data, condition } => edit.extend(old, condition, data, true),
         Operation::SetRange { offset, data } => edit.set_range(old, offset, data),
         Operation::Increment { delta } => edit.increment(old, delta),
         Operation::IncrementFloat { delta } => edit.increment_float(old, delta),
-        Operation::Count { delta, down, create } => edit.count(old, delta, down, create),
+        Operation::Count {
+            delta,
+            down,
+            create,
+        } => edit.count(old, delta, down, create),
         Operation::Expire { expiry, condition } => edit.expire(old, expiry, condition),
         Operation::Persist => match old {
             Some(entry) if entry.expires_at_ms.is_some() => {
@@ -128,6 +159,15 @@ pub fn apply(edit: Edit, operation: &Operation<'_>, old: Option<&Entry>) -> (Cha
             }
             _ => (Change::Keep, Outcome::Flag(false)),
         },
+        // `read` answers these.
+        Operation::Get
+        | Operation::GetRange { .. }
+        | Operation::Length
+        | Operation::Exists
+        | Operation::Touch
+        | Operation::Type
+        | Operation::TimeToLive { .. }
+        | Operation::ExpiresAt { .. } => (Change::Keep, Outcome::Flag(old.is_some())),
     }
 }
 
@@ -143,20 +183,40 @@ impl Edit {
 
     /// The change that writes an entry; what would have expired already is removed instead.
     fn put(self, data: Bytes, flags: u32, expires_at_ms: Option<u64>) -> Change {
-        let entry = Entry { data, flags, cas: self.new_cas, expires_at_ms };
-        if expired(&entry, self.now_ms) { Change::Remove } else { Change::Put(entry) }
+        let entry = Entry {
+            data,
+            flags,
+            cas: self.new_cas,
+            expires_at_ms,
+        };
+        if expired(&entry, self.now_ms) {
+            Change::Remove
+        } else {
+            Change::Put(entry)
+        }
     }
 
     /// Changes nothing but the expiry. The token stays: for memcached a touch is no write.
     fn expire_at(self, old: &Entry, expires_at_ms: Option<u64>) -> Change {
-        let entry = Entry { expires_at_ms, ..old.clone() };
-        if expired(&entry, self.now_ms) { Change::Remove } else { Change::Put(entry) }
+        let entry = Entry {
+            expires_at_ms,
+            ..old.clone()
+        };
+        if expired(&entry, self.now_ms) {
+            Change::Remove
+        } else {
+            Change::Put(entry)
+        }
     }
 
     /// Writes a new value in place of `old`, whose flags and expiry stay.
     fn replace(self, old: Option<&Entry>, data: impl Into<Bytes>) -> Change {
         let flags = old.map_or(0, |entry| entry.flags);
-        self.put(data.into(), flags, old.and_then(|entry| entry.expires_at_ms))
+        self.put(
+            data.into(),
+            flags,
+            old.and_then(|entry| entry.expires_at_ms),
+        )
     }
 
     fn extend(
@@ -167,14 +227,24 @@ impl Edit {
         front: bool,
     ) -> (Change, Outcome) {
         if !holds(condition, old) {
-            return (Change::Keep, Outcome::NotStored { found: old.is_some(), old: None });
+            return (
+                Change::Keep,
+                Outcome::NotStored {
+                    found: old.is_some(),
+                    old: None,
+                },
+            );
         }
         let present = old.map_or(&[][..], |entry| entry.data.as_ref());
         let length = (present.len() as u64).saturating_add(data.len() as u64);
         if length > MAX_VALUE_BYTES {
             return (Change::Keep, Outcome::Refused(Refusal::TooLong));
         }
-        let whole = if front { [data, present].concat() } else { [present, data].concat() };
+        let whole = if front {
+            [data, present].concat()
+        } else {
+            [present, data].concat()
+        };
         (self.replace(old, whole), Outcome::Length(length))
     }
 
@@ -184,9 +254,11 @@ impl Edit {
             return (Change::Keep, Outcome::Length(present.len() as u64));
         }
         let end = offset.saturating_add(data.len() as u64);
-        let (Ok(from), Ok(to), true) =
-            (usize::try_from(offset), usize::try_from(end), end <= MAX_VALUE_BYTES)
-        else {
+        let (Ok(from), Ok(to), true) = (
+            usize::try_from(offset),
+            usize::try_from(end),
+            end <= MAX_VALUE_BYTES,
+        ) else {
             return (Change::Keep, Outcome::Refused(Refusal::TooLong));
         };
         let mut whole = Vec::with_capacity(present.len().max(to));
@@ -235,7 +307,13 @@ impl Edit {
     ) -> (Change, Outcome) {
         let Some(entry) = old else {
             return match create {
-                None => (Change::Keep, Outcome::NotStored { found: false, old: None }),
+                None => (
+                    Change::Keep,
+                    Outcome::NotStored {
+                        found: false,
+                        old: None,
+                    },
+                ),
                 Some(NewCounter { value, expiry }) => {
                     let expires_at_ms = self.expires_at(expiry, None);
                     let change = self.put(value.to_string().into(), 0, expires_at_ms);
@@ -246,8 +324,11 @@ impl Edit {
         let Some(present) = parse_counter(&entry.data) else {
             return (Change::Keep, Outcome::Refused(Refusal::NotCounter));
         };
-        let result =
-            if down { present.saturating_sub(delta) } else { present.wrapping_add(delta) };
+        let result = if down {
+            present.saturating_sub(delta)
+        } else {
+            present.wrapping_add(delta)
+        };
         // In place, as memcached: a shorter number is padded to the old length.
         let mut text = result.to_string().into_bytes();
         text.resize(text.len().max(entry.data.len()), b' ');
@@ -260,7 +341,9 @@ impl Edit {
         expiry: Expiry,
         condition: ExpiryCondition,
     ) -> (Change, Outcome) {
-        let Some(entry) = old else { return (Change::Keep, Outcome::Flag(false)) };
+        let Some(entry) = old else {
+            return (Change::Keep, Outcome::Flag(false));
+        };
         let next = self.expires_at(expiry, old);
         if !expiry_holds(condition, entry.expires_at_ms, next) {
             return (Change::Keep, Outcome::Flag(false));
@@ -270,11 +353,11 @@ impl Edit {
 }
 
 fn value(entry: &Entry) -> Value {
-    Value { data: entry.data.clone(), flags: entry.flags, cas: entry.cas }
-}
-
-fn wanted(old: Option<&Entry>, want_old: bool) -> Option<Bytes> {
-    old.filter(|_| want_old).map(|entry| entry.data.clone())
+    Value {
+        data: entry.data.clone(),
+        flags: entry.flags,
+        cas: entry.cas,
+    }
 }
 
 fn length(entry: &Entry) -> u64 {
@@ -313,17 +396,29 @@ fn expiry_holds(condition: ExpiryCondition, old: Option<u64>, new: Option<u64>) 
 
 /// The part of the value that GETRANGE means.
 fn range(old: Option<&Entry>, start: i64, end: i64) -> Bytes {
-    let Some(entry) = old else { return Bytes::new() };
+    let Some(entry) = old else {
+        return Bytes::new();
+    };
     let length = i64::try_from(entry.data.len()).unwrap_or(i64::MAX);
     if start < 0 && end < 0 && start > end {
         return Bytes::new();
     }
-    let place = |at: i64| if at < 0 { at.saturating_add(length).max(0) } else { at };
+    let place = |at: i64| {
+        if at < 0 {
+            at.saturating_add(length).max(0)
+        } else {
+            at
+        }
+    };
     let (start, end) = (place(start), place(end).min(length - 1));
     let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end)) else {
         return Bytes::new();
     };
-    if from > to { Bytes::new() } else { entry.data.slice(from..=to) }
+    if from > to {
+        Bytes::new()
+    } else {
+        entry.data.slice(from..=to)
+    }
 }
 
 #[cfg(test)]

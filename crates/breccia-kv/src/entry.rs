@@ -226,7 +226,10 @@ impl Operation<'_> {
     /// An unconditional removal.
     #[must_use]
     pub fn delete() -> Self {
-        Operation::Delete { condition: Condition::Always, want_old: false }
+        Operation::Delete {
+            condition: Condition::Always,
+            want_old: false,
+        }
     }
 
     /// Whether the operation may change the entry.

@@ -28,7 +28,9 @@ pub struct Part {
 
 impl Part {
     fn is_not_applied(&self) -> bool {
-        self.error.as_ref().is_some_and(|error| error.effect() == Effect::NotApplied)
+        self.error
+            .as_ref()
+            .is_some_and(|error| error.effect() == Effect::NotApplied)
     }
 }
 
@@ -208,10 +210,13 @@ impl KvError {
             KvError::Server { .. } => ErrorKind::Server,
             KvError::Protocol { .. } | KvError::CursorTooLarge { .. } => ErrorKind::Protocol,
             KvError::Partial { parts } => {
-                parts.iter().find_map(|part| part.error.as_ref()).map_or(ErrorKind::System, |e| {
-                    // The parts' own kinds may differ; the first failure speaks for all.
-                    e.kind()
-                })
+                parts
+                    .iter()
+                    .find_map(|part| part.error.as_ref())
+                    .map_or(ErrorKind::System, |e| {
+                        // The parts' own kinds may differ; the first failure speaks for all.
+                        e.kind()
+                    })
             }
         }
     }
@@ -315,7 +320,9 @@ fn parts_words(parts: &[Part]) -> String {
     }
     if parts.iter().any(|part| part.writes) {
         list(&mut text, "applied on", parts, |part| part.error.is_none());
-        list(&mut text, "unknown on", parts, |part| part.error.is_some() && !part.is_not_applied());
+        list(&mut text, "unknown on", parts, |part| {
+            part.error.is_some() && !part.is_not_applied()
+        });
         list(&mut text, "not applied on", parts, Part::is_not_applied);
     }
     text
@@ -394,8 +401,14 @@ mod tests {
 
     #[test]
     fn a_partial_failure_names_shards_and_what_became_of_each() {
-        let timeout = KvError::Timeout { store: "b".into(), effect: Effect::Unknown };
-        let full = KvError::Overloaded { store: "c".into(), limit: "max-in-flight".into() };
+        let timeout = KvError::Timeout {
+            store: "b".into(),
+            effect: Effect::Unknown,
+        };
+        let full = KvError::Overloaded {
+            store: "c".into(),
+            limit: "max-in-flight".into(),
+        };
         let error = KvError::Partial {
             parts: vec![
                 part("a", &["k1", "k\n2"], None),
@@ -421,7 +434,9 @@ mod tests {
             reason: "connection refused, 3 s".into(),
             effect: Effect::NotApplied,
         };
-        let error = KvError::Partial { parts: vec![part("a", &["x"], Some(down("a")))] };
+        let error = KvError::Partial {
+            parts: vec![part("a", &["x"], Some(down("a")))],
+        };
         assert_eq!(error.effect(), Effect::NotApplied);
         assert_eq!(
             down("b").within("cache").to_string(),

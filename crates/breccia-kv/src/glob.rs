@@ -54,9 +54,7 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
         [] => None,
         [b'?', after @ ..] => Some(after),
         [b'[', inside @ ..] => class(inside, byte),
-        [b'\\', literal, after @ ..] | [literal, after @ ..] => {
-            (*literal == byte).then_some(after)
-        }
+        [b'\\', literal, after @ ..] | [literal, after @ ..] => (*literal == byte).then_some(after),
     }
 }
 

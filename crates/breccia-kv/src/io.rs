@@ -40,8 +40,10 @@ pub const DEFAULT_LIMITS: PipelineLimits = PipelineLimits {
 };
 
 /// How often and how long a store probes its endpoint by itself.
-pub(crate) const PROBES: ProbeConfig =
-    ProbeConfig { interval: Duration::from_secs(1), timeout: Duration::from_millis(500) };
+pub(crate) const PROBES: ProbeConfig = ProbeConfig {
+    interval: Duration::from_secs(1),
+    timeout: Duration::from_millis(500),
+};
 
 /// Requests that may wait between a store and its connection's own queue.
 const WAITING_REQUESTS: usize = 4096;
@@ -54,10 +56,14 @@ impl KvIo {
     /// When the system gives no thread or no event queue.
     pub fn start() -> std::io::Result<Self> {
         let (errands, queue) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("breccia-kv-io".into()).spawn(move || {
-            tokio::task::LocalSet::new().block_on(&runtime, run(queue));
-        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new()
+            .name("breccia-kv-io".into())
+            .spawn(move || {
+                tokio::task::LocalSet::new().block_on(&runtime, run(queue));
+            })?;
         Ok(Self { errands })
     }
 
@@ -73,7 +79,12 @@ impl KvIo {
         });
         // If the thread is gone, the receiver is, too, and requests fail.
         let _ = self.errands.send(errand);
-        Lane { name, sender, deadline, _io: self.clone() }
+        Lane {
+            name,
+            sender,
+            deadline,
+            _io: self.clone(),
+        }
     }
 }
 
@@ -107,7 +118,9 @@ impl KvIo {
             });
         });
         let _ = self.errands.send(errand);
-        Probing { _until_dropped: sender }
+        Probing {
+            _until_dropped: sender,
+        }
     }
 }
 
@@ -142,8 +155,14 @@ async fn run(mut queue: mpsc::UnboundedReceiver<Errand>) {
 }
 
 async fn serve<W: Wire>(mut requests: mpsc::Receiver<Request<W::Shape>>, options: UpstreamOptions) {
-    let upstream = Upstream::<W, Answer>::open(Arc::new(options));
-    while let Some(Request { bytes, shape, answer, expires }) = requests.recv().await {
+    let upstream = Upstream::<W, Answer>::open(Arc::new(options), None);
+    while let Some(Request {
+        bytes,
+        shape,
+        answer,
+        expires,
+    }) = requests.recv().await
+    {
         let write = |out: &mut Vec<u8>| out.extend_from_slice(&bytes);
         let queued = upstream.enqueue(answer, shape, expires, Patience::Timeout, write);
         if let Err((answer, failure)) = queued {
@@ -188,7 +207,9 @@ pub(crate) struct Lane<W: Wire> {
 
 impl<W: Wire> std::fmt::Debug for Lane<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Lane")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -204,15 +225,26 @@ impl<W: Wire> Lane<W> {
     pub(crate) fn send(&self, bytes: Vec<u8>, shape: W::Shape) -> Pending {
         let (sender, receiver) = oneshot::channel();
         let expires = clock::now() + self.deadline;
-        let request = Request { bytes, shape, answer: Answer(sender), expires };
+        let request = Request {
+            bytes,
+            shape,
+            answer: Answer(sender),
+            expires,
+        };
         let sent = self.sender.try_send(request).map_err(|error| {
             let text = match error {
                 mpsc::error::TrySendError::Full(_) => "too many requests wait",
                 mpsc::error::TrySendError::Closed(_) => "the connections' thread has ended",
             };
-            Failure { cause: Cause::Full(text.into()), effect: Effect::NotApplied }
+            Failure {
+                cause: Cause::Full(text.into()),
+                effect: Effect::NotApplied,
+            }
         });
-        Pending { name: Arc::clone(&self.name), receiver: sent.map(|()| receiver) }
+        Pending {
+            name: Arc::clone(&self.name),
+            receiver: sent.map(|()| receiver),
+        }
     }
 }
 
@@ -222,7 +254,10 @@ impl Pending {
         let answer = match self.receiver {
             Ok(receiver) => receiver.await.unwrap_or_else(|_| {
                 let cause = Cause::Lost("the connections' thread has ended".into());
-                Err(Failure { cause, effect: Effect::Unknown })
+                Err(Failure {
+                    cause,
+                    effect: Effect::Unknown,
+                })
             }),
             Err(failure) => Err(failure),
         };
@@ -235,10 +270,21 @@ fn error_of(store: &str, failure: Failure) -> KvError {
     let store = store.to_owned();
     let effect = failure.effect;
     match failure.cause {
-        Cause::Down(reason) => KvError::Down { store, reason: reason.to_string(), effect },
-        Cause::Lost(reason) => KvError::Lost { store, reason: reason.to_string(), effect },
+        Cause::Down(reason) => KvError::Down {
+            store,
+            reason: reason.to_string(),
+            effect,
+        },
+        Cause::Lost(reason) => KvError::Lost {
+            store,
+            reason: reason.to_string(),
+            effect,
+        },
         Cause::Deadline => KvError::Deadline { store },
         Cause::Timeout => KvError::Timeout { store, effect },
-        Cause::Full(limit) => KvError::Overloaded { store, limit: limit.to_string() },
+        Cause::Full(limit) => KvError::Overloaded {
+            store,
+            limit: limit.to_string(),
+        },
     }
 }

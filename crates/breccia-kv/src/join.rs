@@ -26,7 +26,11 @@ pub(crate) async fn all<T: Send + Unpin>(futures: Vec<Boxed<'_, T>>) -> Vec<T> {
                 }
             }
         }
-        if waiting { Poll::Pending } else { Poll::Ready(()) }
+        if waiting {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
     })
     .await;
     let ready = |slot| match slot {

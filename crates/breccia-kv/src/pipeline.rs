@@ -108,6 +108,11 @@ pub struct Pipeline<R, S> {
     heard_at: Option<Instant>,
     /// Since when replies are owed without a break.
     owed_since: Option<Instant>,
+    /// A request whose duration is measured: how many replies come before its own, and when it was
+    /// sent. One at a time is measured.
+    sample: Option<(usize, Instant)>,
+    /// When the request was sent that was measured last.
+    sampled: Option<Instant>,
 }
 
 /// A request without effect that shows whether a server runs what is written to it.
@@ -135,6 +140,8 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             partial: 0,
             heard_at: None,
             owed_since: None,
+            sample: None,
+            sampled: None,
         }
     }
 
@@ -268,6 +275,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             let Some(entry) = self.entries.get_mut(self.sent) else { break };
             entry.at = now;
             self.owed_since.get_or_insert(now);
+            self.sample.get_or_insert((self.sent, now));
             self.sent += 1;
             let taken = left.min(entry.length);
             self.partial = entry.length - taken;
@@ -302,6 +310,13 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         }
         let Some(entry) = self.entries.pop_front() else { return false };
         self.sent -= 1;
+        self.sample = match self.sample {
+            Some((0, at)) => {
+                self.sampled = Some(at);
+                None
+            }
+            other => other.map(|(before, at)| (before - 1, at)),
+        };
         if self.sent == 0 {
             self.owed_since = None;
         }
@@ -309,6 +324,11 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             recipient.deliver(reply);
         }
         true
+    }
+
+    /// When a request was sent that has been answered since the last call, if one was measured.
+    pub fn take_sample(&mut self) -> Option<Instant> {
+        self.sampled.take()
     }
 
     /// Answers what has waited too long: unsent requests past their deadline (removed), requests
@@ -371,6 +391,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.partial = 0;
         self.heard_at = None;
         self.owed_since = None;
+        self.sample = None;
     }
 
     fn remove_unsent(

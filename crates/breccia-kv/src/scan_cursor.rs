@@ -35,9 +35,10 @@ impl ScanCursor {
         let leaf = value >> (UPSTREAM_BITS + CHECK_BITS);
         let found = value >> UPSTREAM_BITS & ((1 << CHECK_BITS) - 1);
         match usize::try_from(leaf) {
-            Ok(leaf) if found == check && leaf < leaves => {
-                Self { leaf, upstream: value & ((1 << UPSTREAM_BITS) - 1) }
-            }
+            Ok(leaf) if found == check && leaf < leaves => Self {
+                leaf,
+                upstream: value & ((1 << UPSTREAM_BITS) - 1),
+            },
             _ => Self::default(),
         }
     }
@@ -67,14 +68,37 @@ mod tests {
             assert_eq!(ScanCursor::decode(value, 8, 2048), ScanCursor::default());
             assert_eq!(ScanCursor::decode(value, 7, leaf), ScanCursor::default());
         }
-        assert_eq!(ScanCursor { leaf: 0, upstream: 1 << 44 }.encode(7), None);
-        assert_eq!(ScanCursor { leaf: 2048, upstream: 0 }.encode(7), None);
-        assert_eq!(ScanCursor::decode(u64::MAX, 255, 2048), ScanCursor::default());
+        assert_eq!(
+            ScanCursor {
+                leaf: 0,
+                upstream: 1 << 44
+            }
+            .encode(7),
+            None
+        );
+        assert_eq!(
+            ScanCursor {
+                leaf: 2048,
+                upstream: 0
+            }
+            .encode(7),
+            None
+        );
+        assert_eq!(
+            ScanCursor::decode(u64::MAX, 255, 2048),
+            ScanCursor::default()
+        );
     }
 
     #[test]
     fn another_list_of_leaves_has_another_check() {
-        assert_ne!(check_of(["a", "b"].into_iter()), check_of(["a", "c"].into_iter()));
-        assert_ne!(check_of(["a", "b"].into_iter()), check_of(["b", "a"].into_iter()));
+        assert_ne!(
+            check_of(["a", "b"].into_iter()),
+            check_of(["a", "c"].into_iter())
+        );
+        assert_ne!(
+            check_of(["a", "b"].into_iter()),
+            check_of(["b", "a"].into_iter())
+        );
     }
 }

@@ -16,9 +16,7 @@ use crate::entry::{Operation, Outcome};
 use crate::error::{KvError, Part};
 use crate::join;
 use crate::scan_cursor::{ScanCursor, check_of};
-use crate::store::{
-    Capabilities, KeyedOperation, KvStore, ScanPage, ScanRequest, StoreFuture,
-};
+use crate::store::{Capabilities, KeyedOperation, KvStore, ScanPage, ScanRequest, StoreFuture};
 
 /// What a composite's layout shall be. What is not set has its default.
 #[derive(Clone, Debug)]
@@ -85,12 +83,18 @@ impl ShardedKv {
             hash: options.hash,
             hash_tag: options.hash_tag,
             role: options.role,
-            shards: members.iter().map(|member| member.capabilities().name.clone()).collect(),
+            shards: members
+                .iter()
+                .map(|member| member.capabilities().name.clone())
+                .collect(),
         };
         let pinned = options.layout_digest.as_deref();
         let layout =
             open_layout(layouts, &spec, pinned, &addresses(&members)).map_err(|source| {
-                KvError::Layout { composite: options.name.clone(), source: Arc::new(source) }
+                KvError::Layout {
+                    composite: options.name.clone(),
+                    source: Arc::new(source),
+                }
             })?;
         Self::new(layout, members)
     }
@@ -100,7 +104,10 @@ impl ShardedKv {
     /// # Errors
     /// [`KvError::Members`] if they are not the layout's shards.
     pub fn new(layout: Arc<Layout>, members: Vec<Arc<dyn KvStore>>) -> Result<Self, KvError> {
-        let wrong = |problem| KvError::Members { composite: layout.composite().into(), problem };
+        let wrong = |problem| KvError::Members {
+            composite: layout.composite().into(),
+            problem,
+        };
         let count = members.len();
         let mut by_name: BTreeMap<String, Arc<dyn KvStore>> = members
             .into_iter()
@@ -123,8 +130,17 @@ impl ShardedKv {
             .collect::<Vec<_>>();
         let check = check_of(leaves.iter().map(|leaf| leaf.name.as_str()));
         let name = layout.composite().to_owned();
-        let capabilities = Capabilities { name, composite: true, leaves };
-        Ok(Self { layout, capabilities, members, check })
+        let capabilities = Capabilities {
+            name,
+            composite: true,
+            leaves,
+        };
+        Ok(Self {
+            layout,
+            capabilities,
+            members,
+            check,
+        })
     }
 
     /// The layout in force.
@@ -142,7 +158,10 @@ impl ShardedKv {
     }
 
     fn member(&self, index: usize) -> &dyn KvStore {
-        &**self.members.get(index).expect("there is a member for each shard of the layout")
+        &**self
+            .members
+            .get(index)
+            .expect("there is a member for each shard of the layout")
     }
 
     fn split<'a>(&self, requests: &'a [KeyedOperation<'a>]) -> Vec<Portion<'a>> {
@@ -169,7 +188,10 @@ impl ShardedKv {
         }
         let portions = self.split(requests);
         if let [portion] = &portions[..] {
-            let answer = self.member(portion.member).apply_each(&portion.requests).await;
+            let answer = self
+                .member(portion.member)
+                .apply_each(&portion.requests)
+                .await;
             return answer.map_err(|error| error.within(self.name()));
         }
         let futures = portions
@@ -179,11 +201,21 @@ impl ShardedKv {
         let answers = join::all(futures).await;
         if answers.iter().any(Result::is_err) {
             let parts = portions.iter().zip(answers).flat_map(|(portion, answer)| {
-                let keys = portion.requests.iter().map(|request| request.key.to_vec()).collect();
-                let writes = portion.requests.iter().any(|request| request.operation.writes());
+                let keys = portion
+                    .requests
+                    .iter()
+                    .map(|request| request.key.to_vec())
+                    .collect();
+                let writes = portion
+                    .requests
+                    .iter()
+                    .any(|request| request.operation.writes());
                 self.parts(portion.member, keys, writes, answer.err())
             });
-            return Err(KvError::Partial { parts: parts.collect() }.within(self.name()));
+            return Err(KvError::Partial {
+                parts: parts.collect(),
+            }
+            .within(self.name()));
         }
         let mut whole: Vec<Option<Outcome>> = vec![None; requests.len()];
         for (portion, answer) in portions.iter().zip(answers) {
@@ -209,7 +241,12 @@ impl ShardedKv {
             return parts;
         }
         let store = self.member(member).capabilities().name.clone();
-        vec![Part { store, keys, writes, error: error.map(Arc::new) }]
+        vec![Part {
+            store,
+            keys,
+            writes,
+            error: error.map(Arc::new),
+        }]
     }
 
     /// Asks every member the same, at once. If one fails, the whole does.
@@ -223,10 +260,14 @@ impl ShardedKv {
         if answers.iter().all(Result::is_ok) {
             return Ok(answers.into_iter().flatten().collect());
         }
-        let parts = answers.into_iter().enumerate().flat_map(|(member, answer)| {
-            self.parts(member, Vec::new(), writes, answer.err())
-        });
-        Err(KvError::Partial { parts: parts.collect() }.within(self.name()))
+        let parts = answers
+            .into_iter()
+            .enumerate()
+            .flat_map(|(member, answer)| self.parts(member, Vec::new(), writes, answer.err()));
+        Err(KvError::Partial {
+            parts: parts.collect(),
+        }
+        .within(self.name()))
     }
 
     async fn scan_from(&self, request: ScanRequest<'_>) -> Result<ScanPage, KvError> {
@@ -235,15 +276,27 @@ impl ShardedKv {
         let (index, first_leaf) = self.owner_of_leaf(cursor.leaf);
         let member = self.member(index);
         let inner = member.capabilities();
-        let inside = ScanCursor { leaf: cursor.leaf - first_leaf, ..cursor };
+        let inside = ScanCursor {
+            leaf: cursor.leaf - first_leaf,
+            ..cursor
+        };
         let check = check_of(inner.leaves.iter().map(|leaf| leaf.name.as_str()));
         let member_cursor = match (inner.composite, inside) {
             (false, _) => cursor.upstream,
-            (true, ScanCursor { leaf: 0, upstream: 0 }) => 0,
+            (
+                true,
+                ScanCursor {
+                    leaf: 0,
+                    upstream: 0,
+                },
+            ) => 0,
             (true, _) => inside.encode(check).unwrap_or(0),
         };
         let page = member
-            .scan(ScanRequest { cursor: member_cursor, ..request })
+            .scan(ScanRequest {
+                cursor: member_cursor,
+                ..request
+            })
             .await
             .map_err(|error| error.within(self.name()))?;
         let after = first_leaf + inner.leaves.len();
@@ -251,16 +304,29 @@ impl ShardedKv {
             (0, _) if after == leaves => {
                 return Ok(ScanPage { cursor: 0, ..page });
             }
-            (0, _) => ScanCursor { leaf: after, upstream: 0 },
-            (value, false) => ScanCursor { leaf: first_leaf, upstream: value },
+            (0, _) => ScanCursor {
+                leaf: after,
+                upstream: 0,
+            },
+            (value, false) => ScanCursor {
+                leaf: first_leaf,
+                upstream: value,
+            },
             (value, true) => {
                 let inside = ScanCursor::decode(value, check, inner.leaves.len());
-                ScanCursor { leaf: first_leaf + inside.leaf, ..inside }
+                ScanCursor {
+                    leaf: first_leaf + inside.leaf,
+                    ..inside
+                }
             }
         };
         let cursor = next.encode(self.check).ok_or_else(|| {
             let store = inner.name.clone();
-            KvError::CursorTooLarge { store, cursor: page.cursor }.within(self.name())
+            KvError::CursorTooLarge {
+                store,
+                cursor: page.cursor,
+            }
+            .within(self.name())
         })?;
         Ok(ScanPage { cursor, ..page })
     }
@@ -295,7 +361,10 @@ impl ShardedKv {
         // The chosen member may have lost its keys since they were counted.
         for step in 0..self.members.len() {
             let member = self.member((chosen + step) % self.members.len());
-            let key = member.random_key(seed).await.map_err(|error| error.within(self.name()))?;
+            let key = member
+                .random_key(seed)
+                .await
+                .map_err(|error| error.within(self.name()))?;
             if key.is_some() {
                 return Ok(key);
             }
@@ -307,7 +376,11 @@ impl ShardedKv {
 /// The address of each member that has one.
 fn addresses(members: &[Arc<dyn KvStore>]) -> BTreeMap<String, String> {
     let single = |member: &Arc<dyn KvStore>| match member.capabilities() {
-        Capabilities { name, composite: false, leaves } => {
+        Capabilities {
+            name,
+            composite: false,
+            leaves,
+        } => {
             let address = leaves.first()?.address.clone()?;
             Some((name.clone(), address))
         }
@@ -323,7 +396,9 @@ impl KvStore for ShardedKv {
 
     fn refusal(&self, request: &KeyedOperation<'_>) -> Option<KvError> {
         let member = self.member(self.index_of(request.key));
-        member.refusal(request).map(|error| error.within(self.name()))
+        member
+            .refusal(request)
+            .map(|error| error.within(self.name()))
     }
 
     fn apply<'a>(

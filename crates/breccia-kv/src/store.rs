@@ -96,8 +96,16 @@ impl Capabilities {
     #[must_use]
     pub fn leaf(name: impl Into<String>, kind: StoreKind) -> Self {
         let name = name.into();
-        let leaf = Leaf { name: name.clone(), kind, address: None };
-        Self { leaves: vec![leaf], composite: false, name }
+        let leaf = Leaf {
+            name: name.clone(),
+            kind,
+            address: None,
+        };
+        Self {
+            leaves: vec![leaf],
+            composite: false,
+            name,
+        }
     }
 
     /// The same, with the address it is reached at.
@@ -224,7 +232,9 @@ pub(crate) fn merge_answers<S: KvStore>(
         return Ok(outcomes.expect("a member answers each of its operations"));
     };
     if requests.len() == 1 {
-        return answers.swap_remove(first).map(|outcome| outcome.into_iter().collect());
+        return answers
+            .swap_remove(first)
+            .map(|outcome| outcome.into_iter().collect());
     }
     let mut parts: Vec<Part> = Vec::new();
     for (request, answer) in requests.iter().zip(answers) {

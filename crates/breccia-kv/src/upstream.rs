@@ -22,6 +22,7 @@ use breccia_net::tls::TlsClient;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::front::metrics::StoreMetrics;
 use crate::pipeline::{Canary, Cause, Failure, Patience, Pipeline, PipelineLimits, Recipient};
 
 /// What a look at the bytes received says.
@@ -100,6 +101,7 @@ pub struct Upstream<W: Wire, R> {
     sealed: Cell<bool>,
     /// Whether the server has a transaction open on this connection.
     in_transaction: Cell<bool>,
+    metrics: Option<Rc<StoreMetrics>>,
     /// After a failed attempt: why, and until when the next attempt is put off.
     held_off: RefCell<Option<(Arc<str>, Instant)>>,
 }
@@ -120,7 +122,7 @@ const READS_PER_TURN: usize = 8;
 impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     /// Makes the upstream and its task on this thread's `LocalSet`. Nothing is connected yet.
     #[must_use]
-    pub fn open(options: Arc<UpstreamOptions>) -> Rc<Self> {
+    pub fn open(options: Arc<UpstreamOptions>, metrics: Option<Rc<StoreMetrics>>) -> Rc<Self> {
         let upstream = Rc::new(Self {
             pipeline: RefCell::new(Pipeline::new(options.limits)),
             options,
@@ -129,6 +131,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             closing: Cell::new(false),
             sealed: Cell::new(false),
             in_transaction: Cell::new(false),
+            metrics,
             held_off: RefCell::new(None),
         });
         tokio::task::spawn_local(Rc::clone(&upstream).run());
@@ -248,7 +251,9 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                     if self.options.greeting.replies > 0 {
                         self.pipeline.borrow_mut().heard(clock::now());
                     }
+                    self.metrics.iter().for_each(|metrics| metrics.connected());
                     let cause = Relay::new(&self, stream).run().await;
+                    self.metrics.iter().for_each(|metrics| metrics.disconnected());
                     self.closing.set(self.closing.get() || self.options.fragile);
                     self.pipeline.borrow_mut().fail_all(&cause);
                 }
@@ -409,7 +414,8 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
 
     fn take_replies(&mut self) -> Result<(), Cause> {
         let mut pipeline = self.upstream.pipeline.borrow_mut();
-        pipeline.heard(clock::now());
+        let now = clock::now();
+        pipeline.heard(now);
         let mut at = 0;
         while at < self.filled {
             let bytes = self.received.get(at..self.filled).unwrap_or_default();
@@ -430,6 +436,9 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                     return Err(Cause::Lost(format!("the server broke the protocol: {why}").into()));
                 }
             }
+        }
+        if let (Some(metrics), Some(sent)) = (&self.upstream.metrics, pipeline.take_sample()) {
+            metrics.answered_after(now.saturating_duration_since(sent));
         }
         drop(pipeline);
         self.make_room(at)

@@ -20,17 +20,30 @@ fn memory(name: &str) -> Arc<dyn KvStore> {
 
 fn redis(io: &KvIo, name: &str, server: &Redis) -> Result<Arc<dyn KvStore>> {
     let address = server.address().parse().context("an address")?;
-    Ok(Arc::new(RedisStore::new(io, RedisOptions::new(name, address))))
+    Ok(Arc::new(RedisStore::new(
+        io,
+        RedisOptions::new(name, address),
+    )))
 }
 
 fn memcached(io: &KvIo, name: &str, server: &Memcached) -> Result<Arc<dyn KvStore>> {
     let address = server.address().parse().context("an address")?;
-    Ok(Arc::new(MemcachedStore::new(io, MemcachedOptions::new(name, address))))
+    Ok(Arc::new(MemcachedStore::new(
+        io,
+        MemcachedOptions::new(name, address),
+    )))
 }
 
 fn composite(name: &str, role: Role, members: Vec<Arc<dyn KvStore>>) -> Result<Arc<dyn KvStore>> {
-    let options = ShardedOptions { role, ..ShardedOptions::new(name) };
-    Ok(Arc::new(ShardedKv::open(&LayoutStore::ephemeral(), &options, members)?))
+    let options = ShardedOptions {
+        role,
+        ..ShardedOptions::new(name)
+    };
+    Ok(Arc::new(ShardedKv::open(
+        &LayoutStore::ephemeral(),
+        &options,
+        members,
+    )?))
 }
 
 #[tokio::test]
@@ -55,9 +68,16 @@ async fn redis_conforms() -> Result<()> {
 #[tokio::test]
 async fn redis_shards_and_nested_memory_conform() -> Result<()> {
     let (io, servers) = (KvIo::start()?, Redis::many(2)?);
-    let inner = composite("inner", Role::Inner, vec![memory("m1"), memory("m2"), memory("m3")])?;
-    let members =
-        vec![redis(&io, "redis-a", &servers[0])?, inner, redis(&io, "redis-b", &servers[1])?];
+    let inner = composite(
+        "inner",
+        Role::Inner,
+        vec![memory("m1"), memory("m2"), memory("m3")],
+    )?;
+    let members = vec![
+        redis(&io, "redis-a", &servers[0])?,
+        inner,
+        redis(&io, "redis-b", &servers[1])?,
+    ];
     kv_conformance(&*composite("outer", Role::Outer, members)?).await
 }
 
@@ -70,8 +90,10 @@ async fn memcached_conforms() -> Result<()> {
 #[tokio::test]
 async fn memcached_shards_conform() -> Result<()> {
     let (io, servers) = (KvIo::start()?, Memcached::many(2)?);
-    let members =
-        vec![memcached(&io, "mc-a", &servers[0])?, memcached(&io, "mc-b", &servers[1])?];
+    let members = vec![
+        memcached(&io, "mc-a", &servers[0])?,
+        memcached(&io, "mc-b", &servers[1])?,
+    ];
     kv_conformance(&*composite("cache", Role::Outer, members)?).await
 }
 

@@ -90,6 +90,14 @@ impl RespClient {
         Ok(())
     }
 
+    /// The sending direction once more, for a thread of its own; TCP only.
+    pub fn sender(&self) -> Result<TcpStream> {
+        match self.stream.get_ref() {
+            Wire::Tcp(stream) => Ok(stream.try_clone()?),
+            Wire::Unix(_) => bail!("only a TCP connection has a second handle"),
+        }
+    }
+
     /// Ends the sending direction only.
     pub fn half_close(&mut self) -> Result<()> {
         match self.stream.get_ref() {

@@ -54,7 +54,8 @@ impl Given<'_> {
     pub(crate) fn lines(&self, refusal: &LayoutStoreError) -> Vec<String> {
         let mut arguments = format!("--config {}", shell_word(self.config));
         if let Some(folder) = self.data_dir {
-            arguments.push_str(&format!(" --data-dir {}", shell_word(folder)));
+            arguments += " --data-dir ";
+            arguments += &shell_word(folder);
         }
         let text = refusal.to_string().replace("--config FILE", &arguments);
         text.lines().map(str::to_owned).collect()

@@ -68,16 +68,25 @@ fn sum(left: Finite, right: Finite) -> Float {
     let total = if large.negative == small.negative {
         high + low
     } else {
-        // What was lost makes the subtrahend larger: take one more, and let the rest stick.
+        // What was lost makes the subtrahend larger: take one more, and mark the rest.
         high - low - u128::from(lost)
     };
-    round(large.negative, total, lost, large.exponent - GUARD_BITS.cast_signed())
+    round(
+        large.negative,
+        total,
+        lost,
+        large.exponent - GUARD_BITS.cast_signed(),
+    )
 }
 
-/// Rounds `bits * 2^exponent` (a little more if `sticky`) to a float.
-fn round(negative: bool, bits: u128, sticky: bool, exponent: i32) -> Float {
+/// Rounds `bits * 2^exponent` (a little more if `inexact`) to a float.
+fn round(negative: bool, bits: u128, inexact: bool, exponent: i32) -> Float {
     if bits == 0 {
-        return Float::Finite(Finite { negative: false, mantissa: 0, exponent: 0 });
+        return Float::Finite(Finite {
+            negative: false,
+            mantissa: 0,
+            exponent: 0,
+        });
     }
     let length = (u128::BITS - bits.leading_zeros()).cast_signed();
     let drop = (length - 64).max(MIN_EXPONENT - exponent);
@@ -89,7 +98,7 @@ fn round(negative: bool, bits: u128, sticky: bool, exponent: i32) -> Float {
         let half = 1_u128.checked_shl(drop_bits - 1).unwrap_or(0);
         let up = match dropped.cmp(&half) {
             Ordering::Greater => half != 0,
-            Ordering::Equal => half != 0 && (sticky || kept & 1 == 1),
+            Ordering::Equal => half != 0 && (inexact || kept & 1 == 1),
             Ordering::Less => false,
         };
         kept += u128::from(up);
@@ -100,7 +109,9 @@ fn round(negative: bool, bits: u128, sticky: bool, exponent: i32) -> Float {
         kept >>= 1;
         exponent += 1;
     }
-    let Ok(mut mantissa) = u64::try_from(kept) else { return Float::Infinite };
+    let Ok(mut mantissa) = u64::try_from(kept) else {
+        return Float::Infinite;
+    };
     if mantissa != 0 {
         let shift = mantissa.leading_zeros();
         mantissa <<= shift;
@@ -109,7 +120,11 @@ fn round(negative: bool, bits: u128, sticky: bool, exponent: i32) -> Float {
     if exponent > MAX_EXPONENT {
         return Float::Infinite;
     }
-    Float::Finite(Finite { negative, mantissa, exponent })
+    Float::Finite(Finite {
+        negative,
+        mantissa,
+        exponent,
+    })
 }
 
 #[cfg(test)]

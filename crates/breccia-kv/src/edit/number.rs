@@ -25,7 +25,10 @@ pub fn parse_counter(text: &[u8]) -> Option<u64> {
     let start = text.iter().position(|byte| !is_space(byte))?;
     let number = text.get(start..)?;
     let number = number.strip_prefix(b"+").unwrap_or(number);
-    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = number
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     let (digits, rest) = number.split_at_checked(digits)?;
     if rest.first().is_some_and(|byte| !is_space(byte)) {
         return None;
@@ -48,8 +51,21 @@ mod tests {
         check("9223372036854775807", Some(i64::MAX));
         check("-9223372036854775808", Some(i64::MIN));
         for wrong in [
-            "", "-", "-0", "+1", "01", "00", " 1", "1 ", "1.0", "1e3", "0x1", "--1",
-            "9223372036854775808", "-9223372036854775809", "99999999999999999999",
+            "",
+            "-",
+            "-0",
+            "+1",
+            "01",
+            "00",
+            " 1",
+            "1 ",
+            "1.0",
+            "1e3",
+            "0x1",
+            "--1",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "99999999999999999999",
         ] {
             check(wrong, None);
         }

@@ -4,11 +4,12 @@
 //! Invariant: nothing here reads the clock or locks anything on the way of a request.
 
 use std::cell::OnceCell;
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use breccia_core::error::Effect;
 use breccia_net::clock;
-use breccia_net::metrics::{self, Counter, Histogram, Registry};
+use breccia_net::metrics::{self, Counter, Gauge, Histogram, Registry};
 
 use crate::pipeline::{Cause, Failure};
 use crate::topology::LeafIndex;
@@ -56,6 +57,36 @@ pub(crate) struct FrontMetrics {
     /// Path and store name of each leaf, with its counters.
     leaves: Vec<(String, String, Counters)>,
     seconds: Histogram,
+}
+
+/// What one worker counts about its connections to one store.
+#[derive(Debug)]
+pub struct StoreMetrics {
+    connections: Gauge,
+    seconds: Histogram,
+}
+
+impl StoreMetrics {
+    /// The store's counters; make one per worker and store.
+    #[must_use]
+    pub fn new(registry: &Registry, store: &str) -> Rc<Self> {
+        Rc::new(Self {
+            connections: registry.gauge(&metrics::STORE_CONNECTIONS, &[store, "open"]),
+            seconds: registry.histogram(&metrics::STORE_SECONDS, &[store]),
+        })
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connections.increment();
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.connections.decrement();
+    }
+
+    pub(crate) fn answered_after(&self, time: Duration) {
+        self.seconds.observe(time);
+    }
 }
 
 /// The row that counts what is no command of the table.

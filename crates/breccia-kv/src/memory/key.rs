@@ -19,7 +19,10 @@ pub(super) struct StoredKey {
 
 impl StoredKey {
     pub(super) fn new(hash: u64, bytes: &[u8]) -> Self {
-        Self { hash, bytes: bytes.into() }
+        Self {
+            hash,
+            bytes: bytes.into(),
+        }
     }
 
     pub(super) fn hash(&self) -> u64 {

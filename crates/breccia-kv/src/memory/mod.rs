@@ -51,7 +51,11 @@ impl MemoryOptions {
     /// A store without a limit.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), max_memory: None, eviction: Eviction::NoEviction }
+        Self {
+            name: name.into(),
+            max_memory: None,
+            eviction: Eviction::NoEviction,
+        }
     }
 }
 
@@ -115,7 +119,11 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new(options: MemoryOptions) -> Self {
-        let MemoryOptions { name, max_memory, eviction } = options;
+        let MemoryOptions {
+            name,
+            max_memory,
+            eviction,
+        } = options;
         let (shard_bits, limit, budget) = match (eviction, max_memory) {
             (Eviction::S3Fifo, Some(max)) => {
                 let parts = (max / LEAST_SHARD_BUDGET).max(1);
@@ -130,7 +138,10 @@ impl MemoryStore {
             shards: (0..1 << shard_bits).map(|_| shard()).collect(),
             shard_bits,
             salt: RandomState::new(),
-            memory: Memory { used: AtomicU64::new(0), limit },
+            memory: Memory {
+                used: AtomicU64::new(0),
+                limit,
+            },
         }
     }
 
@@ -149,7 +160,10 @@ impl MemoryStore {
     }
 
     fn look_up<'k>(&self, key: &'k [u8]) -> LookupKey<'k> {
-        LookupKey { hash: self.salt.hash_one(key), bytes: key }
+        LookupKey {
+            hash: self.salt.hash_one(key),
+            bytes: key,
+        }
     }
 
     fn shard_of(&self, hash: u64) -> usize {
@@ -158,7 +172,10 @@ impl MemoryStore {
     }
 
     fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
-        let shard = self.shards.get(index).expect("the top bits of a hash number all shards");
+        let shard = self
+            .shards
+            .get(index)
+            .expect("the top bits of a hash number all shards");
         // A shard is consistent wherever its code could panic.
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,8 +237,10 @@ impl MemoryStore {
         requests: &[KeyedOperation<'_>],
         now_ms: u64,
     ) -> Result<Vec<Outcome>, KvError> {
-        let keys: Vec<LookupKey<'_>> =
-            requests.iter().map(|request| self.look_up(request.key)).collect();
+        let keys: Vec<LookupKey<'_>> = requests
+            .iter()
+            .map(|request| self.look_up(request.key))
+            .collect();
         self.with_second_try(now_ms, || {
             let mut locked: Vec<Option<MutexGuard<'_, Shard>>> = Vec::new();
             locked.resize_with(self.shards.len(), || None);
@@ -238,7 +257,9 @@ impl MemoryStore {
             let mut outcomes = Vec::with_capacity(requests.len());
             let mut undo = Vec::new();
             for (request, key) in requests.iter().zip(&keys) {
-                let Some(Some(shard)) = locked.get_mut(self.shard_of(key.hash)) else { continue };
+                let Some(Some(shard)) = locked.get_mut(self.shard_of(key.hash)) else {
+                    continue;
+                };
                 let operations = [request.operation];
                 match shard.apply(*key, &operations, now_ms, &self.memory, Some(&mut undo)) {
                     Ok(outcome) => outcomes.extend(outcome),
@@ -261,17 +282,25 @@ impl MemoryStore {
     }
 
     fn scan_at(&self, request: ScanRequest<'_>, now_ms: u64) -> ScanPage {
-        let wanted = |key: &[u8]| request.pattern.is_none_or(|pattern| glob::matches(pattern, key));
+        let wanted = |key: &[u8]| {
+            request
+                .pattern
+                .is_none_or(|pattern| glob::matches(pattern, key))
+        };
         let place = |hash: u64| hash >> (u64::BITS - CURSOR_BITS);
-        let other_type =
-            request.type_name.is_some_and(|name| !name.eq_ignore_ascii_case(b"string"));
+        let other_type = request
+            .type_name
+            .is_some_and(|name| !name.eq_ignore_ascii_case(b"string"));
         let mut hash = request.cursor << (u64::BITS - CURSOR_BITS);
         let mut left = request.count.max(1);
         let mut page = ScanPage::default();
         for index in self.shard_of(hash)..self.shards.len() {
             let same_place = |a, b| place(a) == place(b);
-            let part = self.lock(index).page(hash, left, now_ms, same_place, wanted);
-            page.keys.extend(part.keys.into_iter().filter(|_| !other_type));
+            let part = self
+                .lock(index)
+                .page(hash, left, now_ms, same_place, wanted);
+            page.keys
+                .extend(part.keys.into_iter().filter(|_| !other_type));
             if let Some(last) = part.stopped_at {
                 // The hash that follows exists, so this is not past the last place.
                 page.cursor = place(last) + 1;

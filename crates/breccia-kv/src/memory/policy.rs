@@ -42,14 +42,19 @@ pub(super) struct Policy {
 impl Policy {
     /// A policy that keeps the sum of all costs within `budget`.
     pub(super) fn new(budget: u64) -> Self {
-        let items = usize::try_from(budget / TYPICAL_COST).unwrap_or(usize::MAX).clamp(16, 1 << 20);
+        let items = usize::try_from(budget / TYPICAL_COST)
+            .unwrap_or(usize::MAX)
+            .clamp(16, 1 << 20);
         let options = OptionsBuilder::new()
             .estimated_items_capacity(items)
             .weight_capacity(budget)
             .build()
             .expect("both required options are set");
         let hasher = DefaultHashBuilder::default();
-        Self { cache: Cache::with_options(options, ByCost, hasher, Collect), limit: budget / 2 }
+        Self {
+            cache: Cache::with_options(options, ByCost, hasher, Collect),
+            limit: budget / 2,
+        }
     }
 
     /// The largest cost one entry may have.

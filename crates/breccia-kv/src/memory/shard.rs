@@ -66,7 +66,10 @@ pub(super) struct Page {
 
 impl Shard {
     pub(super) fn new(policy: Option<Policy>) -> Self {
-        Self { policy, ..Self::default() }
+        Self {
+            policy,
+            ..Self::default()
+        }
     }
 
     /// Performs the operations on one entry. `undo` gets what was there before a change.
@@ -79,10 +82,16 @@ impl Shard {
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<Vec<Outcome>, Full> {
         let old = self.entries.get(&key as &dyn Key);
-        let edit = Edit { now_ms, new_cas: self.last_cas + 1 };
+        let edit = Edit {
+            now_ms,
+            new_cas: self.last_cas + 1,
+        };
         let (change, outcomes) = apply_all(edit, operations, old);
         if let Some(undo) = undo.filter(|_| change != Change::Keep) {
-            undo.push(Undo { key: StoredKey::new(key.hash, key.bytes), old: old.cloned() });
+            undo.push(Undo {
+                key: StoredKey::new(key.hash, key.bytes),
+                old: old.cloned(),
+            });
         }
         match change {
             Change::Keep => {
@@ -110,7 +119,10 @@ impl Shard {
     /// Takes a change back. It always fits: no more memory is used than before the change.
     pub(super) fn undo(&mut self, undo: Undo, budget: &dyn Budget) {
         let Undo { key, old } = undo;
-        let lookup = LookupKey { hash: key.hash(), bytes: key.bytes() };
+        let lookup = LookupKey {
+            hash: key.hash(),
+            bytes: key.bytes(),
+        };
         self.remove(lookup, budget);
         if let Some(entry) = old {
             let _ = self.put(lookup, entry, budget);
@@ -118,16 +130,25 @@ impl Shard {
     }
 
     fn cost(&self, key: &[u8], entry: &Entry) -> u64 {
-        let policy = if self.policy.is_some() { POLICY_COST } else { 0 };
-        let expiry = if entry.expires_at_ms.is_some() { EXPIRY_COST } else { 0 };
+        let policy = if self.policy.is_some() {
+            POLICY_COST
+        } else {
+            0
+        };
+        let expiry = if entry.expires_at_ms.is_some() {
+            EXPIRY_COST
+        } else {
+            0
+        };
         ENTRY_COST + policy + expiry + (key.len() as u64) + (entry.data.len() as u64)
     }
 
     fn put(&mut self, key: LookupKey<'_>, entry: Entry, budget: &dyn Budget) -> Result<(), Full> {
         let cost = self.cost(key.bytes, &entry);
         let old = self.entries.get(&key as &dyn Key);
-        let (old_cost, old_expiry) =
-            old.map_or((0, None), |old| (self.cost(key.bytes, old), old.expires_at_ms));
+        let (old_cost, old_expiry) = old.map_or((0, None), |old| {
+            (self.cost(key.bytes, old), old.expires_at_ms)
+        });
         if let Some(policy) = &self.policy {
             let limit = policy.limit();
             if cost > limit {
@@ -149,7 +170,8 @@ impl Shard {
         match self.entries.get_mut(&key as &dyn Key) {
             Some(place) => *place = entry,
             None => {
-                self.entries.insert(StoredKey::new(key.hash, key.bytes), entry);
+                self.entries
+                    .insert(StoredKey::new(key.hash, key.bytes), entry);
             }
         }
         self.evict_for(key.hash, budget);
@@ -158,39 +180,58 @@ impl Shard {
 
     /// Tells the policy what the entries of this hash cost, and gives up what it gives up.
     fn evict_for(&mut self, hash: u64, budget: &dyn Budget) {
-        let cost = self.of_hash(hash).map(|(key, entry)| self.cost(key.bytes(), entry)).sum();
-        let Some(policy) = &mut self.policy else { return };
+        let cost = self
+            .of_hash(hash)
+            .map(|(key, entry)| self.cost(key.bytes(), entry))
+            .sum();
+        let Some(policy) = &mut self.policy else {
+            return;
+        };
         for hash in policy.put(hash, cost) {
             while let Some(key) = self.key_of(hash, |_| true) {
-                self.remove(LookupKey { hash, bytes: key.bytes() }, budget);
+                self.remove(
+                    LookupKey {
+                        hash,
+                        bytes: key.bytes(),
+                    },
+                    budget,
+                );
                 self.evicted += 1;
             }
         }
     }
 
     fn of_hash(&self, hash: u64) -> impl Iterator<Item = (&StoredKey, &Entry)> {
-        self.from_hash(hash).take_while(move |(key, _)| key.hash() == hash)
+        self.from_hash(hash)
+            .take_while(move |(key, _)| key.hash() == hash)
     }
 
     fn key_of(&self, hash: u64, wanted: impl Fn(&Entry) -> bool) -> Option<StoredKey> {
-        self.of_hash(hash).find(|(_, entry)| wanted(entry)).map(|(key, _)| key.clone())
+        self.of_hash(hash)
+            .find(|(_, entry)| wanted(entry))
+            .map(|(key, _)| key.clone())
     }
 
     fn from_hash(&self, hash: u64) -> impl Iterator<Item = (&StoredKey, &Entry)> {
         let start = LookupKey { hash, bytes: &[] };
-        self.entries.range::<dyn Key, _>((Bound::Included(&start as &dyn Key), Bound::Unbounded))
+        self.entries
+            .range::<dyn Key, _>((Bound::Included(&start as &dyn Key), Bound::Unbounded))
     }
 
     fn remove(&mut self, key: LookupKey<'_>, budget: &dyn Budget) {
-        let Some((stored, entry)) = self.entries.remove_entry(&key as &dyn Key) else { return };
+        let Some((stored, entry)) = self.entries.remove_entry(&key as &dyn Key) else {
+            return;
+        };
         let cost = self.cost(stored.bytes(), &entry);
         self.bytes -= cost;
         budget.take(cost, 0);
         if let Some(at) = entry.expires_at_ms {
             self.expiries.remove(&(at, key.hash));
         }
-        let left: u64 =
-            self.of_hash(key.hash).map(|(key, entry)| self.cost(key.bytes(), entry)).sum();
+        let left: u64 = self
+            .of_hash(key.hash)
+            .map(|(key, entry)| self.cost(key.bytes(), entry))
+            .sum();
         if let Some(policy) = &mut self.policy {
             if left == 0 {
                 policy.remove(key.hash);
@@ -203,13 +244,21 @@ impl Shard {
     /// Removes up to `limit` entries whose time has passed.
     pub(super) fn expire(&mut self, now_ms: u64, limit: usize, budget: &dyn Budget) {
         for _ in 0..limit {
-            let Some((at, hash)) = self.expiries.first().copied() else { return };
+            let Some((at, hash)) = self.expiries.first().copied() else {
+                return;
+            };
             if at > now_ms {
                 return;
             }
             self.expiries.remove(&(at, hash));
             while let Some(key) = self.key_of(hash, |entry| expired(entry, now_ms)) {
-                self.remove(LookupKey { hash, bytes: key.bytes() }, budget);
+                self.remove(
+                    LookupKey {
+                        hash,
+                        bytes: key.bytes(),
+                    },
+                    budget,
+                );
                 self.expired += 1;
             }
         }
@@ -256,7 +305,10 @@ impl Shard {
         if let Some(policy) = &mut self.policy {
             policy.clear();
         }
-        (std::mem::take(&mut self.entries), std::mem::take(&mut self.expiries))
+        (
+            std::mem::take(&mut self.entries),
+            std::mem::take(&mut self.expiries),
+        )
     }
 
     pub(super) fn len(&self) -> usize {

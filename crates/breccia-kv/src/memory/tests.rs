@@ -6,7 +6,11 @@ use super::*;
 use crate::entry::{Condition, Expiry, Value};
 
 fn store(max_memory: Option<u64>, eviction: Eviction) -> MemoryStore {
-    MemoryStore::new(MemoryOptions { name: "m".into(), max_memory, eviction })
+    MemoryStore::new(MemoryOptions {
+        name: "m".into(),
+        max_memory,
+        eviction,
+    })
 }
 
 fn set_until(at: u64) -> Operation<'static> {
@@ -20,7 +24,11 @@ fn set_until(at: u64) -> Operation<'static> {
 }
 
 fn data(store: &MemoryStore, key: &[u8], now_ms: u64) -> Option<Bytes> {
-    match store.apply_at(key, &[Operation::Get], now_ms).unwrap().pop() {
+    match store
+        .apply_at(key, &[Operation::Get], now_ms)
+        .unwrap()
+        .pop()
+    {
         Some(Outcome::Value(value)) => value.map(|Value { data, .. }| data),
         other => panic!("{other:?}"),
     }
@@ -41,7 +49,9 @@ fn entries_end_by_the_time_they_are_given() {
 fn expired_entries_are_removed_without_being_touched() {
     let store = store(None, Eviction::NoEviction);
     for number in 0..1000 {
-        store.apply_at(format!("k{number}").as_bytes(), &[set_until(100)], 1).unwrap();
+        store
+            .apply_at(format!("k{number}").as_bytes(), &[set_until(100)], 1)
+            .unwrap();
     }
     store.sweep(100);
     assert_eq!(store.stats().entries, 0);
@@ -55,7 +65,9 @@ fn a_full_store_refuses_writes_and_then_makes_room_by_expiry() {
     store.apply_at(b"a", &[set_until(100)], 1).unwrap();
     store.apply_at(b"b", &[Operation::set(&value)], 1).unwrap();
     store.apply_at(b"c", &[Operation::set(&value)], 1).unwrap();
-    let error = store.apply_at(b"d", &[Operation::set(&value)], 1).unwrap_err();
+    let error = store
+        .apply_at(b"d", &[Operation::set(&value)], 1)
+        .unwrap_err();
     assert!(matches!(error, KvError::OutOfMemory { .. }), "{error}");
     assert_eq!(data(&store, b"d", 1), None);
     assert!(data(&store, b"b", 1).is_some());
@@ -69,8 +81,10 @@ fn a_write_of_many_keys_that_does_not_fit_changes_nothing() {
     let value = vec![b'x'; 60_000];
     store.apply_at(b"a", &[Operation::set(b"old")], 1).unwrap();
     let before = store.stats();
-    let requests =
-        [&b"a"[..], b"b"].map(|key| KeyedOperation { key, operation: Operation::set(&value) });
+    let requests = [&b"a"[..], b"b"].map(|key| KeyedOperation {
+        key,
+        operation: Operation::set(&value),
+    });
     assert!(store.apply_each_at(&requests, 1).is_err());
     assert_eq!(data(&store, b"a", 1).as_deref(), Some(&b"old"[..]));
     assert_eq!(data(&store, b"b", 1), None);
@@ -84,9 +98,14 @@ fn eviction_keeps_memory_within_its_limit() {
     let value = vec![b'x'; 1000];
     for number in 0..5000 {
         let key = format!("k{number}");
-        store.apply_at(key.as_bytes(), &[Operation::set(&value)], 1).unwrap();
+        store
+            .apply_at(key.as_bytes(), &[Operation::set(&value)], 1)
+            .unwrap();
         assert!(store.stats().bytes <= limit);
-        assert!(data(&store, key.as_bytes(), 1).is_some(), "{key} was just written");
+        assert!(
+            data(&store, key.as_bytes(), 1).is_some(),
+            "{key} was just written"
+        );
     }
     let stats = store.stats();
     assert!(stats.evicted > 3000, "{stats:?}");
@@ -94,7 +113,9 @@ fn eviction_keeps_memory_within_its_limit() {
     assert_eq!(stats.bytes, store.memory.used.load(Ordering::Relaxed));
     assert_eq!(stats.entries + stats.evicted, 5000);
     let large = vec![b'x'; 600_000];
-    let error = store.apply_at(b"k", &[Operation::set(&large)], 1).unwrap_err();
+    let error = store
+        .apply_at(b"k", &[Operation::set(&large)], 1)
+        .unwrap_err();
     assert!(matches!(error, KvError::ValueTooLarge { .. }), "{error}");
 }
 
@@ -108,14 +129,19 @@ fn memory_that_is_given_back_is_counted_back() {
             let operation = match number % 5 {
                 0 => set_until(1_000_000),
                 1 => Operation::delete(),
-                2 => Operation::Append { data: &big, condition: Condition::Always },
+                2 => Operation::Append {
+                    data: &big,
+                    condition: Condition::Always,
+                },
                 3 => Operation::Persist,
                 _ => Operation::set(&big),
             };
             store.apply_at(&key, &[operation], 1).unwrap();
         }
         for number in 0..200_u32 {
-            store.apply_at(&number.to_be_bytes(), &[Operation::delete()], 1).unwrap();
+            store
+                .apply_at(&number.to_be_bytes(), &[Operation::delete()], 1)
+                .unwrap();
         }
         let stats = store.stats();
         assert_eq!((stats.entries, stats.bytes), (0, 0));
@@ -127,7 +153,11 @@ fn scan_all(store: &MemoryStore, count: usize, mut between: impl FnMut(usize)) -
     let mut keys = Vec::new();
     let mut cursor = 0;
     for page_number in 0.. {
-        let request = ScanRequest { cursor, count, ..ScanRequest::default() };
+        let request = ScanRequest {
+            cursor,
+            count,
+            ..ScanRequest::default()
+        };
         let page = store.scan_at(request, 1);
         keys.extend(page.keys);
         between(page_number);
@@ -150,7 +180,11 @@ fn a_scan_returns_every_key_once() {
     for count in [0, 1, 7, 1000, 100_000] {
         let found = scan_all(&store, count, |_| ());
         assert_eq!(found.len(), written.len());
-        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), written, "count {count}");
+        assert_eq!(
+            found.into_iter().collect::<BTreeSet<_>>(),
+            written,
+            "count {count}"
+        );
     }
 }
 
@@ -164,10 +198,14 @@ fn a_scan_finds_what_stays_whatever_comes_and_goes() {
     let found = scan_all(&store, 10, |page| {
         for number in 0..50 {
             let key = format!("go{page}-{number}");
-            store.apply_at(key.as_bytes(), &[Operation::set(b"")], 1).unwrap();
+            store
+                .apply_at(key.as_bytes(), &[Operation::set(b"")], 1)
+                .unwrap();
             if let Some(before) = page.checked_sub(2) {
                 let key = format!("go{before}-{number}");
-                store.apply_at(key.as_bytes(), &[Operation::delete()], 1).unwrap();
+                store
+                    .apply_at(key.as_bytes(), &[Operation::delete()], 1)
+                    .unwrap();
             }
         }
     });

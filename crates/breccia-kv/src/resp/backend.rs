@@ -116,7 +116,15 @@ impl RedisStore {
             .unwrap_or_else(|| EndpointHealth::new(options.name.clone(), address.clone()));
         let probing = options.health.is_none().then(|| {
             let (tls, question) = (options.tls.clone(), b"PING\r\n");
-            io.watch(&health, Probe { address, tls, question, config: PROBES })
+            io.watch(
+                &health,
+                Probe {
+                    address,
+                    tls,
+                    question,
+                    config: PROBES,
+                },
+            )
         });
         let place = format!("{}/{}", options.address, options.database);
         let mut store = Self {
@@ -129,7 +137,9 @@ impl RedisStore {
             _probing: probing,
             options,
         };
-        store.shared = (0..store.options.connections.max(1)).map(|_| store.open(false)).collect();
+        store.shared = (0..store.options.connections.max(1))
+            .map(|_| store.open(false))
+            .collect();
         store
     }
 
@@ -162,7 +172,9 @@ impl RedisStore {
     fn lane(&self, key: &[u8]) -> &Lane<RepliesWire> {
         let count = self.shared.len() as u64;
         let index = HashKind::Xxh3_64.hash(key) % count.max(1);
-        let lane = usize::try_from(index).ok().and_then(|index| self.shared.get(index));
+        let lane = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.shared.get(index));
         lane.expect("there is at least one connection")
     }
 
@@ -196,25 +208,28 @@ impl RedisStore {
         }
         if let ([operation], [_]) = (operations, &commands[..]) {
             let replies = self.ask(key, &commands).await?;
-            return Ok(vec![self.outcome(operation, replies.first(), Effect::NotApplied)?]);
+            return Ok(vec![self.outcome(
+                operation,
+                replies.first(),
+                Effect::NotApplied,
+            )?]);
         }
         let replies = self.transact(key, &commands).await?;
         let pairs = operations.iter().zip(&replies);
-        pairs.map(|(one, reply)| self.outcome(one, reply, Effect::Unknown)).collect()
+        pairs
+            .map(|(one, reply)| self.outcome(one, reply, Effect::Unknown))
+            .collect()
     }
 
     /// Sends commands as one transaction and returns EXEC's elements.
-    async fn transact(
-        &self,
-        key: &[u8],
-        commands: &[Command<'_>],
-    ) -> Result<Vec<Bytes>, KvError> {
+    async fn transact(&self, key: &[u8], commands: &[Command<'_>]) -> Result<Vec<Bytes>, KvError> {
         let mut whole: Vec<Command<'_>> = Vec::with_capacity(commands.len() + 2);
         whole.push(Command::words(&[b"MULTI"]));
         whole.extend_from_slice(commands);
         whole.push(Command::words(&[b"EXEC"]));
         let replies = self.ask(key, &whole).await?;
-        self.executed(&replies)?.ok_or_else(|| self.protocol("EXEC failed and nothing was watched"))
+        self.executed(&replies)?
+            .ok_or_else(|| self.protocol("EXEC failed and nothing was watched"))
     }
 
     /// The elements of EXEC's reply; `None` if a watched key had changed.
@@ -222,7 +237,10 @@ impl RedisStore {
         let exec = replies.last();
         if exec.first() == Some(&b'-') {
             // The error of the command that could not be queued says more than EXECABORT.
-            let cause = replies.iter().find(|reply| reply.first() == Some(&b'-')).unwrap_or(exec);
+            let cause = replies
+                .iter()
+                .find(|reply| reply.first() == Some(&b'-'))
+                .unwrap_or(exec);
             return Err(self.server_error(cause, Effect::NotApplied));
         }
         if exec.starts_with(b"*-1") {
@@ -235,12 +253,18 @@ impl RedisStore {
     fn server_error(&self, reply: &[u8], effect: Effect) -> KvError {
         let line = reply.strip_prefix(b"-").unwrap_or(reply).trim_ascii_end();
         let text = String::from_utf8_lossy(line).into_owned();
-        KvError::Server { store: self.name().to_owned(), text, effect }
+        KvError::Server {
+            store: self.name().to_owned(),
+            text,
+            effect,
+        }
     }
 
     /// The operations of many keys as one transaction, so they change as one, as in MSET.
     async fn apply_many(&self, requests: &[KeyedOperation<'_>]) -> Result<Vec<Outcome>, KvError> {
-        let Some(first) = requests.first() else { return Ok(Vec::new()) };
+        let Some(first) = requests.first() else {
+            return Ok(Vec::new());
+        };
         let mut commands = Vec::with_capacity(requests.len());
         for request in requests {
             match command(request.key, &request.operation) {
@@ -248,7 +272,9 @@ impl RedisStore {
                 None => return apply_in_turn(self, requests).await,
             }
         }
-        let reads = requests.iter().all(|request| request.operation == Operation::Get);
+        let reads = requests
+            .iter()
+            .all(|request| request.operation == Operation::Get);
         let single = commands.len() == 1;
         let replies = if let ([request], [_]) = (requests, &commands[..]) {
             let replies = self.ask(request.key, &commands).await?;
@@ -265,8 +291,14 @@ impl RedisStore {
         };
         let pairs = requests.iter().zip(&replies);
         // In a transaction the other commands have run.
-        let effect = if single { Effect::NotApplied } else { Effect::Unknown };
-        pairs.map(|(request, reply)| self.outcome(&request.operation, reply, effect)).collect()
+        let effect = if single {
+            Effect::NotApplied
+        } else {
+            Effect::Unknown
+        };
+        pairs
+            .map(|(request, reply)| self.outcome(&request.operation, reply, effect))
+            .collect()
     }
 
     async fn scan_once(&self, request: ScanRequest<'_>) -> Result<ScanPage, KvError> {
@@ -286,12 +318,18 @@ impl RedisStore {
             return Err(self.server_error(reply, Effect::NotApplied));
         }
         let mut parts = elements(reply).ok_or_else(|| self.protocol("SCAN answers no array"))?;
-        let cursor = parts.next().and_then(text).and_then(|text| std::str::from_utf8(text).ok());
+        let cursor = parts
+            .next()
+            .and_then(text)
+            .and_then(|text| std::str::from_utf8(text).ok());
         let cursor: u64 = cursor
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| self.protocol("SCAN answers no cursor"))?;
         if cursor >> UPSTREAM_BITS != 0 {
-            return Err(KvError::CursorTooLarge { store: self.name().to_owned(), cursor });
+            return Err(KvError::CursorTooLarge {
+                store: self.name().to_owned(),
+                cursor,
+            });
         }
         let keys = parts.next().and_then(elements).into_iter().flatten();
         let keys = keys.filter_map(text).map(Bytes::copy_from_slice).collect();
@@ -379,12 +417,23 @@ impl RedisStore {
         if self.leased.fetch_add(1, Relaxed) >= self.options.max_leases {
             self.leased.fetch_sub(1, Relaxed);
             let limit = format!("max-leases ({}) is reached", self.options.max_leases);
-            return Err(KvError::Overloaded { store: self.name().to_owned(), limit });
+            return Err(KvError::Overloaded {
+                store: self.name().to_owned(),
+                limit,
+            });
         }
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         let reused = idle.is_some();
         let lane = idle.unwrap_or_else(|| self.open(true));
-        Ok(Lease { store: self, lane: Some(lane), reused })
+        Ok(Lease {
+            store: self,
+            lane: Some(lane),
+            reused,
+        })
     }
 }
 
@@ -407,13 +456,19 @@ impl Lease<'_> {
     /// The connection carries no state any more.
     fn give_back(mut self) {
         if let Some(lane) = self.lane.take() {
-            self.store.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+            self.store
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(lane);
         }
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.store.leased.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.store
+            .leased
+            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 }

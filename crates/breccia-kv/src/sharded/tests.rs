@@ -25,14 +25,20 @@ fn memory(name: &str) -> Arc<dyn KvStore> {
 }
 
 fn composite(name: &str, role: Role, members: Vec<Arc<dyn KvStore>>) -> Arc<ShardedKv> {
-    let names: Vec<String> = members.iter().map(|m| m.capabilities().name.clone()).collect();
+    let names: Vec<String> = members
+        .iter()
+        .map(|m| m.capabilities().name.clone())
+        .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     Arc::new(ShardedKv::new(layout(name, role, &names), members).unwrap())
 }
 
 fn nested() -> Arc<ShardedKv> {
-    let inner: Arc<dyn KvStore> =
-        composite("inner", Role::Inner, vec![memory("b"), memory("c"), memory("d")]);
+    let inner: Arc<dyn KvStore> = composite(
+        "inner",
+        Role::Inner,
+        vec![memory("b"), memory("c"), memory("d")],
+    );
     composite("outer", Role::Outer, vec![memory("a"), inner, memory("e")])
 }
 
@@ -46,7 +52,13 @@ struct Broken {
 impl Broken {
     fn new(name: &str, effect: Effect) -> Arc<dyn KvStore> {
         let capabilities = Capabilities::leaf(name, crate::store::StoreKind::Redis);
-        Arc::new(Self { capabilities, error: KvError::Timeout { store: name.into(), effect } })
+        Arc::new(Self {
+            capabilities,
+            error: KvError::Timeout {
+                store: name.into(),
+                effect,
+            },
+        })
     }
 
     fn fail<'a, T: Send + 'a>(&self) -> StoreFuture<'a, T> {
@@ -59,11 +71,7 @@ impl KvStore for Broken {
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
-    fn apply<'a>(
-        &'a self,
-        _: &'a [u8],
-        _: &'a [Operation<'a>],
-    ) -> StoreFuture<'a, Vec<Outcome>> {
+    fn apply<'a>(&'a self, _: &'a [u8], _: &'a [Operation<'a>]) -> StoreFuture<'a, Vec<Outcome>> {
         self.fail()
     }
     fn apply_each<'a>(&'a self, _: &'a [KeyedOperation<'a>]) -> StoreFuture<'a, Vec<Outcome>> {
@@ -84,7 +92,9 @@ impl KvStore for Broken {
 }
 
 fn keys(count: usize) -> Vec<Bytes> {
-    (0..count).map(|number| Bytes::from(format!("key{number}"))).collect()
+    (0..count)
+        .map(|number| Bytes::from(format!("key{number}")))
+        .collect()
 }
 
 #[tokio::test]
@@ -125,8 +135,14 @@ fn members_that_do_not_fit_the_layout_are_refused() {
     };
     check(&["a"], "the composite 'cache' has no member 'b'");
     check(&["a", "c"], "the composite 'cache' has no member 'b'");
-    check(&["a", "b", "c"], "the composite 'cache' has no shard 'c' in its layout");
-    check(&["a", "b", "b"], "the composite 'cache' was given two members of one name");
+    check(
+        &["a", "b", "c"],
+        "the composite 'cache' has no shard 'c' in its layout",
+    );
+    check(
+        &["a", "b", "b"],
+        "the composite 'cache' was given two members of one name",
+    );
 }
 
 #[test]
@@ -147,17 +163,24 @@ async fn many_keys_are_split_and_merged_in_their_order() {
     let keys = keys(200);
     let operations: Vec<KeyedOperation<'_>> = keys
         .iter()
-        .map(|key| KeyedOperation { key, operation: Operation::set(key) })
+        .map(|key| KeyedOperation {
+            key,
+            operation: Operation::set(key),
+        })
         .collect();
     store.apply_each(&operations).await.unwrap();
     let mut asked: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
     asked.insert(7, b"missing");
     asked.push(&keys[3]);
     let values = store.get_many(&asked).await.unwrap();
-    let found: Vec<Option<&[u8]>> =
-        values.iter().map(|value| value.as_ref().map(|value| value.data.as_ref())).collect();
-    let expected: Vec<Option<&[u8]>> =
-        asked.iter().map(|key| (*key != b"missing").then_some(*key)).collect();
+    let found: Vec<Option<&[u8]>> = values
+        .iter()
+        .map(|value| value.as_ref().map(|value| value.data.as_ref()))
+        .collect();
+    let expected: Vec<Option<&[u8]>> = asked
+        .iter()
+        .map(|key| (*key != b"missing").then_some(*key))
+        .collect();
     assert_eq!(found, expected);
     assert_eq!(store.delete_many(&asked).await.unwrap(), 200);
 }
@@ -172,7 +195,10 @@ async fn inner_shards_fill_evenly() {
     let inner_total = inner.len().await.unwrap();
     assert!((850..1150).contains(&inner_total), "{inner_total}");
     let mut per_leaf = std::collections::BTreeMap::new();
-    let mut request = ScanRequest { count: 100, ..ScanRequest::default() };
+    let mut request = ScanRequest {
+        count: 100,
+        ..ScanRequest::default()
+    };
     loop {
         let leaf = ScanCursor::decode(request.cursor, store.check, 5).leaf;
         let page = store.scan(request).await.unwrap();
@@ -197,7 +223,10 @@ async fn a_scan_visits_every_leaf_and_a_foreign_cursor_begins_anew() {
     }
     for count in [1, 10, 1000] {
         let mut found = BTreeSet::new();
-        let mut request = ScanRequest { count, ..ScanRequest::default() };
+        let mut request = ScanRequest {
+            count,
+            ..ScanRequest::default()
+        };
         loop {
             let page = store.scan(request).await.unwrap();
             found.extend(page.keys);
@@ -208,10 +237,21 @@ async fn a_scan_visits_every_leaf_and_a_foreign_cursor_begins_anew() {
         }
         assert_eq!(found, written);
     }
-    let first = store.scan(ScanRequest { count: 10, ..ScanRequest::default() }).await.unwrap();
+    let first = store
+        .scan(ScanRequest {
+            count: 10,
+            ..ScanRequest::default()
+        })
+        .await
+        .unwrap();
     let foreign = first.cursor ^ (1 << 44);
-    let again =
-        store.scan(ScanRequest { cursor: foreign, count: 10, ..ScanRequest::default() }).await;
+    let again = store
+        .scan(ScanRequest {
+            cursor: foreign,
+            count: 10,
+            ..ScanRequest::default()
+        })
+        .await;
     assert_eq!(again.unwrap(), first);
     assert_eq!(store.delete_prefix(b"key4").await.unwrap(), 111);
     assert_eq!(store.scan_all(None).await.unwrap().len(), 389);
@@ -235,7 +275,11 @@ async fn a_failed_part_fails_the_whole_and_says_what_became_of_it() {
     assert!(error.starts_with("cache/b did not"), "{error}");
     for key in keys {
         let fails = store.get(&key).await.is_err();
-        assert_eq!(fails, store.index_of(&key) == 1, "only the dead shard's keys fail");
+        assert_eq!(
+            fails,
+            store.index_of(&key) == 1,
+            "only the dead shard's keys fail"
+        );
     }
 }
 
@@ -243,9 +287,15 @@ async fn a_failed_part_fails_the_whole_and_says_what_became_of_it() {
 async fn some_key_is_found_wherever_it_lies() {
     let store = nested();
     assert_eq!(store.random_key(5).await.unwrap(), None);
-    store.set(b"only", b"", SetOptions::default()).await.unwrap();
+    store
+        .set(b"only", b"", SetOptions::default())
+        .await
+        .unwrap();
     for seed in [0, 1, u64::MAX] {
-        assert_eq!(store.random_key(seed).await.unwrap().as_deref(), Some(&b"only"[..]));
+        assert_eq!(
+            store.random_key(seed).await.unwrap().as_deref(),
+            Some(&b"only"[..])
+        );
     }
 }
 

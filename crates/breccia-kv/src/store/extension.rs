@@ -26,7 +26,11 @@ pub struct SetOptions<'a> {
 
 impl Default for SetOptions<'_> {
     fn default() -> Self {
-        Self { condition: Condition::Always, expiry: Expiry::Never, flags: 0 }
+        Self {
+            condition: Condition::Always,
+            expiry: Expiry::Never,
+            flags: 0,
+        }
     }
 }
 
@@ -34,7 +38,10 @@ impl<'a> SetOptions<'a> {
     /// A value that ends after `ttl`.
     #[must_use]
     pub fn with_ttl(ttl: Duration) -> Self {
-        Self { expiry: expiry_after(ttl), ..Self::default() }
+        Self {
+            expiry: expiry_after(ttl),
+            ..Self::default()
+        }
     }
 
     /// The same, only if `condition` holds.
@@ -51,10 +58,7 @@ fn expiry_after(ttl: Duration) -> Expiry {
 /// Comfort over [`KvStore`]; every store has it.
 pub trait KvStoreExt: KvStore {
     /// Reads a value.
-    fn get(
-        &self,
-        key: &[u8],
-    ) -> impl Future<Output = Result<Option<Value>, KvError>> + Send {
+    fn get(&self, key: &[u8]) -> impl Future<Output = Result<Option<Value>, KvError>> + Send {
         async move {
             match self.apply_one(key, Operation::Get).await? {
                 Outcome::Value(value) => Ok(value),
@@ -92,8 +96,18 @@ pub trait KvStoreExt: KvStore {
         options: SetOptions<'_>,
     ) -> impl Future<Output = Result<bool, KvError>> + Send {
         async move {
-            let SetOptions { condition, expiry, flags } = options;
-            let set = Operation::Set { data, flags, condition, expiry, want_old: false };
+            let SetOptions {
+                condition,
+                expiry,
+                flags,
+            } = options;
+            let set = Operation::Set {
+                data,
+                flags,
+                condition,
+                expiry,
+                want_old: false,
+            };
             match self.apply_one(key, set).await? {
                 Outcome::Stored { .. } => Ok(true),
                 Outcome::NotStored { .. } => Ok(false),
@@ -118,7 +132,9 @@ pub trait KvStoreExt: KvStore {
         async move {
             let requests = keyed(keys, Operation::delete());
             let outcomes = self.apply_each(&requests).await?;
-            let deleted = outcomes.iter().filter(|one| matches!(one, Outcome::Deleted { .. }));
+            let deleted = outcomes
+                .iter()
+                .filter(|one| matches!(one, Outcome::Deleted { .. }));
             Ok(deleted.count() as u64)
         }
     }
@@ -142,7 +158,10 @@ pub trait KvStoreExt: KvStore {
                 None => self.apply(key, &[increment]).await?,
                 Some(ttl) => {
                     let expiry = expiry_after(ttl);
-                    let expire = Operation::Expire { expiry, condition: ExpiryCondition::Always };
+                    let expire = Operation::Expire {
+                        expiry,
+                        condition: ExpiryCondition::Always,
+                    };
                     self.apply(key, &[increment, expire]).await?
                 }
             };
@@ -162,15 +181,13 @@ pub trait KvStoreExt: KvStore {
         async move {
             let expiry = expiry_after(ttl);
             let condition = ExpiryCondition::Always;
-            self.flag(key, Operation::Expire { expiry, condition }).await
+            self.flag(key, Operation::Expire { expiry, condition })
+                .await
         }
     }
 
     /// How long the entry still lives.
-    fn time_to_live(
-        &self,
-        key: &[u8],
-    ) -> impl Future<Output = Result<Lifetime, KvError>> + Send {
+    fn time_to_live(&self, key: &[u8]) -> impl Future<Output = Result<Lifetime, KvError>> + Send {
         async move {
             let unit = TimeUnit::Seconds;
             match self.apply_one(key, Operation::TimeToLive { unit }).await? {
@@ -188,7 +205,11 @@ pub trait KvStoreExt: KvStore {
     ) -> impl Future<Output = Result<Vec<Bytes>, KvError>> + Send {
         async move {
             let mut found = std::collections::BTreeSet::new();
-            let mut request = ScanRequest { pattern, count: SCAN_COUNT, ..ScanRequest::default() };
+            let mut request = ScanRequest {
+                pattern,
+                count: SCAN_COUNT,
+                ..ScanRequest::default()
+            };
             loop {
                 let page = self.scan(request).await?;
                 found.extend(page.keys);
@@ -206,8 +227,7 @@ pub trait KvStoreExt: KvStore {
         async move {
             let mut pattern = crate::glob::escape(prefix);
             pattern.push(b'*');
-            let mut request =
-                ScanRequest {
+            let mut request = ScanRequest {
                 pattern: Some(&pattern),
                 count: SCAN_COUNT,
                 ..ScanRequest::default()
@@ -235,7 +255,11 @@ pub trait KvStoreExt: KvStore {
         owner: &[u8],
         ttl: Duration,
     ) -> impl Future<Output = Result<bool, KvError>> + Send {
-        self.set(key, owner, SetOptions::with_ttl(ttl).only(Condition::IfAbsent))
+        self.set(
+            key,
+            owner,
+            SetOptions::with_ttl(ttl).only(Condition::IfAbsent),
+        )
     }
 
     /// Gives a lock back, only if `owner` still holds it; `false` if not.
@@ -246,7 +270,16 @@ pub trait KvStoreExt: KvStore {
     ) -> impl Future<Output = Result<bool, KvError>> + Send {
         async move {
             let condition = Condition::IfEquals(owner);
-            match self.apply_one(key, Operation::Delete { condition, want_old: false }).await? {
+            match self
+                .apply_one(
+                    key,
+                    Operation::Delete {
+                        condition,
+                        want_old: false,
+                    },
+                )
+                .await?
+            {
                 Outcome::Deleted { .. } => Ok(true),
                 Outcome::NotDeleted { .. } => Ok(false),
                 other => Err(self.misfit(&other)),
@@ -291,7 +324,10 @@ pub trait KvStoreExt: KvStore {
     fn misfit(&self, outcome: &Outcome) -> KvError {
         let store = self.capabilities().name.clone();
         match outcome {
-            Outcome::Refused(refusal) => KvError::WrongValue { store, refusal: *refusal },
+            Outcome::Refused(refusal) => KvError::WrongValue {
+                store,
+                refusal: *refusal,
+            },
             other => KvError::Protocol {
                 store,
                 problem: format!("an answer of another operation: {other:?}"),
@@ -307,5 +343,7 @@ impl<S: KvStore + ?Sized> KvStoreExt for S {}
 const SCAN_COUNT: usize = 512;
 
 fn keyed<'a>(keys: &[&'a [u8]], operation: Operation<'a>) -> Vec<KeyedOperation<'a>> {
-    keys.iter().map(|key| KeyedOperation { key, operation }).collect()
+    keys.iter()
+        .map(|key| KeyedOperation { key, operation })
+        .collect()
 }

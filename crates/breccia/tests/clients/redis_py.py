@@ -66,7 +66,12 @@ def check_watch(client, other):
         except redis.WatchError:
             pass
     assert client.get("py:w") == b"theirs"
-    assert client.transaction(lambda pipe: pipe.incr("py:t"), "py:t") == [1]
+
+    def count(pipe):
+        pipe.multi()
+        pipe.incr("py:t")
+
+    assert client.transaction(count, "py:t") == [1]
 
 
 def check_locks_and_scans(client):

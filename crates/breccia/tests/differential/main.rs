@@ -11,7 +11,7 @@
 mod common;
 mod compare;
 mod matrix;
+mod pipelines;
 mod scripts;
 mod twins;
-#[path = "../gateway/words.rs"]
 mod words;

@@ -30,22 +30,22 @@ use crate::words::split;
 
 /// Scripts of one key a request.
 const PLAIN: [(&str, &str); 18] = [
-    ("strings", include_str!("../gateway/scripts/strings.txt")),
-    ("bitmaps", include_str!("../gateway/scripts/bitmaps.txt")),
-    ("lists", include_str!("../gateway/scripts/lists.txt")),
-    ("sets", include_str!("../gateway/scripts/sets.txt")),
+    ("strings", include_str!("scripts/strings.txt")),
+    ("bitmaps", include_str!("scripts/bitmaps.txt")),
+    ("lists", include_str!("scripts/lists.txt")),
+    ("sets", include_str!("scripts/sets.txt")),
     (
         "sorted sets",
-        include_str!("../gateway/scripts/sorted_sets.txt"),
+        include_str!("scripts/sorted_sets.txt"),
     ),
-    ("hashes", include_str!("../gateway/scripts/hashes.txt")),
-    ("streams", include_str!("../gateway/scripts/streams.txt")),
-    ("generic", include_str!("../gateway/scripts/generic.txt")),
+    ("hashes", include_str!("scripts/hashes.txt")),
+    ("streams", include_str!("scripts/streams.txt")),
+    ("generic", include_str!("scripts/generic.txt")),
     (
         "transactions",
-        include_str!("../gateway/scripts/transactions.txt"),
+        include_str!("scripts/transactions.txt"),
     ),
-    ("sessions", include_str!("../gateway/scripts/sessions.txt")),
+    ("sessions", include_str!("scripts/sessions.txt")),
     ("watch", include_str!("scripts/watch.txt")),
     ("blocking", include_str!("scripts/blocking.txt")),
     ("publish and subscribe", include_str!("scripts/pubsub.txt")),
@@ -57,7 +57,7 @@ const PLAIN: [(&str, &str); 18] = [
 ];
 
 /// Scripts whose keys carry tags, for stores that heed them.
-const TAGGED: [(&str, &str); 1] = [("several keys", include_str!("../gateway/scripts/multi.txt"))];
+const TAGGED: [(&str, &str); 1] = [("several keys", include_str!("scripts/multi.txt"))];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {

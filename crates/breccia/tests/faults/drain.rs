@@ -161,10 +161,8 @@ fn requests_that_lie_in_the_socket_are_answered_too() -> Result<()> {
     gateway.breccia.process().signal(Signal::Term)?;
     gateway.breccia.process().signal(Signal::Cont)?;
     let answered = reader.join().map_err(|_| anyhow!("it panicked"))??;
-    println!("{answered} of {} answered", sent / 6);
     assert_eq!(
-        answered,
-        sent / 6,
+        answered, count,
         "requests that had arrived before the signal"
     );
     let status = gateway.breccia.process().wait(Duration::from_secs(10))?;

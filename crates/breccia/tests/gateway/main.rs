@@ -5,18 +5,14 @@
 
 mod auth;
 mod bad_input;
-mod clients;
 mod command_keys;
 mod common;
-mod differential;
 mod keys;
 mod lifecycle;
 mod memcached;
 mod placement;
-mod portable;
 mod pubsub;
 mod refusals;
 mod secrets;
 mod sessions;
 mod tls;
-mod words;

@@ -11,7 +11,9 @@ pub(super) struct Big {
 
 impl Big {
     pub(super) fn new(value: u64) -> Self {
-        let mut big = Self { limbs: vec![low(value), low(value >> 32)] };
+        let mut big = Self {
+            limbs: vec![low(value), low(value >> 32)],
+        };
         big.trim();
         big
     }
@@ -27,7 +29,9 @@ impl Big {
     }
 
     pub(super) fn bits(&self) -> u32 {
-        let whole = u32::try_from(self.limbs.len()).unwrap_or(u32::MAX).saturating_mul(32);
+        let whole = u32::try_from(self.limbs.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(32);
         whole - self.limbs.last().map_or(0, |top| top.leading_zeros())
     }
 
@@ -132,7 +136,10 @@ impl Big {
 }
 
 /// The low 32 bits.
-#[expect(clippy::cast_possible_truncation, reason = "the high bits are carried by the caller")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the high bits are carried by the caller"
+)]
 fn low(value: u64) -> u32 {
     value as u32
 }

@@ -28,9 +28,15 @@ fn sums_are_those_of_redis() {
 #[test]
 fn what_is_no_number_is_refused() {
     let check = |left: &str, right: &str, refusal: Refusal| {
-        assert_eq!(add(left.as_bytes(), right.as_bytes()), Err(refusal), "{left} + {right}");
+        assert_eq!(
+            add(left.as_bytes(), right.as_bytes()),
+            Err(refusal),
+            "{left} + {right}"
+        );
     };
-    for wrong in ["", " 1", "1 ", "1e", "e5", ".", "abc", "nan", "0x", "1e5000", "1e-6000", "--1"] {
+    for wrong in [
+        "", " 1", "1 ", "1e", "e5", ".", "abc", "nan", "0x", "1e5000", "1e-6000", "--1",
+    ] {
         check("1", wrong, Refusal::NotFloat);
         check(wrong, "1", Refusal::NotFloat);
     }

@@ -40,7 +40,9 @@ struct Parts<'a> {
 }
 
 fn split<'a>(text: &'a [u8], is_digit: fn(&u8) -> bool, letter: u8) -> Option<Parts<'a>> {
-    let end = text.iter().position(|byte| byte.eq_ignore_ascii_case(&letter));
+    let end = text
+        .iter()
+        .position(|byte| byte.eq_ignore_ascii_case(&letter));
     let (number, exponent) = match end.and_then(|at| text.split_at_checked(at)) {
         Some((number, exponent)) => (number, Some(exponent.get(1..)?)),
         None => (text, None),
@@ -52,7 +54,11 @@ fn split<'a>(text: &'a [u8], is_digit: fn(&u8) -> bool, letter: u8) -> Option<Pa
     if digits.is_empty() || !digits.iter().all(is_digit) {
         return None;
     }
-    Some(Parts { digits, scale: -i64::try_from(fraction.len()).ok()?, exponent })
+    Some(Parts {
+        digits,
+        scale: -i64::try_from(fraction.len()).ok()?,
+        exponent,
+    })
 }
 
 /// An exponent; one beyond any float is cut to a number that is still beyond.
@@ -80,7 +86,11 @@ fn decimal(negative: bool, text: &[u8]) -> Option<Float> {
         number.multiply_add(10, u32::from(*digit - b'0'));
     }
     if number.is_zero() {
-        return Some(Float::Finite(Finite { negative, mantissa: 0, exponent: 0 }));
+        return Some(Float::Finite(Finite {
+            negative,
+            mantissa: 0,
+            exponent: 0,
+        }));
     }
     // Far outside of what a float holds; and the powers of ten below stay small.
     if !(-11_000..=5_000).contains(&power) {
@@ -100,28 +110,32 @@ fn decimal(negative: bool, text: &[u8]) -> Option<Float> {
     } else {
         number.shift_left(exponent.unsigned_abs());
     }
-    let (quotient, sticky) = number.divide(divisor, 69);
-    nonzero(round(negative, quotient, sticky, exponent))
+    let (quotient, inexact) = number.divide(divisor, 69);
+    nonzero(round(negative, quotient, inexact, exponent))
 }
 
 fn hexadecimal(negative: bool, text: &[u8]) -> Option<Float> {
     let parts = split(text, u8::is_ascii_hexdigit, b'p')?;
     let power = parts.scale * 4 + read_exponent(parts.exponent)?;
-    let (mut bits, mut sticky, mut dropped) = (0_u128, false, 0_i64);
+    let (mut bits, mut inexact, mut dropped) = (0_u128, false, 0_i64);
     for digit in &parts.digits {
         let value = char::from(*digit).to_digit(16)?;
         if bits >> 120 == 0 {
             bits = (bits << 4) | u128::from(value);
         } else {
-            sticky |= value != 0;
+            inexact |= value != 0;
             dropped += 4;
         }
     }
     if bits == 0 {
-        return Some(Float::Finite(Finite { negative, mantissa: 0, exponent: 0 }));
+        return Some(Float::Finite(Finite {
+            negative,
+            mantissa: 0,
+            exponent: 0,
+        }));
     }
     let exponent = i32::try_from((power + dropped).clamp(-100_000, 100_000)).ok()?;
-    nonzero(round(negative, bits, sticky, exponent))
+    nonzero(round(negative, bits, inexact, exponent))
 }
 
 /// A text that is not zero and rounds to zero is out of range.

@@ -7,7 +7,7 @@
 use memchr::memchr;
 
 use super::line::Words;
-use super::number::unsigned_32;
+use super::number::{unsigned_32, unsigned_64};
 
 /// What kind of reply a request brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,13 +137,11 @@ fn classify(shape: Shape, line: &[u8]) -> Result<LineKind, &'static str> {
     let first = Words::new(line).next().unwrap_or_default();
     let last = match shape {
         Shape::Values if first == b"VALUE" => {
-            let length = Words::new(line).nth(3).and_then(unsigned_32);
-            return block(length.map(|number| number.value), After::More);
+            return block(ValueLine::read(line).map(|value| value.length), After::More);
         }
         Shape::Stats if first == b"STAT" => return Ok(LineKind::More),
         Shape::MetaGet | Shape::MetaArithmetic if first == b"VA" => {
-            let length = Words::new(line).nth(1).and_then(unsigned_32);
-            return block(length.map(|number| number.value), After::Last);
+            return block(value_length(line), After::Last);
         }
         Shape::Values => line == b"END",
         // `stats reset` and its kin answer one word.
@@ -172,12 +170,50 @@ fn classify(shape: Shape, line: &[u8]) -> Result<LineKind, &'static str> {
     }
 }
 
-fn block(length: Option<u32>, after: After) -> Result<LineKind, &'static str> {
-    let length = length.and_then(|length| usize::try_from(length).ok());
+fn block(length: Option<usize>, after: After) -> Result<LineKind, &'static str> {
     Ok(LineKind::Block(
         length.ok_or("a data block has no length")?,
         after,
     ))
+}
+
+/// A plain number that fits; servers write no other.
+fn plain(word: &[u8]) -> Option<u32> {
+    unsigned_32(word)
+        .filter(|number| number.plain)
+        .map(|number| number.value)
+}
+
+/// The length that a `VA` line tells.
+fn value_length(line: &[u8]) -> Option<usize> {
+    usize::try_from(plain(Words::new(line).nth(1)?)?).ok()
+}
+
+/// What a `VALUE` line tells of the block behind it.
+struct ValueLine<'a> {
+    key: &'a [u8],
+    flags: u32,
+    length: usize,
+    cas: Option<u64>,
+}
+
+impl<'a> ValueLine<'a> {
+    fn read(line: &'a [u8]) -> Option<Self> {
+        let mut words = Words::new(line.strip_prefix(b"VALUE ")?);
+        let key = words.next()?;
+        let flags = plain(words.next()?)?;
+        let length = usize::try_from(plain(words.next()?)?).ok()?;
+        let cas = match words.next() {
+            Some(word) => Some(unsigned_64(word)?.value),
+            None => None,
+        };
+        Some(Self {
+            key,
+            flags,
+            length,
+            cas,
+        })
+    }
 }
 
 /// A server that refuses a storage command's line takes its data block for the next command, and
@@ -234,14 +270,12 @@ impl<'a> Iterator for Values<'a> {
     fn next(&mut self) -> Option<ValueBlock<'a>> {
         let newline = memchr(b'\n', self.rest)?;
         let (line, after) = self.rest.split_at_checked(newline + 1)?;
-        let mut words = Words::new(line.strip_suffix(b"\r\n")?.strip_prefix(b"VALUE ")?);
-        let key = words.next()?;
-        let flags = unsigned_32(words.next()?)?.value;
-        let length = usize::try_from(unsigned_32(words.next()?)?.value).ok()?;
-        let cas = words
-            .next()
-            .and_then(super::number::unsigned_64)
-            .map(|number| number.value);
+        let ValueLine {
+            key,
+            flags,
+            length,
+            cas,
+        } = ValueLine::read(line.strip_suffix(b"\r\n")?)?;
         let data = after.get(..length)?;
         let (whole, rest) = self.rest.split_at_checked(line.len() + length + 2)?;
         self.rest = rest;
@@ -279,7 +313,7 @@ impl<'a> MetaReply<'a> {
                 flags: words.rest(),
             });
         }
-        let length = usize::try_from(unsigned_32(words.next()?)?.value).ok()?;
+        let length = usize::try_from(plain(words.next()?)?).ok()?;
         Some(Self {
             code,
             value: Some(block.get(..length)?),

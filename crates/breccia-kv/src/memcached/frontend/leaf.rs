@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use breccia_core::address::Address;
 use breccia_net::health::EndpointHealth;
+use breccia_net::metrics::Registry;
 
 use super::super::wire::MemcachedWire;
 use super::ticket::Ticket;
+use crate::front::metrics::StoreMetrics;
 use crate::pipeline::PipelineLimits;
 use crate::upstream::{Greeting, Upstream, UpstreamOptions};
 
@@ -48,12 +50,14 @@ pub(crate) enum Lane {
 /// One memcached server as one worker uses it.
 pub(crate) struct Leaf {
     spec: Arc<MemcachedLeaf>,
+    metrics: Rc<StoreMetrics>,
     open: RefCell<BTreeMap<Lane, Rc<MemcachedUpstream>>>,
 }
 
 impl Leaf {
-    pub(crate) fn new(spec: Arc<MemcachedLeaf>) -> Rc<Self> {
+    pub(crate) fn new(spec: Arc<MemcachedLeaf>, registry: &Registry) -> Rc<Self> {
         Rc::new(Self {
+            metrics: StoreMetrics::new(registry, &spec.store),
             spec,
             open: RefCell::default(),
         })
@@ -74,7 +78,7 @@ impl Leaf {
 
     fn lane(&self, lane: Lane) -> Rc<MemcachedUpstream> {
         let mut open = self.open.borrow_mut();
-        let connect = || Upstream::open(Arc::new(self.options()));
+        let connect = || Upstream::open(Arc::new(self.options()), Some(Rc::clone(&self.metrics)));
         Rc::clone(open.entry(lane).or_insert_with(connect))
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use breccia_net::clock;
+use breccia_net::metrics;
 use breccia_net::worker::{Accepted, Service};
 
 use super::super::local::VERSION;
@@ -42,9 +43,9 @@ impl MemcachedWorker {
         })
     }
 
-    fn leaf(&self, spec: &Arc<MemcachedLeaf>) -> Rc<Leaf> {
+    fn leaf(&self, spec: &Arc<MemcachedLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
         let mut leaves = self.leaves.borrow_mut();
-        let open = || Leaf::new(Arc::clone(spec));
+        let open = || Leaf::new(Arc::clone(spec), registry);
         Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
     }
 }
@@ -86,7 +87,7 @@ impl MemcachedService {
                     .iter()
                     .map(|leaf| (leaf.name.clone(), leaf.store.clone()))
                     .collect();
-                let leaves = specs.iter().map(|spec| worker.leaf(spec)).collect();
+                let leaves = specs.iter().map(|spec| worker.leaf(spec, &listener.registry)).collect();
                 let forward = Forward {
                     topology: Arc::clone(topology),
                     leaves,

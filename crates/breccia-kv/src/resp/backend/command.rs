@@ -14,11 +14,18 @@ pub(super) struct Command<'a> {
 
 impl<'a> Command<'a> {
     pub(super) fn words(words: &[&'a [u8]]) -> Self {
-        Self { words: words.iter().map(|word| Cow::Borrowed(*word)).collect() }
+        Self {
+            words: words.iter().map(|word| Cow::Borrowed(*word)).collect(),
+        }
     }
 
     pub(super) fn many(name: &'a [u8], keys: impl Iterator<Item = &'a [u8]>) -> Self {
-        Self { words: std::iter::once(name).chain(keys).map(Cow::Borrowed).collect() }
+        Self {
+            words: std::iter::once(name)
+                .chain(keys)
+                .map(Cow::Borrowed)
+                .collect(),
+        }
     }
 
     pub(super) fn push(&mut self, word: Vec<u8>) {
@@ -63,13 +70,21 @@ pub(super) fn command<'a>(key: &'a [u8], operation: &Operation<'a>) -> Option<Co
         Operation::Type => on(b"TYPE"),
         Operation::TimeToLive { .. } => on(b"PTTL"),
         Operation::ExpiresAt { .. } => on(b"PEXPIRETIME"),
-        Operation::Set { data, flags: 0, condition, expiry, want_old } => {
-            set(on(b"SET").word(data), condition, expiry, want_old)?
-        }
-        Operation::Delete { condition: Condition::Always | Condition::IfPresent, want_old } => {
-            on(if want_old { b"GETDEL" } else { b"DEL" })
-        }
-        Operation::Append { data, condition: Condition::Always } => on(b"APPEND").word(data),
+        Operation::Set {
+            data,
+            flags: 0,
+            condition,
+            expiry,
+            want_old,
+        } => set(on(b"SET").word(data), condition, expiry, want_old)?,
+        Operation::Delete {
+            condition: Condition::Always | Condition::IfPresent,
+            want_old,
+        } => on(if want_old { b"GETDEL" } else { b"DEL" }),
+        Operation::Append {
+            data,
+            condition: Condition::Always,
+        } => on(b"APPEND").word(data),
         Operation::SetRange { offset, data } => on(b"SETRANGE").number(offset).word(data),
         Operation::Increment { delta } => on(b"INCRBY").number(delta),
         Operation::IncrementFloat { delta } => on(b"INCRBYFLOAT").word(delta),
@@ -106,7 +121,11 @@ fn set<'a>(
         Condition::IfPresent => command.word(b"XX"),
         Condition::IfCas(_) | Condition::IfEquals(_) => return None,
     };
-    let command = if want_old { command.word(b"GET") } else { command };
+    let command = if want_old {
+        command.word(b"GET")
+    } else {
+        command
+    };
     Some(match expiry {
         Expiry::Never => command,
         Expiry::Keep => command.word(b"KEEPTTL"),
@@ -129,41 +148,74 @@ fn at(command: Command<'_>, expiry: Expiry) -> Command<'_> {
 mod tests {
     use super::*;
 
+    fn check(operation: Operation<'_>, expected: Option<&str>) {
+        let found = command(b"k", &operation).map(|command| {
+            let words = command
+                .words
+                .iter()
+                .map(|word| word.escape_ascii().to_string());
+            words.collect::<Vec<_>>().join(" ")
+        });
+        assert_eq!(found.as_deref(), expected, "{operation:?}");
+    }
+
     #[test]
-    fn operations_become_the_commands_that_do_them() {
-        let check = |operation: Operation<'_>, expected: Option<&str>| {
-            let found = command(b"k", &operation).map(|command| {
-                let words = command.words.iter().map(|word| String::from_utf8_lossy(word));
-                words.collect::<Vec<_>>().join(" ")
-            });
-            assert_eq!(found.as_deref(), expected, "{operation:?}");
+    fn writes_become_the_commands_that_do_them() {
+        let check = |condition, expiry, want_old, expected: Option<&str>| {
+            let set = Operation::Set {
+                data: b"v",
+                flags: 0,
+                condition,
+                expiry,
+                want_old,
+            };
+            check(set, expected);
         };
-        let set = |condition, expiry, want_old| Operation::Set {
-            data: b"v",
-            flags: 0,
-            condition,
-            expiry,
-            want_old,
-        };
-        check(set(Condition::Always, Expiry::Never, false), Some("SET k v"));
-        check(set(Condition::IfAbsent, Expiry::After(9), true), Some("SET k v NX GET PX 9"));
-        check(set(Condition::IfPresent, Expiry::Keep, false), Some("SET k v XX KEEPTTL"));
-        check(set(Condition::Always, Expiry::At(0), false), Some("SET k v PXAT 1"));
-        check(set(Condition::IfCas(1), Expiry::Never, false), None);
-        check(set(Condition::IfEquals(b"x"), Expiry::Never, false), None);
-        check(Operation::GetAndExpire { expiry: Expiry::Never }, Some("GETEX k PERSIST"));
-        check(Operation::GetAndExpire { expiry: Expiry::After(5) }, Some("GETEX k PX 5"));
+        let after = Expiry::After(9);
+        check(Condition::Always, Expiry::Never, false, Some("SET k v"));
+        check(
+            Condition::IfAbsent,
+            after,
+            true,
+            Some("SET k v NX GET PX 9"),
+        );
+        check(
+            Condition::IfPresent,
+            Expiry::Keep,
+            false,
+            Some("SET k v XX KEEPTTL"),
+        );
+        check(
+            Condition::Always,
+            Expiry::At(0),
+            false,
+            Some("SET k v PXAT 1"),
+        );
+        check(Condition::IfCas(1), Expiry::Never, false, None);
+        check(Condition::IfEquals(b"x"), Expiry::Never, false, None);
+    }
+
+    #[test]
+    fn other_operations_become_the_commands_that_do_them() {
+        let getex = |expiry| Operation::GetAndExpire { expiry };
+        check(getex(Expiry::Never), Some("GETEX k PERSIST"));
+        check(getex(Expiry::After(5)), Some("GETEX k PX 5"));
         check(Operation::delete(), Some("DEL k"));
         check(Operation::Increment { delta: -1 }, Some("INCRBY k -1"));
-        check(
-            Operation::Expire {
-                expiry: Expiry::At(7),
-                condition: ExpiryCondition::IfSomeAndSooner,
-            },
-            Some("PEXPIREAT k 7 XX LT"),
-        );
-        check(Operation::Prepend { data: b"v", condition: Condition::Always }, None);
-        check(Operation::Append { data: b"v", condition: Condition::IfPresent }, None);
-        check(Operation::Count { delta: 1, down: false, create: None }, None);
+        let expire = Operation::Expire {
+            expiry: Expiry::At(7),
+            condition: ExpiryCondition::IfSomeAndSooner,
+        };
+        check(expire, Some("PEXPIREAT k 7 XX LT"));
+        let (data, condition) = (&b"v"[..], Condition::Always);
+        check(Operation::Prepend { data, condition }, None);
+        let condition = Condition::IfPresent;
+        check(Operation::Append { data, condition }, None);
+        let count = Operation::Count {
+            delta: 1,
+            down: false,
+            create: None,
+        };
+        check(count, None);
     }
 }

@@ -27,10 +27,13 @@ impl RedisStore {
             };
         }
         read(operation, reply).ok_or_else(|| {
-            self.protocol(&format!("no reply to '{}': {}", operation.name(), reply.escape_ascii()))
+            self.protocol(&format!(
+                "no reply to '{}': {}",
+                operation.name(),
+                reply.escape_ascii()
+            ))
         })
     }
-
 }
 
 /// Errors that say the value does not fit, by how they begin.
@@ -38,15 +41,24 @@ const REFUSALS: [(&[u8], Refusal); 8] = [
     (b"-WRONGTYPE", Refusal::WrongType),
     (b"-ERR value is not an integer", Refusal::NotInteger),
     (b"-ERR hash value is not an integer", Refusal::NotInteger),
-    (b"-ERR increment or decrement would overflow", Refusal::Overflow),
+    (
+        b"-ERR increment or decrement would overflow",
+        Refusal::Overflow,
+    ),
     (b"-ERR decrement would overflow", Refusal::Overflow),
     (b"-ERR value is not a valid float", Refusal::NotFloat),
     (b"-ERR increment would produce NaN", Refusal::NotFinite),
-    (b"-ERR string exceeds maximum allowed size", Refusal::TooLong),
+    (
+        b"-ERR string exceeds maximum allowed size",
+        Refusal::TooLong,
+    ),
 ];
 
 fn refusal(reply: &[u8]) -> Option<Refusal> {
-    REFUSALS.iter().find(|(text, _)| reply.starts_with(text)).map(|(_, refusal)| *refusal)
+    REFUSALS
+        .iter()
+        .find(|(text, _)| reply.starts_with(text))
+        .map(|(_, refusal)| *refusal)
 }
 
 fn is_null(reply: &[u8]) -> bool {
@@ -58,17 +70,18 @@ fn read(operation: &Operation<'_>, reply: &[u8]) -> Option<Outcome> {
     let unsigned = || integer(reply).and_then(|number| u64::try_from(number).ok());
     Some(match operation {
         Operation::Get | Operation::GetAndExpire { .. } if is_null(reply) => Outcome::Value(None),
-        Operation::Get | Operation::GetAndExpire { .. } => {
-            Outcome::Value(Some(Value { data: data()?, flags: 0, cas: 0 }))
-        }
+        Operation::Get | Operation::GetAndExpire { .. } => Outcome::Value(Some(Value {
+            data: data()?,
+            flags: 0,
+            cas: 0,
+        })),
         Operation::GetRange { .. } | Operation::IncrementFloat { .. } => Outcome::Data(data()?),
         Operation::Length | Operation::Append { .. } | Operation::SetRange { .. } => {
             Outcome::Length(unsigned()?)
         }
-        Operation::Exists
-        | Operation::Touch
-        | Operation::Persist
-        | Operation::Expire { .. } => Outcome::Flag(integer(reply)? != 0),
+        Operation::Exists | Operation::Touch | Operation::Persist | Operation::Expire { .. } => {
+            Outcome::Flag(integer(reply)? != 0)
+        }
         Operation::Type => {
             let name = String::from_utf8_lossy(text(reply)?).into_owned();
             Outcome::Type((name != "none").then_some(Cow::Owned(name)))
@@ -80,7 +93,11 @@ fn read(operation: &Operation<'_>, reply: &[u8]) -> Option<Outcome> {
                 ms => Lifetime::Ms(u64::try_from(ms).ok()?),
             })
         }
-        Operation::Set { condition, want_old, .. } => stored(*condition, *want_old, reply)?,
+        Operation::Set {
+            condition,
+            want_old,
+            ..
+        } => stored(*condition, *want_old, reply)?,
         Operation::Delete { want_old: true, .. } if is_null(reply) => {
             Outcome::NotDeleted { found: false }
         }
@@ -94,7 +111,11 @@ fn read(operation: &Operation<'_>, reply: &[u8]) -> Option<Outcome> {
 
 fn stored(condition: Condition<'_>, want_old: bool, reply: &[u8]) -> Option<Outcome> {
     let null = is_null(reply);
-    let old = if want_old && !null { Some(Bytes::copy_from_slice(text(reply)?)) } else { None };
+    let old = if want_old && !null {
+        Some(Bytes::copy_from_slice(text(reply)?))
+    } else {
+        None
+    };
     let found = match (condition, want_old) {
         (Condition::IfAbsent, false) => null,
         (Condition::IfAbsent, true) | (Condition::IfPresent, _) => !null,
@@ -105,7 +126,11 @@ fn stored(condition: Condition<'_>, want_old: bool, reply: &[u8]) -> Option<Outc
         Condition::IfPresent => found,
         _ => true,
     };
-    Some(if written { Outcome::Stored { cas: 0, old } } else { Outcome::NotStored { found, old } })
+    Some(if written {
+        Outcome::Stored { cas: 0, old }
+    } else {
+        Outcome::NotStored { found, old }
+    })
 }
 
 #[cfg(test)]
@@ -123,7 +148,11 @@ mod tests {
                 expiry: Expiry::Never,
                 want_old,
             };
-            assert_eq!(read(&set, reply.as_bytes()), Some(expected), "{condition:?} {reply:?}");
+            assert_eq!(
+                read(&set, reply.as_bytes()),
+                Some(expected),
+                "{condition:?} {reply:?}"
+            );
         };
         let old = || Some(Bytes::from_static(b"v"));
         let stored = |old| Outcome::Stored { cas: 0, old };
@@ -134,7 +163,12 @@ mod tests {
         check(Condition::IfAbsent, false, "+OK\r\n", stored(None));
         check(Condition::IfAbsent, false, "$-1\r\n", refused(true, None));
         check(Condition::IfAbsent, true, "$-1\r\n", stored(None));
-        check(Condition::IfAbsent, true, "$1\r\nv\r\n", refused(true, old()));
+        check(
+            Condition::IfAbsent,
+            true,
+            "$1\r\nv\r\n",
+            refused(true, old()),
+        );
         check(Condition::IfPresent, false, "+OK\r\n", stored(None));
         check(Condition::IfPresent, false, "$-1\r\n", refused(false, None));
         check(Condition::IfPresent, true, "$-1\r\n", refused(false, None));

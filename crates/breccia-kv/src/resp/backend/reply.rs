@@ -36,7 +36,9 @@ impl Wire for RepliesWire {
                     scanner.whole += 1;
                     scanner.reply = ReplyScanner::default();
                 }
-                Scan::Skip(_) => return Scan::Wrong("a push on a connection without subscriptions"),
+                Scan::Skip(_) => {
+                    return Scan::Wrong("a push on a connection without subscriptions");
+                }
                 other => return other,
             }
         }
@@ -44,7 +46,10 @@ impl Wire for RepliesWire {
     }
 
     fn canary() -> Canary<usize> {
-        Canary { bytes: RespWire::canary().bytes, shape: 1 }
+        Canary {
+            bytes: RespWire::canary().bytes,
+            shape: 1,
+        }
     }
 }
 
@@ -62,7 +67,9 @@ impl Replies {
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &self.bytes[..];
         std::iter::from_fn(move || {
-            let Scan::Complete(length) = ReplyScanner::default().scan(rest) else { return None };
+            let Scan::Complete(length) = ReplyScanner::default().scan(rest) else {
+                return None;
+            };
             let (reply, others) = rest.split_at_checked(length)?;
             rest = others;
             Some(reply)

@@ -39,19 +39,32 @@ impl RedisStore {
                 return Ok(outcomes);
             }
         }
-        Err(KvError::Contention { store: self.name().to_owned(), tries: TRIES })
+        Err(KvError::Contention {
+            store: self.name().to_owned(),
+            tries: TRIES,
+        })
     }
 
     /// The refusal of what even a watched key does not give: Redis keeps neither flags nor tokens.
     pub(super) fn beyond_redis(&self, operation: &Operation<'_>) -> Option<KvError> {
         let reason = match operation {
             Operation::Set { flags: 1.., .. } => "Redis keeps no flags with a value",
-            Operation::Set { condition: Condition::IfCas(_), .. }
-            | Operation::Delete { condition: Condition::IfCas(_), .. }
-            | Operation::Append { condition: Condition::IfCas(_), .. }
-            | Operation::Prepend { condition: Condition::IfCas(_), .. } => {
-                "Redis keeps no CAS token with a value"
+            Operation::Set {
+                condition: Condition::IfCas(_),
+                ..
             }
+            | Operation::Delete {
+                condition: Condition::IfCas(_),
+                ..
+            }
+            | Operation::Append {
+                condition: Condition::IfCas(_),
+                ..
+            }
+            | Operation::Prepend {
+                condition: Condition::IfCas(_),
+                ..
+            } => "Redis keeps no CAS token with a value",
             _ => return None,
         };
         Some(KvError::Unsupported {
@@ -81,10 +94,17 @@ impl RedisStore {
             answer => answer.map_err(KvError::as_read)?,
         };
         let replies: Vec<&[u8]> = replies.iter().collect();
-        let Found { entry, now_ms, other_type } = self.found(&replies)?;
+        let Found {
+            entry,
+            now_ms,
+            other_type,
+        } = self.found(&replies)?;
         let edit = Edit { now_ms, new_cas: 0 };
         let (change, outcomes) = if other_type {
-            (Change::Keep, vec![Outcome::Refused(Refusal::WrongType); operations.len()])
+            (
+                Change::Keep,
+                vec![Outcome::Refused(Refusal::WrongType); operations.len()],
+            )
         } else {
             apply_all(edit, operations, entry.as_ref())
         };
@@ -94,11 +114,18 @@ impl RedisStore {
             }
             return Ok(Some(outcomes));
         };
-        let commit = [Command::words(&[b"MULTI"]), write, Command::words(&[b"EXEC"])];
+        let commit = [
+            Command::words(&[b"MULTI"]),
+            write,
+            Command::words(&[b"EXEC"]),
+        ];
         let replies = lease.ask(&commit).await?;
         let written = self.executed(&replies)?;
         lease.give_back();
-        let refused = written.iter().flatten().find(|reply| reply.first() == Some(&b'-'));
+        let refused = written
+            .iter()
+            .flatten()
+            .find(|reply| reply.first() == Some(&b'-'));
         if let Some(reply) = refused {
             return Err(self.server_error(reply, Effect::NotApplied));
         }
@@ -116,7 +143,10 @@ impl RedisStore {
         if let Some(reply) = refused {
             return Err(self.server_error(reply, Effect::NotApplied));
         }
-        let wrong = || self.protocol("TIME or PEXPIRETIME answers no number").as_read();
+        let wrong = || {
+            self.protocol("TIME or PEXPIRETIME answers no number")
+                .as_read()
+        };
         let expires_at_ms = u64::try_from(integer(expires_at).ok_or_else(wrong)?).ok();
         let entry = text(get).map(|data| Entry {
             data: Bytes::copy_from_slice(data),
@@ -128,8 +158,14 @@ impl RedisStore {
             let number = |part| std::str::from_utf8(text(part)?).ok()?.parse().ok();
             parts.filter_map(number).collect()
         });
-        let Some([seconds, microseconds]) = parts.as_deref() else { return Err(wrong()) };
-        Ok(Found { entry, now_ms: seconds * 1000 + microseconds / 1000, other_type })
+        let Some([seconds, microseconds]) = parts.as_deref() else {
+            return Err(wrong());
+        };
+        Ok(Found {
+            entry,
+            now_ms: seconds * 1000 + microseconds / 1000,
+            other_type,
+        })
     }
 }
 

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use breccia_core::address::Address;
 use breccia_core::error::Effect;
 use breccia_net::health::EndpointHealth;
+use breccia_net::metrics::Registry;
 use breccia_net::tls::TlsClient;
 
 use super::super::codec::reply::RespWire;
 use super::super::encode::{self, RespVersion};
 use super::ticket::Ticket;
+use crate::front::metrics::StoreMetrics;
 use crate::pipeline::{Cause, Failure, PipelineLimits};
 use crate::upstream::{Greeting, Upstream, UpstreamOptions};
 
@@ -66,6 +68,7 @@ pub(crate) struct Mode {
 /// One Redis server as one worker uses it.
 pub(crate) struct Leaf {
     pub spec: Arc<RespLeaf>,
+    metrics: Rc<StoreMetrics>,
     shared: RefCell<BTreeMap<(Mode, usize), Rc<RespUpstream>>>,
     idle: RefCell<Vec<(Mode, Rc<RespUpstream>)>>,
     leased: Cell<usize>,
@@ -75,8 +78,9 @@ pub(crate) struct Leaf {
 const IDLE_LEASES: usize = 16;
 
 impl Leaf {
-    pub(crate) fn new(spec: Arc<RespLeaf>) -> Rc<Self> {
+    pub(crate) fn new(spec: Arc<RespLeaf>, registry: &Registry) -> Rc<Self> {
         Rc::new(Self {
+            metrics: StoreMetrics::new(registry, &spec.store),
             spec,
             shared: RefCell::default(),
             idle: RefCell::default(),
@@ -93,7 +97,7 @@ impl Leaf {
             None => connections,
         };
         let mut shared = self.shared.borrow_mut();
-        let open = || Upstream::open(Arc::new(self.options(mode, false)));
+        let open = || self.open(mode, false);
         Rc::clone(shared.entry((mode, number)).or_insert_with(open))
     }
 
@@ -111,10 +115,15 @@ impl Leaf {
         let found = idle.iter().position(|(known, _)| *known == mode);
         let upstream = match found {
             Some(place) => idle.swap_remove(place).1,
-            None => Upstream::open(Arc::new(self.options(mode, true))),
+            None => self.open(mode, true),
         };
         self.leased.set(self.leased.get() + 1);
         Ok(Lease { leaf: Rc::clone(self), mode, upstream, returnable: false })
+    }
+
+    fn open(&self, mode: Mode, fragile: bool) -> Rc<RespUpstream> {
+        let options = Arc::new(self.options(mode, fragile));
+        Upstream::open(options, Some(Rc::clone(&self.metrics)))
     }
 
     fn options(&self, mode: Mode, fragile: bool) -> UpstreamOptions {

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use breccia_net::metrics;
 use breccia_net::worker::{Accepted, Service};
 
 use super::dialogue::RespDialogue;
@@ -41,9 +42,9 @@ impl RespWorker {
         })
     }
 
-    fn leaf(&self, spec: &Arc<RespLeaf>) -> Rc<Leaf> {
+    fn leaf(&self, spec: &Arc<RespLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
         let mut leaves = self.leaves.borrow_mut();
-        let open = || Leaf::new(Arc::clone(spec));
+        let open = || Leaf::new(Arc::clone(spec), registry);
         Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
     }
 
@@ -88,7 +89,7 @@ impl RespService {
                 let names =
                     specs.iter().map(|leaf| (leaf.name.clone(), leaf.store.clone())).collect();
                 let forward = Forward {
-                    leaves: specs.iter().map(|spec| worker.leaf(spec)).collect(),
+                    leaves: specs.iter().map(|spec| worker.leaf(spec, &listener.registry)).collect(),
                     hub: worker.hub(store),
                     store: Arc::clone(store),
                 };

@@ -260,9 +260,7 @@ impl RespDialogue {
     }
 
     fn select(&mut self, row: u16, request: Request<'_>) {
-        let number: Option<i64> =
-            std::str::from_utf8(request.argument(1)).ok().and_then(|text| text.parse().ok());
-        let Some(number) = number else {
+        let Some(number) = parse_integer(request.argument(1)) else {
             return self.refuse(row, "ERR value is not an integer or out of range");
         };
         if i32::try_from(number).is_err() {

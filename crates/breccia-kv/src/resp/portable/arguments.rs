@@ -20,14 +20,22 @@ pub(super) fn integer(text: &[u8]) -> Result<i64, Refused> {
 
 /// Whether an argument is a certain word. As in C, a zero byte ends it.
 pub(super) fn is_word(argument: &[u8], word: &str) -> bool {
-    let end = argument.iter().position(|byte| *byte == 0).unwrap_or(argument.len());
-    argument.get(..end).is_some_and(|text| text.eq_ignore_ascii_case(word.as_bytes()))
+    let end = argument
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(argument.len());
+    argument
+        .get(..end)
+        .is_some_and(|text| text.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// A SCAN cursor, read as `strtoul` reads it: a sign may stand before it, and no text is zero.
 pub(super) fn cursor(text: &[u8]) -> Result<u64, Refused> {
     let invalid = || Refused::from("ERR invalid cursor");
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(text.len());
     let text = text.get(..end).unwrap_or_default();
     let (negative, digits) = match text {
         [] => return Ok(0),
@@ -38,9 +46,15 @@ pub(super) fn cursor(text: &[u8]) -> Result<u64, Refused> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(invalid());
     }
-    let value: u64 =
-        std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).ok_or_else(invalid)?;
-    Ok(if negative { value.wrapping_neg() } else { value })
+    let value: u64 = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(invalid)?;
+    Ok(if negative {
+        value.wrapping_neg()
+    } else {
+        value
+    })
 }
 
 #[cfg(test)]

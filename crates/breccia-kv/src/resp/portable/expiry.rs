@@ -14,15 +14,34 @@ pub(super) struct TimeForm {
 }
 
 impl TimeForm {
-    pub(super) const EX: Self = Self { seconds: true, absolute: false };
-    pub(super) const PX: Self = Self { seconds: false, absolute: false };
-    pub(super) const EXAT: Self = Self { seconds: true, absolute: true };
-    pub(super) const PXAT: Self = Self { seconds: false, absolute: true };
+    pub(super) const EX: Self = Self {
+        seconds: true,
+        absolute: false,
+    };
+    pub(super) const PX: Self = Self {
+        seconds: false,
+        absolute: false,
+    };
+    pub(super) const EXAT: Self = Self {
+        seconds: true,
+        absolute: true,
+    };
+    pub(super) const PXAT: Self = Self {
+        seconds: false,
+        absolute: true,
+    };
 
     fn of_word(word: &[u8]) -> Option<Self> {
-        let forms =
-            [("EX", Self::EX), ("PX", Self::PX), ("EXAT", Self::EXAT), ("PXAT", Self::PXAT)];
-        forms.into_iter().find(|(name, _)| is_word(word, name)).map(|(_, form)| form)
+        let forms = [
+            ("EX", Self::EX),
+            ("PX", Self::PX),
+            ("EXAT", Self::EXAT),
+            ("PXAT", Self::PXAT),
+        ];
+        forms
+            .into_iter()
+            .find(|(name, _)| is_word(word, name))
+            .map(|(_, form)| form)
     }
 }
 
@@ -40,17 +59,24 @@ pub(super) fn time_ahead(command: &str, form: TimeForm, text: &[u8]) -> Result<E
     let unit = if form.seconds { 1000 } else { 1 };
     let milliseconds = value.checked_mul(unit).filter(|_| value > 0);
     let fits = |ms: i64| form.absolute || ms.checked_add(now_ms()).is_some();
-    let milliseconds =
-        milliseconds.filter(|ms| fits(*ms)).ok_or_else(|| invalid_time(command))?;
+    let milliseconds = milliseconds
+        .filter(|ms| fits(*ms))
+        .ok_or_else(|| invalid_time(command))?;
     let milliseconds = milliseconds.unsigned_abs();
-    Ok(if form.absolute { Expiry::At(milliseconds) } else { Expiry::After(milliseconds) })
+    Ok(if form.absolute {
+        Expiry::At(milliseconds)
+    } else {
+        Expiry::After(milliseconds)
+    })
 }
 
 /// A time that may have passed: of the EXPIRE family.
 pub(super) fn any_time(command: &str, form: TimeForm, text: &[u8]) -> Result<Expiry, Refused> {
     let value = integer(text)?;
     let unit = if form.seconds { 1000 } else { 1 };
-    let milliseconds = value.checked_mul(unit).ok_or_else(|| invalid_time(command))?;
+    let milliseconds = value
+        .checked_mul(unit)
+        .ok_or_else(|| invalid_time(command))?;
     let base = if form.absolute { 0 } else { now_ms() };
     if milliseconds > i64::MAX - base {
         return Err(invalid_time(command));
@@ -73,7 +99,10 @@ pub(super) fn expire_condition(arguments: &[Vec<u8>]) -> Result<ExpiryCondition,
             () if is_word(option, "GT") => gt = true,
             () if is_word(option, "LT") => lt = true,
             () => {
-                let end = option.iter().position(|byte| *byte == 0).unwrap_or(option.len());
+                let end = option
+                    .iter()
+                    .position(|byte| *byte == 0)
+                    .unwrap_or(option.len());
                 let shown = option.get(..end).unwrap_or_default();
                 return Err([b"ERR Unsupported option ", shown].concat());
             }
@@ -119,8 +148,11 @@ pub(super) enum Time<'a> {
 
 /// Reads the options of SET (from its third argument on).
 pub(super) fn set_options(arguments: &[Vec<u8>]) -> Result<StringOptions<'_>, Refused> {
-    let mut options =
-        StringOptions { condition: Condition::Always, get: false, time: Time::Unsaid };
+    let mut options = StringOptions {
+        condition: Condition::Always,
+        get: false,
+        time: Time::Unsaid,
+    };
     let mut index = 3;
     while index < arguments.len() {
         let option = argument(arguments, index);

@@ -30,7 +30,9 @@ pub(super) fn plan<'a>(
 ) -> Result<Option<Planned<'a>>, Refused> {
     let command = match name {
         "scan" => KeyspaceCommand::Scan(scan(arguments)?),
-        "keys" => KeyspaceCommand::Keys { pattern: argument(arguments, 1) },
+        "keys" => KeyspaceCommand::Keys {
+            pattern: argument(arguments, 1),
+        },
         "dbsize" => KeyspaceCommand::Size,
         "randomkey" => KeyspaceCommand::RandomKey,
         "flushdb" | "flushall" => match arguments {
@@ -57,9 +59,15 @@ fn answer<'a>(name: &str, arguments: &[Vec<u8>]) -> Result<Planned<'a>, Refused>
 
 fn scan(arguments: &[Vec<u8>]) -> Result<ScanRequest<'_>, Refused> {
     let cursor = cursor(argument(arguments, 1))?;
-    let mut request = ScanRequest { cursor, count: SCAN_COUNT, ..ScanRequest::default() };
+    let mut request = ScanRequest {
+        cursor,
+        count: SCAN_COUNT,
+        ..ScanRequest::default()
+    };
     for option in arguments.get(2..).unwrap_or_default().chunks(2) {
-        let [name, value] = option else { return Err(SYNTAX.into()) };
+        let [name, value] = option else {
+            return Err(SYNTAX.into());
+        };
         if is_word(name, "COUNT") {
             let count = integer(value)?;
             request.count = usize::try_from(count)
@@ -106,7 +114,9 @@ async fn answer_into(
         }
         KeyspaceCommand::Keys { pattern } => {
             let everything = pattern == b"*";
-            let keys = store.scan_all(Some(pattern).filter(|_| !everything)).await?;
+            let keys = store
+                .scan_all(Some(pattern).filter(|_| !everything))
+                .await?;
             encode::array(out, keys.len());
             for key in &keys {
                 encode::bulk(out, key);

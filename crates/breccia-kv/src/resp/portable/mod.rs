@@ -44,7 +44,9 @@ pub async fn execute(
         Planned::Keyspace(command) => {
             return keyspace::execute(store, command, version, out).await;
         }
-        Planned::One { key, operations, .. } => store.apply(key, operations).await,
+        Planned::One {
+            key, operations, ..
+        } => store.apply(key, operations).await,
         Planned::Each { requests, .. } => store.apply_each(requests).await,
     };
     match (answer, planned) {
@@ -60,7 +62,9 @@ pub async fn execute(
 /// them: not every member can watch a key.
 #[must_use]
 pub fn offers_transaction(name: &str) -> bool {
-    ["multi", "exec", "discard", "unwatch"].iter().any(|one| one.eq_ignore_ascii_case(name))
+    ["multi", "exec", "discard", "unwatch"]
+        .iter()
+        .any(|one| one.eq_ignore_ascii_case(name))
 }
 
 /// Finds what Redis knows of a command, or the error to answer: unknown, wrong number of arguments,
@@ -89,7 +93,10 @@ fn refuse(store: &dyn KvStore, name: &str, need: Need) -> Vec<u8> {
     };
     match store.capabilities().lacking(need) {
         Some(leaf) => {
-            format!("ERR breccia: '{name}' needs {wanted}; '{}' is {}", leaf.name, leaf.kind)
+            format!(
+                "ERR breccia: '{name}' needs {wanted}; '{}' is {}",
+                leaf.name, leaf.kind
+            )
         }
         None => format!("ERR breccia: '{name}' is not offered over this kind of store"),
     }
@@ -100,12 +107,16 @@ fn refuse(store: &dyn KvStore, name: &str, need: Need) -> Vec<u8> {
 impl<'a> Planned<'a> {
     fn each(&self) -> Vec<(&'a [u8], Operation<'a>)> {
         match self {
-            Planned::One { key, operations, .. } => {
-                operations.iter().map(|operation| (*key, *operation)).collect()
-            }
-            Planned::Each { requests, .. } => {
-                requests.iter().map(|request| (request.key, request.operation)).collect()
-            }
+            Planned::One {
+                key, operations, ..
+            } => operations
+                .iter()
+                .map(|operation| (*key, *operation))
+                .collect(),
+            Planned::Each { requests, .. } => requests
+                .iter()
+                .map(|request| (request.key, request.operation))
+                .collect(),
             Planned::Answer(_) | Planned::Keyspace(_) => Vec::new(),
         }
     }

@@ -19,28 +19,66 @@ pub(super) enum Planned<'a> {
     /// The reply is known without asking.
     Answer(Vec<u8>),
     /// Operations on one key, as one.
-    One { key: &'a [u8], operations: Vec<Operation<'a>>, reply: Reply },
+    One {
+        key: &'a [u8],
+        operations: Vec<Operation<'a>>,
+        reply: Reply,
+    },
     /// One operation on each of many keys.
-    Each { requests: Vec<KeyedOperation<'a>>, reply: Reply },
+    Each {
+        requests: Vec<KeyedOperation<'a>>,
+        reply: Reply,
+    },
     /// A question about the whole store.
     Keyspace(KeyspaceCommand<'a>),
 }
 
 const STRINGS: [&str; 21] = [
-    "append", "decr", "decrby", "get", "getdel", "getex", "getrange", "getset", "incr", "incrby",
-    "incrbyfloat", "mget", "mset", "psetex", "set", "setex", "setnx", "setrange", "strlen",
-    "substr", "type",
+    "append",
+    "decr",
+    "decrby",
+    "get",
+    "getdel",
+    "getex",
+    "getrange",
+    "getset",
+    "incr",
+    "incrby",
+    "incrbyfloat",
+    "mget",
+    "mset",
+    "psetex",
+    "set",
+    "setex",
+    "setnx",
+    "setrange",
+    "strlen",
+    "substr",
+    "type",
 ];
 const KEYS: [&str; 13] = [
-    "del", "exists", "expire", "expireat", "expiretime", "persist", "pexpire", "pexpireat",
-    "pexpiretime", "pttl", "touch", "ttl", "unlink",
+    "del",
+    "exists",
+    "expire",
+    "expireat",
+    "expiretime",
+    "persist",
+    "pexpire",
+    "pexpireat",
+    "pexpiretime",
+    "pttl",
+    "touch",
+    "ttl",
+    "unlink",
 ];
 const LISTING: [&str; 4] = ["dbsize", "keys", "randomkey", "scan"];
 const OTHERS: [&str; 4] = ["echo", "flushall", "flushdb", "ping"];
 
 /// Whether a command (its name in lower case) is in the portable set.
 pub(super) fn is_portable(name: &str) -> bool {
-    [&STRINGS[..], &KEYS, &LISTING, &OTHERS].iter().any(|names| names.contains(&name))
+    [&STRINGS[..], &KEYS, &LISTING, &OTHERS]
+        .iter()
+        .any(|names| names.contains(&name))
 }
 
 /// Whether a command lists or counts keys.
@@ -65,12 +103,18 @@ pub(super) fn plan<'a>(
         "set" | "setnx" | "setex" | "psetex" | "getset" => write(name, arguments)?,
         "getex" => getex(arguments)?,
         "getdel" => {
-            let delete = Operation::Delete { condition: Condition::Always, want_old: true };
+            let delete = Operation::Delete {
+                condition: Condition::Always,
+                want_old: true,
+            };
             one(arguments, delete, Reply::Old)
         }
         "append" => {
             let data = argument(arguments, 2);
-            let append = Operation::Append { data, condition: Condition::Always };
+            let append = Operation::Append {
+                data,
+                condition: Condition::Always,
+            };
             one(arguments, append, Reply::Number)
         }
         "setrange" => setrange(arguments)?,
@@ -93,12 +137,19 @@ pub(super) fn plan<'a>(
 }
 
 fn one<'a>(arguments: &'a [Vec<u8>], operation: Operation<'a>, reply: Reply) -> Planned<'a> {
-    Planned::One { key: argument(arguments, 1), operations: vec![operation], reply }
+    Planned::One {
+        key: argument(arguments, 1),
+        operations: vec![operation],
+        reply,
+    }
 }
 
 fn each<'a>(arguments: &'a [Vec<u8>], operation: Operation<'a>, reply: Reply) -> Planned<'a> {
-    let requests =
-        arguments.iter().skip(1).map(|key| KeyedOperation { key, operation }).collect();
+    let requests = arguments
+        .iter()
+        .skip(1)
+        .map(|key| KeyedOperation { key, operation })
+        .collect();
     Planned::Each { requests, reply }
 }
 
@@ -107,10 +158,22 @@ fn read<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Planned<'a> {
     let (operation, reply) = match name {
         "strlen" => (Operation::Length, Reply::Number),
         "type" => (Operation::Type, Reply::Type),
-        "ttl" => (Operation::TimeToLive { unit: seconds }, Reply::Time(Rounding::Seconds)),
-        "pttl" => (Operation::TimeToLive { unit: milliseconds }, Reply::Time(Rounding::None)),
-        "expiretime" => (Operation::ExpiresAt { unit: seconds }, Reply::Time(Rounding::Seconds)),
-        "pexpiretime" => (Operation::ExpiresAt { unit: milliseconds }, Reply::Time(Rounding::None)),
+        "ttl" => (
+            Operation::TimeToLive { unit: seconds },
+            Reply::Time(Rounding::Seconds),
+        ),
+        "pttl" => (
+            Operation::TimeToLive { unit: milliseconds },
+            Reply::Time(Rounding::None),
+        ),
+        "expiretime" => (
+            Operation::ExpiresAt { unit: seconds },
+            Reply::Time(Rounding::Seconds),
+        ),
+        "pexpiretime" => (
+            Operation::ExpiresAt { unit: milliseconds },
+            Reply::Time(Rounding::None),
+        ),
         _ => (Operation::Get, Reply::Bulk),
     };
     one(arguments, operation, reply)
@@ -119,7 +182,11 @@ fn read<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Planned<'a> {
 fn range(arguments: &[Vec<u8>]) -> Result<Planned<'_>, Refused> {
     let start = integer(argument(arguments, 2))?;
     let end = integer(argument(arguments, 3))?;
-    Ok(one(arguments, Operation::GetRange { start, end }, Reply::Bulk))
+    Ok(one(
+        arguments,
+        Operation::GetRange { start, end },
+        Reply::Bulk,
+    ))
 }
 
 fn write<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Result<Planned<'a>, Refused> {
@@ -133,15 +200,32 @@ fn write<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Result<Planned<'a>, Refuse
     let second = argument(arguments, 2);
     let third = argument(arguments, 3);
     let (operation, reply) = match name {
-        "setnx" => (set(second, Condition::IfAbsent, Expiry::Never, false), Reply::Number),
+        "setnx" => (
+            set(second, Condition::IfAbsent, Expiry::Never, false),
+            Reply::Number,
+        ),
         "setex" | "psetex" => {
-            let form = if name == "setex" { TimeForm::EX } else { TimeForm::PX };
+            let form = if name == "setex" {
+                TimeForm::EX
+            } else {
+                TimeForm::PX
+            };
             let expiry = time_ahead(name, form, second)?;
-            (set(third, Condition::Always, expiry, false), Reply::OkOrNull)
+            (
+                set(third, Condition::Always, expiry, false),
+                Reply::OkOrNull,
+            )
         }
-        "getset" => (set(second, Condition::Always, Expiry::Never, true), Reply::Old),
+        "getset" => (
+            set(second, Condition::Always, Expiry::Never, true),
+            Reply::Old,
+        ),
         _ => {
-            let StringOptions { condition, get, time } = set_options(arguments)?;
+            let StringOptions {
+                condition,
+                get,
+                time,
+            } = set_options(arguments)?;
             let expiry = match time {
                 Time::Given(form, text) => time_ahead("set", form, text)?,
                 Time::Keep => Expiry::Keep,
@@ -164,14 +248,22 @@ fn getex(arguments: &[Vec<u8>]) -> Result<Planned<'_>, Refused> {
         Time::Persist => Expiry::Never,
         Time::Unsaid | Time::Keep => return Ok(one(arguments, Operation::Get, Reply::Bulk)),
     };
-    Ok(one(arguments, Operation::GetAndExpire { expiry }, Reply::Bulk))
+    Ok(one(
+        arguments,
+        Operation::GetAndExpire { expiry },
+        Reply::Bulk,
+    ))
 }
 
 fn setrange(arguments: &[Vec<u8>]) -> Result<Planned<'_>, Refused> {
     let offset = integer(argument(arguments, 2))?;
     let offset = u64::try_from(offset).map_err(|_| b"ERR offset is out of range".to_vec())?;
     let data = argument(arguments, 3);
-    Ok(one(arguments, Operation::SetRange { offset, data }, Reply::Number))
+    Ok(one(
+        arguments,
+        Operation::SetRange { offset, data },
+        Reply::Number,
+    ))
 }
 
 fn increment<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Result<Planned<'a>, Refused> {
@@ -183,7 +275,11 @@ fn increment<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Result<Planned<'a>, Re
             .checked_neg()
             .ok_or_else(|| b"ERR decrement would overflow".to_vec())?,
     };
-    Ok(one(arguments, Operation::Increment { delta }, Reply::Number))
+    Ok(one(
+        arguments,
+        Operation::Increment { delta },
+        Reply::Number,
+    ))
 }
 
 fn expire<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Result<Planned<'a>, Refused> {
@@ -195,7 +291,11 @@ fn expire<'a>(name: &str, arguments: &'a [Vec<u8>]) -> Result<Planned<'a>, Refus
     };
     let condition = expire_condition(arguments)?;
     let expiry = any_time(name, form, argument(arguments, 2))?;
-    Ok(one(arguments, Operation::Expire { expiry, condition }, Reply::Number))
+    Ok(one(
+        arguments,
+        Operation::Expire { expiry, condition },
+        Reply::Number,
+    ))
 }
 
 fn mset(arguments: &[Vec<u8>]) -> Result<Planned<'_>, Refused> {
@@ -212,5 +312,8 @@ fn mset(arguments: &[Vec<u8>]) -> Result<Planned<'_>, Refused> {
             operation: Operation::set(argument(chunk, 1)),
         })
         .collect();
-    Ok(Planned::Each { requests, reply: Reply::Ok })
+    Ok(Planned::Each {
+        requests,
+        reply: Reply::Ok,
+    })
 }

@@ -52,7 +52,10 @@ impl Reply {
                 Ok(count) => encode::integer(out, count),
                 Err(outcome) => unexpected(outcome, out),
             },
-            Reply::Ok => match outcomes.iter().find(|one| !matches!(one, Outcome::Stored { .. })) {
+            Reply::Ok => match outcomes
+                .iter()
+                .find(|one| !matches!(one, Outcome::Stored { .. }))
+            {
                 None => encode::ok(out),
                 Some(outcome) => unexpected(outcome, out),
             },

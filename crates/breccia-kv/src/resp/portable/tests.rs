@@ -10,7 +10,9 @@ fn memory() -> MemoryStore {
 }
 
 fn words(line: &str) -> Vec<Vec<u8>> {
-    line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+    line.split(' ')
+        .map(|word| word.as_bytes().to_vec())
+        .collect()
 }
 
 async fn run(store: &dyn KvStore, line: &str, version: RespVersion) -> String {
@@ -22,7 +24,11 @@ async fn run(store: &dyn KvStore, line: &str, version: RespVersion) -> String {
 /// Runs lines of `command => reply` on one store; `\r\n` inside a reply is written as a space.
 async fn check(script: &str) {
     let store = memory();
-    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+    for line in script
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
         let (command, expected) = line.split_once(" => ").unwrap();
         let reply = run(&store, command, RespVersion::V2).await;
         assert_eq!(reply.trim_end().replace("\r\n", " "), expected, "{command}");
@@ -54,6 +60,15 @@ async fn replies_are_those_of_redis() {
          PTTL none => :-2
          GETEX none EX 0 => $-1
          GETEX k EX 0 => -ERR invalid expire time in 'getex' command
+         SCAN 0 COUNT 0 => -ERR syntax error",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn replies_of_edits_and_of_the_whole_store_are_those_of_redis() {
+    check(
+        "SET k v => +OK
          APPEND k w => :2
          STRLEN k => :2
          GETRANGE k 0 -1 => $2 vw
@@ -107,7 +122,10 @@ async fn replies_are_those_of_redis() {
 async fn nulls_follow_the_protocol_version() {
     let store = memory();
     assert_eq!(run(&store, "GET none", RespVersion::V3).await, "_\r\n");
-    assert_eq!(run(&store, "MGET none", RespVersion::V3).await, "*1\r\n_\r\n");
+    assert_eq!(
+        run(&store, "MGET none", RespVersion::V3).await,
+        "*1\r\n_\r\n"
+    );
 }
 
 async fn transact(store: &dyn KvStore, lines: &[&str]) -> Result<String, String> {
@@ -121,7 +139,10 @@ async fn transact(store: &dyn KvStore, lines: &[&str]) -> Result<String, String>
     }
     let mut out = Vec::new();
     execute_transaction(store, &queued, RespVersion::V2, &mut out).await;
-    Ok(String::from_utf8(out).unwrap().trim_end().replace("\r\n", " "))
+    Ok(String::from_utf8(out)
+        .unwrap()
+        .trim_end()
+        .replace("\r\n", " "))
 }
 
 #[tokio::test]
@@ -131,7 +152,16 @@ async fn a_transaction_answers_each_command_in_its_place() {
         assert_eq!(transact(&store, lines).await.as_deref(), Ok(expected));
     };
     check(&["INCRBY k 1", "EXPIRE k 100"], "*2 :1 :1").await;
-    check(&["INCR k", "SET k v EX x", "PING", "GET k", "APPEND k x", "INCR k", "TTL k"],
+    check(
+        &[
+            "INCR k",
+            "SET k v EX x",
+            "PING",
+            "GET k",
+            "APPEND k x",
+            "INCR k",
+            "TTL k",
+        ],
         "*7 :2 -ERR value is not an integer or out of range +PONG $1 2 :2 \
          -ERR value is not an integer or out of range :100",
     )
@@ -151,7 +181,11 @@ async fn what_cannot_be_part_of_a_transaction_is_refused_when_it_is_queued() {
     check(&["DEL a b"], "-CROSSSLOT ").await;
     check(&["GET"], "-ERR wrong number of arguments for 'get' command").await;
     check(&["NOPE x"], "-ERR unknown command 'NOPE'").await;
-    check(&["LPUSH a b"], "-ERR breccia: 'LPUSH' needs Redis shards; 'mem-a' is memory").await;
+    check(
+        &["LPUSH a b"],
+        "-ERR breccia: 'LPUSH' needs Redis shards; 'mem-a' is memory",
+    )
+    .await;
     check(&["DBSIZE"], "-ERR breccia: 'DBSIZE' needs Redis shards").await;
 }
 
@@ -160,7 +194,10 @@ fn every_portable_command_is_one_of_redis_and_is_planned() {
     for spec in commands::COMMANDS {
         if plan::is_portable(spec.name) {
             let arguments: Vec<Vec<u8>> = std::iter::once(spec.name)
-                .chain(std::iter::repeat_n("1", spec.arity.unsigned_abs() as usize - 1))
+                .chain(std::iter::repeat_n(
+                    "1",
+                    spec.arity.unsigned_abs() as usize - 1,
+                ))
                 .map(|word| word.as_bytes().to_vec())
                 .collect();
             let refused = plan(spec, &arguments).err().unwrap_or_default();
@@ -203,10 +240,7 @@ fn listing_needs_members_that_list() {
         fn flush(&self) -> crate::store::StoreFuture<'_, ()> {
             unreachable!()
         }
-        fn random_key(
-            &self,
-            _: u64,
-        ) -> crate::store::StoreFuture<'_, Option<bytes::Bytes>> {
+        fn random_key(&self, _: u64) -> crate::store::StoreFuture<'_, Option<bytes::Bytes>> {
             unreachable!()
         }
     }

@@ -27,7 +27,9 @@ pub fn check_queued(
         if spec.name != "ping" && spec.name != "echo" && keys(arguments).is_empty() {
             return Err(refuse(store, spec.name, Need::Redis));
         }
-        let first = queued_before.iter().find_map(|one| keys(one).first().copied());
+        let first = queued_before
+            .iter()
+            .find_map(|one| keys(one).first().copied());
         let first = first.or_else(|| keys(arguments).first().copied());
         if keys(arguments).iter().all(|key| Some(*key) == first) {
             Ok(())
@@ -49,7 +51,11 @@ fn keys(arguments: &[Vec<u8>]) -> Vec<&[u8]> {
         Some(Ok(())) => {}
         _ => return Vec::new(),
     }
-    places.into_iter().filter_map(|place| arguments.get(place)).map(Vec::as_slice).collect()
+    places
+        .into_iter()
+        .filter_map(|place| arguments.get(place))
+        .map(Vec::as_slice)
+        .collect()
 }
 
 /// One queued command: how its part of the outcomes is told, or its reply.
@@ -111,9 +117,9 @@ fn step(planned: Planned<'_>, operations: usize) -> Step {
             Step::Told { reply, operations }
         }
         Planned::Answer(bytes) => Step::Fixed(bytes),
-        Planned::Keyspace(_) => {
-            Step::Fixed(error_line(b"ERR breccia: this command cannot be part of a transaction"))
-        }
+        Planned::Keyspace(_) => Step::Fixed(error_line(
+            b"ERR breccia: this command cannot be part of a transaction",
+        )),
     }
 }
 

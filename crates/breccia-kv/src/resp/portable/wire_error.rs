@@ -85,12 +85,20 @@ const SHOWN_BYTES: usize = 128;
 
 pub(super) fn unknown_command(arguments: &[Vec<u8>]) -> Vec<u8> {
     let cut = |bytes: &[u8], limit: usize| -> Vec<u8> {
-        bytes.iter().take(limit).take_while(|byte| **byte != 0).copied().collect()
+        bytes
+            .iter()
+            .take(limit)
+            .take_while(|byte| **byte != 0)
+            .copied()
+            .collect()
     };
     let name = arguments.first().map(Vec::as_slice).unwrap_or_default();
     let mut shown = Vec::new();
     for argument in arguments.iter().skip(1) {
-        let Some(room) = SHOWN_BYTES.checked_sub(shown.len()).filter(|room| *room > 0) else {
+        let Some(room) = SHOWN_BYTES
+            .checked_sub(shown.len())
+            .filter(|room| *room > 0)
+        else {
             break;
         };
         shown.push(b'\'');
@@ -127,7 +135,10 @@ mod tests {
              shards work; not applied",
         );
         check(
-            KvError::Timeout { store: store(), effect: Effect::Unknown },
+            KvError::Timeout {
+                store: store(),
+                effect: Effect::Unknown,
+            },
             "TIMEOUT redis-b did not answer within the store's timeout; outcome unknown",
         );
         check(

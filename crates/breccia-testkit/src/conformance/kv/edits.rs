@@ -50,7 +50,10 @@ async fn floats(store: &dyn KvStore) -> Result<()> {
         (add(b"0.1"), Outcome::Data("0.1".into())),
         (add(b"0.2"), Outcome::Data("0.3".into())),
         // The noise of an 80-bit float, as Redis shows it.
-        (add(b"3.0e3"), Outcome::Data("3000.30000000000000004".into())),
+        (
+            add(b"3.0e3"),
+            Outcome::Data("3000.30000000000000004".into()),
+        ),
         (add(b"abc"), Outcome::Refused(Refusal::NotFloat)),
         (add(b"inf"), Outcome::Refused(Refusal::NotFinite)),
     ];
@@ -62,28 +65,74 @@ async fn floats(store: &dyn KvStore) -> Result<()> {
 
 async fn counters(store: &dyn KvStore) -> Result<()> {
     let key = "counter";
-    let count = |delta, down| Operation::Count { delta, down, create: None };
-    let missing = Outcome::NotStored { found: false, old: None };
+    let count = |delta, down| Operation::Count {
+        delta,
+        down,
+        create: None,
+    };
+    let missing = Outcome::NotStored {
+        found: false,
+        old: None,
+    };
     expect(store, key, count(1, false), missing).await?;
     run(store, key, Operation::set(b"5")).await?;
     expect(store, key, count(7, false), Outcome::Counter(12)).await?;
     expect(store, key, count(100, true), Outcome::Counter(0)).await?;
-    expect(store, key, count(u64::MAX, false), Outcome::Counter(u64::MAX)).await?;
+    expect(
+        store,
+        key,
+        count(u64::MAX, false),
+        Outcome::Counter(u64::MAX),
+    )
+    .await?;
     expect(store, key, count(3, false), Outcome::Counter(2)).await?;
     run(store, key, Operation::set(b"x")).await?;
-    expect(store, key, count(1, false), Outcome::Refused(Refusal::NotCounter)).await
+    expect(
+        store,
+        key,
+        count(1, false),
+        Outcome::Refused(Refusal::NotCounter),
+    )
+    .await
 }
 
 async fn texts(store: &dyn KvStore) -> Result<()> {
     let key = "text";
     let append = |data, condition| Operation::Append { data, condition };
     let prepend = |data, condition| Operation::Prepend { data, condition };
-    let missing = Outcome::NotStored { found: false, old: None };
-    expect(store, key, append(b"x", Condition::IfPresent), missing.clone()).await?;
+    let missing = Outcome::NotStored {
+        found: false,
+        old: None,
+    };
+    expect(
+        store,
+        key,
+        append(b"x", Condition::IfPresent),
+        missing.clone(),
+    )
+    .await?;
     expect(store, key, prepend(b"x", Condition::IfPresent), missing).await?;
-    expect(store, key, append(b"bc", Condition::Always), Outcome::Length(2)).await?;
-    expect(store, key, append(b"d", Condition::IfPresent), Outcome::Length(3)).await?;
-    expect(store, key, prepend(b"a", Condition::Always), Outcome::Length(4)).await?;
+    expect(
+        store,
+        key,
+        append(b"bc", Condition::Always),
+        Outcome::Length(2),
+    )
+    .await?;
+    expect(
+        store,
+        key,
+        append(b"d", Condition::IfPresent),
+        Outcome::Length(3),
+    )
+    .await?;
+    expect(
+        store,
+        key,
+        prepend(b"a", Condition::Always),
+        Outcome::Length(4),
+    )
+    .await?;
     expect_data(store, key, Some(b"abcd")).await?;
     let range = |start, end| Operation::GetRange { start, end };
     expect(store, key, range(1, -2), Outcome::Data("bc".into())).await?;
@@ -101,7 +150,10 @@ async fn together(store: &dyn KvStore) -> Result<()> {
     let operations = [
         Operation::set(b"1"),
         Operation::Increment { delta: 1 },
-        Operation::Append { data: b"x", condition: Condition::Always },
+        Operation::Append {
+            data: b"x",
+            condition: Condition::Always,
+        },
         Operation::Increment { delta: 1 },
         Operation::Get,
         Operation::delete(),
@@ -117,9 +169,15 @@ async fn together(store: &dyn KvStore) -> Result<()> {
     ensure!(outcomes.get(1..4) == Some(&expected), "{outcomes:?}");
     let read = matches!(outcomes.get(4), Some(Outcome::Value(Some(value))) if value.data == "2x");
     ensure!(read, "{outcomes:?}");
-    ensure!(outcomes.last() == Some(&Outcome::Flag(false)), "{outcomes:?}");
+    ensure!(
+        outcomes.last() == Some(&Outcome::Flag(false)),
+        "{outcomes:?}"
+    );
     expect_data(store, "together", None).await?;
-    ensure!(store.apply(b"together", &[]).await?.is_empty(), "no operations, no outcomes");
+    ensure!(
+        store.apply(b"together", &[]).await?.is_empty(),
+        "no operations, no outcomes"
+    );
     Ok(())
 }
 
@@ -130,10 +188,16 @@ async fn side_by_side(store: &dyn KvStore) -> Result<()> {
     let client = async |mark: &[u8]| -> Result<()> {
         for _ in 0..ROUNDS {
             store.increment(b"shared", 1, None).await?;
-            let mark = Operation::Append { data: mark, condition: Condition::Always };
+            let mark = Operation::Append {
+                data: mark,
+                condition: Condition::Always,
+            };
             // Two at once: their marks must stand side by side.
             store.apply(b"marks", &[mark, mark]).await?;
-            let prefix = Operation::Prepend { data: b"p", condition: Condition::Always };
+            let prefix = Operation::Prepend {
+                data: b"p",
+                condition: Condition::Always,
+            };
             store.apply(b"prefixes", &[prefix]).await?;
         }
         Ok(())
@@ -142,7 +206,21 @@ async fn side_by_side(store: &dyn KvStore) -> Result<()> {
     a.and(b).and(c).and(d)?;
     expect_data(store, "shared", Some((4 * ROUNDS).to_string().as_bytes())).await?;
     let marks = super::data(store, "marks").await?.unwrap_or_default();
-    ensure!(marks.len() == 8 * ROUNDS, "{} marks of {}", marks.len(), 8 * ROUNDS);
-    ensure!(marks.chunks(2).all(|pair| pair.first() == pair.last()), "two marks were parted");
-    expect(store, "prefixes", Operation::Length, Outcome::Length(4 * ROUNDS as u64)).await
+    ensure!(
+        marks.len() == 8 * ROUNDS,
+        "{} marks of {}",
+        marks.len(),
+        8 * ROUNDS
+    );
+    ensure!(
+        marks.chunks(2).all(|pair| pair.first() == pair.last()),
+        "two marks were parted"
+    );
+    expect(
+        store,
+        "prefixes",
+        Operation::Length,
+        Outcome::Length(4 * ROUNDS as u64),
+    )
+    .await
 }

@@ -8,14 +8,24 @@ use super::{
 
 pub(super) async fn check(store: &dyn KvStore) -> Result<()> {
     store.flush().await?;
-    let keys: Vec<Vec<u8>> = (0..200).map(|number| format!("many {number}").into_bytes()).collect();
+    let keys: Vec<Vec<u8>> = (0..200)
+        .map(|number| format!("many {number}").into_bytes())
+        .collect();
     let writes: Vec<KeyedOperation<'_>> = keys
         .iter()
-        .map(|key| KeyedOperation { key, operation: Operation::set(key) })
+        .map(|key| KeyedOperation {
+            key,
+            operation: Operation::set(key),
+        })
         .collect();
     let outcomes = store.apply_each(&writes).await?;
     ensure!(outcomes.len() == keys.len(), "{} outcomes", outcomes.len());
-    ensure!(outcomes.iter().all(|one| matches!(one, Outcome::Stored { .. })), "{outcomes:?}");
+    ensure!(
+        outcomes
+            .iter()
+            .all(|one| matches!(one, Outcome::Stored { .. })),
+        "{outcomes:?}"
+    );
     let mut asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     asked.insert(3, b"none");
     asked.push(b"many 7");
@@ -24,11 +34,17 @@ pub(super) async fn check(store: &dyn KvStore) -> Result<()> {
     for (key, value) in asked.iter().zip(&values) {
         let found = value.as_ref().map(|value| value.data.as_ref());
         let expected = (*key != b"none").then_some(*key);
-        ensure!(found == expected, "{} came as {found:?}", key.escape_ascii());
+        ensure!(
+            found == expected,
+            "{} came as {found:?}",
+            key.escape_ascii()
+        );
     }
     // The last of several writes of one key holds.
-    let twice = [&b"1"[..], b"2", b"3"]
-        .map(|data| KeyedOperation { key: b"many 0", operation: Operation::set(data) });
+    let twice = [&b"1"[..], b"2", b"3"].map(|data| KeyedOperation {
+        key: b"many 0",
+        operation: Operation::set(data),
+    });
     store.apply_each(&twice).await?;
     super::expect_data(store, "many 0", Some(b"3")).await?;
     listing(store, keys.len()).await?;
@@ -41,33 +57,66 @@ async fn listing(store: &dyn KvStore, count: usize) -> Result<()> {
     if !store.capabilities().can(Need::Scan) {
         return refused_listing(store).await;
     }
-    ensure!(store.len().await? == count as u64, "it counts {}", store.len().await?);
-    for (page, pattern, expected) in
-        [(1, None, count), (10, Some(&b"many*"[..]), count), (1000, Some(b"many [1-3]"), 3)]
-    {
+    ensure!(
+        store.len().await? == count as u64,
+        "it counts {}",
+        store.len().await?
+    );
+    for (page, pattern, expected) in [
+        (1, None, count),
+        (10, Some(&b"many*"[..]), count),
+        (1000, Some(b"many [1-3]"), 3),
+    ] {
         let mut found = BTreeSet::new();
-        let mut request = ScanRequest { pattern, count: page, ..ScanRequest::default() };
+        let mut request = ScanRequest {
+            pattern,
+            count: page,
+            ..ScanRequest::default()
+        };
         loop {
             let page = store.scan(request).await?;
             found.extend(page.keys);
-            ensure!(i64::try_from(page.cursor).is_ok(), "a cursor clients cannot parse");
+            ensure!(
+                i64::try_from(page.cursor).is_ok(),
+                "a cursor clients cannot parse"
+            );
             request.cursor = page.cursor;
             if page.cursor == 0 {
                 break;
             }
         }
-        ensure!(found.len() == expected, "{} keys for {pattern:?}", found.len());
+        ensure!(
+            found.len() == expected,
+            "{} keys for {pattern:?}",
+            found.len()
+        );
     }
-    let none = ScanRequest { type_name: Some(b"list"), count: 1000, ..ScanRequest::default() };
-    ensure!(store.scan(none).await?.keys.is_empty(), "a string was listed as a list");
+    let none = ScanRequest {
+        type_name: Some(b"list"),
+        count: 1000,
+        ..ScanRequest::default()
+    };
+    ensure!(
+        store.scan(none).await?.keys.is_empty(),
+        "a string was listed as a list"
+    );
     let some = store.random_key(7).await?;
-    ensure!(some.is_some_and(|key| key.starts_with(b"many ")), "no random key");
+    ensure!(
+        some.is_some_and(|key| key.starts_with(b"many ")),
+        "no random key"
+    );
     for number in 0..20 {
         super::run(store, &format!("prefix*{number}"), Operation::set(b"")).await?;
     }
     super::run(store, "prefixx", Operation::set(b"")).await?;
-    ensure!(store.delete_prefix(b"prefix*").await? == 20, "a prefix is taken literally");
-    ensure!(store.delete_prefix(b"prefix").await? == 1, "the rest of the prefix");
+    ensure!(
+        store.delete_prefix(b"prefix*").await? == 20,
+        "a prefix is taken literally"
+    );
+    ensure!(
+        store.delete_prefix(b"prefix").await? == 1,
+        "the rest of the prefix"
+    );
     Ok(())
 }
 

@@ -15,14 +15,22 @@ pub(super) async fn check(store: &dyn KvStore) -> Result<()> {
     if store.capabilities().can(Need::Milliseconds) {
         milliseconds(store).await.context("milliseconds")
     } else if has(store, StoreKind::Memcached) && store.capabilities().leaves.len() == 1 {
-        refused_milliseconds(store).await.context("refused milliseconds")
+        refused_milliseconds(store)
+            .await
+            .context("refused milliseconds")
     } else {
         Ok(())
     }
 }
 
 fn set(data: &[u8], expiry: Expiry) -> Operation<'_> {
-    Operation::Set { data, flags: 0, condition: Condition::Always, expiry, want_old: false }
+    Operation::Set {
+        data,
+        flags: 0,
+        condition: Condition::Always,
+        expiry,
+        want_old: false,
+    }
 }
 
 fn expire(expiry: Expiry, condition: ExpiryCondition) -> Operation<'static> {
@@ -34,7 +42,9 @@ async fn ending(store: &dyn KvStore) -> Result<()> {
     run(store, "ends", set(b"v", Expiry::After(2000))).await?;
     run(store, "ends too", Operation::set(b"v")).await?;
     expect(store, "ends too", soon, Outcome::Flag(true)).await?;
-    store.increment(b"ends with count", 3, Some(Duration::from_secs(2))).await?;
+    store
+        .increment(b"ends with count", 3, Some(Duration::from_secs(2)))
+        .await?;
     run(store, "stays", set(b"v", Expiry::After(2000))).await?;
     run(store, "stays", Operation::set(b"w")).await?;
     expect_data(store, "ends", Some(b"v")).await?;
@@ -44,11 +54,20 @@ async fn ending(store: &dyn KvStore) -> Result<()> {
         ensure!(!store.exists(key.as_bytes()).await?, "{key} still exists");
     }
     expect_data(store, "stays", Some(b"w")).await?;
-    ensure!(store.increment(b"ends with count", 1, None).await? == 1, "a counter begins anew");
+    ensure!(
+        store.increment(b"ends with count", 1, None).await? == 1,
+        "a counter begins anew"
+    );
     expect(store, "never was", soon, Outcome::Flag(false)).await?;
     for past in [Expiry::At(1000), Expiry::At(0)] {
         run(store, "past", Operation::set(b"v")).await?;
-        expect(store, "past", expire(past, ExpiryCondition::Always), Outcome::Flag(true)).await?;
+        expect(
+            store,
+            "past",
+            expire(past, ExpiryCondition::Always),
+            Outcome::Flag(true),
+        )
+        .await?;
         expect_data(store, "past", None).await?;
         run(store, "past", set(b"v", past)).await?;
         expect_data(store, "past", None).await?;
@@ -63,8 +82,14 @@ async fn kept(store: &dyn KvStore) -> Result<()> {
     let edits = [
         Operation::Increment { delta: 1 },
         Operation::Increment { delta: -95 },
-        Operation::Append { data: b"0", condition: Condition::Always },
-        Operation::SetRange { offset: 0, data: b"9" },
+        Operation::Append {
+            data: b"0",
+            condition: Condition::Always,
+        },
+        Operation::SetRange {
+            offset: 0,
+            data: b"9",
+        },
         Operation::IncrementFloat { delta: b"0.5" },
         set(b"100", Expiry::Keep),
     ];
@@ -76,7 +101,10 @@ async fn kept(store: &dyn KvStore) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let left = store.time_to_live(key.as_bytes()).await?;
-    ensure!(matches!(left, Lifetime::Ms(ms) if ms <= 3000), "{left:?} is left");
+    ensure!(
+        matches!(left, Lifetime::Ms(ms) if ms <= 3000),
+        "{left:?} is left"
+    );
     tokio::time::sleep(Duration::from_millis(3000)).await;
     expect_data(store, key, None).await
 }
@@ -91,8 +119,14 @@ async fn changes(store: &dyn KvStore) -> Result<()> {
         }
     };
     run(store, key, Operation::set(b"v")).await?;
-    ensure!(store.time_to_live(key.as_bytes()).await? == Lifetime::Forever, "it ends");
-    ensure!(store.time_to_live(b"missing").await? == Lifetime::Missing, "it is there");
+    ensure!(
+        store.time_to_live(key.as_bytes()).await? == Lifetime::Forever,
+        "it ends"
+    );
+    ensure!(
+        store.time_to_live(b"missing").await? == Lifetime::Missing,
+        "it is there"
+    );
     let after = |seconds: u64| Expiry::After(seconds * 1000);
     let rows = [
         (Operation::Persist, false),
@@ -111,7 +145,10 @@ async fn changes(store: &dyn KvStore) -> Result<()> {
     }
     about(400).await?;
     let read = run(store, key, Operation::GetAndExpire { expiry: after(100) }).await?;
-    ensure!(matches!(&read, Outcome::Value(Some(value)) if value.data == "v"), "{read:?}");
+    ensure!(
+        matches!(&read, Outcome::Value(Some(value)) if value.data == "v"),
+        "{read:?}"
+    );
     about(100).await?;
     // Beyond thirty days memcached counts differently.
     run(store, key, expire(after(40 * 86_400), If::Always)).await?;
@@ -119,8 +156,18 @@ async fn changes(store: &dyn KvStore) -> Result<()> {
     run(store, key, set(b"w", after(40 * 86_400))).await?;
     about(40 * 86_400).await?;
     expect(store, key, Operation::Persist, Outcome::Flag(true)).await?;
-    ensure!(store.time_to_live(key.as_bytes()).await? == Lifetime::Forever, "it still ends");
-    let none = run(store, "missing", Operation::GetAndExpire { expiry: Expiry::Never }).await?;
+    ensure!(
+        store.time_to_live(key.as_bytes()).await? == Lifetime::Forever,
+        "it still ends"
+    );
+    let none = run(
+        store,
+        "missing",
+        Operation::GetAndExpire {
+            expiry: Expiry::Never,
+        },
+    )
+    .await?;
     ensure!(none == Outcome::Value(None), "{none:?}");
     Ok(())
 }
@@ -128,14 +175,30 @@ async fn changes(store: &dyn KvStore) -> Result<()> {
 async fn milliseconds(store: &dyn KvStore) -> Result<()> {
     let key = "brief";
     run(store, key, set(b"v", Expiry::After(150))).await?;
-    let left = run(store, key, Operation::TimeToLive { unit: TimeUnit::Milliseconds }).await?;
-    ensure!(matches!(left, Outcome::Lifetime(Lifetime::Ms(1..=150))), "{left:?} is left");
+    let left = run(
+        store,
+        key,
+        Operation::TimeToLive {
+            unit: TimeUnit::Milliseconds,
+        },
+    )
+    .await?;
+    ensure!(
+        matches!(left, Outcome::Lifetime(Lifetime::Ms(1..=150))),
+        "{left:?} is left"
+    );
     tokio::time::sleep(Duration::from_millis(200)).await;
     expect_data(store, key, None).await?;
     let at = 33_177_117_420_123;
     run(store, key, set(b"v", Expiry::At(at))).await?;
     let unit = TimeUnit::Milliseconds;
-    expect(store, key, Operation::ExpiresAt { unit }, Outcome::Lifetime(Lifetime::Ms(at))).await
+    expect(
+        store,
+        key,
+        Operation::ExpiresAt { unit },
+        Outcome::Lifetime(Lifetime::Ms(at)),
+    )
+    .await
 }
 
 async fn refused_milliseconds(store: &dyn KvStore) -> Result<()> {

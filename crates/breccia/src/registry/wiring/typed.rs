@@ -80,14 +80,14 @@ impl Typed {
                 };
                 Arc::new(MemcachedStore::new(self.io()?, options))
             }
-            other => match gateway.memory.get(name) {
-                Some(memory) => Arc::clone(&memory.store) as _,
-                None => {
+            other => {
+                let Some(memory) = gateway.memory.get(name) else {
                     let kind = other.map_or("undefined", StorePlan::type_name);
                     let line = format!("store.{name} ({kind}) cannot be a typed store");
                     return Err(Trouble::failed(line));
-                }
-            },
+                };
+                Arc::clone(&memory.store) as _
+            }
         };
         Ok(made)
     }

@@ -10,7 +10,14 @@ use anyhow::{Context, Result, ensure};
 use breccia_testkit::{Memcached, Redis, RespClient};
 use redis::Commands;
 
-use crate::common::{Config, Gateway};
+#[allow(
+    dead_code,
+    reason = "shared with other test programs; each uses a part"
+)]
+#[path = "../gateway/common.rs"]
+mod common;
+
+use common::{Config, Gateway};
 
 fn folder() -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/clients");

@@ -1,0 +1,172 @@
+//! Pipelines of mixed commands, cut at any byte: the same bytes come back.
+//!
+//! Invariant: the cuts are drawn from a fixed seed, so a failure can be repeated.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use breccia_testkit::resp;
+
+use crate::compare::{self, How};
+use crate::twins::{Twins, difference, none};
+use crate::words::split;
+
+/// Numbers from a fixed seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(1);
+        breccia_core::hash::splitmix64(self.0) % limit
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap_or(0)]
+    }
+}
+
+/// Requests that mix everything; `N` is a small number, so that they meet on the same keys.
+const REQUESTS: &[&str] = &[
+    "SET sN vN",
+    "SET sN N",
+    "GET sN",
+    "INCR sN",
+    "APPEND sN tail",
+    "STRLEN sN",
+    "GETRANGE sN 0 2",
+    "DEL sN",
+    "SETEX sN 1000 v",
+    "RPUSH lN a N",
+    "LPOP lN",
+    "LRANGE lN 0 -1",
+    "BLPOP lN 0.001",
+    "HSET hN f N",
+    "HGET hN f",
+    "HINCRBY hN n N",
+    "ZADD zN N m",
+    "ZRANGE zN 0 -1 WITHSCORES",
+    "SADD tN N",
+    "SMEMBERS tN",
+    "XADD xN * f v",
+    "XLEN xN",
+    "MGET s1 s2 s3 s4 sN none",
+    "MSET s1 N s2 N s3 N",
+    "DEL s1 lN hN",
+    "EXISTS s1 s2 s3 l1 l2 h1 none",
+    "DBSIZE",
+    "PING",
+    "ECHO N",
+    "NOSUCH N",
+    "GET",
+    "LPUSH sN x",
+    "OBJECT ENCODING sN",
+    "EVAL \"return redis.call('GET', KEYS[1])\" 1 sN",
+    "SET sN @@",
+    "TYPE sN",
+    "SELECT 0",
+    "CLIENT GETNAME",
+    "KEYS nothing",
+    "MULTI",
+    "WATCH sN",
+];
+
+/// What follows a MULTI or a WATCH: all of it on one key.
+const TRANSACTION: &[&str] = &["SET sN q", "GET sN", "INCR sN", "GET", "TYPE sN"];
+
+fn request(line: &str, number: u64, dice: &mut Dice) -> Vec<Vec<u8>> {
+    let words = split(&line.replace('N', &number.to_string())).expect("a good line");
+    let size = dice.below(200_000);
+    let value = || (0..size).map(|index| u8::try_from(index % 253).unwrap_or(0)).collect();
+    words.into_iter().map(|word| if word == b"@@" { value() } else { word }).collect()
+}
+
+fn requests(count: usize, dice: &mut Dice) -> Vec<Vec<Vec<u8>>> {
+    let mut requests = Vec::new();
+    while requests.len() < count {
+        let number = 1 + dice.below(6);
+        let line = dice.pick(REQUESTS);
+        requests.push(request(line, number, dice));
+        if line == "MULTI" || line.starts_with("WATCH") {
+            if line.starts_with("WATCH") {
+                requests.push(request("MULTI", number, dice));
+            }
+            for _ in 0..dice.below(4) {
+                let line = dice.pick(TRANSACTION);
+                requests.push(request(line, number, dice));
+            }
+            let end = dice.pick(&["EXEC", "EXEC", "DISCARD"]);
+            requests.push(request(end, number, dice));
+        }
+    }
+    requests
+}
+
+/// As an array, or as a person would type it where that is possible.
+fn encode(request: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
+    let typed = request.iter().all(|word| word.iter().all(u8::is_ascii_alphanumeric));
+    if typed && dice.below(4) == 0 {
+        let mut line = request.join(&b' ');
+        line.extend_from_slice(if dice.below(2) == 0 { b"\r\n" } else { b"\n" });
+        return line;
+    }
+    resp::encode(&request.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
+fn send_in_pieces(mut sender: TcpStream, bytes: &[u8], mut dice: Dice) -> std::io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // Mostly a few bytes, now and then a lot.
+        let most = [3, 40, 500, 100_000][usize::try_from(dice.below(4)).unwrap_or(0)];
+        let length = usize::try_from(1 + dice.below(most)).unwrap_or(1).min(rest.len());
+        let (piece, after) = rest.split_at(length);
+        sender.write_all(piece)?;
+        if dice.below(20) == 0 {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
+fn check(shards: usize, version: u8, seed: u64) -> Result<()> {
+    let twins = Twins::over(shards)?;
+    let mut dice = Dice(seed);
+    let mut differences = Vec::new();
+    for _ in 0..12 {
+        let [mut direct, mut through] = twins.clients(version)?;
+        let requests = requests(150, &mut dice);
+        let bytes: Vec<u8> =
+            requests.iter().flat_map(|request| encode(request, &mut dice)).collect();
+        // What is sent must not wait for somebody to read: both directions at once.
+        let sender = through.sender()?;
+        let cuts = std::thread::spawn(move || send_in_pieces(sender, &bytes, Dice(seed)));
+        for request in requests {
+            let words: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
+            let wanted = direct.call(&words)?;
+            let found = through.read_reply().with_context(|| format!("{words:?}"))?;
+            // What is answered within MULTI is queued, or an array of what was.
+            let how = if request[0] == b"EXEC" { How::Exact } else { compare::how(&request) };
+            if !compare::alike(how, &request, &wanted, &found)? {
+                let what = request.join(&b' ').escape_ascii().to_string();
+                differences.push(difference(&what, &wanted, &found));
+            }
+        }
+        cuts.join().expect("the sender does not panic")?;
+    }
+    none(&format!("over {shards} shards, RESP{version}, seed {seed}"), &differences);
+    Ok(())
+}
+
+#[test]
+fn pipelines_cut_anywhere_answer_as_redis_over_one_shard() -> Result<()> {
+    check(1, 3, 1_000)?;
+    check(1, 2, 2_000)
+}
+
+#[test]
+fn pipelines_cut_anywhere_answer_as_redis_over_three_shards() -> Result<()> {
+    check(3, 2, 3_000)?;
+    check(3, 3, 4_000)
+}
