@@ -16,20 +16,24 @@ mod others;
 mod pieces;
 mod resp;
 pub mod seeds;
+mod typed;
 
 pub use memcached::{memcached_reply, memcached_request};
 pub use others::{command_keys, config, layout_document};
 pub use resp::{resp_reply, resp_request};
+pub use typed::{memcached_typed, resp_portable};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     ("resp_request", resp_request),
     ("resp_reply", resp_reply),
     ("memcached_request", memcached_request),
     ("memcached_reply", memcached_reply),
+    ("resp_portable", resp_portable),
+    ("memcached_typed", memcached_typed),
     ("command_keys", command_keys),
     ("layout_document", layout_document),
     ("config", config),

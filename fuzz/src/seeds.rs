@@ -16,6 +16,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "resp_reply" => bytes(&RESP_REPLIES),
         "memcached_request" => bytes(&MEMCACHED_REQUESTS),
         "memcached_reply" => bytes(&MEMCACHED_REPLIES),
+        "resp_portable" => bytes(&PORTABLE),
+        "memcached_typed" => bytes(&MEMCACHED_REQUESTS),
         "command_keys" => bytes(&COMMANDS),
         "layout_document" => layouts(),
         _ => bytes(&[CONFIG.as_bytes()]),
@@ -142,6 +144,18 @@ const MEMCACHED_REPLIES: [&[u8]; 9] = [
     b"\x0bVA 2 t0\r\n17\r\nHD\r\nNS\r\nEX\r\nNF\r\n",
     b"\x0cME a exp=-1 la=5 cas=2 fetch=no cls=1 size=64\r\n",
     b"\x0dMN\r\n",
+];
+
+/// The first byte picks the version and the memory.
+const PORTABLE: [&[u8]; 8] = [
+    b"0SET a 1\nGET a\nINCR a\nINCRBY a -5\nINCRBYFLOAT a 1.5\nDECRBY a 2\nAPPEND a xyz\nSTRLEN a",
+    b"1SET a 1 NX GET EX 10\nSET a 2 XX KEEPTTL\nGETSET a 3\nGETEX a PERSIST\nGETDEL a\nTTL a",
+    b"0MSET a 1 b 2\nMGET a b c\nMSETNX a 1 d 2\nDEL a b c\nUNLINK a\nEXISTS a a\nTOUCH a b",
+    b"1SETRANGE a 5 x\nGETRANGE a 0 -1\nSUBSTR a 0 2\nEXPIRE a 10 NX\nPEXPIREAT a 1 GT\nEXPIRETIME a",
+    b"2SCAN 0 MATCH a* COUNT 5 TYPE string\nKEYS *\nDBSIZE\nRANDOMKEY\nTYPE a\nFLUSHDB\nFLUSHALL ASYNC",
+    b"0MULTI\nSET a 1\nINCR a\nGET b\nEXPIRE a 0\nEXEC\nPSETEX a 10 x\nSETNX a 1\nSETEX a 0 x",
+    b"3LPUSH a 1\nGET\nget a b\nOBJECT ENCODING a\nRENAME a b\nCOPY a b\nDUMP a\nPTTL a\nPERSIST a",
+    b"1BITCOUNT a 0 -1 BIT\nSETBIT a 7 1\nGETBIT a 7\nLCS a b IDX\nEVAL x 1 a\nMULTI\nKEYS *\nEXEC",
 ];
 
 const COMMANDS: [&[u8]; 8] = [

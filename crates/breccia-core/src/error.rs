@@ -194,6 +194,12 @@ pub enum CoreError {
         /// The digest of what it holds.
         computed: String,
     },
+    /// What a shard carries as its marker is none.
+    #[error("what the shard carries as its marker is none: {problem}")]
+    Marker {
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 impl CoreError {

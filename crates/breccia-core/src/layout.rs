@@ -6,6 +6,7 @@
 
 mod difference;
 mod document;
+mod marker;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use difference::LayoutDifference;
+pub use marker::{Marker, MarkerFault, Verdict};
 
 use crate::error::CoreError;
 use crate::hash::{HashKind, HashTag, splitmix64};

@@ -258,7 +258,7 @@ impl KvError {
 
     /// The same error of a request that only read: nothing can have been applied.
     #[must_use]
-    pub(crate) fn as_read(mut self) -> Self {
+    pub(crate) fn into_read(mut self) -> Self {
         match &mut self {
             KvError::Timeout { effect, .. }
             | KvError::Down { effect, .. }
@@ -361,7 +361,9 @@ fn list_keys(text: &mut String, keys: &[Vec<u8>]) {
         text.push_str(&Quoted(key).to_string());
     }
     if let Some(more) = keys.len().checked_sub(NAMED_KEYS).filter(|more| *more > 0) {
-        text.push_str(&format!(" and {more} more"));
+        text.push_str(" and ");
+        text.push_str(&more.to_string());
+        text.push_str(" more");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod error;
 pub mod front;
 pub mod glob;
+pub mod identity;
 pub mod io;
 mod join;
 pub mod memcached;

@@ -346,7 +346,7 @@ impl ShardedKv {
 
     /// A key of a member chosen by how many keys each has, so all keys are equally likely.
     async fn any_key(&self, seed: u64) -> Result<Option<Bytes>, KvError> {
-        let counts = self.ask_all(false, |member| member.len()).await?;
+        let counts = self.ask_all(false, |member| member.key_count()).await?;
         let total: u64 = counts.iter().sum();
         let mut left = seed.checked_rem(total).unwrap_or(0);
         let mut chosen = 0;
@@ -421,9 +421,9 @@ impl KvStore for ShardedKv {
         Box::pin(self.scan_from(request))
     }
 
-    fn len(&self) -> StoreFuture<'_, u64> {
+    fn key_count(&self) -> StoreFuture<'_, u64> {
         Box::pin(async move {
-            let counts = self.ask_all(false, |member| member.len()).await?;
+            let counts = self.ask_all(false, |member| member.key_count()).await?;
             Ok(counts.into_iter().sum())
         })
     }

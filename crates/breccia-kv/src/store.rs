@@ -197,7 +197,7 @@ pub trait KvStore: Send + Sync + fmt::Debug {
     fn scan<'a>(&'a self, request: ScanRequest<'a>) -> StoreFuture<'a, ScanPage>;
 
     /// How many keys there are.
-    fn len(&self) -> StoreFuture<'_, u64>;
+    fn key_count(&self) -> StoreFuture<'_, u64>;
 
     /// Removes every key of this store.
     fn flush(&self) -> StoreFuture<'_, ()>;

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::front::metrics::StoreMetrics;
+use crate::identity::Identity;
 use crate::pipeline::{Canary, Cause, Failure, Patience, Pipeline, PipelineLimits, Recipient};
 
 /// What a look at the bytes received says.
@@ -62,6 +63,11 @@ pub struct Greeting {
     pub bytes: Vec<u8>,
     /// How many replies they bring.
     pub replies: usize,
+    /// Replies that must be these bytes, by their number from zero: they prove that the server is
+    /// the one that is meant.
+    pub proofs: Vec<(usize, Vec<u8>)>,
+    /// What is known of the server's identity, if it has one.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl std::fmt::Debug for Greeting {
@@ -165,6 +171,10 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             && let Some(down) = self.options.health.down()
         {
             Cause::Down(describe(&down).into())
+        } else if let Some(identity) = &self.options.greeting.identity
+            && let Some(why) = identity.refusal()
+        {
+            Cause::Down(why)
         } else if let Some((why, until)) = &*self.held_off.borrow()
             && clock::now() < *until
         {
@@ -317,6 +327,10 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                     if reply.first() == Some(&b'-') {
                         let text = String::from_utf8_lossy(&reply);
                         return Err(format!("the server refused our login: {}", text.trim_end()));
+                    }
+                    let proof = greeting.proofs.iter().find(|(number, _)| *number == replies);
+                    if proof.is_some_and(|(_, expected)| *expected != reply) {
+                        return Err("the server there does not carry this shard's marker".to_owned());
                     }
                     scanner = W::Scanner::default();
                     replies += 1;

@@ -9,11 +9,13 @@
 //! breccia-data/
 //! ├── breccia.lock             held by the one process that may write
 //! ├── cache.layout.toml        the layout of composite `cache`, with its digest
-//! └── cache.addresses.json     where each shard of `cache` was when Breccia last started
+//! ├── cache.addresses.json     where each shard of `cache` was when Breccia last started
+//! └── cache.markers.json       which marker each shard of `cache` is known to carry
 //! ```
 
 mod error;
 mod files;
+mod marking;
 mod opening;
 
 use std::collections::BTreeMap;
@@ -22,12 +24,14 @@ use std::path::{Path, PathBuf};
 use breccia_core::layout::{Layout, LayoutSpec, is_store_name};
 
 pub use error::LayoutStoreError;
+pub use marking::MarkerRecord;
 pub use opening::{LayoutRequest, open_layout, open_layouts};
 
 use files::Files;
 
 const LAYOUT_SUFFIX: &str = ".layout.toml";
 const ADDRESSES_SUFFIX: &str = ".addresses.json";
+const MARKERS_SUFFIX: &str = ".markers.json";
 
 /// Where layouts are kept between starts.
 #[derive(Debug)]
@@ -178,9 +182,11 @@ impl LayoutStore {
         }
         let addresses = self.last_addresses(old)?;
         self.save_addresses(new, &addresses)?;
+        self.copy_markers(old, new)?;
         self.save(&renamed)?;
         self.files.remove(&layout_file(old))?;
         self.files.remove(&addresses_file(old))?;
+        self.files.remove(&markers_file(old))?;
         Ok(renamed)
     }
 
@@ -202,6 +208,7 @@ impl LayoutStore {
             None => drop(addresses.remove(new)),
         }
         self.save_addresses(composite, &addresses)?;
+        self.rename_marked(composite, old, new)?;
         self.save(&renamed)?;
         addresses.remove(old);
         self.save_addresses(composite, &addresses)?;
@@ -271,6 +278,10 @@ fn layout_file(composite: &str) -> String {
 
 fn addresses_file(composite: &str) -> String {
     format!("{composite}{ADDRESSES_SUFFIX}")
+}
+
+fn markers_file(composite: &str) -> String {
+    format!("{composite}{MARKERS_SUFFIX}")
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use breccia_config::{Plan, StorePlan};
 use breccia_net::clock;
+use breccia_net::layout_store::LayoutStore;
 use breccia_net::tls::{TlsServer, TlsServerOptions};
 
 use crate::cli::CheckArguments;
-use crate::loading;
+use crate::loading::{self, Given};
+use crate::markers;
 use crate::reach::Target;
 use crate::trouble::{Trouble, complain, print};
 
@@ -40,7 +42,7 @@ pub(crate) fn run(arguments: &CheckArguments) -> Result<(), Trouble> {
         "{file}: good ({stores} stores, {listeners} listeners)\n"
     ));
     if arguments.connect {
-        connect(&plan)
+        connect(&plan, given)
     } else {
         Ok(())
     }
@@ -73,12 +75,13 @@ pub(crate) fn server_options(plan: &breccia_config::TlsServerPlan) -> TlsServerO
 }
 
 /// Reaches every store at once and prints a line each.
-fn connect(plan: &Plan) -> Result<(), Trouble> {
+fn connect(plan: &Plan, given: Given<'_>) -> Result<(), Trouble> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Trouble::failed)?;
     let found = runtime.block_on(reach_all(&plan.stores));
+    let refused = runtime.block_on(wrong_shards(plan, given))?;
     // A name that still resolves must not hold the exit back.
     runtime.shutdown_background();
     let mut failed = Vec::new();
@@ -88,11 +91,23 @@ fn connect(plan: &Plan) -> Result<(), Trouble> {
             Err(line) => failed.push(format!("{name}: {line}")),
         }
     }
+    failed.extend(refused);
     if failed.is_empty() {
         Ok(())
     } else {
         Err(Trouble::Failed(failed))
     }
+}
+
+/// A line for each shard that answers and is not the one its layout means.
+async fn wrong_shards(plan: &Plan, given: Given<'_>) -> Result<Vec<String>, Trouble> {
+    let store = LayoutStore::open_read_only(&plan.state_dir);
+    // Nothing speaks against the layouts: that was looked at before. One that a start would make,
+    // or restore from the markers, is not here to hold them against.
+    let mut layouts = loading::open_layouts(plan, &store).unwrap_or_default();
+    layouts.retain(|name, _| matches!(store.load(name), Ok(Some(_))));
+    let refusals = markers::start::refusals(plan, &layouts, &store, Some(given)).await;
+    refusals.map_err(Trouble::refused)
 }
 
 async fn reach_all(

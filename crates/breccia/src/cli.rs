@@ -140,6 +140,19 @@ pub(crate) enum LayoutCommand {
         /// The shards; without any, all
         shards: Vec<String>,
     },
+    /// Write the marker on servers that are known to be the right shards (marker = true)
+    Mark {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Write it also over another marker
+        #[arg(long)]
+        replace: bool,
+        /// The composite
+        store: String,
+        /// The servers, by their stores' names
+        #[arg(required = true)]
+        shards: Vec<String>,
+    },
 }
 
 /// Which config, and with it which state folder.

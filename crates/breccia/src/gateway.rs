@@ -16,13 +16,15 @@ use breccia_config::{Plan, StorePlan};
 use breccia_core::address::Address;
 use breccia_core::layout::Layout;
 use breccia_kv::front::settings::SharedSettings;
+use breccia_kv::identity::Identity;
 use breccia_net::clock;
 use breccia_net::drain::{Drain, Phase};
 use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::{self, Registry};
 use breccia_net::worker::ListenerHandle;
 
-use crate::registry;
+use crate::loading::Given;
+use crate::{markers, registry};
 use memory::Memory;
 
 /// Rates are means over this long.
@@ -42,6 +44,8 @@ pub(crate) struct Gateway {
     pub(crate) workers: usize,
     pub(crate) layouts: BTreeMap<String, Arc<Layout>>,
     pub(crate) endpoints: BTreeMap<String, Arc<EndpointHealth>>,
+    /// The identity of each leaf that carries markers, by its store's name.
+    pub(crate) identities: BTreeMap<String, Arc<Identity>>,
     /// What a reload may change of each listener, by name.
     pub(crate) settings: BTreeMap<String, Arc<SharedSettings>>,
     pub(crate) memory: BTreeMap<String, Memory>,
@@ -75,6 +79,7 @@ impl Gateway {
             config: None,
             data_dir: None,
             endpoints: endpoints(&plan, &metrics),
+            identities: markers::identities(&plan, &layouts),
             settings: registry::shared_settings(&plan),
             memory: memory::stores(&plan, &metrics),
             metrics,
@@ -86,6 +91,14 @@ impl Gateway {
             plan: Mutex::new(plan),
             samples: Mutex::default(),
         }
+    }
+
+    /// The arguments it was started with; none in the quick start.
+    pub(crate) fn given(&self) -> Option<Given<'_>> {
+        Some(Given {
+            config: self.config.as_deref()?,
+            data_dir: self.data_dir.as_deref(),
+        })
     }
 
     /// The plan in force.
@@ -161,6 +174,9 @@ impl Gateway {
         let endpoint = self.endpoints.get(leaf)?;
         if let Some(reason) = endpoint.down() {
             return Some(format!("{leaf} is down ({})", reason.text));
+        }
+        if let Some(why) = self.identities.get(leaf).and_then(|known| known.refusal()) {
+            return Some(format!("{leaf} is not used ({why})"));
         }
         (!endpoint.is_probed()).then(|| format!("{leaf} has not been probed yet"))
     }

@@ -5,15 +5,18 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use breccia_config::Plan;
-use breccia_core::layout::Layout;
+use breccia_core::layout::{Layout, Verdict};
 use breccia_core::slots::ShardIndex;
+use breccia_kv::identity::marker_key;
 use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
 
 use crate::cli::{ConfigArgument, LayoutCommand};
-use crate::loading::{self, Given, Wanted};
+use crate::loading::{self, Given, Layouts, Wanted};
+use crate::markers::{self, MarkedLeaf};
 use crate::reach::Target;
 use crate::trouble::{Trouble, print};
 
@@ -58,6 +61,12 @@ pub(crate) fn run(command: &LayoutCommand) -> Result<(), Trouble> {
             store,
             shards,
         } => accept_address(&Opened::new(config)?, store, shards),
+        LayoutCommand::Mark {
+            config,
+            replace,
+            store,
+            shards,
+        } => mark(&Opened::new(config)?, store, shards, *replace),
     }
 }
 
@@ -228,6 +237,10 @@ fn adopt(opened: &Opened<'_>, name: &str) -> Result<(), Trouble> {
 /// One line for each shard that holds keys or cannot tell.
 async fn not_empty(plan: &Plan, composite: &str) -> Vec<String> {
     let mut lines = Vec::new();
+    let markers: Vec<Vec<u8>> = markers::composites(plan)
+        .into_iter()
+        .map(marker_key)
+        .collect();
     for (name, store) in plan.leaves(composite) {
         let target = match Target::of(store) {
             Ok(Some(target)) => target,
@@ -237,7 +250,7 @@ async fn not_empty(plan: &Plan, composite: &str) -> Vec<String> {
                 continue;
             }
         };
-        let line = match tokio::time::timeout(COUNT_LIMIT, target.key_count()).await {
+        let line = match tokio::time::timeout(COUNT_LIMIT, target.key_count(&markers)).await {
             Ok(Ok(0)) => continue,
             Ok(Ok(keys)) => format!("'{name}' holds {keys} keys; adopt needs empty shards"),
             Ok(Err(why)) => format!("'{name}' cannot tell whether it is empty ({why})"),
@@ -266,4 +279,62 @@ fn accept_address(opened: &Opened<'_>, name: &str, shards: &[String]) -> Result<
         print(&format!("{name}/{shard}: {address} (before: {before})\n"));
     }
     Ok(())
+}
+
+/// Writes markers on leaves that an administrator knows to be the right ones.
+fn mark(opened: &Opened<'_>, name: &str, shards: &[String], replace: bool) -> Result<(), Trouble> {
+    opened.composite(name)?;
+    if !markers::composites(&opened.plan).contains(&name) {
+        let line = format!("'{name}' has no markers; set marker = true in [store.{name}] first");
+        return Err(Trouble::refused(line));
+    }
+    let Some(layout) = opened.reading().load(name)? else {
+        return Err(no_layout(opened, name));
+    };
+    let layouts = Layouts::from([(name.to_owned(), Arc::new(layout))]);
+    let mut leaves = MarkedLeaf::all(&opened.plan, &layouts).map_err(Trouble::refused)?;
+    for shard in shards {
+        if !leaves.iter().any(|leaf| leaf.name == *shard) {
+            let known: Vec<&str> = leaves.iter().map(|leaf| leaf.name.as_str()).collect();
+            let known = known.join(", ");
+            let line = format!("'{shard}' is no server of '{name}'; there are: {known}");
+            return Err(Trouble::refused(line));
+        }
+    }
+    leaves.retain(|leaf| shards.contains(&leaf.name));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Trouble::failed)?;
+    let marking = async {
+        for leaf in &leaves {
+            let done = tokio::time::timeout(COUNT_LIMIT, mark_leaf(leaf, replace)).await;
+            let done = done.unwrap_or_else(|_| Err("it does not answer".to_owned()));
+            let done = done.map_err(|why| Trouble::failed(format!("{}: {why}", leaf.name)))?;
+            print(&format!("{}: {done}\n", leaf.name));
+        }
+        Ok(())
+    };
+    let done = runtime.block_on(marking);
+    runtime.shutdown_background();
+    done
+}
+
+async fn mark_leaf(leaf: &MarkedLeaf, replace: bool) -> Result<&'static str, String> {
+    let mut peer = leaf.enter().await?;
+    let mut written = false;
+    for marker in &leaf.markers {
+        match markers::look(&mut peer, marker, None, false).await?.verdict {
+            Verdict::Right => {}
+            Verdict::Refuse(fault) if !replace => {
+                return Err(format!("{fault}; write over it with --replace"));
+            }
+            _ => written |= markers::write(&mut peer, marker, replace).await?,
+        }
+    }
+    Ok(if written {
+        "marked"
+    } else {
+        "carries the marker already"
+    })
 }

@@ -52,13 +52,18 @@ impl Given<'_> {
 
     /// A refusal's lines, with these arguments in the commands they name.
     pub(crate) fn lines(&self, refusal: &LayoutStoreError) -> Vec<String> {
+        let text = self.with_arguments(&refusal.to_string());
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// A text, with these arguments in the commands it names.
+    pub(crate) fn with_arguments(&self, text: &str) -> String {
         let mut arguments = format!("--config {}", shell_word(self.config));
         if let Some(folder) = self.data_dir {
             arguments += " --data-dir ";
             arguments += &shell_word(folder);
         }
-        let text = refusal.to_string().replace("--config FILE", &arguments);
-        text.lines().map(str::to_owned).collect()
+        text.replace("--config FILE", &arguments)
     }
 }
 

@@ -12,6 +12,7 @@ mod gateway;
 mod layout_command;
 mod loading;
 mod logging;
+mod markers;
 mod reach;
 mod registry;
 mod reload;

@@ -1,7 +1,7 @@
-//! Reaching a store's server: for `check --connect`, for `layout adopt`, and for probes.
+//! Reaching a store's server: for `check --connect`, for `layout adopt`, for probes and markers.
 //!
-//! Not the way of requests: this asks one question at a time. Invariant: nothing is ever written to
-//! a store from here.
+//! Not the way of requests: this asks one question at a time. Invariant: what is asked here changes
+//! nothing in a store; only `markers` writes, and only markers.
 
 use std::io;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use tokio::sync::Mutex;
 
 /// No server answers a question of ours with a longer line.
 const LONGEST_LINE: u64 = 64 * 1024;
+/// Nor with a longer string: a marker holds a layout.
+const LONGEST_ANSWER: usize = 4 << 20;
 /// The end of one connection attempt; whoever asks bounds the whole in time.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -108,11 +110,18 @@ impl Target {
         }
     }
 
-    /// How many keys the store holds.
-    pub(crate) async fn key_count(&self) -> Result<u64, String> {
+    /// How many keys the store holds, apart from these.
+    pub(crate) async fn key_count(&self, apart: &[Vec<u8>]) -> Result<u64, String> {
         let mut peer = self.enter().await?;
+        let mut known = 0;
         let answer = match &self.protocol {
-            Protocol::Redis { .. } => peer.ask(&command(&[b"DBSIZE"])).await?,
+            Protocol::Redis { .. } => {
+                for key in apart {
+                    let held = peer.ask(&command(&[b"EXISTS", key])).await?;
+                    known += u64::from(held == ":1");
+                }
+                peer.ask(&command(&[b"DBSIZE"])).await?
+            }
             Protocol::Memcached => {
                 let mut line = peer.ask(b"stats\r\n").await?;
                 while !line.starts_with("STAT curr_items ") && line.starts_with("STAT ") {
@@ -124,10 +133,12 @@ impl Target {
         let digits = answer
             .trim_start_matches("STAT curr_items ")
             .trim_start_matches(':');
-        digits.parse().map_err(|_| refusal(&answer))
+        let count: u64 = digits.parse().map_err(|_| refusal(&answer))?;
+        Ok(count.saturating_sub(known))
     }
 
-    async fn enter(&self) -> Result<Peer, String> {
+    /// Connects and logs in.
+    pub(crate) async fn enter(&self) -> Result<Peer, String> {
         let mut peer = Peer::connect(self).await.map_err(|error| error.reason())?;
         if let Protocol::Redis { login, database } = &self.protocol {
             let mut steps = Vec::new();
@@ -171,7 +182,7 @@ fn refusal(answer: &str) -> String {
 }
 
 /// A Redis command as an array of bulk strings.
-fn command(words: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn command(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
@@ -182,7 +193,7 @@ fn command(words: &[&[u8]]) -> Vec<u8> {
 }
 
 /// One connection on which questions are asked.
-struct Peer {
+pub(crate) struct Peer {
     stream: BufReader<Stream>,
 }
 
@@ -194,7 +205,8 @@ impl Peer {
         })
     }
 
-    async fn ask(&mut self, question: &[u8]) -> Result<String, String> {
+    /// One question and the first line of its answer.
+    pub(crate) async fn ask(&mut self, question: &[u8]) -> Result<String, String> {
         let lost = |error: io::Error| format!("connection lost: {}", plain_reason(&error));
         self.stream.write_all(question).await.map_err(lost)?;
         self.stream.flush().await.map_err(lost)?;
@@ -213,18 +225,28 @@ impl Peer {
     }
 
     async fn ask_for_bulk(&mut self, question: &[u8]) -> Result<String, String> {
+        let text = self.ask_for_bytes(question).await?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// One question and its answer of bytes, if it is not null.
+    pub(crate) async fn ask_for_bytes(
+        &mut self,
+        question: &[u8],
+    ) -> Result<Option<Vec<u8>>, String> {
         let header = self.ask(question).await?;
-        let length: u64 = match header.strip_prefix('$').map(str::parse) {
-            Some(Ok(length)) if length <= LONGEST_LINE => length,
+        if header == "$-1" {
+            return Ok(None);
+        }
+        let length: usize = match header.strip_prefix('$').map(str::parse) {
+            Some(Ok(length)) if length <= LONGEST_ANSWER => length,
             _ => return Err(refusal(&header)),
         };
-        let mut text = Vec::new();
-        let mut limited = (&mut self.stream).take(length);
-        limited
-            .read_to_end(&mut text)
-            .await
-            .map_err(|error| plain_reason(&error))?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        let mut text = vec![0; length + 2];
+        let read = self.stream.read_exact(&mut text).await;
+        read.map_err(|error| format!("connection lost: {}", plain_reason(&error)))?;
+        text.truncate(length);
+        Ok(Some(text))
     }
 }
 

@@ -11,7 +11,6 @@ use breccia_net::tls::TlsServer;
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
-use crate::loading::Given;
 use crate::trouble::Trouble;
 use crate::{check, loading, logging, registry};
 
@@ -68,14 +67,10 @@ pub(crate) fn reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
 }
 
 fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
-    let Some(config) = &gateway.config else {
+    let Some(given) = gateway.given() else {
         return Err(vec![
             "the quick start has no config file to reload".to_owned(),
         ]);
-    };
-    let given = Given {
-        config,
-        data_dir: gateway.data_dir.as_deref(),
     };
     let (wanted, warnings) = given.load().map_err(Trouble::into_lines)?;
     // What a restart would refuse is refused now.

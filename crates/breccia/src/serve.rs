@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use breccia_config::{Plan, Protocol};
 use breccia_net::NetError;
-use breccia_net::layout_store::LayoutStore;
+use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
 use breccia_net::listener::Listener;
 use breccia_net::tls::TlsServer;
 use breccia_net::worker::{ListenerIndex, ListenerOptions, WorkerPool};
@@ -19,7 +19,7 @@ use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
-use crate::{admin, check, descriptors, loading, logging, registry, reload};
+use crate::{admin, check, descriptors, loading, logging, markers, registry, reload};
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     let (plan, warnings) = read_plan(arguments)?;
@@ -27,16 +27,17 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let (store, layouts) = open_store(&plan, arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Trouble::failed)?;
+    let (store, layouts) = runtime.block_on(open_store(&plan, arguments))?;
+    let store = Arc::new(store);
     let mut gateway = Gateway::new(Arc::new(plan), layouts);
     descriptors::prepare(&gateway);
     gateway.config.clone_from(&arguments.config);
     gateway.data_dir.clone_from(&arguments.data_dir);
-    let ended = runtime.block_on(serve(Arc::new(gateway)));
+    let ended = runtime.block_on(serve(Arc::new(gateway), &store));
     // A name that still resolves must not hold the exit back.
     runtime.shutdown_background();
     // The lock of the state folder is held to the end.
@@ -61,7 +62,10 @@ fn given(arguments: &ServeArguments) -> Option<Given<'_>> {
 }
 
 /// Opens the state folder and every layout, or says everything that speaks against it.
-fn open_store(plan: &Plan, arguments: &ServeArguments) -> Result<(LayoutStore, Layouts), Trouble> {
+async fn open_store(
+    plan: &Plan,
+    arguments: &ServeArguments,
+) -> Result<(LayoutStore, Layouts), Trouble> {
     let none = loading::composites(plan).is_empty();
     // The quick start's shards forget everything at the end, so its layout may too.
     let keeps_nothing = arguments.config.is_none() && arguments.data_dir.is_none();
@@ -70,17 +74,32 @@ fn open_store(plan: &Plan, arguments: &ServeArguments) -> Result<(LayoutStore, L
     } else {
         LayoutStore::open(&plan.state_dir)?
     };
-    let layouts = loading::open_layouts(plan, &store).map_err(|refusals| {
-        let lines = refusals.iter().map(|refusal| match given(arguments) {
+    let given = given(arguments);
+    let refused = |refusals: Vec<LayoutStoreError>| {
+        let lines = refusals.iter().map(|refusal| match given {
             Some(given) => given.lines(refusal),
             None => vec![refusal.to_string()],
         });
         Trouble::Refused(lines.flatten().collect())
-    })?;
+    };
+    if !markers::composites(plan).is_empty() {
+        markers::start::restore(plan, &store, given)
+            .await
+            .map_err(Trouble::Refused)?;
+        // Only looked at yet: what is refused makes no layout.
+        let reading = LayoutStore::open_read_only(&plan.state_dir);
+        let layouts = loading::open_layouts(plan, &reading).map_err(refused)?;
+        let found = markers::start::refusals(plan, &layouts, &reading, given).await;
+        let lines = found.map_err(Trouble::refused)?;
+        if !lines.is_empty() {
+            return Err(Trouble::Refused(lines));
+        }
+    }
+    let layouts = loading::open_layouts(plan, &store).map_err(refused)?;
     Ok((store, layouts))
 }
 
-async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
+async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Trouble> {
     let plan = gateway.plan();
     let mut signals = Signals::new().map_err(Trouble::failed)?;
     let listeners = bind_all(&gateway, &plan)?;
@@ -89,6 +108,7 @@ async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
         None => None,
     };
     registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
+    markers::keeper::start(&gateway, &plan, store).map_err(Trouble::refused)?;
     let (shared, workers_plan) = (Arc::clone(&gateway), Arc::clone(&plan));
     let wiring = Arc::new(registry::Wiring::new(&gateway, &plan)?);
     let factory = move |_| registry::services(&shared, &workers_plan, &wiring);

@@ -74,6 +74,7 @@ pub(crate) struct Sample {
 
 struct Options {
     quick: bool,
+    build: bool,
     rounds: u32,
     only: Option<Wire>,
 }
@@ -81,11 +82,13 @@ struct Options {
 /// Runs the bench.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     let options = options(words)?;
-    process::run(
-        Command::new("cargo")
-            .args(["build", "--release", "--locked"])
-            .current_dir(process::root()),
-    )?;
+    if options.build {
+        process::run(
+            Command::new("cargo")
+                .args(["build", "--release", "--locked"])
+                .current_dir(process::root()),
+        )?;
+    }
     let rig = Rig::start()?;
     let loads: Vec<Load> = loads(&options).collect();
     let mut samples = Vec::new();
@@ -111,6 +114,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
 fn options(words: &[&str]) -> Result<Options> {
     let mut options = Options {
         quick: false,
+        build: true,
         rounds: 5,
         only: None,
     };
@@ -118,6 +122,7 @@ fn options(words: &[&str]) -> Result<Options> {
     while let Some(word) = words.next() {
         match *word {
             "--quick" => (options.quick, options.rounds) = (true, 1),
+            "--no-build" => options.build = false,
             "--rounds" => {
                 options.rounds = words.next().context("--rounds needs a number")?.parse()?;
             }

@@ -163,10 +163,16 @@ fn breccia(folder: &Path, wire: Wire, servers: &[Server]) -> Result<Server> {
     writeln!(config, "bind = \"127.0.0.1:{port}\"")?;
     let path = folder.join(format!("breccia-{port}.toml"));
     std::fs::write(&path, config)?;
-    let mut command = Command::new(process::root().join("target/release/breccia"));
+    let mut command = Command::new(binary());
     command.args(["serve", "--config"]).arg(&path);
     let log = std::fs::File::create(folder.join(format!("breccia-{port}.log")))?;
     Server::start(command.stderr(log), port)
+}
+
+/// The release build, or what `BRECCIA_BIN` names.
+fn binary() -> std::path::PathBuf {
+    let built = || process::root().join("target/release/breccia");
+    std::env::var_os("BRECCIA_BIN").map_or_else(built, Into::into)
 }
 
 /// Writes every key with the three bytes that redis-benchmark writes.

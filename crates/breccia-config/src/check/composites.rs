@@ -11,6 +11,7 @@ use breccia_core::slots::MAX_SHARDS;
 use super::{Tables, undefined};
 use crate::decode::{Decoder, Spot};
 use crate::fault::{ConfigError, Notice};
+use crate::tables;
 use crate::url::RedisUrl;
 use crate::value::{Decoded, Name};
 
@@ -20,8 +21,8 @@ const DEEPEST: usize = 8;
 pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
     for store in stores.values() {
         list(decoder, store, stores);
-        marker(decoder, store);
     }
+    markers(decoder, stores);
     let back = cycles(decoder, stores);
     let listed = listed(stores);
     let mut found = Found::default();
@@ -94,11 +95,46 @@ fn list(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
     }
 }
 
-/// A promise that is not kept yet must not be believed.
-fn marker(decoder: &mut Decoder<'_>, store: &Decoded) {
-    if store.get("marker") == Some(true) {
-        decoder.fault_in(store, "marker", ConfigError::MarkerNotOffered);
+/// Markers need Redis servers: under the composite, and under every one that holds it, because a
+/// mixed composite is served through what all its members can do.
+fn markers(decoder: &mut Decoder<'_>, stores: &Tables) {
+    let mut parents: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, store) in stores {
+        for member in members(store) {
+            parents.entry(member.name.as_str()).or_default().push(name);
+        }
     }
+    for (name, store) in stores {
+        if store.get("marker") != Some(true) {
+            continue;
+        }
+        let tops = tops(&parents, name);
+        let mut leaves = tops.into_iter().flat_map(|top| leaves(stores, top));
+        let other = leaves.find(|(_, leaf)| leaf.kind != tables::REDIS.name);
+        if let Some((leaf, plan)) = other {
+            let error = ConfigError::MarkerNeedsRedis {
+                leaf: leaf.to_owned(),
+                kind: plan.kind,
+            };
+            decoder.fault_in(store, "marker", error);
+        }
+    }
+}
+
+/// The outermost composites that hold a store; itself, if none does. None within a cycle.
+fn tops<'d>(parents: &BTreeMap<&'d str, Vec<&'d str>>, name: &'d str) -> Vec<&'d str> {
+    let mut tops = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut waiting = vec![name];
+    while let Some(name) = waiting.pop() {
+        if seen.insert(name) {
+            match parents.get(name) {
+                Some(above) => waiting.extend(above),
+                None => tops.push(name),
+            }
+        }
+    }
+    tops
 }
 
 /// A composite and a member that leads back to it.

@@ -368,9 +368,16 @@ pub enum ConfigError {
         composite: String,
     },
 
-    /// Markers on shards that cannot have them yet.
-    #[error("markers on in-memory shards are not in this release; take `marker` out")]
-    MarkerNotOffered,
+    /// Markers where not every shard is a Redis.
+    #[error(
+        "markers need Redis shards, and '{leaf}', which is served together with them, is of type {kind}; take `marker` out, or serve it apart"
+    )]
+    MarkerNeedsRedis {
+        /// A store that is no Redis.
+        leaf: String,
+        /// Its type.
+        kind: &'static str,
+    },
 
     /// A store is where a listener listens.
     #[error(

@@ -7,8 +7,7 @@
 pub fn parse_integer(text: &[u8]) -> Option<i64> {
     let digits = match text {
         b"0" => return Some(0),
-        [b'-', digits @ ..] => digits,
-        digits => digits,
+        [b'-', digits @ ..] | digits => digits,
     };
     if !matches!(digits.first(), Some(b'1'..=b'9')) || text.len() > 20 {
         return None;

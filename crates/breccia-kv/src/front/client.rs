@@ -54,7 +54,7 @@ pub struct Client {
 /// A client that was sent a larger reply reads through bulk connections from then on.
 const LARGE_REPLY: usize = 1 << 20;
 /// Requests a new client may have in flight before its first reply.
-const FIRST_WINDOW: usize = 128;
+const FIRST_WINDOW: usize = 16;
 /// `min-body-rate` is held over windows of this length.
 const BODY_WINDOW: Duration = Duration::from_secs(10);
 

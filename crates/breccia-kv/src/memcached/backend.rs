@@ -6,6 +6,7 @@
 //! lost race is tried again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use breccia_core::HashKind;
@@ -14,7 +15,7 @@ use breccia_core::error::Effect;
 use breccia_net::clock;
 use breccia_net::health::EndpointHealth;
 use bytes::Bytes;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, MutexGuard};
 
 mod edit;
 mod expiry;
@@ -73,13 +74,18 @@ pub struct MemcachedStore {
     capabilities: Capabilities,
     name: String,
     lanes: Vec<Lane<MemcachedWire>>,
-    /// The server's `item_size_max`, once it was asked for.
-    item_limit: RwLock<Option<usize>>,
+    /// The server's `item_size_max`; 0 until it was asked for.
+    item_limit: AtomicUsize,
+    /// Edits of one key take turns here, so that only other processes can make them lose.
+    turns: Vec<Mutex<()>>,
+    deadline: Duration,
     _probing: Option<Probing>,
 }
 
 /// The longest key: its base64 form is as long as memcached takes.
 pub const MAX_KEY_BYTES: usize = 187;
+/// Keys that are edited at the same time without waiting for each other.
+const TURNS: u64 = 256;
 /// Values up to this size fit whatever the server's item limit is.
 const SMALL_VALUE_BYTES: usize = 512;
 /// What an item takes besides key and value, its CAS token and line end included.
@@ -130,7 +136,9 @@ impl MemcachedStore {
             capabilities: Capabilities::leaf(name.clone(), StoreKind::Memcached)
                 .at(&address.to_string()),
             name,
-            item_limit: RwLock::new(None),
+            item_limit: AtomicUsize::new(0),
+            turns: (0..TURNS).map(|_| Mutex::default()).collect(),
+            deadline,
             _probing: probing,
         }
     }
@@ -143,6 +151,19 @@ impl MemcachedStore {
             .ok()
             .and_then(|index| self.lanes.get(index));
         lane.expect("there is at least one connection")
+    }
+
+    /// Waits for the turn to edit a key, no longer than a request may wait to be sent.
+    async fn turn(&self, key: &[u8]) -> Result<MutexGuard<'_, ()>, KvError> {
+        let index = HashKind::Xxh3_64.hash(key) % TURNS;
+        let turn = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.turns.get(index));
+        let turn = turn.expect("there are as many turns as the remainder has values");
+        let waited = tokio::time::timeout(self.deadline, turn.lock()).await;
+        waited.map_err(|_| KvError::Deadline {
+            store: self.name.clone(),
+        })
     }
 
     fn send(&self, key: &[u8], line: Line, shape: Shape) -> Pending {
@@ -214,10 +235,9 @@ impl MemcachedStore {
         if data.len() <= SMALL_VALUE_BYTES {
             return Ok(());
         }
-        let known = *self.item_limit.read().await;
-        let limit = match known {
-            Some(limit) => limit,
-            None => self.ask_item_limit(key).await.map_err(KvError::as_read)?,
+        let limit = match self.item_limit.load(Ordering::Relaxed) {
+            0 => self.ask_item_limit(key).await.map_err(KvError::into_read)?,
+            limit => limit,
         };
         let flags = if flags == 0 { 0 } else { FLAGS_BYTES };
         if ITEM_BYTES + flags + key.len() + data.len() <= limit {
@@ -238,7 +258,7 @@ impl MemcachedStore {
             .await?;
         let limit = request::stat(&stats, b"item_size_max").ok_or_else(|| self.protocol(&stats))?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        *self.item_limit.write().await = Some(limit);
+        self.item_limit.store(limit, Ordering::Relaxed);
         Ok(limit)
     }
 
@@ -322,7 +342,7 @@ impl KvStore for MemcachedStore {
         Box::pin(async move { self.cannot_list() })
     }
 
-    fn len(&self) -> StoreFuture<'_, u64> {
+    fn key_count(&self) -> StoreFuture<'_, u64> {
         Box::pin(async move { self.cannot_list() })
     }
 
@@ -332,7 +352,7 @@ impl KvStore for MemcachedStore {
                 .send(b"", Line::new(b"flush_all"), Shape::Ok)
                 .reply()
                 .await?;
-            if reply == &b"OK\r\n"[..] {
+            if reply.as_ref() == b"OK\r\n" {
                 Ok(())
             } else {
                 Err(self.server_error(&reply))

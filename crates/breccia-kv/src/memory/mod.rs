@@ -352,7 +352,7 @@ impl KvStore for MemoryStore {
         Box::pin(async move { Ok(self.scan_at(request, clock::unix_ms())) })
     }
 
-    fn len(&self) -> StoreFuture<'_, u64> {
+    fn key_count(&self) -> StoreFuture<'_, u64> {
         Box::pin(async move {
             self.sweep(clock::unix_ms());
             Ok(self.stats().entries)

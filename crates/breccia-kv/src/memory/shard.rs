@@ -202,7 +202,7 @@ impl Shard {
     }
 
     fn of_hash(&self, hash: u64) -> impl Iterator<Item = (&StoredKey, &Entry)> {
-        self.from_hash(hash)
+        self.entries_from(hash)
             .take_while(move |(key, _)| key.hash() == hash)
     }
 
@@ -212,7 +212,7 @@ impl Shard {
             .map(|(key, _)| key.clone())
     }
 
-    fn from_hash(&self, hash: u64) -> impl Iterator<Item = (&StoredKey, &Entry)> {
+    fn entries_from(&self, hash: u64) -> impl Iterator<Item = (&StoredKey, &Entry)> {
         let start = LookupKey { hash, bytes: &[] };
         self.entries
             .range::<dyn Key, _>((Bound::Included(&start as &dyn Key), Bound::Unbounded))
@@ -276,7 +276,7 @@ impl Shard {
     ) -> Page {
         let mut page = Page::default();
         let mut last = hash;
-        for (key, entry) in self.from_hash(hash) {
+        for (key, entry) in self.entries_from(hash) {
             if page.seen >= count && !same_place(key.hash(), last) {
                 page.stopped_at = Some(last);
                 return page;
@@ -292,7 +292,7 @@ impl Shard {
 
     /// The first entry from `hash` on that is still alive.
     pub(super) fn first_from(&self, hash: u64, now_ms: u64) -> Option<Bytes> {
-        self.from_hash(hash)
+        self.entries_from(hash)
             .find(|(_, entry)| !expired(entry, now_ms))
             .map(|(key, _)| Bytes::copy_from_slice(key.bytes()))
     }

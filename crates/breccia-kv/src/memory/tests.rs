@@ -240,3 +240,34 @@ fn cas_tokens_change_on_every_write_even_over_a_deletion() {
         }
     }
 }
+
+#[test]
+fn threads_do_not_lose_each_others_writes() {
+    let store = store(None, Eviction::NoEviction);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for number in 0..2000_u32 {
+                    let key = (number % 7).to_be_bytes();
+                    let operations = [Operation::Increment { delta: 1 }];
+                    store.apply_at(&key, &operations, 1).unwrap();
+                    let pair = [key, 9_u32.to_be_bytes()];
+                    let requests = [0, 1].map(|place| KeyedOperation {
+                        key: &pair[place],
+                        operation: Operation::Increment { delta: 1 },
+                    });
+                    store.apply_each_at(&requests, 1).unwrap();
+                }
+            });
+        }
+    });
+    let sum: i64 = (0..7_u32)
+        .map(|number| {
+            let text = data(&store, &number.to_be_bytes(), 1).unwrap();
+            crate::edit::parse_integer(&text).unwrap()
+        })
+        .sum();
+    assert_eq!(sum, 16_000);
+    let shared = data(&store, &9_u32.to_be_bytes(), 1);
+    assert_eq!(shared.as_deref(), Some(&b"8000"[..]));
+}

@@ -386,7 +386,7 @@ impl KvStore for RedisStore {
         Box::pin(self.scan_once(request))
     }
 
-    fn len(&self) -> StoreFuture<'_, u64> {
+    fn key_count(&self) -> StoreFuture<'_, u64> {
         Box::pin(async move {
             let reply = self.simple(&[b"DBSIZE"]).await?;
             integer(&reply)

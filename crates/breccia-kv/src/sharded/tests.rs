@@ -50,7 +50,7 @@ struct Broken {
 }
 
 impl Broken {
-    fn new(name: &str, effect: Effect) -> Arc<dyn KvStore> {
+    fn member(name: &str, effect: Effect) -> Arc<dyn KvStore> {
         let capabilities = Capabilities::leaf(name, crate::store::StoreKind::Redis);
         Arc::new(Self {
             capabilities,
@@ -80,7 +80,7 @@ impl KvStore for Broken {
     fn scan<'a>(&'a self, _: ScanRequest<'a>) -> StoreFuture<'a, ScanPage> {
         self.fail()
     }
-    fn len(&self) -> StoreFuture<'_, u64> {
+    fn key_count(&self) -> StoreFuture<'_, u64> {
         self.fail()
     }
     fn flush(&self) -> StoreFuture<'_, ()> {
@@ -108,7 +108,7 @@ async fn each_key_lies_on_the_member_its_layout_names() {
             assert_eq!(member.exists(&key).await.unwrap(), index as u64 == expected);
         }
     }
-    assert_eq!(store.len().await.unwrap(), 300);
+    assert_eq!(store.key_count().await.unwrap(), 300);
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn inner_shards_fill_evenly() {
         store.set(&key, b"", SetOptions::default()).await.unwrap();
     }
     let inner = store.member(1);
-    let inner_total = inner.len().await.unwrap();
+    let inner_total = inner.key_count().await.unwrap();
     assert!((850..1150).contains(&inner_total), "{inner_total}");
     let mut per_leaf = std::collections::BTreeMap::new();
     let mut request = ScanRequest {
@@ -259,7 +259,11 @@ async fn a_scan_visits_every_leaf_and_a_foreign_cursor_begins_anew() {
 
 #[tokio::test]
 async fn a_failed_part_fails_the_whole_and_says_what_became_of_it() {
-    let members = vec![memory("a"), Broken::new("b", Effect::Unknown), memory("c")];
+    let members = vec![
+        memory("a"),
+        Broken::member("b", Effect::Unknown),
+        memory("c"),
+    ];
     let store = composite("cache", Role::Outer, members);
     let keys = keys(6);
     let all: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
@@ -271,7 +275,7 @@ async fn a_failed_part_fails_the_whole_and_says_what_became_of_it() {
     assert!(text.contains("unknown on cache/b ("), "{text}");
     let error = store.get_many(&all).await.unwrap_err().to_string();
     assert!(!error.contains("applied on"), "{error}");
-    let error = store.len().await.unwrap_err().to_string();
+    let error = store.key_count().await.unwrap_err().to_string();
     assert!(error.starts_with("cache/b did not"), "{error}");
     for key in keys {
         let fails = store.get(&key).await.is_err();
@@ -302,7 +306,7 @@ async fn some_key_is_found_wherever_it_lies() {
 #[tokio::test]
 async fn locks_belong_to_their_owner() {
     let store = nested();
-    let ttl = std::time::Duration::from_secs(60);
+    let ttl = std::time::Duration::from_mins(1);
     assert!(store.try_lock(b"l", b"me", ttl).await.unwrap());
     assert!(!store.try_lock(b"l", b"you", ttl).await.unwrap());
     assert!(!store.unlock(b"l", b"you").await.unwrap());

@@ -142,7 +142,9 @@ fn client_line(client: &mut TextClient, reply: &str) -> Vec<u8> {
 #[test]
 fn what_a_frozen_shard_was_not_sent_never_runs() {
     let mut servers = Memcached::many(3).unwrap();
-    let front = Front::over(&servers);
+    let backend = MemcachedBackend::Forward(topology(&servers));
+    let patience = Duration::from_millis(200);
+    let front = Front::start_probing(backend, ListenerSettings::default(), patience);
     let mut client = TextClient::connect(&front.address).unwrap();
     let keys = keys();
     for key in &keys {
@@ -330,6 +332,35 @@ fn large_values_keep_a_clients_order() {
     assert!(
         hits.keys().any(|name| name.contains("max-request-size")),
         "{hits:?}"
+    );
+}
+
+#[test]
+fn large_replies_keep_a_clients_order() {
+    let servers = Memcached::many(3).unwrap();
+    let front = Front::over(&servers);
+    let (keys, big) = (keys(), "x".repeat(900_000));
+    let mut input = String::new();
+    for key in &keys {
+        let _ = write!(input, "set {key} 0 0 {}\r\n{big}\r\n", big.len());
+    }
+    let all = keys.join(" ");
+    let _ = write!(
+        input,
+        "get {all}\r\nset n 0 0 1\r\n0\r\nincr n 1\r\nget {all}\r\nincr n 1\r\n"
+    );
+    let mut values = String::new();
+    for key in &keys {
+        let _ = write!(values, "VALUE {key} 0 {}\r\n{big}\r\n", big.len());
+    }
+    let stored = "STORED\r\n".repeat(3);
+    let expected = format!("{stored}{values}END\r\nSTORED\r\n1\r\n{values}END\r\n2\r\n");
+    let output = text(&session(&front.address, input.as_bytes()));
+    assert!(
+        output == expected,
+        "{} bytes, not {}",
+        output.len(),
+        expected.len()
     );
 }
 

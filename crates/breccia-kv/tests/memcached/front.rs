@@ -34,8 +34,18 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// A listener with these settings over a backend.
+    /// A listener with these settings over a backend. On a busy machine even a live server takes
+    /// its time, so its probes are patient.
     pub(crate) fn start(backend: MemcachedBackend, settings: ListenerSettings) -> Self {
+        Self::start_probing(backend, settings, Duration::from_secs(5))
+    }
+
+    /// The same, where a probe may take so long.
+    pub(crate) fn start_probing(
+        backend: MemcachedBackend,
+        settings: ListenerSettings,
+        patience: Duration,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -61,7 +71,7 @@ impl Front {
         let mut pool = WorkerPool::start(1, drain, factory).unwrap();
         let handle = runtime.block_on(async {
             for leaf in &probed {
-                spawn_probe(leaf);
+                spawn_probe(leaf, patience);
             }
             let listener = Listener::open(&Bind::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
             let options = ListenerOptions {
@@ -160,10 +170,10 @@ pub(crate) fn home(key: &str, count: usize) -> usize {
     usize::try_from(HashKind::Xxh3_64.hash(key.as_bytes()) % count as u64).unwrap()
 }
 
-fn spawn_probe(leaf: &MemcachedLeaf) {
+fn spawn_probe(leaf: &MemcachedLeaf, timeout: Duration) {
     let config = ProbeConfig {
         interval: Duration::from_millis(200),
-        timeout: Duration::from_millis(200),
+        timeout,
     };
     let address = leaf.address.to_string();
     let probe = move || {

@@ -6,8 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use breccia_kv::front::settings::ListenerSettings;
+use breccia_kv::io::KvIo;
+use breccia_kv::memcached::backend::{MemcachedOptions, MemcachedStore};
 use breccia_kv::memcached::frontend::MemcachedBackend;
 use breccia_kv::memory::{MemoryOptions, MemoryStore};
+use breccia_kv::sharded::{ShardedKv, ShardedOptions};
+use breccia_kv::store::KvStore;
+use breccia_net::layout_store::LayoutStore;
 use breccia_testkit::Memcached;
 
 use crate::front::{Front, session};
@@ -50,6 +55,7 @@ pub(crate) struct Twins {
     pub(crate) front: Front,
     /// What the front leads to.
     _shards: Vec<Memcached>,
+    _io: Option<KvIo>,
     /// The tokens seen, while they are compared: they are unique for each key only.
     seen: Option<[BTreeMap<String, usize>; 2]>,
     /// Whether `kfoo` counts as the same as `kZm9v b`: memcached returns a key in the form in which
@@ -75,6 +81,25 @@ impl Twins {
         twins
     }
 
+    /// A front over two memory stores and a memcached.
+    pub(crate) fn mixed() -> Self {
+        let shards = vec![quiet_memcached()];
+        let io = KvIo::start().unwrap();
+        let options = MemcachedOptions::new("mc", shards[0].address().parse().unwrap());
+        let members: Vec<Arc<dyn KvStore>> = vec![
+            Arc::new(MemoryStore::new(MemoryOptions::new("mem-a"))),
+            Arc::new(MemcachedStore::new(&io, options)),
+            Arc::new(MemoryStore::new(MemoryOptions::new("mem-b"))),
+        ];
+        let layouts = LayoutStore::ephemeral();
+        let store = ShardedKv::open(&layouts, &ShardedOptions::new("mix"), members).unwrap();
+        let backend = MemcachedBackend::Typed(Arc::new(store));
+        let mut twins = Self::new(Front::start(backend, ListenerSettings::default()), shards);
+        twins.same_key_form = true;
+        twins._io = Some(io);
+        twins
+    }
+
     /// A front over this many servers.
     pub(crate) fn servers(count: usize) -> Self {
         let shards: Vec<Memcached> = (0..count).map(|_| quiet_memcached()).collect();
@@ -87,6 +112,7 @@ impl Twins {
             server,
             front,
             _shards: shards,
+            _io: None,
             seen: None,
             same_key_form: false,
         }

@@ -86,6 +86,14 @@ pub enum LayoutStoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The file of what the shards carry cannot be read.
+    #[error("{}: {problem}; remove the file: each shard's marker is then checked as at first", path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A document to be imported cannot be used.
     #[error("the layout cannot be imported: {source}")]
     Import {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::LayoutStoreError;
-use super::{ADDRESSES_SUFFIX, LAYOUT_SUFFIX};
+use super::{ADDRESSES_SUFFIX, LAYOUT_SUFFIX, MARKERS_SUFFIX};
 
 const LOCK_FILE: &str = "breccia.lock";
 const TEMPORARY: &str = ".new";
@@ -194,8 +194,8 @@ impl Files {
     fn sweep(&self) -> Result<(), LayoutStoreError> {
         for name in self.names()? {
             let written = name.strip_suffix(TEMPORARY);
-            let ours =
-                |name: &str| name.ends_with(LAYOUT_SUFFIX) || name.ends_with(ADDRESSES_SUFFIX);
+            let suffixes = [LAYOUT_SUFFIX, ADDRESSES_SUFFIX, MARKERS_SUFFIX];
+            let ours = |name: &str| suffixes.iter().any(|suffix| name.ends_with(suffix));
             if written.is_some_and(ours) {
                 self.remove(&name)?;
             }

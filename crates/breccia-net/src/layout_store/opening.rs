@@ -251,6 +251,9 @@ fn record(store: &LayoutStore, good: Opened) -> Result<Arc<Layout>, LayoutStoreE
         return Ok(layout);
     }
     let composite = layout.composite();
+    if good.is_new {
+        store.forget_markers(composite)?;
+    }
     if good.is_new || good.addresses != good.addresses_before {
         store.save_addresses(composite, &good.addresses)?;
         for (shard, address) in &good.addresses {

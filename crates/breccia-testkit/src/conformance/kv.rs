@@ -270,7 +270,7 @@ async fn kept_flags_and_tokens(store: &dyn KvStore) -> Result<()> {
 }
 
 async fn locks(store: &dyn KvStore) -> Result<()> {
-    let ttl = Duration::from_secs(60);
+    let ttl = Duration::from_mins(1);
     ensure!(
         store.try_lock(b"lock", b"me", ttl).await?,
         "a free lock was refused"

@@ -79,6 +79,10 @@ impl Gateway {
                 put("bytes", stats.bytes.into());
                 put("evicted", stats.evicted.into());
             }
+            if let Some(identity) = self.identities.get(name) {
+                let refusal = identity.refusal();
+                put("marker", refusal.as_deref().unwrap_or("right").into());
+            }
             if let Some(layout) = self.layout_value(name) {
                 put("layout", layout);
             }

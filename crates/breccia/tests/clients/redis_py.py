@@ -1,12 +1,14 @@
-"""redis-py, unchanged: strings, pipelines, transactions, locks, scans, publish and subscribe.
+"""redis-py, unchanged: all types, pipelines, transactions, locks, scans, publish and subscribe, asyncio.
 
-Arguments: port, password or "-". Run for RESP2 and RESP3. Ends with status 0 when all held.
+Arguments: port, password or "-". Runs in RESP2 and RESP3. Ends with status 0 when all held.
 """
 
+import asyncio
 import sys
 import threading
 
 import redis
+import redis.asyncio
 
 
 def check_values(client):
@@ -30,6 +32,62 @@ def check_values(client):
     assert client.blpop("py:none", timeout=0.05) is None
     binary = bytes(range(256))
     assert client.set(binary, binary) and client.get(binary) == binary
+    assert client.set("py:big", b"x" * 3_000_000) and len(client.get("py:big")) == 3_000_000
+    assert client.geoadd("py:g", (13.361389, 38.115556, "Palermo")) == 1
+    assert abs(client.geopos("py:g", "Palermo")[0][0] - 13.361389) < 0.001
+    assert client.bitfield("py:b").set("u8", 0, 255).incrby("u8", 0, 1, overflow="SAT").execute()
+    assert client.pfadd("py:hll", "a", "b") == 1 and client.pfcount("py:hll") == 2
+    assert client.sort("py:l", alpha=True, desc=True) == [b"b", b"a"]
+    assert client.object("encoding", "py:n") == b"int"
+    assert client.restore("py:copy", 0, client.dump("py:n")) and client.get("py:copy") == b"42"
+    try:
+        client.lpush("py:a", "x")
+        raise AssertionError("a wrong type was taken")
+    except redis.ResponseError as error:
+        assert "WRONGTYPE" in str(error), error
+
+
+def check_streams(client):
+    for i in range(1, 6):
+        client.xadd("py:stream", {"n": i}, id=f"{i}-0")
+    assert client.xlen("py:stream") == 5
+    assert client.xgroup_create("py:stream", "g", id="0")
+    got = client.xreadgroup("g", "me", {"py:stream": ">"}, count=3)
+    entries = got[0][1] if isinstance(got, list) else list(got.values())[0]
+    assert "1-0" in repr(entries) and "3-0" in repr(entries) and "4-0" not in repr(entries)
+    assert client.xack("py:stream", "g", "1-0", "2-0") == 2
+    assert client.xpending("py:stream", "g")["pending"] == 1
+    assert client.xread({"py:stream": "5-0"}, block=20) in ([], {}, None)
+    assert client.xinfo_stream("py:stream")["length"] == 5
+
+
+def check_waiting(connect):
+    client, other = connect(), connect()
+    got = []
+    waiter = threading.Thread(target=lambda: got.append(client.blpop("py:queue", timeout=10)))
+    waiter.start()
+    other.rpush("py:queue", "job")
+    waiter.join(10)
+    assert [tuple(pair) for pair in got] == [(b"py:queue", b"job")], got
+
+
+def check_pool(port, password, protocol):
+    pool = redis.BlockingConnectionPool(
+        port=port, password=password, protocol=protocol, max_connections=4, decode_responses=True
+    )
+    client = redis.Redis(connection_pool=pool)
+
+    def work(name):
+        for i in range(50):
+            key = f"py:pool:{name}:{i}"
+            client.set(key, i)
+            assert client.get(key) == str(i)
+            client.incr("py:pool:all")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join(30) for thread in threads]
+    assert client.get("py:pool:all") == "400"
 
 
 def check_pipelines(client):
@@ -46,6 +104,18 @@ def check_pipelines(client):
     pipe.set("py:text", "abc").incr("py:text").get("py:text")
     answers = pipe.execute(raise_on_error=False)
     assert isinstance(answers[1], redis.ResponseError) and answers[2] == b"abc"
+    pipe = client.pipeline(transaction=True)
+    pipe.set("py:text", "abc").incr("py:text").get("py:text")
+    answers = pipe.execute(raise_on_error=False)
+    assert isinstance(answers[1], redis.ResponseError) and answers[2] == b"abc"
+    pipe = client.pipeline(transaction=True)
+    pipe.set("py:text", "never").execute_command("NOSUCH")
+    try:
+        pipe.execute()
+        raise AssertionError("an unknown command was queued")
+    except redis.ResponseError:
+        pass
+    assert client.get("py:text") == b"abc"
 
 
 def check_watch(client, other):
@@ -79,11 +149,26 @@ def check_locks_and_scans(client):
         assert client.exists("py:lock") == 1
         assert not client.lock("py:lock", timeout=5).acquire(blocking=False)
     assert client.exists("py:lock") == 0
+    lock = client.lock("py:lock2", timeout=5)
+    assert lock.acquire() and lock.extend(20) and lock.reacquire() and lock.owned()
+    client.set("py:lock2", "stolen")
+    try:
+        lock.release()
+        raise AssertionError("a lock of another was released")
+    except redis.exceptions.LockError:
+        pass
     script = client.register_script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
     assert script(keys=["py:script"], args=[7]) == 7
-    assert len(set(client.scan_iter("py:m*", count=7))) == 50
+    assert len(set(client.scan_iter("py:m[0-9]*", count=7))) == 50
     assert len(client.keys("py:p*")) == 500
     assert client.dbsize() > 500
+    client.hset("py:manyf", mapping={f"f{i}": i for i in range(300)})
+    assert len(dict(client.hscan_iter("py:manyf", count=20))) == 300
+    client.sadd("py:manym", *range(300))
+    assert len(set(client.sscan_iter("py:manym", count=20))) == 300
+    client.zadd("py:manyz", {f"m{i}": i for i in range(300)})
+    assert len(dict(client.zscan_iter("py:manyz", count=20))) == 300
+    assert set(client.scan_iter("py:m*", count=50, _type="hash")) == {b"py:manyf"}
     assert client.delete(*[f"py:m{i}" for i in range(50)]) == 50
 
 
@@ -112,22 +197,50 @@ def check_pubsub(client):
     pubsub.close()
 
 
+async def check_asyncio(port, password, protocol):
+    client = redis.asyncio.Redis(port=port, password=password, protocol=protocol)
+    await asyncio.gather(*(client.set(f"py:async{i}", i) for i in range(100)))
+    values = await client.mget([f"py:async{i}" for i in range(100)])
+    assert values == [str(i).encode() for i in range(100)]
+    async with client.pipeline(transaction=True) as pipe:
+        assert await pipe.incrby("py:asynctx", 5).expire("py:asynctx", 60).execute() == [5, True]
+    async with client.pubsub() as pubsub:
+        await pubsub.subscribe("py:asyncnews")
+        assert (await pubsub.get_message(timeout=5))["type"] == "subscribe"
+        await client.publish("py:asyncnews", "hello")
+        assert (await pubsub.get_message(timeout=5))["data"] == b"hello"
+    found = {key async for key in client.scan_iter("py:async[0-9]*", count=10)}
+    assert len(found) == 100
+    await client.aclose()
+
+
 def main(port, password):
     for protocol in (2, 3):
-        def connect():
+        def connect(**options):
             return redis.Redis(
-                port=port, protocol=protocol, password=password, client_name="py", socket_timeout=10
+                port=port,
+                protocol=protocol,
+                password=password,
+                client_name="py",
+                socket_timeout=10,
+                **options,
             )
         client = connect()
         client.flushall()
         check_values(client)
+        check_streams(client)
         check_pipelines(client)
         check_watch(client, connect())
         check_locks_and_scans(client)
-        check_pubsub(client)
+        check_waiting(connect)
+        check_pubsub(connect(health_check_interval=1))
+        check_pool(port, password, protocol)
         assert client.info()["redis_version"].startswith("7.")
-        assert client.client_getname() == "py"
+        assert client.client_getname() in ("py", b"py")
+        assert client.client_id() > 0 and client.echo("x") == b"x" and client.time()
         print(f"redis-py {redis.__version__}: good in RESP{protocol}")
+        asyncio.run(check_asyncio(port, password, protocol))
+    print("asyncio: good")
 
 
 if __name__ == "__main__":

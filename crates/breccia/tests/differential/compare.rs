@@ -8,8 +8,8 @@ use breccia_core::HashKind;
 use breccia_kv::resp::commands::{self, CommandSpec, keys, pattern_option};
 use breccia_testkit::Reply;
 
-/// Longest that two servers with one history may be apart, in milliseconds.
-const APART_MS: u64 = 20_000;
+/// Longest that two servers with one history may be apart, in seconds.
+const APART_SECONDS: u64 = 20;
 
 /// How two replies to one request are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +19,12 @@ pub(crate) enum How {
     /// The outermost collection in any order.
     Sorted,
     /// As `Sorted`, behind a cursor; a part of a scan by its shape.
-    Scan,
-    /// Numbers may be apart by the time that has passed.
-    Near,
+    Scan {
+        /// One step gives everything.
+        whole: bool,
+    },
+    /// Numbers may be apart by so much, for the time that has passed.
+    Near(u64),
     /// The kinds of the elements alone.
     Shape,
 }
@@ -35,10 +38,12 @@ const EXACT: [&str; 6] = [
     "xclaim",
     "xtrim",
 ];
-/// Commands that tell of passing time.
-const NEAR: [&str; 6] = [
-    "ttl",
+/// Commands that tell of time in seconds.
+const SECONDS: [&str; 2] = ["ttl", "expiretime"];
+/// Commands that tell of time in milliseconds.
+const MILLISECONDS: [&str; 6] = [
     "pttl",
+    "pexpiretime",
     "xpending",
     "object|idletime",
     "xinfo|consumers",
@@ -73,14 +78,18 @@ pub(crate) fn how(request: &[Vec<u8>]) -> How {
     let name = name.as_str();
     if EXACT.contains(&name) || name == "xadd" && !request.iter().any(|word| word == b"*") {
         How::Exact
-    } else if NEAR.contains(&name) {
-        How::Near
+    } else if SECONDS.contains(&name) {
+        How::Near(APART_SECONDS)
+    } else if MILLISECONDS.contains(&name) {
+        How::Near(APART_SECONDS * 1000)
     } else if spec.nondeterministic_order {
         How::Sorted
     } else if name.starts_with("sort") && request.iter().any(|word| word == b"nosort") {
         How::Sorted // A set has no order of its own.
     } else if name.ends_with("scan") {
-        How::Scan
+        How::Scan {
+            whole: is_whole_scan(request),
+        }
     } else if spec.nondeterministic_output || name == "info" {
         How::Shape // It draws lots, or tells of the server's own clock, seed or memory.
     } else {
@@ -106,9 +115,9 @@ pub(crate) fn alike(how: How, request: &[Vec<u8>], wanted: &[u8], found: &[u8]) 
                 .is_some_and(|name| name.eq_ignore_ascii_case(b"hgetall"));
             sorted(pairs, wanted) == sorted(pairs, found)
         }
-        How::Scan if whole_scan(request) => all_sorted(wanted) == all_sorted(found),
-        How::Scan => wanted.elements().len() == 2 && found.elements().len() == 2,
-        How::Near => near(&wanted, &found),
+        How::Scan { whole: true } => all_sorted(wanted) == all_sorted(found),
+        How::Scan { whole: false } => wanted.elements().len() == 2 && found.elements().len() == 2,
+        How::Near(apart) => near(apart, &wanted, &found),
         How::Shape => wanted.shape() == found.shape(),
     })
 }
@@ -129,7 +138,7 @@ fn all_sorted(reply: Reply) -> Reply {
 }
 
 /// Whether a scan of a few elements is over in one step.
-fn whole_scan(request: &[Vec<u8>]) -> bool {
+fn is_whole_scan(request: &[Vec<u8>]) -> bool {
     let cursor = request.iter().skip(1).take(2).any(|word| word == b"0");
     let count = request
         .iter()
@@ -141,17 +150,17 @@ fn whole_scan(request: &[Vec<u8>]) -> bool {
     cursor && count.is_none_or(enough)
 }
 
-fn near(wanted: &Reply, found: &Reply) -> bool {
+fn near(apart: u64, wanted: &Reply, found: &Reply) -> bool {
     match (wanted, found) {
         (Reply::Integer(wanted), Reply::Integer(found)) => {
-            wanted == found || *wanted >= 0 && *found >= 0 && wanted.abs_diff(*found) <= APART_MS
+            wanted == found || *wanted >= 0 && *found >= 0 && wanted.abs_diff(*found) <= apart
         }
         _ if wanted.elements().is_empty() => wanted == found,
         _ => {
             let (one, other) = (wanted.elements(), found.elements());
             std::mem::discriminant(wanted) == std::mem::discriminant(found)
                 && one.len() == other.len()
-                && one.iter().zip(other).all(|(one, other)| near(one, other))
+                && one.iter().zip(other).all(|(one, other)| near(apart, one, other))
         }
     }
 }

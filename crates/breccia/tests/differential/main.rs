@@ -10,8 +10,11 @@
 #[path = "../gateway/common.rs"]
 mod common;
 mod compare;
+mod keyspace;
 mod matrix;
 mod pipelines;
+mod portable;
 mod scripts;
+mod stalwart;
 mod twins;
 mod words;

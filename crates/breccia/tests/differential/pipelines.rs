@@ -78,8 +78,15 @@ const TRANSACTION: &[&str] = &["SET sN q", "GET sN", "INCR sN", "GET", "TYPE sN"
 fn request(line: &str, number: u64, dice: &mut Dice) -> Vec<Vec<u8>> {
     let words = split(&line.replace('N', &number.to_string())).expect("a good line");
     let size = dice.below(200_000);
-    let value = || (0..size).map(|index| u8::try_from(index % 253).unwrap_or(0)).collect();
-    words.into_iter().map(|word| if word == b"@@" { value() } else { word }).collect()
+    let value = || {
+        (0..size)
+            .map(|index| u8::try_from(index % 253).unwrap_or(0))
+            .collect()
+    };
+    words
+        .into_iter()
+        .map(|word| if word == b"@@" { value() } else { word })
+        .collect()
 }
 
 fn requests(count: usize, dice: &mut Dice) -> Vec<Vec<Vec<u8>>> {
@@ -105,7 +112,9 @@ fn requests(count: usize, dice: &mut Dice) -> Vec<Vec<Vec<u8>>> {
 
 /// As an array, or as a person would type it where that is possible.
 fn encode(request: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
-    let typed = request.iter().all(|word| word.iter().all(u8::is_ascii_alphanumeric));
+    let typed = request
+        .iter()
+        .all(|word| word.iter().all(u8::is_ascii_alphanumeric));
     if typed && dice.below(4) == 0 {
         let mut line = request.join(&b' ');
         line.extend_from_slice(if dice.below(2) == 0 { b"\r\n" } else { b"\n" });
@@ -119,7 +128,9 @@ fn send_in_pieces(mut sender: TcpStream, bytes: &[u8], mut dice: Dice) -> std::i
     while !rest.is_empty() {
         // Mostly a few bytes, now and then a lot.
         let most = [3, 40, 500, 100_000][usize::try_from(dice.below(4)).unwrap_or(0)];
-        let length = usize::try_from(1 + dice.below(most)).unwrap_or(1).min(rest.len());
+        let length = usize::try_from(1 + dice.below(most))
+            .unwrap_or(1)
+            .min(rest.len());
         let (piece, after) = rest.split_at(length);
         sender.write_all(piece)?;
         if dice.below(20) == 0 {
@@ -137,8 +148,10 @@ fn check(shards: usize, version: u8, seed: u64) -> Result<()> {
     for _ in 0..12 {
         let [mut direct, mut through] = twins.clients(version)?;
         let requests = requests(150, &mut dice);
-        let bytes: Vec<u8> =
-            requests.iter().flat_map(|request| encode(request, &mut dice)).collect();
+        let bytes: Vec<u8> = requests
+            .iter()
+            .flat_map(|request| encode(request, &mut dice))
+            .collect();
         // What is sent must not wait for somebody to read: both directions at once.
         let sender = through.sender()?;
         let cuts = std::thread::spawn(move || send_in_pieces(sender, &bytes, Dice(seed)));
@@ -147,7 +160,11 @@ fn check(shards: usize, version: u8, seed: u64) -> Result<()> {
             let wanted = direct.call(&words)?;
             let found = through.read_reply().with_context(|| format!("{words:?}"))?;
             // What is answered within MULTI is queued, or an array of what was.
-            let how = if request[0] == b"EXEC" { How::Exact } else { compare::how(&request) };
+            let how = if request[0] == b"EXEC" {
+                How::Exact
+            } else {
+                compare::how(&request)
+            };
             if !compare::alike(how, &request, &wanted, &found)? {
                 let what = request.join(&b' ').escape_ascii().to_string();
                 differences.push(difference(&what, &wanted, &found));
@@ -155,7 +172,10 @@ fn check(shards: usize, version: u8, seed: u64) -> Result<()> {
         }
         cuts.join().expect("the sender does not panic")?;
     }
-    none(&format!("over {shards} shards, RESP{version}, seed {seed}"), &differences);
+    none(
+        &format!("over {shards} shards, RESP{version}, seed {seed}"),
+        &differences,
+    );
     Ok(())
 }
 

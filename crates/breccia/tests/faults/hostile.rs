@@ -31,15 +31,18 @@ fn neighbours(gateway: &Gateway) -> Traffic {
     )
 }
 
-fn untouched(neighbours: Traffic) -> Result<()> {
+fn untouched(what: &str, neighbours: Traffic) -> Result<()> {
     let answers = neighbours.end_all()?;
-    no_errors("neighbours of hostile clients", &answers)?;
+    no_errors(&format!("neighbours of {what}"), &answers)?;
     let all: Vec<&Answer> = answers.iter().collect();
-    let p99 = quantile(&all, 990)?;
-    println!("neighbours: {} answers, p99 {p99:?}", all.len());
+    let (p99, worst) = (quantile(&all, 990)?, quantile(&all, 999)?);
+    println!(
+        "neighbours of {what}: {} answers, p99 {p99:?}, worst {worst:?}",
+        all.len()
+    );
     ensure!(
         p99 < Duration::from_millis(250),
-        "neighbours waited: p99 {p99:?}"
+        "neighbours of {what} waited: p99 {p99:?}"
     );
     Ok(())
 }
@@ -127,7 +130,7 @@ fn garbage_hurts_only_its_own_connection() -> Result<()> {
             let _closed = stream.read_to_end(&mut answer);
         }
     }
-    untouched(neighbours)?;
+    untouched("garbage", neighbours)?;
     let grown = grown(&mut gateway, before)?;
     ensure!(grown < 30, "grew by {grown} MiB");
     wait_until(Duration::from_secs(5), "the connections to end", || {
@@ -206,7 +209,7 @@ fn clients_that_never_read_are_cut_and_cost_little() -> Result<()> {
         b"SUBSCRIBE channel\r\n",
     ];
     let mut deaf = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..2 {
         for kind in kinds {
             deaf.push((connect(&gateway)?, kind.repeat(300)));
         }
@@ -228,11 +231,11 @@ fn clients_that_never_read_are_cut_and_cost_little() -> Result<()> {
         std::thread::sleep(Duration::from_millis(5));
     }
     println!(
-        "20 deaf clients were cut after {:?}; at most {most} MiB more",
+        "8 deaf clients were cut after {:?}; at most {most} MiB more",
         begun.elapsed()
     );
     ensure!(most < 300, "grew by {most} MiB");
-    untouched(neighbours)?;
+    untouched("deaf clients", neighbours)?;
     let cut = gateway
         .breccia
         .metric("breccia_limit_hits_total{listener=\"main\",limit=\"write-t")?;
@@ -295,12 +298,11 @@ fn endless_requests_and_transactions_stay_small() -> Result<()> {
     let _quiet = alone();
     let servers = Redis::many(2)?;
     let mut gateway = Gateway::over(&servers)?;
-    let neighbours = neighbours(&gateway);
     let value = "v".repeat(1_000);
     let queued = request(&format!("SET key {value}")).repeat(60);
     let spoiled = request(&format!("NOSUCH key {value}")).repeat(60);
     let keyless = request(&format!("ECHO {value}")).repeat(60);
-    let rows: [(&str, &[u8], &[u8], u64); 6] = [
+    let rows: [(&str, &[u8], &[u8], u64); 8] = [
         (
             "an inline request without an end",
             b"",
@@ -316,9 +318,11 @@ fn endless_requests_and_transactions_stay_small() -> Result<()> {
         (
             "arguments without an end",
             b"*1048576\r\n",
-            &b"$1\r\na\r\n".repeat(8_000),
+            &format!("$1000\r\n{value}\r\n").into_bytes().repeat(60),
             200,
         ),
+        ("a flood of nonsense", b"", &b"x\r\n".repeat(20_000), 6),
+        ("a flood of PING", b"", &b"PING\r\n".repeat(10_000), 20),
         ("a transaction without an end", b"MULTI\r\n", &queued, 300),
         (
             "a spoiled transaction without an end",
@@ -334,6 +338,7 @@ fn endless_requests_and_transactions_stay_small() -> Result<()> {
         ),
     ];
     for (what, head, bytes, mebibytes) in rows {
+        let neighbours = neighbours(&gateway);
         let before = gateway.breccia.process().resident_bytes()?;
         let mut stream = connect(&gateway)?;
         stream.write_all(head)?;
@@ -351,11 +356,12 @@ fn endless_requests_and_transactions_stay_small() -> Result<()> {
             "{what}: {} MiB written, {grown} MiB more memory",
             written / MIB
         );
-        ensure!(grown < 100, "{what}: grew by {grown} MiB");
+        ensure!(grown < 120, "{what}: grew by {grown} MiB");
         stream.shutdown(Shutdown::Both)?;
         let _ended = reading.join();
+        untouched(what, neighbours)?;
     }
-    untouched(neighbours)
+    Ok(())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! One program, apart from `../gateway`, because its tests load the machine and measure time.
 //! Invariant: a test that measures time runs alone in here (see [`driver::alone`]).
 
+mod busy;
 #[path = "../gateway/common.rs"]
 #[expect(
     dead_code,

@@ -121,7 +121,7 @@ impl Big {
         (quotient, !self.is_zero())
     }
 
-    pub(super) fn to_decimal(mut self) -> String {
+    pub(super) fn into_decimal(mut self) -> String {
         let mut groups = Vec::new();
         while !self.is_zero() {
             groups.push(self.divide_small(1_000_000_000));
@@ -129,7 +129,12 @@ impl Big {
         let mut groups = groups.into_iter().rev();
         let mut text = groups.next().unwrap_or(0).to_string();
         for group in groups {
-            text.push_str(&format!("{group:09}"));
+            let digits = group.to_string();
+            text.extend(std::iter::repeat_n(
+                '0',
+                9_usize.saturating_sub(digits.len()),
+            ));
+            text.push_str(&digits);
         }
         text
     }

@@ -14,11 +14,7 @@ pub(super) fn parse(text: &[u8]) -> Option<Float> {
     if text.is_empty() || text.len() >= BUFFER_BYTES {
         return None;
     }
-    let (negative, body) = match text {
-        [b'-', body @ ..] => (true, body),
-        [b'+', body @ ..] => (false, body),
-        body => (false, body),
-    };
+    let (negative, body) = sign(text);
     if body.eq_ignore_ascii_case(b"inf") || body.eq_ignore_ascii_case(b"infinity") {
         return Some(Float::Infinite);
     }
@@ -30,6 +26,14 @@ pub(super) fn parse(text: &[u8]) -> Option<Float> {
     matches!(float, Float::Finite(_)).then_some(float)
 }
 
+/// Whether the text has a minus, and what follows its sign.
+fn sign(text: &[u8]) -> (bool, &[u8]) {
+    match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] | rest => (false, rest),
+    }
+}
+
 /// A text's digits, its point taken out.
 struct Parts<'a> {
     digits: Vec<u8>,
@@ -39,7 +43,7 @@ struct Parts<'a> {
     exponent: Option<&'a [u8]>,
 }
 
-fn split<'a>(text: &'a [u8], is_digit: fn(&u8) -> bool, letter: u8) -> Option<Parts<'a>> {
+fn split(text: &[u8], is_digit: fn(&u8) -> bool, letter: u8) -> Option<Parts<'_>> {
     let end = text
         .iter()
         .position(|byte| byte.eq_ignore_ascii_case(&letter));
@@ -64,18 +68,14 @@ fn split<'a>(text: &'a [u8], is_digit: fn(&u8) -> bool, letter: u8) -> Option<Pa
 /// An exponent; one beyond any float is cut to a number that is still beyond.
 fn read_exponent(text: Option<&[u8]>) -> Option<i64> {
     let Some(text) = text else { return Some(0) };
-    let (sign, digits) = match text {
-        [b'-', digits @ ..] => (-1, digits),
-        [b'+', digits @ ..] => (1, digits),
-        digits => (1, digits),
-    };
+    let (negative, digits) = sign(text);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let value = digits.iter().fold(0_i64, |value, digit| {
         (value * 10 + i64::from(*digit - b'0')).min(1_000_000)
     });
-    Some(sign * value)
+    Some(if negative { -value } else { value })
 }
 
 fn decimal(negative: bool, text: &[u8]) -> Option<Float> {
@@ -153,7 +153,7 @@ pub(super) fn format(float: Finite) -> String {
     if float.exponent >= 0 {
         let mut whole = Big::new(float.mantissa);
         whole.shift_left(float.exponent.unsigned_abs());
-        return unsigned_zero(format!("{sign}{}", whole.to_decimal()));
+        return unsigned_zero(format!("{sign}{}", whole.into_decimal()));
     }
     let unit = 10_u128.pow(PLACES);
     // Below 2^64 * 10^17 < 2^121.

@@ -39,14 +39,15 @@ impl MemcachedStore {
         wire_key: &WireKey,
         operations: &[Operation<'_>],
     ) -> Result<Vec<Outcome>, KvError> {
+        let _turn = self.turn(key).await?;
         let mut exact = operations.iter().any(needs_exact_time);
         for _ in 0..TRIES {
             let found = if exact {
                 self.look_exactly(key, wire_key)
                     .await
-                    .map_err(KvError::as_read)?
+                    .map_err(KvError::into_read)?
             } else {
-                Some(self.look(key, wire_key).await.map_err(KvError::as_read)?)
+                Some(self.look(key, wire_key).await.map_err(KvError::into_read)?)
             };
             // The server's clock ticked while it was asked.
             let Some(Found { entry, now_ms }) = found else {

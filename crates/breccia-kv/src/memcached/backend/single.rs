@@ -73,7 +73,7 @@ impl MemcachedStore {
         };
         let writes = operation.writes();
         let answer = self.send(key, line, Shape::MetaGet).reply().await;
-        let reply = answer.map_err(|error| if writes { error } else { error.as_read() })?;
+        let reply = answer.map_err(|error| if writes { error } else { error.into_read() })?;
         self.read(operation, &reply).map(Some)
     }
 

@@ -87,7 +87,10 @@ impl MemcachedService {
                     .iter()
                     .map(|leaf| (leaf.name.clone(), leaf.store.clone()))
                     .collect();
-                let leaves = specs.iter().map(|spec| worker.leaf(spec, &listener.registry)).collect();
+                let leaves = specs
+                    .iter()
+                    .map(|spec| worker.leaf(spec, &listener.registry))
+                    .collect();
                 let forward = Forward {
                     topology: Arc::clone(topology),
                     leaves,

@@ -54,24 +54,21 @@ async fn get(
             &format!("the mg flag '{}'", char::from(*letter)),
         ));
     }
-    let operations = in_order(command, vec![Operation::Get]);
-    let mut outcomes = store
-        .apply(command.key.bytes(), &operations)
-        .await?
-        .into_iter();
-    let value = match outcomes.next() {
-        Some(Outcome::Value(value)) => value,
-        other => return Err(misfit(store, other)),
-    };
+    let operations = reading(command);
+    let (mut value, mut ttl) = (None, None);
+    for outcome in store.apply(command.key.bytes(), &operations).await? {
+        match outcome {
+            Outcome::Value(found) => value = found,
+            Outcome::Lifetime(lifetime) => ttl = Some(lifetime),
+            other => return Err(misfit(store, Some(other))),
+        }
+    }
     let Some(value) = value else {
         out.extend_from_slice(b"EN");
         push_flags(command, b"Ok", &Item::default(), out);
         return Ok(Answer::Usual);
     };
-    let item = Item {
-        ttl: lifetime(outcomes),
-        value,
-    };
+    let item = Item { value, ttl };
     if flags.value {
         out.extend_from_slice(b"VA ");
         push(out, item.value.data.len() as u64);
@@ -84,6 +81,26 @@ async fn get(
         out.extend_from_slice(b"\r\n");
     }
     Ok(Answer::Wanted)
+}
+
+/// What `mg` asks of the store, in the order of the flags: `t` before `T` tells the old time to
+/// live.
+fn reading(command: &MetaCommand<'_>) -> Vec<Operation<'static>> {
+    let touch = command.flags.ttl.map(expiry);
+    let mut operations = Vec::new();
+    for flag in command.flags.iter() {
+        match (flag.first(), touch) {
+            (Some(b'T'), Some(expiry)) => operations.push(Operation::GetAndExpire { expiry }),
+            (Some(b't'), _) => operations.push(Operation::TimeToLive {
+                unit: TimeUnit::Seconds,
+            }),
+            _ => {}
+        }
+    }
+    if touch.is_none() {
+        operations.push(Operation::Get);
+    }
+    operations
 }
 
 /// Adds what the flags ask for to the operations, in the order of the flags: `t` before `T` tells
@@ -104,13 +121,6 @@ fn in_order<'o>(
         }
     }
     operations
-}
-
-fn lifetime(mut outcomes: impl Iterator<Item = Outcome>) -> Option<Lifetime> {
-    outcomes.find_map(|outcome| match outcome {
-        Outcome::Lifetime(lifetime) => Some(lifetime),
-        _ => None,
-    })
 }
 
 fn misfit(store: &dyn KvStore, outcome: Option<Outcome>) -> Trouble {

@@ -9,7 +9,7 @@ use crate::store::{KeyedOperation, KvStore, KvStoreExt};
 use super::super::codec::number::push;
 use super::super::codec::{ArithmeticVerb, RetrievalVerb, StoreVerb};
 use super::super::wire_error::{push_server_error, words};
-use super::{Trouble, expire, expiry};
+use super::{Trouble, expiry};
 
 pub(super) const NON_NUMERIC: Trouble =
     Trouble::Line("CLIENT_ERROR cannot increment or decrement non-numeric value");
@@ -67,29 +67,26 @@ async fn read(
     exptime: i32,
     keys: &[&[u8]],
 ) -> Result<Vec<Option<Value>>, KvError> {
-    let operations: &[Operation<'_>] = if verb.touches() {
-        &[Operation::Get, expire(exptime)]
+    let operation = if verb.touches() {
+        Operation::GetAndExpire {
+            expiry: expiry(exptime),
+        }
     } else {
-        &[Operation::Get]
+        Operation::Get
     };
     let outcomes = match keys {
         [] => Vec::new(),
-        [key] => store.apply(key, operations).await?,
+        [key] => store.apply(key, &[operation]).await?,
         _ => {
             let requests: Vec<_> = keys
                 .iter()
-                .flat_map(|key| {
-                    operations.iter().map(|operation| KeyedOperation {
-                        key,
-                        operation: *operation,
-                    })
-                })
+                .map(|key| KeyedOperation { key, operation })
                 .collect();
             store.apply_each(&requests).await?
         }
     };
     let mut values = Vec::with_capacity(keys.len());
-    for outcome in outcomes.into_iter().step_by(operations.len()) {
+    for outcome in outcomes {
         match outcome {
             Outcome::Value(value) => values.push(value),
             other => return Err(store.misfit(&other)),

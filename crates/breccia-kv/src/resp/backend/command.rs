@@ -32,8 +32,8 @@ impl<'a> Command<'a> {
         self.words.push(Cow::Owned(word));
     }
 
-    fn number(mut self, number: impl ToString) -> Self {
-        self.push(number.to_string().into_bytes());
+    fn number(mut self, number: impl Into<i128>) -> Self {
+        self.push(number.into().to_string().into_bytes());
         self
     }
 

@@ -91,7 +91,7 @@ impl RedisStore {
         let replies = match lease.ask(&look).await {
             // A connection that lay idle may be gone; the next try takes another.
             Err(_) if lease.reused => return Ok(None),
-            answer => answer.map_err(KvError::as_read)?,
+            answer => answer.map_err(KvError::into_read)?,
         };
         let replies: Vec<&[u8]> = replies.iter().collect();
         let Found {
@@ -134,7 +134,7 @@ impl RedisStore {
 
     fn found(&self, replies: &[&[u8]]) -> Result<Found, KvError> {
         let [watch, get, expires_at, time] = replies else {
-            return Err(self.protocol("too few replies").as_read());
+            return Err(self.protocol("too few replies").into_read());
         };
         let other_type = get.starts_with(b"-WRONGTYPE");
         let refused = [watch, get, expires_at, time]
@@ -145,7 +145,7 @@ impl RedisStore {
         }
         let wrong = || {
             self.protocol("TIME or PEXPIRETIME answers no number")
-                .as_read()
+                .into_read()
         };
         let expires_at_ms = u64::try_from(integer(expires_at).ok_or_else(wrong)?).ok();
         let entry = text(get).map(|data| Entry {

@@ -17,6 +17,7 @@ use super::super::codec::request::{ProtocolError, Request, RequestLimits, Reques
 use super::super::commands::Flags;
 use super::super::encode;
 use super::leaf::{Lease, Mode, RespUpstream};
+use super::marked::RESERVED;
 use super::metrics::{Outcome, UNKNOWN_ROW};
 use super::pubsub::Subscriptions;
 use super::route::{Command, Route, TransactionCommand};
@@ -167,6 +168,11 @@ impl RespDialogue {
                  / RESET are allowed in this context"
             );
             self.refuse(row, &text);
+            return Step::Done;
+        }
+        if self.is_marked() && self.touches_marker(command, request) {
+            self.transaction.spoil();
+            self.refuse(row, RESERVED);
             return Step::Done;
         }
         if self.transaction.is_open() {

@@ -8,6 +8,7 @@ use super::super::codec::request::Request;
 use super::super::commands::{Arguments, keys, pattern_option};
 use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
+use super::marked::RESERVED;
 use super::route::Command;
 use super::service::{Backend, Forward};
 use super::settings::{ModuleCommand, MultiKey};
@@ -278,14 +279,22 @@ impl RespDialogue {
         }
     }
 
-    /// Options that would reach what is not this store's.
-    fn refused_option(&self, command: &Command, request: Request<'_>) -> Option<String> {
-        let wants_database = command.spec.name == "copy"
-            && request.arguments().skip(3).any(|word| word.eq_ignore_ascii_case(b"db"));
-        (wants_database && self.is_sharded()).then(|| {
-            "ERR breccia: 'COPY … DB' is not offered: keys of other databases lie on other shards"
-                .to_owned()
-        })
+    /// Options that would reach what is not this store's, or only one of its servers.
+    pub(crate) fn refused_option(
+        &self,
+        command: &Command,
+        request: Request<'_>,
+    ) -> Option<String> {
+        let word = |name: &str| request.argument(1).eq_ignore_ascii_case(name.as_bytes());
+        match command.spec.name {
+            "copy" if self.is_sharded() => request
+                .arguments()
+                .skip(3)
+                .any(|word| word.eq_ignore_ascii_case(b"db"))
+                .then(|| not_offered("copy … db", DATABASES)),
+            "memory" if !word("usage") && !word("help") => Some(not_offered("memory", ONE_SERVER)),
+            _ => None,
+        }
     }
 
     pub(crate) fn forward_blocking(&mut self, command: &Command, request: Request<'_>) -> Step {
@@ -350,8 +359,13 @@ impl RespDialogue {
         let module = *forward.store.modules.get(&name)?;
         let mut positions = std::mem::take(&mut self.keys);
         module_keys(module, request.len(), &mut positions);
+        let reserved = self.is_marked() && self.is_any_reserved(&positions, request);
         let home = self.home_of(&positions, request);
         self.keys = positions;
+        if reserved {
+            self.refuse(super::metrics::UNKNOWN_ROW, RESERVED);
+            return Some(Step::Done);
+        }
         Some(match home {
             Home::Nowhere => {
                 let leaf = self.any_leaf();

@@ -17,6 +17,7 @@ use breccia_net::tls::TlsClient;
 use super::super::codec::reply::RespWire;
 use super::super::encode::{self, RespVersion};
 use super::ticket::Ticket;
+use crate::identity::Identity;
 use crate::front::metrics::StoreMetrics;
 use crate::pipeline::{Cause, Failure, PipelineLimits};
 use crate::upstream::{Greeting, Upstream, UpstreamOptions};
@@ -50,6 +51,8 @@ pub struct RespLeaf {
     pub limits: PipelineLimits,
     /// What the process knows of the endpoint.
     pub health: Arc<EndpointHealth>,
+    /// Its markers, if its composite has them.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl std::fmt::Debug for RespLeaf {
@@ -155,7 +158,12 @@ impl Leaf {
             (RespVersion::V2, None) => {}
         }
         let database = self.spec.database + mode.database;
-        if database != 0 {
+        let proofs = self.prove(&mut greeting);
+        let mut say = |words: &[&[u8]]| {
+            encode::request(&mut greeting.bytes, words);
+            greeting.replies += 1;
+        };
+        if database != if proofs { self.spec.database } else { 0 } {
             say(&[b"SELECT", database.to_string().as_bytes()]);
         }
         if lease {
@@ -171,6 +179,31 @@ impl Leaf {
             greeting.replies = 1;
         }
         greeting
+    }
+}
+
+impl Leaf {
+    /// Asks for the beginning of each marker, in the database that carries them. Answers whether
+    /// there are any.
+    fn prove(&self, greeting: &mut Greeting) -> bool {
+        let Some(identity) = &self.spec.identity else { return false };
+        let mut say = |words: &[&[u8]]| {
+            encode::request(&mut greeting.bytes, words);
+            greeting.replies += 1;
+            greeting.replies - 1
+        };
+        if self.spec.database != 0 {
+            say(&[b"SELECT", self.spec.database.to_string().as_bytes()]);
+        }
+        for marker in identity.carried() {
+            let last = (marker.head.len() - 1).to_string();
+            let number = say(&[b"GETRANGE", &marker.key, b"0", last.as_bytes()]);
+            let mut expected = Vec::new();
+            encode::bulk(&mut expected, &marker.head);
+            greeting.proofs.push((number, expected));
+        }
+        greeting.identity = Some(Arc::clone(identity));
+        true
     }
 }
 

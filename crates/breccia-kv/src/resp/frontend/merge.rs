@@ -12,6 +12,7 @@ use breccia_net::clock;
 
 use super::super::codec::reply::{Elements, elements, integer};
 use super::super::encode::{self, RespVersion};
+use super::marked::visible;
 use super::metrics::Outcome;
 use super::ticket::Asked;
 use super::wire_error::failure_text;
@@ -29,6 +30,8 @@ pub(crate) enum Rule {
     Min,
     /// Elements of arrays, one part after another.
     Join,
+    /// The same without the markers' keys.
+    JoinVisible,
     /// The first part stands for all.
     First,
     /// One of the parts that are no nulls.
@@ -209,6 +212,13 @@ impl Merge {
                 for element in parts.into_iter().flatten() {
                     out.extend_from_slice(element);
                 }
+            }
+            Rule::JoinVisible => {
+                let parts: Option<Vec<_>> =
+                    replies.iter().map(|(_, reply)| visible(reply)).collect();
+                let parts = parts?;
+                encode::array(&mut out, parts.iter().map(|(count, _)| count).sum());
+                parts.iter().for_each(|(_, shown)| out.extend_from_slice(shown));
             }
             Rule::First => out.extend_from_slice(replies.first()?.1),
             Rule::OneOf => {

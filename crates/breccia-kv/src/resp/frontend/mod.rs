@@ -14,6 +14,7 @@
 mod dialogue;
 mod forward;
 mod leaf;
+mod marked;
 mod merge;
 mod metrics;
 mod multikey;

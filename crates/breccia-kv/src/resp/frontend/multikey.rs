@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::super::codec::request::Request;
 use super::super::encode;
 use super::dialogue::{RespDialogue, Step};
+use super::marked::frame_for;
 use super::merge::{Merge, Rule};
 use super::route::{Command, Scatter, Split};
 use super::ticket::{Asked, Ticket};
@@ -121,6 +122,7 @@ impl RespDialogue {
     ) -> Step {
         let rule = match scatter {
             Scatter::Sum => Rule::Sum,
+            Scatter::Join if self.is_marked() => Rule::JoinVisible,
             Scatter::Join => Rule::Join,
             Scatter::Flush | Scatter::First => Rule::First,
             Scatter::OneOf => Rule::OneOf,
@@ -132,22 +134,33 @@ impl RespDialogue {
             words.extend(request.arguments().skip(1));
             let mut frame = Vec::new();
             encode::request(&mut frame, &words);
-            self.send_to_all(command, rule, &frame);
+            self.send_to_all((command, scatter), rule, request, &frame);
         } else {
-            self.send_to_all(command, rule, request.frame());
+            self.send_to_all((command, scatter), rule, request, request.frame());
         }
         Step::Done
     }
 
-    fn send_to_all(&mut self, command: &Command, rule: Rule, frame: &[u8]) {
+    fn send_to_all(
+        &mut self,
+        (command, scatter): (&Command, Scatter),
+        rule: Rule,
+        request: Request<'_>,
+        frame: &[u8],
+    ) {
+        let forward = self.forward();
         let leaves = self.all_leaves();
         let asked = self.ask(LeafIndex::default(), command.row);
         let merge = self.merge(asked, rule, command, &leaves, Vec::new());
         for (part, leaf) in leaves.into_iter().enumerate() {
             let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
             let ticket = Ticket::Part(Rc::clone(&merge), part);
+            let own = forward
+                .leaves
+                .get(leaf.get())
+                .and_then(|leaf| frame_for(leaf, self.session.database, scatter, command, request));
             self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
-                out.extend_from_slice(frame);
+                out.extend_from_slice(own.as_deref().unwrap_or(frame));
             });
         }
     }

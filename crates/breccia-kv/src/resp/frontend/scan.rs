@@ -6,6 +6,7 @@ use super::super::codec::reply::{elements, text};
 use super::super::codec::request::Request;
 use super::super::encode;
 use super::dialogue::{RespDialogue, Step};
+use super::marked::visible;
 use super::route::Command;
 use super::ticket::{Convert, Ticket};
 use crate::pipeline::Patience;
@@ -17,6 +18,8 @@ struct ScanReply {
     leaf: usize,
     leaves: usize,
     check: u64,
+    /// Whether there are keys to hide.
+    marked: bool,
 }
 
 impl Convert for ScanReply {
@@ -49,14 +52,20 @@ impl ScanReply {
         let mut out = Vec::with_capacity(reply.len() + 24);
         encode::array(&mut out, 2);
         encode::bulk(&mut out, next.to_string().as_bytes());
-        out.extend_from_slice(keys);
+        if self.marked {
+            let (count, shown) = visible(keys)?;
+            encode::array(&mut out, count);
+            out.extend_from_slice(&shown);
+        } else {
+            out.extend_from_slice(keys);
+        }
         Some(out)
     }
 }
 
 impl RespDialogue {
     pub(crate) fn scan(&mut self, command: &Command, request: Request<'_>) -> Step {
-        if !self.is_sharded() {
+        if !self.is_sharded() && !self.is_marked() {
             return self.forward_any(command, request);
         }
         let cursor =
@@ -71,7 +80,8 @@ impl RespDialogue {
         let cursor = ScanCursor::decode(value, check, leaves);
         let index = LeafIndex::new(cursor.leaf).unwrap_or_default();
         let asked = self.ask(index, command.row);
-        let convert = ScanReply { leaf: cursor.leaf, leaves, check };
+        let marked = forward.marked;
+        let convert = ScanReply { leaf: cursor.leaf, leaves, check, marked };
         let ticket = Ticket::Converted(asked, Box::new(convert));
         let upstream = self.held(index).unwrap_or_else(|| self.path(index));
         self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
@@ -93,14 +103,15 @@ mod tests {
     #[test]
     fn replies_lead_to_the_next_leaf_and_to_the_end() {
         let check = |leaf, reply: &str, cursor: u64| {
-            let out = ScanReply { leaf, leaves: 2, check: 1 }.convert(reply.as_bytes());
+            let scan = ScanReply { leaf, leaves: 2, check: 1, marked: leaf == 1 };
+            let out = scan.convert(reply.as_bytes());
             let found = text(elements(&out).unwrap().next().unwrap()).unwrap().to_vec();
             assert_eq!(String::from_utf8(found).unwrap(), cursor.to_string());
         };
         check(0, "*2\r\n$2\r\n17\r\n*0\r\n", 1 << 44 | 17);
         check(0, "*2\r\n$1\r\n0\r\n*0\r\n", 1 << 52 | 1 << 44);
         check(1, "*2\r\n$1\r\n0\r\n*0\r\n", 0);
-        let out = ScanReply { leaf: 0, leaves: 2, check: 1 }
+        let out = ScanReply { leaf: 0, leaves: 2, check: 1, marked: false }
             .convert(b"*2\r\n$20\r\n18446744073709551615\r\n*0\r\n");
         assert!(out.starts_with(b"-ERR breccia"));
     }

@@ -60,6 +60,8 @@ pub(crate) struct Forward {
     pub store: Arc<ForwardStore>,
     pub leaves: Vec<Rc<Leaf>>,
     pub hub: Rc<Hub>,
+    /// Whether some leaf carries markers.
+    pub marked: bool,
 }
 
 /// What stands behind the listener, on this worker.
@@ -91,6 +93,7 @@ impl RespService {
                 let forward = Forward {
                     leaves: specs.iter().map(|spec| worker.leaf(spec, &listener.registry)).collect(),
                     hub: worker.hub(store),
+                    marked: specs.iter().any(|spec| spec.identity.is_some()),
                     store: Arc::clone(store),
                 };
                 (Backend::Forward(Rc::new(forward)), names)

@@ -206,6 +206,9 @@ impl RespDialogue {
             Route::Scatter(_) | Route::Scan if sharded => {
                 Some(not_offered(name, "within MULTI it would see one shard only"))
             }
+            Route::Scatter(_) | Route::Scan if self.is_marked() => {
+                Some(not_offered(name, "within MULTI it would see this store's markers"))
+            }
             Route::Same if sharded && matches!(name, "script" | "function") => {
                 Some(not_offered(name, "within MULTI it would reach one shard only"))
             }

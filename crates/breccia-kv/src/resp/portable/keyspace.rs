@@ -123,7 +123,7 @@ async fn answer_into(
             }
         }
         KeyspaceCommand::Size => {
-            let count = store.len().await?;
+            let count = store.key_count().await?;
             encode::integer(out, i64::try_from(count).unwrap_or(i64::MAX));
         }
         KeyspaceCommand::RandomKey => match store.random_key(clock::seed()).await? {

@@ -234,7 +234,7 @@ fn listing_needs_members_that_list() {
         ) -> crate::store::StoreFuture<'a, crate::store::ScanPage> {
             unreachable!()
         }
-        fn len(&self) -> crate::store::StoreFuture<'_, u64> {
+        fn key_count(&self) -> crate::store::StoreFuture<'_, u64> {
             unreachable!()
         }
         fn flush(&self) -> crate::store::StoreFuture<'_, ()> {

@@ -105,7 +105,7 @@ async fn kept(store: &dyn KvStore) -> Result<()> {
         matches!(left, Lifetime::Ms(ms) if ms <= 3000),
         "{left:?} is left"
     );
-    tokio::time::sleep(Duration::from_millis(3000)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     expect_data(store, key, None).await
 }
 

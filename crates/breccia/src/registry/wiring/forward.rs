@@ -106,6 +106,7 @@ fn redis_leaf(
         max_leases: plan.max_leases,
         limits: redis_limits(plan),
         health: endpoint(gateway, store)?,
+        identity: gateway.identities.get(store).map(Arc::clone),
     })
 }
 

@@ -1,0 +1,4 @@
+//! The target `resp_portable` for libFuzzer; its body, and what it asserts, is in the library.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| breccia_fuzz::resp_portable(data));
