@@ -25,7 +25,7 @@ cargo xtask NAME
   schema                write breccia.schema.json from the configuration's tables
   fuzz [TARGET…] [--seconds N] [--stable]
                         every fuzz target for 600 s each; with cargo-fuzz where it is installed
-  bench kv [--quick] [--no-build] [--rounds N] [--only redis|memcached]
+  bench kv [--quick] [--no-build] [--rounds N] [--only redis|memcached] [--depth N]
                         Breccia against nutcracker and against one server; writes docs/benchmarks.md";
 
 fn main() -> ExitCode {

@@ -77,6 +77,7 @@ struct Options {
     build: bool,
     rounds: u32,
     only: Option<Wire>,
+    depth: Option<u32>,
 }
 
 /// Runs the bench.
@@ -104,7 +105,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     }
     let table = report::table(&samples);
     println!("\n{table}");
-    if options.quick || options.only.is_some() {
+    if options.quick || options.only.is_some() || options.depth.is_some() {
         println!("a part of the bench: docs/benchmarks.md is left as it is");
         return Ok(());
     }
@@ -117,6 +118,7 @@ fn options(words: &[&str]) -> Result<Options> {
         build: true,
         rounds: 5,
         only: None,
+        depth: None,
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -125,6 +127,9 @@ fn options(words: &[&str]) -> Result<Options> {
             "--no-build" => options.build = false,
             "--rounds" => {
                 options.rounds = words.next().context("--rounds needs a number")?.parse()?;
+            }
+            "--depth" => {
+                options.depth = Some(words.next().context("--depth needs a number")?.parse()?);
             }
             "--only" => {
                 options.only = match words.next() {
@@ -142,7 +147,8 @@ fn options(words: &[&str]) -> Result<Options> {
 
 /// Every load, with enough requests for some seconds each.
 fn loads(options: &Options) -> impl Iterator<Item = Load> {
-    let (only, divisor) = (options.only, if options.quick { 10 } else { 1 });
+    let (only, depth) = (options.only, options.depth);
+    let divisor = if options.quick { 5 } else { 1 };
     let rows = [
         (Wire::Redis, "SET", [150_000, 800_000, 1_500_000]),
         (Wire::Redis, "GET", [150_000, 800_000, 1_500_000]),
@@ -150,19 +156,17 @@ fn loads(options: &Options) -> impl Iterator<Item = Load> {
         (Wire::Memcached, "set", [150_000, 600_000, 800_000]),
         (Wire::Memcached, "get", [150_000, 400_000, 400_000]),
     ];
-    rows.into_iter()
-        .filter(move |(wire, ..)| only.is_none_or(|only| only == *wire))
-        .flat_map(move |(wire, test, requests)| {
-            [1, 16, 64]
-                .into_iter()
-                .zip(requests)
-                .map(move |(depth, requests)| Load {
-                    wire,
-                    test,
-                    depth,
-                    requests: requests / divisor,
-                })
+    let all = rows.into_iter().flat_map(move |(wire, test, requests)| {
+        let depths = [1, 16, 64].into_iter().zip(requests);
+        depths.map(move |(depth, requests)| Load {
+            wire,
+            test,
+            depth,
+            requests: requests / divisor,
         })
+    });
+    all.filter(move |load| only.is_none_or(|only| only == load.wire))
+        .filter(move |load| depth.is_none_or(|depth| depth == load.depth))
 }
 
 fn measure(rig: &Rig, round: u32, load: Load, target: Target) -> Result<Sample> {

@@ -166,7 +166,7 @@ pub(crate) static SHARDED_IN_MEMORY: Table = Table {
         flag(
             "marker",
             false,
-            "Keeps a marker with the layout on every shard, as one key.",
+            "Keeps a marker with the layout on every shard, as one key that clients do not see: a server that was exchanged or emptied is then refused. Redis shards only.",
         ),
         optional(
             "layout-digest",

@@ -61,7 +61,6 @@ const FULL: &str = r#"
     stores = ["y", "r"]
     hash = "crc16-xmodem"
     hash-tag = "{}"
-    marker = false
     layout-digest = "0123456789ABCDEF"
     multi-key = "slot"
     subscription-loss = "resubscribe"
@@ -268,7 +267,6 @@ fn every_key_of_memory_and_composite_reaches_the_plan() {
         Some("{}")
     );
     assert_eq!(sharded.layout_digest.as_deref(), Some("0123456789abcdef"));
-    assert!(!sharded.marker);
     assert_eq!(sharded.multi_key, MultiKey::Slot);
     assert_eq!(sharded.subscription_loss, SubscriptionLoss::Resubscribe);
     let mget = CommandPlan {
@@ -426,4 +424,16 @@ fn loopback_and_unix_sockets_are_local() {
         check(BindPlan::Tcp(address.parse().unwrap()), local);
     }
     check(BindPlan::Unix(PathBuf::from("/run/x")), true);
+}
+
+#[test]
+fn markers_are_for_redis_shards() {
+    let plan = plan(
+        "[store.r]\ntype = \"redis\"\nurl = \"redis://h:1\"\n\
+         [store.s]\ntype = \"sharded-in-memory\"\nstores = [\"r\"]\nmarker = true\n",
+    );
+    let StorePlan::ShardedInMemory(sharded) = &plan.stores["s"] else {
+        panic!()
+    };
+    assert!(sharded.marker);
 }

@@ -54,6 +54,8 @@ pub type Scratch = Rc<RefCell<Vec<u8>>>;
 
 /// The size of a [`Scratch`] buffer.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// Requests of one client in one turn; then it wakes itself and others get theirs.
+pub const REQUESTS_PER_TURN: usize = 512;
 /// Reads in one turn before other connections get theirs.
 const READS_PER_TURN: usize = 4;
 /// A carry larger than this is given back when it is empty.

@@ -40,7 +40,11 @@ fn run(command: &mut Command) -> Result<String> {
         format!("{name} is missing; `cargo xtask test setup` installs what these tests need")
     })?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    ensure!(output.status.success(), "{name}: {}\n{text}", output.status);
+    ensure!(
+        output.status.success(),
+        "{name}: {}\n{text}\n(a module that is missing is installed by `cargo xtask test setup`)",
+        output.status
+    );
     Ok(text)
 }
 

@@ -98,6 +98,12 @@ fn sections() -> Vec<Section> {
     sections
 }
 
+/// The names of the commands that have an example.
+pub(crate) fn commands() -> impl Iterator<Item = String> {
+    let examples = sections().into_iter().flat_map(|section| section.examples);
+    examples.map(|example| String::from_utf8_lossy(&example[0]).to_ascii_lowercase())
+}
+
 /// Four keys of one shard, whatever stands for them; five sets of them, taken in turn.
 fn key_names() -> Vec<[Vec<u8>; 4]> {
     let on = |shard, salts: [&str; 4]| salts.map(|salt| key_on(shard, 3, salt).into_bytes());

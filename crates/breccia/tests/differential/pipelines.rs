@@ -68,6 +68,16 @@ const REQUESTS: &[&str] = &[
     "SELECT 0",
     "CLIENT GETNAME",
     "KEYS nothing",
+    "HELLO 2",
+    "HELLO 3",
+    "RESET",
+    "UNWATCH",
+    "EXEC",
+    "DISCARD",
+    "SCRIPT EXISTS N",
+    "PUBLISH nobody N",
+    "COPY sN sN",
+    "RANDOMKEY x",
     "MULTI",
     "WATCH sN",
 ];
@@ -141,8 +151,8 @@ fn send_in_pieces(mut sender: TcpStream, bytes: &[u8], mut dice: Dice) -> std::i
     Ok(())
 }
 
-fn check(shards: usize, version: u8, seed: u64) -> Result<()> {
-    let twins = Twins::over(shards)?;
+fn check(shards: usize, version: u8, seed: u64, members: &str) -> Result<()> {
+    let twins = Twins::with(shards, "", members)?;
     let mut dice = Dice(seed);
     let mut differences = Vec::new();
     for _ in 0..12 {
@@ -181,12 +191,12 @@ fn check(shards: usize, version: u8, seed: u64) -> Result<()> {
 
 #[test]
 fn pipelines_cut_anywhere_answer_as_redis_over_one_shard() -> Result<()> {
-    check(1, 3, 1_000)?;
-    check(1, 2, 2_000)
+    check(1, 3, 1_000, "")?;
+    check(1, 2, 2_000, "connections = 2")
 }
 
 #[test]
 fn pipelines_cut_anywhere_answer_as_redis_over_three_shards() -> Result<()> {
-    check(3, 2, 3_000)?;
-    check(3, 3, 4_000)
+    check(3, 2, 3_000, "")?;
+    check(3, 3, 4_000, "connections = 3")
 }

@@ -19,13 +19,15 @@
 //! `@last@` stands for the string this connection was answered last, `@70000@` for that many bytes.
 //! Invariant: a line that cannot be read fails the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use breccia_kv::resp::commands::COMMANDS;
 use breccia_testkit::{Reply, RespClient, resp};
 
 use crate::compare::{self, How};
+use crate::matrix;
 use crate::twins::{Twins, difference, none};
 use crate::words::split;
 
@@ -313,7 +315,7 @@ pub(crate) fn check(twins: &Twins, version: u8, scripts: &[(&str, &'static str)]
 
 fn check_all(shards: usize, version: u8) -> Result<()> {
     check(&Twins::over(shards)?, version, &PLAIN)?;
-    check(&Twins::with(shards, "hash-tag = \"{}\"")?, version, &TAGGED)
+    check(&Twins::with(shards, "hash-tag = \"{}\"", "")?, version, &TAGGED)
 }
 
 #[test]
@@ -334,4 +336,17 @@ fn histories_over_three_shards_are_as_of_redis_in_resp2() -> Result<()> {
 #[test]
 fn histories_over_three_shards_are_as_of_redis_in_resp3() -> Result<()> {
     check_all(3, 3)
+}
+
+#[test]
+fn every_command_is_in_a_script_or_an_example() {
+    let mut known: BTreeSet<String> = matrix::commands().collect();
+    for (_, script) in PLAIN.iter().chain(&TAGGED) {
+        known.extend(rows(script).filter_map(|row| row.words.first().cloned()).map(|name| {
+            String::from_utf8_lossy(&name).to_ascii_lowercase()
+        }));
+    }
+    let missing: Vec<&str> =
+        COMMANDS.iter().map(|spec| spec.name).filter(|name| !known.contains(*name)).collect();
+    assert!(missing.is_empty(), "in no script: {}", missing.join(" "));
 }

@@ -37,15 +37,19 @@ pub(crate) struct Twins {
 impl Twins {
     /// One Redis, and a gateway over `shards` of them.
     pub(crate) fn over(shards: usize) -> Result<Twins> {
-        Twins::with(shards, "")
+        Twins::with(shards, "", "")
     }
 
-    /// The same, with further keys of the composite.
-    pub(crate) fn with(shards: usize, composite: &str) -> Result<Twins> {
+    /// The same, with further keys of the composite and of its members.
+    pub(crate) fn with(shards: usize, composite: &str, members: &str) -> Result<Twins> {
         let servers = servers(shards)?;
         // What is compared is what is said, not how fast: a busy machine must not change a reply.
         let config = Config::new("redis")?.listener("deadline = \"10s\"");
-        let gateway = config.over(&servers).composite(composite).start()?;
+        let numbered = servers.iter().enumerate();
+        let config = numbered.fold(config.composite(composite), |config, (number, server)| {
+            config.redis(&format!("r{number}"), &server.address(), members)
+        });
+        let gateway = config.start()?;
         Ok(Twins {
             direct: redis()?,
             servers,

@@ -14,9 +14,7 @@ use crate::driver::{Traffic, alone, among_others, no_errors, request, until_answ
 fn a_long_script_is_not_an_outage() -> Result<()> {
     let _quiet = alone();
     let options = RedisOptions {
-        arguments: ["--busy-reply-threshold", "50"]
-            .map(str::to_owned)
-            .to_vec(),
+        arguments: ["--busy-reply-threshold", "50"].map(str::to_owned).to_vec(),
         ..RedisOptions::default()
     };
     let servers = [Redis::start(options)?];
@@ -57,14 +55,12 @@ fn a_slow_shard_serves_everything_in_its_time() -> Result<()> {
         .start()?;
     // Longer than the stall gate: one batch of requests at a time is on its way.
     proxy.set(Fault::Delay(Duration::from_millis(150)));
-    let slow = Traffic::start(
-        &gateway.address(),
-        6,
-        Duration::ZERO,
-        |client, number| {
-            request(&format!("INCR {}", key_on(1, 2, &format!("s{client}n{number}:"))))
-        },
-    );
+    let slow = Traffic::start(&gateway.address(), 6, Duration::ZERO, |client, number| {
+        request(&format!(
+            "INCR {}",
+            key_on(1, 2, &format!("s{client}n{number}:"))
+        ))
+    });
     std::thread::sleep(Duration::from_secs(3));
     let answers = slow.end_all()?;
     no_errors("a slow shard", &answers)?;
@@ -102,7 +98,10 @@ fn a_full_queue_refuses_at_once_and_reads_on() -> Result<()> {
     for reply in [&refused[0], &refused[2]] {
         let reply = reply.escape_ascii().to_string();
         ensure!(reply.starts_with("-SHARDBUSY all/r0"), "{reply}");
-        ensure!(reply.contains("max-in-flight (50)") && reply.contains("not applied"), "{reply}");
+        ensure!(
+            reply.contains("max-in-flight (50)") && reply.contains("not applied"),
+            "{reply}"
+        );
     }
     ensure!(refused[1] == b"$4\r\nhere\r\n");
     Ok(())
@@ -128,14 +127,23 @@ fn leases_that_are_all_out_are_refused_at_once() -> Result<()> {
     }
     ensure!(clients[2].words("SET a 1")? == b"+OK\r\n");
     let big = vec![b'x'; 200_000];
-    let reply = clients[2].call(&[b"SET", b"big", &big])?.escape_ascii().to_string();
+    let reply = clients[2]
+        .call(&[b"SET", b"big", &big])?
+        .escape_ascii()
+        .to_string();
     println!("a big value while all leases are out: {reply}");
-    ensure!(reply.starts_with("+OK") || reply.contains("max-leases"), "{reply}");
+    ensure!(
+        reply.starts_with("+OK") || reply.contains("max-leases"),
+        "{reply}"
+    );
     // Whoever leaves gives the lease back.
     drop(clients.remove(0));
     let begun = Instant::now();
     while clients[1].words("WATCH a")? != b"+OK\r\n" {
-        ensure!(begun.elapsed() < Duration::from_secs(3), "the lease never came back");
+        ensure!(
+            begun.elapsed() < Duration::from_secs(3),
+            "the lease never came back"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())

@@ -16,6 +16,7 @@ mod driver;
 mod hostile;
 mod kill;
 mod partial;
+mod quiet;
 mod resets;
 mod stall;
 mod stall_leases;

@@ -9,6 +9,7 @@ mod command_keys;
 mod common;
 mod keys;
 mod lifecycle;
+mod marker;
 mod memcached;
 mod placement;
 mod pubsub;

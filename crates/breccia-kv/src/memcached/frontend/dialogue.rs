@@ -23,7 +23,7 @@ use super::login::{self, Login};
 use super::service::{Backend, MemcachedService};
 use super::ticket::Asked;
 use crate::front::client::Client;
-use crate::front::connection::{Consumed, Dialogue, Next};
+use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
 use crate::front::metrics::{Outcome, UNKNOWN_ROW};
 use crate::front::settings::ListenerSettings;
 use crate::front::work::Work;
@@ -301,7 +301,16 @@ impl Dialogue for MemcachedDialogue {
     fn consume(&mut self, bytes: &[u8]) -> Consumed {
         self.now = clock::now();
         let mut at = 0;
+        let mut budget = REQUESTS_PER_TURN;
         loop {
+            if budget == 0 {
+                self.client.wake();
+                return Consumed {
+                    bytes: at,
+                    next: Next::Paused,
+                };
+            }
+            budget -= 1;
             if !self.may_dispatch() {
                 return Consumed {
                     bytes: at,

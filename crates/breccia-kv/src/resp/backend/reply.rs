@@ -104,9 +104,9 @@ mod tests {
                 Scan::Incomplete => RepliesWire::scan(&mut scanner, Some(3), whole),
                 early => early,
             };
-            assert_eq!(found, Scan::Complete(30), "cut at {cut}");
+            assert_eq!(found, Scan::Complete(27), "cut at {cut}");
         }
-        let replies = Replies::new(Bytes::from_static(&whole[..30]));
+        let replies = Replies::new(Bytes::from_static(&whole[..27]));
         assert_eq!(replies.iter().count(), 3);
         assert_eq!(replies.first(), b"+OK\r\n");
         assert_eq!(replies.last(), b"*2\r\n:1\r\n$-1\r\n");

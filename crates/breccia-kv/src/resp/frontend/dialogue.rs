@@ -27,7 +27,7 @@ use super::settings::ListenerSettings;
 use super::transaction::Transaction;
 use super::wire_error::{self, NOAUTH};
 use crate::front::client::Client;
-use crate::front::connection::{Consumed, Dialogue, Next};
+use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
 
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,10 +297,16 @@ impl Dialogue for RespDialogue {
         self.now = clock::now();
         let mut parser = std::mem::take(&mut self.parser);
         let mut at = 0;
+        let mut budget = REQUESTS_PER_TURN;
         let next = loop {
+            if budget == 0 {
+                self.client.wake();
+                break Next::Paused;
+            }
             if !self.may_dispatch() {
                 break Next::Paused;
             }
+            budget -= 1;
             let rest = bytes.get(at..).unwrap_or_default();
             match parser.parse(rest, &self.request_limits()) {
                 Ok(None) => break Next::NeedMore,

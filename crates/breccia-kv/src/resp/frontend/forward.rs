@@ -9,11 +9,11 @@ use super::super::commands::{Arguments, keys, pattern_option};
 use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
 use super::marked::RESERVED;
-use super::route::Command;
+use super::route::{Command, DATABASES, ONE_SERVER};
 use super::service::{Backend, Forward};
 use super::settings::{ModuleCommand, MultiKey};
 use super::ticket::{Asked, Ticket};
-use super::wire_error::CROSSSLOT;
+use super::wire_error::{CROSSSLOT, not_offered};
 use crate::pipeline::{Patience, Recipient};
 use crate::topology::LeafIndex;
 

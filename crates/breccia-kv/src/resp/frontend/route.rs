@@ -135,8 +135,8 @@ impl Routes {
 
 const ADMIN: &str = "it is for administrators of one server; ask the shard itself";
 const REPLICATION: &str = "it belongs to the replication between servers";
-const ONE_SERVER: &str = "it is about one server's state; ask the shard itself";
-const DATABASES: &str = "keys of other databases lie on other shards";
+pub(crate) const ONE_SERVER: &str = "it is about one server's state; ask the shard itself";
+pub(crate) const DATABASES: &str = "keys of other databases lie on other shards";
 
 fn route(spec: &CommandSpec) -> Route {
     special(spec.name).unwrap_or_else(|| match spec.shape() {

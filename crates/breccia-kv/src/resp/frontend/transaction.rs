@@ -176,6 +176,11 @@ impl RespDialogue {
         if self.is_portable() {
             return self.queue_portable(command, request);
         }
+        if let Some(why) = self.refused_option(command, request) {
+            self.transaction.spoil();
+            self.refuse(command.row, &why);
+            return Step::Done;
+        }
         // PUBLISH has no key: its message reaches all subscribers from any shard.
         let Ok(leaf) = self.single_home(command, request) else {
             self.transaction.spoil();
