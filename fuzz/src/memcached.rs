@@ -24,7 +24,7 @@ pub fn memcached_request(data: &[u8]) {
     same_however_cut(
         data,
         || Decoder::new(limit),
-        |decoder, bytes| match decoder.decode(bytes) {
+        |decoder, bytes, closely| match decoder.decode(bytes) {
             Decoded::Incomplete => {
                 assert!(
                     bytes.len() <= most,
@@ -42,7 +42,9 @@ pub fn memcached_request(data: &[u8]) {
                 Step::More
             }
             Decoded::Request(request) => {
-                check_request(&request, &bytes[..request.frame_length]);
+                if closely {
+                    check_request(&request, &bytes[..request.frame_length]);
+                }
                 let found = (request.noreply, request.plain, request.line_length);
                 let found = format!("{found:?} {}", meaning(&request));
                 Step::Frame(found, request.frame_length)
@@ -208,12 +210,13 @@ pub fn memcached_reply(data: &[u8]) {
         ReplyScanner::default,
         |scanner, bytes| match scanner.scan(shape, bytes) {
             ScannedReply::Incomplete => Step::More,
-            ScannedReply::Wrong(why) => Step::Last(why.to_owned()),
+            ScannedReply::Wrong(why) => Step::Last(why),
             ScannedReply::Complete(length) => {
-                assert!(length <= bytes.len());
-                check_reply(shape, &bytes[..length]);
+                if closely {
+                    check_reply(shape, &bytes[..length]);
+                }
                 *scanner = ReplyScanner::default();
-                Step::Frame(format!("{length}"), length)
+                Step::Frame("", length)
             }
         },
     );

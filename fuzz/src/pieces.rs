@@ -25,11 +25,12 @@ const MOST_SINGLE_BYTES: usize = 700;
 /// be the same each time, and each frame must be found as soon as its last byte is there.
 ///
 /// `read` looks at the bytes from the current item on; after `More` it is called again with the same
-/// bytes and more behind them.
+/// bytes and more behind them. It is told when it reads a frame once more, alone: the time to look at
+/// the item closely.
 pub(crate) fn same_however_cut<S, T: PartialEq + Debug>(
     data: &[u8],
     state: impl Fn() -> S,
-    read: impl Fn(&mut S, &[u8]) -> Step<T>,
+    read: impl Fn(&mut S, &[u8], bool) -> Step<T>,
 ) -> Vec<T> {
     let whole = run(data, &[data.len()], &state, &read, true);
     let check = |ends: &[usize]| {
@@ -52,13 +53,13 @@ fn run<S, T: PartialEq + Debug>(
     data: &[u8],
     ends: &[usize],
     state: &impl Fn() -> S,
-    read: &impl Fn(&mut S, &[u8]) -> Step<T>,
+    read: &impl Fn(&mut S, &[u8], bool) -> Step<T>,
     exact: bool,
 ) -> Vec<T> {
     let (mut items, mut begin, mut current) = (Vec::new(), 0_usize, state());
     for end in ends {
         while let Some(rest) = data.get(begin..*end).filter(|rest| !rest.is_empty()) {
-            match read(&mut current, rest) {
+            match read(&mut current, rest, false) {
                 Step::More => break,
                 Step::Frame(item, length) => {
                     assert!(
@@ -91,17 +92,17 @@ fn found_when_whole<S, T: PartialEq + Debug>(
     length: usize,
     item: &T,
     state: &impl Fn() -> S,
-    read: &impl Fn(&mut S, &[u8]) -> Step<T>,
+    read: &impl Fn(&mut S, &[u8], bool) -> Step<T>,
 ) {
     let frame = bytes.get(..length).unwrap_or_default();
-    match read(&mut state(), frame) {
+    match read(&mut state(), frame, true) {
         Step::Frame(again, same) => assert_eq!((&again, same), (item, length)),
         other => panic!("a whole frame is not seen without what follows it: {other:?}"),
     }
     let Some((_, short @ [_, ..])) = frame.split_last() else {
         return;
     };
-    match read(&mut state(), short) {
+    match read(&mut state(), short, false) {
         Step::More => {}
         other => panic!("a frame without its last byte is not incomplete: {other:?}"),
     }

@@ -14,10 +14,9 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     let written = match target {
         "resp_request" => bytes(&RESP_REQUESTS),
         "resp_reply" => bytes(&RESP_REPLIES),
-        "memcached_request" => bytes(&MEMCACHED_REQUESTS),
+        "memcached_request" | "memcached_typed" => bytes(&MEMCACHED_REQUESTS),
         "memcached_reply" => bytes(&MEMCACHED_REPLIES),
         "resp_portable" => bytes(&PORTABLE),
-        "memcached_typed" => bytes(&MEMCACHED_REQUESTS),
         "command_keys" => bytes(&COMMANDS),
         "layout_document" => layouts(),
         _ => bytes(&[CONFIG.as_bytes()]),

@@ -154,8 +154,11 @@ fn answer(store: &MemoryStore, request: &Request<'_>) {
         "{request:?} gets {}",
         out.escape_ascii()
     );
+    // memcached shows that `ma q N…` made a counter; forwarding cannot tell and hides it.
+    let may_show = matches!(&request.command, Command::Meta(meta) if meta.flags.vivify.is_some());
+    let hides = Quiet::of(request).hides(&out);
     assert!(
-        !Quiet::of(request).hides(&out),
+        may_show || !hides,
         "{request:?} gets {}",
         out.escape_ascii()
     );

@@ -17,7 +17,7 @@ use super::wire_error::{CROSSSLOT, not_offered};
 use crate::pipeline::{Patience, Recipient};
 use crate::topology::LeafIndex;
 
-/// A request larger than this goes on a lease, so that it holds up nobody else's.
+/// A request larger than this goes on the bulk connection, so that it holds up nobody else's.
 const LARGE_REQUEST: usize = 64 * 1024;
 
 impl Arguments for Request<'_> {
@@ -81,16 +81,16 @@ impl RespDialogue {
         }
     }
 
-    /// Queues a request for a leaf: on the client's lease if it has one there, on a lease of its
-    /// own if it is large, else on the shared connection.
+    /// Queues a request for a leaf: on the client's lease if it has one there, on the bulk
+    /// connection if it is large, else on the shared connection.
     pub(crate) fn send(&mut self, leaf: LeafIndex, row: u16, request: Request<'_>) -> Step {
         let frame = request.frame();
         if let Some(upstream) = self.held(leaf) {
             self.enqueue(&upstream, leaf, row, Patience::Timeout, frame);
             return Step::Done;
         }
-        if frame.len() > LARGE_REQUEST {
-            return self.send_leased(leaf, row, Patience::Timeout, frame);
+        if frame.len() > LARGE_REQUEST && !self.on_bulk {
+            return self.send_large(leaf, row, frame);
         }
         let upstream = self.path(leaf);
         self.enqueue(&upstream, leaf, row, Patience::Timeout, frame);
@@ -166,14 +166,22 @@ impl RespDialogue {
         }
     }
 
-    /// Queues one request on a lease of its own, after everything before it is answered.
-    pub(crate) fn send_leased(
-        &mut self,
-        leaf: LeafIndex,
-        row: u16,
-        patience: Patience,
-        frame: &[u8],
-    ) -> Step {
+    /// Queues one large request on the worker's bulk connection, between this client's requests on
+    /// shared ones: it must be alone, so that its client's order is kept.
+    fn send_large(&mut self, leaf: LeafIndex, row: u16, frame: &[u8]) -> Step {
+        if self.client.in_flight() > 0 {
+            return Step::Wait;
+        }
+        let forward = self.forward();
+        let known = forward.leaves.get(leaf.get()).expect("a leaf index of this topology");
+        let upstream = known.shared(self.mode(), None);
+        self.enqueue(&upstream, leaf, row, Patience::Timeout, frame);
+        self.barrier = true;
+        Step::Done
+    }
+
+    /// Queues one blocking request on a lease of its own, after everything before it is answered.
+    fn send_leased(&mut self, leaf: LeafIndex, row: u16, frame: &[u8]) -> Step {
         if self.client.in_flight() > 0 {
             return Step::Wait;
         }
@@ -184,8 +192,8 @@ impl RespDialogue {
                 let upstream = Rc::clone(&lease.upstream);
                 self.releasing.push(lease);
                 self.barrier = true;
-                self.client.patient.set(patience == Patience::Unbounded);
-                self.enqueue(&upstream, leaf, row, patience, frame);
+                self.client.patient.set(true);
+                self.enqueue(&upstream, leaf, row, Patience::Unbounded, frame);
             }
             Err(failure) => self.ask(leaf, row).fail(&failure),
         }
@@ -309,7 +317,7 @@ impl RespDialogue {
 
     fn send_blocking(&mut self, leaf: LeafIndex, row: u16, request: Request<'_>) -> Step {
         let Some(upstream) = self.held(leaf) else {
-            return self.send_leased(leaf, row, Patience::Unbounded, request.frame());
+            return self.send_leased(leaf, row, request.frame());
         };
         self.enqueue(&upstream, leaf, row, Patience::Unbounded, request.frame());
         self.client.patient.set(true);
