@@ -189,7 +189,7 @@ mod tests {
         check("shard \"b\"", "shard \"c\"", "no such shard");
         check("shard \"b\"", "b", "names no shard");
         check("composite \"cache\"", "composite \"cash\"", "does not fit");
-        check("\nseed = \"0", "\nseed = \"1", "digest");
+        check("\nepoch = 1", "\nepoch = 2", "digest");
         assert!(Marker::from_text(b"\xff\n").is_err());
         assert!(Marker::from_text(b"").is_err());
     }

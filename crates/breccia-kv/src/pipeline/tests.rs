@@ -23,7 +23,7 @@ impl Recipient for Waiter {
     fn fail(self, failure: &Failure) {
         let effect = match failure.effect {
             Effect::NotApplied => "not applied",
-            _ => "unknown",
+            Effect::Unknown => "unknown",
         };
         self.log.0.borrow_mut().push(format!("{}: {effect}", self.name));
     }

@@ -151,11 +151,17 @@ fn send_in_pieces(mut sender: TcpStream, bytes: &[u8], mut dice: Dice) -> std::i
     Ok(())
 }
 
+/// How many pipelines a test sends; more with `BRECCIA_SOAK`.
+fn turns() -> u32 {
+    let wanted = std::env::var("BRECCIA_SOAK").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(12)
+}
+
 fn check(shards: usize, version: u8, seed: u64, members: &str) -> Result<()> {
     let twins = Twins::with(shards, "", members)?;
     let mut dice = Dice(seed);
     let mut differences = Vec::new();
-    for _ in 0..12 {
+    for _ in 0..turns() {
         let [mut direct, mut through] = twins.clients(version)?;
         let requests = requests(150, &mut dice);
         let bytes: Vec<u8> = requests

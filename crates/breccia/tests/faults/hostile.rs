@@ -14,6 +14,8 @@ use crate::common::{Config, Gateway};
 use crate::driver::{Answer, Numbers, Traffic, alone, among_others, no_errors, quantile, request};
 
 const MIB: u64 = 1024 * 1024;
+/// Neighbours may wait on a machine that is busy with other things as well; they may not fail.
+const PATIENT: &str = "deadline = \"5s\"";
 
 /// Well-meaning clients, whose requests must all be answered while hostile ones are at work.
 fn neighbours(gateway: &Gateway) -> Traffic {
@@ -41,7 +43,7 @@ fn untouched(what: &str, neighbours: Traffic) -> Result<()> {
         all.len()
     );
     ensure!(
-        p99 < Duration::from_millis(250),
+        p99 < Duration::from_millis(500),
         "neighbours of {what} waited: p99 {p99:?}"
     );
     Ok(())
@@ -117,7 +119,10 @@ fn garbage(numbers: &mut Numbers) -> Vec<u8> {
 fn garbage_hurts_only_its_own_connection() -> Result<()> {
     let _quiet = alone();
     let servers = Redis::many(3)?;
-    let mut gateway = Gateway::over(&servers)?;
+    let mut gateway = Config::new("redis")?
+        .over(&servers)
+        .listener(PATIENT)
+        .start()?;
     let neighbours = neighbours(&gateway);
     let before = gateway.breccia.process().resident_bytes()?;
     let mut numbers = Numbers::new(11);
@@ -192,10 +197,10 @@ fn half_closed_sockets_are_let_go_in_every_state() -> Result<()> {
 fn clients_that_never_read_are_cut_and_cost_little() -> Result<()> {
     let _quiet = alone();
     let servers = Redis::many(2)?;
-    let limits = "reply-buffer = \"1MiB\"\nwrite-timeout = \"2s\"";
+    let limits = format!("{PATIENT}\nreply-buffer = \"1MiB\"\nwrite-timeout = \"2s\"");
     let mut gateway = Config::new("redis")?
         .over(&servers)
-        .listener(limits)
+        .listener(&limits)
         .start()?;
     gateway
         .client()?
@@ -297,7 +302,10 @@ fn flood(stream: &mut TcpStream, bytes: &[u8], most: u64) -> u64 {
 fn endless_requests_and_transactions_stay_small() -> Result<()> {
     let _quiet = alone();
     let servers = Redis::many(2)?;
-    let mut gateway = Gateway::over(&servers)?;
+    let mut gateway = Config::new("redis")?
+        .over(&servers)
+        .listener(PATIENT)
+        .start()?;
     let value = "v".repeat(1_000);
     let queued = request(&format!("SET key {value}")).repeat(60);
     let spoiled = request(&format!("NOSUCH key {value}")).repeat(60);

@@ -146,7 +146,7 @@ impl Speaker {
             ensure!(line.ends_with("\r\n"), "closed after {line:?}");
             match line.as_str() {
                 "MN\r\n" => ends -= 1,
-                "ERROR\r\n" | "END\r\n" | "EN\r\n" | "HD\r\n" => {}
+                "ERROR\r\n" | "END\r\n" | "EN\r\n" | "HD\r\n" | "NF\r\n" | "NS\r\n" | "EX\r\n" => {}
                 _ if line.starts_with("VA ") => self.marker(&line, stream, faults)?,
                 _ if line.starts_with("CLIENT_ERROR ") => {}
                 _ if line.starts_with("SERVER_ERROR ") && faults => {}

@@ -10,7 +10,6 @@ mod common;
 mod keys;
 mod lifecycle;
 mod marker;
-mod memcached;
 mod placement;
 mod pubsub;
 mod refusals;

@@ -147,7 +147,7 @@ impl RespDialogue {
             }
             _ => {}
         }
-        self.refuse(UNKNOWN_ROW, &format!("ERR {error}"));
+        self.refuse(UNKNOWN_ROW, format!("ERR {error}"));
     }
 
     fn dispatch(&mut self, request: Request<'_>) -> Step {
@@ -220,7 +220,7 @@ impl RespDialogue {
             Route::Transaction(kind) => self.transact(command, kind, request),
             Route::Session => self.session_command(command, request),
             Route::Refused(why) => {
-                self.refuse(command.row, &wire_error::not_offered(command.spec.name, why));
+                self.refuse(command.row, wire_error::not_offered(command.spec.name, why));
                 Step::Done
             }
         }

@@ -70,13 +70,10 @@ impl RespDialogue {
 
     /// Remembers that the client has written to a shard.
     pub(crate) fn note_write(&mut self, leaf: LeafIndex) {
-        match self.wrote.get_mut(leaf.get()) {
-            Some(wrote) => *wrote = true,
-            None => {
-                self.wrote.resize(leaf.get() + 1, false);
-                if let Some(wrote) = self.wrote.last_mut() {
-                    *wrote = true;
-                }
+        if let Some(wrote) = self.wrote.get_mut(leaf.get()) { *wrote = true } else {
+            self.wrote.resize(leaf.get() + 1, false);
+            if let Some(wrote) = self.wrote.last_mut() {
+                *wrote = true;
             }
         }
     }

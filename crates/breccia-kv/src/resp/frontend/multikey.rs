@@ -25,7 +25,7 @@ impl RespDialogue {
     ) -> Step {
         let step = if split == Split::Pairs { 2 } else { 1 };
         if split == Split::Pairs && request.len().is_multiple_of(2) {
-            self.refuse(command.row, &wrong_arity("mset"));
+            self.refuse(command.row, wrong_arity("mset"));
             return Step::Done;
         }
         let forward = self.forward();

@@ -108,8 +108,8 @@ mod tests {
             let found = text(elements(&out).unwrap().next().unwrap()).unwrap().to_vec();
             assert_eq!(String::from_utf8(found).unwrap(), cursor.to_string());
         };
-        check(0, "*2\r\n$2\r\n17\r\n*0\r\n", 1 << 44 | 17);
-        check(0, "*2\r\n$1\r\n0\r\n*0\r\n", 1 << 52 | 1 << 44);
+        check(0, "*2\r\n$2\r\n17\r\n*0\r\n", (1 << 44) + 17);
+        check(0, "*2\r\n$1\r\n0\r\n*0\r\n", (1 << 52) + (1 << 44));
         check(1, "*2\r\n$1\r\n0\r\n*0\r\n", 0);
         let out = ScanReply { leaf: 0, leaves: 2, check: 1, marked: false }
             .convert(b"*2\r\n$20\r\n18446744073709551615\r\n*0\r\n");

@@ -116,14 +116,14 @@ impl RespDialogue {
                 encode::array(out, 0);
             }),
             "command" => return self.command_command(row, request),
-            name => self.refuse(row, &not_offered(name, "it is about one server's state")),
+            name => self.refuse(row, not_offered(name, "it is about one server's state")),
         }
         SessionAction::Done
     }
 
     fn ping(&mut self, row: u16, request: Request<'_>) {
         if request.len() > 2 {
-            return self.refuse(row, &wrong_arity("ping"));
+            return self.refuse(row, wrong_arity("ping"));
         }
         let subscribed = self.subscriptions.count() > 0;
         let version = self.session.version;
@@ -171,7 +171,7 @@ impl RespDialogue {
                 at += 2;
             } else {
                 let option = String::from_utf8_lossy(request.argument(at)).into_owned();
-                return self.refuse(row, &format!("ERR Syntax error in HELLO option '{option}'"));
+                return self.refuse(row, format!("ERR Syntax error in HELLO option '{option}'"));
             }
         }
         if !self.session.authenticated {
@@ -328,18 +328,18 @@ impl RespDialogue {
             }
             (b"tracking" | b"caching" | b"trackinginfo", _) => {
                 let why = "invalidations of several shards are not merged";
-                self.refuse(row, &not_offered("client tracking", why));
+                self.refuse(row, not_offered("client tracking", why));
             }
             (
                 b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"getredir" | b"reply",
                 _,
             ) => {
                 let name = String::from_utf8_lossy(&subcommand).into_owned();
-                self.refuse(row, &wrong_arity(&format!("client|{name}")));
+                self.refuse(row, wrong_arity(&format!("client|{name}")));
             }
             (b"list" | b"kill" | b"pause" | b"unpause" | b"unblock" | b"no-loop" | b"help", _) => {
                 let name = String::from_utf8_lossy(&subcommand).into_owned();
-                self.refuse(row, &not_offered(&format!("client {name}"), "see `breccia status`"));
+                self.refuse(row, not_offered(&format!("client {name}"), "see `breccia status`"));
             }
             _ => {
                 let name = String::from_utf8_lossy(request.argument(1)).into_owned();
@@ -424,10 +424,10 @@ impl RespDialogue {
         if !request.argument(1).eq_ignore_ascii_case(b"get") {
             let name = String::from_utf8_lossy(request.argument(1)).into_owned();
             let why = "the settings of shards are not Breccia's";
-            return self.refuse(row, &not_offered(&format!("config {name}"), why));
+            return self.refuse(row, not_offered(&format!("config {name}"), why));
         }
         if request.len() < 3 {
-            return self.refuse(row, &wrong_arity("config|get"));
+            return self.refuse(row, wrong_arity("config|get"));
         }
         let found: Vec<_> = SHOWN_SETTINGS
             .iter()
@@ -461,7 +461,7 @@ impl RespDialogue {
             }
             b"docs" => self.reply(row, |out| encode::map(out, version, 0)),
             b"" | b"list" | b"info" => self.reply(row, |out| encode::array(out, 0)),
-            _ => self.refuse(row, &not_offered("command", "no shard here is a Redis")),
+            _ => self.refuse(row, not_offered("command", "no shard here is a Redis")),
         }
         SessionAction::Done
     }

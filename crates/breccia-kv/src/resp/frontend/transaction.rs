@@ -359,19 +359,16 @@ impl RespDialogue {
             b"*1\r\n$7\r\nUNWATCH\r\n"
         };
         let live = self.lease.as_ref().filter(|lease| !lease.upstream.is_closed());
-        let sent = match live.map(|lease| Rc::clone(&lease.upstream)) {
-            Some(upstream) => {
-                let leaf = self.transaction.leaf.unwrap_or_default();
-                let asked = self.ask(leaf, command.row);
-                let ticket = Ticket::Converted(asked, Box::new(Fixed(reply)));
-                self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
-                    out.extend_from_slice(clean);
-                })
-            }
-            None => {
-                self.reply(command.row, |out| out.extend_from_slice(&reply));
-                false
-            }
+        let sent = if let Some(upstream) = live.map(|lease| Rc::clone(&lease.upstream)) {
+            let leaf = self.transaction.leaf.unwrap_or_default();
+            let asked = self.ask(leaf, command.row);
+            let ticket = Ticket::Converted(asked, Box::new(Fixed(reply)));
+            self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
+                out.extend_from_slice(clean);
+            })
+        } else {
+            self.reply(command.row, |out| out.extend_from_slice(&reply));
+            false
         };
         self.end_transaction(sent);
     }
