@@ -53,9 +53,9 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         .filter(|target| only.is_empty() || only.contains(target))
     {
         if guided {
-            libfuzzer(target, seconds)?
+            libfuzzer(target, seconds)?;
         } else {
-            mutate(&[target, &seconds.to_string()])?
+            mutate(&[target, &seconds.to_string()])?;
         }
     }
     Ok(())

@@ -22,4 +22,5 @@ pub mod scan_cursor;
 pub mod sharded;
 pub mod store;
 pub mod topology;
+mod turn;
 pub mod upstream;

@@ -25,6 +25,7 @@ use tokio::time::Sleep;
 use crate::front::metrics::StoreMetrics;
 use crate::identity::Identity;
 use crate::pipeline::{Canary, Cause, Failure, Patience, Pipeline, PipelineLimits, Recipient};
+use crate::turn::wake_after_others;
 
 /// What a look at the bytes received says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -422,7 +423,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                 }
             }
         }
-        context.waker().wake_by_ref();
+        wake_after_others(context);
         Ok(())
     }
 
@@ -480,10 +481,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     /// readable by then leave in the same write. It costs one look and halves the writes.
     fn gather(&mut self, context: &mut Context<'_>) {
         self.gathered = true;
-        let yielding = std::pin::pin!(tokio::task::yield_now());
-        if yielding.poll(context).is_ready() {
-            context.waker().wake_by_ref();
-        }
+        wake_after_others(context);
     }
 
     fn send(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {

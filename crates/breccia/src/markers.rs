@@ -169,7 +169,7 @@ pub(crate) fn explained(leaf: &MarkedLeaf, marker: &Marker, fault: &MarkerFault)
              layout here ({}) is the right one, {mark}",
             marker.layout().digest()
         ),
-        _ => format!("if it is the right server, {mark}"),
+        MarkerFault::Unreadable(_) => format!("if it is the right server, {mark}"),
     };
     format!(
         "'{composite}': the server of '{name}' at {} is not used: {fault}; {mend}",

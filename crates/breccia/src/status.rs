@@ -148,8 +148,13 @@ fn table(status: &Value) -> String {
                 shown(layout, "epoch")
             )
         });
+        let refused = row.get("marker").and_then(Value::as_str);
+        let refused = refused.filter(|marker| *marker != "right");
         let state = match row.get("up") {
-            Some(Value::Bool(true)) => "up".to_owned(),
+            Some(Value::Bool(true)) => match refused {
+                Some(why) => format!("NOT USED ({why})"),
+                None => "up".to_owned(),
+            },
             Some(_) => {
                 format!(
                     "DOWN {} s ({})",
@@ -235,10 +240,13 @@ mod tests {
                 { "name": "a-long-name", "type": "redis", "up": false, "down_seconds": 4,
                   "reason": "connection refused", "location": "127.0.0.1:1/0" },
                 { "name": "b", "type": "memory" },
+                { "name": "c", "type": "redis", "up": true, "marker": "right" },
+                { "name": "d", "type": "redis", "up": true, "marker": "it has none" },
             ],
         });
         let text = table(&status);
         assert!(text.contains("DOWN 4 s (connection refused)"), "{text}");
         assert!(text.contains("\nb            memory  -"), "{text}");
+        assert!(text.contains("NOT USED (it has none)"), "{text}");
     }
 }

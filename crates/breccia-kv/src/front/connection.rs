@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::{Client, Ending};
 use super::limits::ListenerLimits;
+use crate::turn::wake_after_others;
 
 /// Why a dialogue stopped consuming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Next {
     NeedMore,
     /// It waits for replies of its own; it is asked again with the same bytes when it is woken.
     Paused,
+    /// Its turn is over: it goes on with the same bytes after others had theirs.
+    Yield,
     /// The client is to be closed after its replies.
     Close,
 }
@@ -54,7 +57,7 @@ pub type Scratch = Rc<RefCell<Vec<u8>>>;
 
 /// The size of a [`Scratch`] buffer.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
-/// Requests of one client in one turn; then it wakes itself and others get theirs.
+/// Requests of one client in one turn; then others get theirs.
 pub const REQUESTS_PER_TURN: usize = 512;
 /// Reads in one turn before other connections get theirs.
 const READS_PER_TURN: usize = 4;
@@ -81,6 +84,8 @@ pub struct Connection<D> {
     /// Start of what is not consumed in `carry`.
     start: usize,
     paused: bool,
+    /// Whether this turn stopped only to let others have theirs.
+    yielding: bool,
     ended: bool,
     /// While draining: everything that had arrived was read, and no more will be.
     drained: bool,
@@ -110,6 +115,7 @@ impl<D: Dialogue> Connection<D> {
             carry: Vec::new(),
             start: 0,
             paused: false,
+            yielding: false,
             ended: false,
             drained: false,
             unflushed: false,
@@ -148,6 +154,9 @@ impl<D: Dialogue> Connection<D> {
             if !was_full || self.is_full() {
                 break;
             }
+        }
+        if std::mem::take(&mut self.yielding) {
+            wake_after_others(context);
         }
         if self.is_over() { Err(Over) } else { Ok(()) }
     }
@@ -205,7 +214,7 @@ impl<D: Dialogue> Connection<D> {
                 Poll::Ready(Ok(())) => self.take(buffer.filled()),
             }
         }
-        context.waker().wake_by_ref();
+        self.yielding = true;
         Ok(())
     }
 
@@ -247,7 +256,8 @@ impl<D: Dialogue> Connection<D> {
             return bytes.len();
         }
         let Consumed { bytes: count, next } = self.dialogue.consume(bytes);
-        self.paused = next == Next::Paused;
+        self.paused = matches!(next, Next::Paused | Next::Yield);
+        self.yielding |= next == Next::Yield;
         if next == Next::Close {
             self.client.end(Ending::AfterReplies);
             return bytes.len();

@@ -6,7 +6,7 @@ use anyhow::Result;
 use breccia_testkit::{Redis, RedisOptions};
 
 use crate::common::{Config, Gateway};
-use crate::{node, python};
+use crate::{javascript, python};
 
 fn redis_py(port: u16, password: &str) -> Result<()> {
     let text = python("redis_py.py", &[&port.to_string(), password])?;
@@ -42,7 +42,7 @@ fn ioredis_works_as_over_one_redis() -> Result<()> {
     let (direct, servers) = (Redis::new()?, Redis::many(3)?);
     let gateway = Gateway::over(&servers)?;
     for port in [direct.port(), gateway.config.port] {
-        let text = node("ioredis.js", &[&port.to_string()])?;
+        let text = javascript("ioredis.js", &[&port.to_string()])?;
         assert!(text.contains("ioredis: good"), "{text}");
     }
     Ok(())

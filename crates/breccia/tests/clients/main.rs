@@ -56,7 +56,7 @@ fn python(name: &str, arguments: &[&str]) -> Result<String> {
 }
 
 /// Runs a script with Node and the packages of the lock file.
-fn node(name: &str, arguments: &[&str]) -> Result<String> {
+fn javascript(name: &str, arguments: &[&str]) -> Result<String> {
     let modules = folder().join("node/node_modules");
     ensure!(
         modules.is_dir(),

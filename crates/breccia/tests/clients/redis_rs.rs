@@ -27,7 +27,8 @@ fn values(connection: &mut Connection) -> Result<()> {
     let all: Vec<Option<i64>> = connection.mget(&["rs:m1", "rs:m2", "rs:m3", "rs:none"])?;
     assert_eq!(all, [Some(1), Some(2), Some(3), None]);
     let wrong: redis::RedisResult<i64> = connection.llen("rs:a");
-    assert_eq!(wrong.unwrap_err().code(), Some("WRONGTYPE"));
+    let wrong = wrong.expect_err("a string is no list");
+    assert_eq!(wrong.code(), Some("WRONGTYPE"));
     let script = redis::Script::new("return redis.call('INCRBY', KEYS[1], ARGV[1])");
     assert_eq!(script.key("rs:script").arg(7).invoke::<i64>(connection)?, 7);
     Ok(())
@@ -75,7 +76,7 @@ fn transactions(client: &Client, connection: &mut Connection) -> Result<()> {
         .set("rs:x", 1)
         .cmd("NOSUCH")
         .query(connection);
-    let kind = aborted.unwrap_err().kind();
+    let kind = aborted.expect_err("an unknown command spoils it").kind();
     assert!(
         matches!(kind, ErrorKind::Server(ServerErrorKind::ExecAbort)),
         "{kind:?}"

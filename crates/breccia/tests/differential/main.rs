@@ -3,6 +3,12 @@
 //! Not about speed, faults or placement. Invariant: what Redis would answer to everybody comes
 //! through byte for byte; what may differ is named in `compare.rs`, or in a script with its reason.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
 #[allow(
     dead_code,
     reason = "shared with other test programs; each uses a part"

@@ -209,7 +209,7 @@ fn show(request: &[Vec<u8>]) -> String {
 /// Every example on keys of every type, and on none.
 fn on_every_type(sections: &[Section]) -> Vec<Case<'_>> {
     let mut cases = Vec::new();
-    for (index, section) in sections.iter().enumerate() {
+    for section in sections {
         for (number, example) in section.examples.iter().enumerate() {
             let mut request = example.clone();
             if number % 2 == 1 {
@@ -227,10 +227,9 @@ fn on_every_type(sections: &[Section]) -> Vec<Case<'_>> {
                     .map(|other| kind(other.name, &other.setup[..])),
             );
             // Its own type once more, in the other case of letters.
-            let own = &sections[index];
             cases.push(Case {
-                setup: &own.setup,
-                what: own.name,
+                setup: &section.setup,
+                what: section.name,
                 request: example.clone(),
             });
         }
@@ -248,7 +247,7 @@ fn spoilt(sections: &[Section]) -> Vec<Case<'_>> {
                     setup: &section.setup,
                     what: section.name,
                     request,
-                })
+                });
             };
             for length in 1..example.len() {
                 add(example[..length].to_vec());

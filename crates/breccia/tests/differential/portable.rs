@@ -73,12 +73,17 @@ const SESSION: [&str; 1] = ["reset"];
 /// How a refusal is justified: `None` if it is not.
 fn excuse(request: &[Vec<u8>], reply: &str, limited: &str) -> Option<&'static str> {
     let name = commands::find(request.first()?)?.name;
-    let known = [&OFFERED[..], &LISTING, &SESSION].iter().any(|names| names.contains(&name));
+    let known = [&OFFERED[..], &LISTING, &SESSION]
+        .iter()
+        .any(|names| names.contains(&name));
     if !known {
         return Some("outside the set");
     }
     let names_it = [format!("'{limited}'"), format!("/{limited}")];
-    names_it.iter().any(|name| reply.contains(name)).then_some("the member's limit")
+    names_it
+        .iter()
+        .any(|name| reply.contains(name))
+        .then_some("the member's limit")
 }
 
 struct Count {
@@ -121,7 +126,11 @@ fn play(gateway: &Gateway, version: u8, limited: &str) -> Result<Count> {
         let wanted = ask(&mut direct)?;
         // A scan of several members takes several steps: see keyspace.rs for where it leads.
         let part = request[0].eq_ignore_ascii_case(b"scan") && gateway.config.members.len() > 1;
-        let how = if part { How::Scan { whole: false } } else { compare::how(&request) };
+        let how = if part {
+            How::Scan { whole: false }
+        } else {
+            compare::how(&request)
+        };
         if compare::alike(how, &request, &wanted, &found)? {
             count.equal += 1;
         } else {
@@ -183,16 +192,38 @@ fn a_refusal_names_the_member_in_the_way() -> Result<()> {
         .start()?;
     let mut client = gateway.client()?;
     for (request, wanted) in [
-        ("LPUSH l x", "-ERR breccia: 'LPUSH' needs Redis shards; 'mc-a' is memcached\r\n"),
-        ("hset h f v", "-ERR breccia: 'HSET' needs Redis shards; 'mc-a' is memcached\r\n"),
-        ("KEYS *", "-ERR breccia: 'KEYS' needs Redis or memory shards; 'mc-a' is memcached\r\n"),
-        ("SCAN 0", "-ERR breccia: 'SCAN' needs Redis or memory shards; 'mc-a' is memcached\r\n"),
+        (
+            "LPUSH l x",
+            "-ERR breccia: 'LPUSH' needs Redis shards; 'mc-a' is memcached\r\n",
+        ),
+        (
+            "hset h f v",
+            "-ERR breccia: 'HSET' needs Redis shards; 'mc-a' is memcached\r\n",
+        ),
+        (
+            "KEYS *",
+            "-ERR breccia: 'KEYS' needs Redis or memory shards; 'mc-a' is memcached\r\n",
+        ),
+        (
+            "SCAN 0",
+            "-ERR breccia: 'SCAN' needs Redis or memory shards; 'mc-a' is memcached\r\n",
+        ),
     ] {
         assert_eq!(String::from_utf8(client.words(request)?)?, wanted);
     }
-    for request in ["SUBSCRIBE c", "PUBLISH c m", "WATCH k", "EVAL x 0", "BLPOP l 0", "XLEN s"] {
+    for request in [
+        "SUBSCRIBE c",
+        "PUBLISH c m",
+        "WATCH k",
+        "EVAL x 0",
+        "BLPOP l 0",
+        "XLEN s",
+    ] {
         let reply = String::from_utf8(client.words(request)?)?;
-        assert!(reply.starts_with("-ERR breccia: '") && reply.contains("mc-a"), "{request}: {reply}");
+        assert!(
+            reply.starts_with("-ERR breccia: '") && reply.contains("mc-a"),
+            "{request}: {reply}"
+        );
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ fn a_slow_shard_serves_everything_in_its_time() -> Result<()> {
 fn frozen(limits: &str) -> Result<(Gateway, Redis, Vec<RespClient>)> {
     let mut server = Redis::new()?;
     let mut config = Config::new("redis")?.redis("r0", &server.address(), limits);
-    config.top = "workers = 1\n".to_owned();
+    "workers = 1\n".clone_into(&mut config.top);
     let gateway = config.start()?;
     let mut clients: Vec<RespClient> = (0..3).map(|_| gateway.client()).collect::<Result<_>>()?;
     for client in &mut clients {
@@ -112,7 +112,7 @@ fn leases_that_are_all_out_are_refused_at_once() -> Result<()> {
     let _others = among_others();
     let server = Redis::new()?;
     let mut config = Config::new("redis")?.redis("r0", &server.address(), "max-leases = 2");
-    config.top = "workers = 1\n".to_owned();
+    "workers = 1\n".clone_into(&mut config.top);
     let gateway = config.start()?;
     let mut clients: Vec<RespClient> = (0..3).map(|_| gateway.client()).collect::<Result<_>>()?;
     clients[0].expect_ok(&[b"WATCH", b"a"])?;

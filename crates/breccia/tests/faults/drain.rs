@@ -34,7 +34,7 @@ fn pour(address: &str, client: usize) -> Result<JoinHandle<Result<i64>>> {
                 Ok(0) => return Ok(replies),
                 Ok(count) => {
                     let bytes = buffer.get(..count).unwrap_or_default();
-                    replies += i64::try_from(bytes.iter().filter(|byte| **byte == b'\n').count())?;
+                    replies += i64::try_from(bytes.split(|byte| *byte == b'\n').count() - 1)?;
                 }
                 Err(error) => return Err(anyhow!("after {replies} replies: {error}")),
             }

@@ -93,13 +93,12 @@ fn garbage(numbers: &mut Numbers) -> Vec<u8> {
     let mut bytes = request("SET key value").repeat(3);
     match numbers.below(3) {
         0 => {
-            bytes = (0..numbers.below(500))
-                .map(|_| numbers.below(256) as u8)
-                .collect()
+            bytes.clear();
+            bytes.extend((0..numbers.below(500)).map(|_| numbers.byte()));
         }
         1 => {
             let place = usize::try_from(numbers.below(bytes.len() as u64)).unwrap_or(0);
-            bytes[place] = numbers.below(256) as u8;
+            bytes[place] = numbers.byte();
         }
         _ => {
             let heads = [

@@ -3,11 +3,16 @@
 //! One program, apart from `../gateway`, because its tests load the machine and measure time.
 //! Invariant: a test that measures time runs alone in here (see [`driver::alone`]).
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that indexes badly fails, as it should"
+)]
+
 mod busy;
 #[path = "../gateway/common.rs"]
-#[expect(
+#[allow(
     dead_code,
-    reason = "shared with the gateway tests, which use all of it"
+    reason = "shared with other test programs; each uses a part"
 )]
 mod common;
 mod counters;

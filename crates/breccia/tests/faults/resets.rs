@@ -77,8 +77,9 @@ impl Prober {
                 words.extend(names.iter().map(String::as_bytes));
                 say(&words);
                 let mut wanted = b"*4\r\n".to_vec();
-                keys.iter()
-                    .for_each(|key| wanted.extend(bulk(&value(*key))));
+                for key in keys {
+                    wanted.extend(bulk(&value(key)));
+                }
                 (Wanted::Bytes(wanted), None)
             }
             7 => {
@@ -391,7 +392,7 @@ fn a_black_hole_times_out_and_nobody_else_waits() -> Result<()> {
     for _ in 0..50 {
         assert_eq!(other.words(&format!("SET {live} 1"))?, b"+OK\r\n");
     }
-    assert!(begun.elapsed() < Duration::from_millis(1_000));
+    assert!(begun.elapsed() < Duration::from_secs(1));
     let reply = client.read_reply()?.escape_ascii().to_string();
     assert!(
         begun.elapsed() < Duration::from_secs(4),

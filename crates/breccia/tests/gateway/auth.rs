@@ -4,7 +4,7 @@
 //!
 //! Invariant: a refusal here is the gateway's own, the servers behind it would have answered.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Result;
 use breccia_testkit::{Breccia, Certificates, Redis, RedisOptions, RespClient};
@@ -150,6 +150,64 @@ fn a_listener_for_everybody_needs_users_or_certificates_or_says_so() -> Result<(
     let whole = format!("tls = {{ cert = '{cert}', key = '{key}', client-ca = '{ca}' }}");
     drop(Breccia::start(&on_every_address(&config.listener(&whole)))?);
     Ok(())
+}
+
+#[test]
+fn a_memcached_listener_for_everybody_needs_certificates() -> Result<()> {
+    let config = Config::new("memcached")?.memory("m0");
+    let (status, output) = Breccia::refused(&on_every_address(&config))?;
+    assert_eq!(status.code(), Some(2), "{output}");
+    assert!(output.contains("listener.main.bind"), "{output}");
+    assert!(
+        output.contains("tls.client-ca") && output.contains("insecure"),
+        "{output}"
+    );
+    let mut users = config.clone();
+    users.tables = format!("[[listener.main.user]]\nname = \"default\"\npassword = \"{SECRET}\"\n");
+    let (status, output) = Breccia::refused(&users.text())?;
+    assert_eq!(status.code(), Some(2), "{output}");
+    assert!(
+        output.contains("no log-in") && !output.contains(SECRET),
+        "{output}"
+    );
+
+    let files = Certificates::new()?;
+    let tls = format!(
+        "tls = {{ cert = '{}', key = '{}', client-ca = '{}' }}",
+        files.server_cert.display(),
+        files.server_key.display(),
+        files.ca.display()
+    );
+    let config = config.listener(&tls);
+    let _breccia = Breccia::start(&on_every_address(&config))?;
+    let mut client = Command::new("openssl");
+    client.args([
+        "s_client",
+        "-quiet",
+        "-connect",
+        &format!("127.0.0.1:{}", config.port),
+    ]);
+    client.arg("-CAfile").arg(&files.ca);
+    let stranger = said_by(&mut client)?;
+    assert!(!stranger.contains("VERSION"), "{stranger}");
+    client.arg("-cert").arg(&files.client_cert);
+    client.arg("-key").arg(&files.client_key);
+    let known = said_by(&mut client)?;
+    assert!(known.contains("VERSION"), "{known}");
+    Ok(())
+}
+
+/// What a memcached server answers to `version` and `quit` through a program that connects.
+fn said_by(client: &mut Command) -> Result<String> {
+    use std::io::Write as _;
+    client.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = client.stderr(Stdio::null()).spawn()?;
+    if let Some(stdin) = &mut child.stdin {
+        // A refused handshake may have ended it already.
+        let _ = stdin.write_all(b"version\r\nquit\r\n");
+    }
+    let output = child.wait_with_output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Not a place for assertions. Invariant: a gateway made here lives in its own folder and has one
 //! listener on its own port.
 
+#![allow(dead_code, reason = "several test programs share it; each uses a part")]
+
 use std::fmt::Write as _;
 
 use anyhow::Result;
@@ -166,7 +168,7 @@ impl Gateway {
 
 /// A key that the plain rule puts on this shard of `count`.
 pub(crate) fn key_on(shard: u64, count: u64, salt: &str) -> String {
-    (0..)
+    (0..u32::MAX)
         .map(|number| format!("{salt}{number}"))
         .find(|key| breccia_core::HashKind::Xxh3_64.hash(key.as_bytes()) % count == shard)
         .unwrap_or_default()

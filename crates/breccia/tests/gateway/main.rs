@@ -3,10 +3,13 @@
 //! One program for all of it, so that it is linked once; what must not be disturbed by neighbours is
 //! in `../faults`. Invariant: every server and gateway is the test's own.
 
+#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+
 mod auth;
 mod bad_input;
 mod command_keys;
 mod common;
+mod documents;
 mod keys;
 mod lifecycle;
 mod marker;

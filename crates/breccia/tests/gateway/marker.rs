@@ -224,8 +224,8 @@ fn a_lost_state_folder_is_rebuilt_whatever_order_the_config_has() -> Result<()> 
 }
 
 /// Both servers' addresses the other way round.
-fn swapped(text: &str, servers: &[Redis]) -> String {
-    let (one, other) = (servers[0].address(), servers[1].address());
+fn swapped(text: &str, [one, other]: [&Redis; 2]) -> String {
+    let (one, other) = (one.address(), other.address());
     text.replace(&one, "ONE")
         .replace(&other, &one)
         .replace("ONE", &other)
@@ -235,7 +235,7 @@ fn swapped(text: &str, servers: &[Redis]) -> String {
 fn exchanged_servers_are_refused_even_without_a_state_folder() -> Result<()> {
     let servers = Redis::many(2)?;
     let mut gateway = marked(&servers)?.start()?;
-    let text = swapped(&gateway.config.text(), &servers);
+    let text = swapped(&gateway.config.text(), [&servers[0], &servers[1]]);
     let (status, output) = {
         gateway.breccia.terminate(Duration::from_secs(10))?;
         std::fs::remove_dir_all(gateway.breccia.state_folder())?;

@@ -233,7 +233,10 @@ fn explain_names_the_server_on_which_a_key_lies() -> Result<()> {
     let config = gateway.breccia.config_path();
     for key in keys(30) {
         write(&mut gateway.client()?, std::slice::from_ref(&key))?;
-        let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut digits = String::new();
+        for byte in &key {
+            let _ = write!(digits, "{byte:02x}");
+        }
         let arguments = [
             "explain",
             "--config",

@@ -40,15 +40,13 @@ fn cli_tls(
 
 /// A listener's `tls` key.
 fn listener_tls(files: &Certificates, clients: Option<&Certificates>) -> String {
-    let mut keys = format!(
-        "cert = '{}', key = '{}'",
+    let client_ca = clients.map(|clients| format!(", client-ca = '{}'", clients.ca.display()));
+    format!(
+        "tls = {{ cert = '{}', key = '{}'{} }}",
         files.server_cert.display(),
-        files.server_key.display()
-    );
-    if let Some(clients) = clients {
-        keys += &format!(", client-ca = '{}'", clients.ca.display());
-    }
-    format!("tls = {{ {keys} }}")
+        files.server_key.display(),
+        client_ca.unwrap_or_default()
+    )
 }
 
 /// A member over TLS, with the keys of its `tls` table.

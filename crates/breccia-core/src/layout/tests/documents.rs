@@ -54,16 +54,19 @@ fn document_read_with_other_line_ends_and_comments_is_the_same() {
     assert_eq!(edited.parse(), Ok(layout));
 }
 
+/// A document damaged in one place is refused, and the error says all of `parts`.
+fn check_damage(from: &str, to: &str, parts: &[&str]) {
+    assert!(DOCUMENT.contains(from), "{from}");
+    let text = DOCUMENT.replacen(from, to, 1);
+    let error = Layout::from_document(&text).expect_err(from).to_string();
+    for part in parts {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
 #[test]
 fn damaged_documents_are_refused_with_the_line() {
-    let check = |from: &str, to: &str, parts: &[&str]| {
-        assert!(DOCUMENT.contains(from), "{from}");
-        let text = DOCUMENT.replacen(from, to, 1);
-        let error = Layout::from_document(&text).expect_err(from).to_string();
-        for part in parts {
-            assert!(error.contains(part), "{part}: {error}");
-        }
-    };
+    let check = check_damage;
     check("format = 1", "format = 2", &["format 2", "reads format 1"]);
     check("format = 1\n", "", &["line 13", "`format` is missing"]);
     check("\"cache\"", "cache", &["line 4", "not `key = value`"]);
@@ -109,6 +112,11 @@ fn damaged_documents_are_refused_with_the_line() {
         "\"0000000000000001\"",
         &["line 12", "seed"],
     );
+}
+
+#[test]
+fn damaged_slot_tables_are_refused_with_the_slot() {
+    let check = check_damage;
     check("slots = 4098", "slots = 0", &["line 13", "`slots`"]);
     check(
         "slots = 4098",

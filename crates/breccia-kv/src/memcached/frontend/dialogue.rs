@@ -304,10 +304,9 @@ impl Dialogue for MemcachedDialogue {
         let mut budget = REQUESTS_PER_TURN;
         loop {
             if budget == 0 {
-                self.client.wake();
                 return Consumed {
                     bytes: at,
-                    next: Next::Paused,
+                    next: Next::Yield,
                 };
             }
             budget -= 1;

@@ -155,6 +155,11 @@ impl RespDialogue {
         let routes = Rc::clone(&self.service.routes);
         let Some(command) = routes.find(first) else { return self.unknown(request) };
         let row = command.row;
+        let settles = self.lost_its_lease() || (command.spec.name == "reset" && self.lease.is_some());
+        if settles && self.client.in_flight() > 0 {
+            // What was sent on the lease is answered first: order, and no reply is cut off.
+            return Step::Wait;
+        }
         if let Some(text) = wire_error::malformed(command.spec, request) {
             return self.reject(command, &text);
         }
@@ -162,13 +167,7 @@ impl RespDialogue {
             return self.reject(command, NOAUTH.as_bytes());
         }
         if self.subscriptions.count() > 0 && !self.may_while_subscribed(command) {
-            let name = command.spec.name;
-            let text = format!(
-                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \
-                 / RESET are allowed in this context"
-            );
-            self.refuse(row, &text);
-            return Step::Done;
+            return self.refuse_while_subscribed(row, command.spec.name);
         }
         if self.is_marked() && self.touches_marker(command, request) {
             self.transaction.spoil();
@@ -186,6 +185,15 @@ impl RespDialogue {
             }
         }
         self.route(command, request)
+    }
+
+    pub(crate) fn refuse_while_subscribed(&mut self, row: u16, name: &str) -> Step {
+        let text = format!(
+            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \
+             / RESET are allowed in this context"
+        );
+        self.refuse(row, &text);
+        Step::Done
     }
 
     /// Refuses a request before it is looked at any further. It spoils a transaction; a refused
@@ -300,8 +308,7 @@ impl Dialogue for RespDialogue {
         let mut budget = REQUESTS_PER_TURN;
         let next = loop {
             if budget == 0 {
-                self.client.wake();
-                break Next::Paused;
+                break Next::Yield;
             }
             if !self.may_dispatch() {
                 break Next::Paused;

@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 use super::super::codec::request::Request;
 use super::super::commands::{Arguments, keys, pattern_option};
+use super::super::encode::RespVersion;
 use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
-use super::marked::RESERVED;
+use super::metrics::UNKNOWN_ROW;
+use super::marked::{RESERVED, is_any_reserved};
 use super::route::{Command, DATABASES, ONE_SERVER};
 use super::service::{Backend, Forward};
 use super::settings::{ModuleCommand, MultiKey};
@@ -96,8 +98,15 @@ impl RespDialogue {
 
     /// The connection of the client's lease, if it is to this leaf.
     pub(crate) fn held(&self, leaf: LeafIndex) -> Option<Rc<RespUpstream>> {
-        let lease = self.lease.as_ref()?;
+        let lease = self.lease.as_ref().filter(|_| !self.lost_its_lease())?;
         (self.transaction.leaf() == Some(leaf)).then(|| Rc::clone(&lease.upstream))
+    }
+
+    /// Whether the client's WATCH was lost outside MULTI. Plain commands go on without it; EXEC
+    /// still fails.
+    pub(crate) fn lost_its_lease(&self) -> bool {
+        let closed = self.lease.as_ref().is_some_and(|lease| lease.upstream.is_closed());
+        closed && !self.transaction.is_open()
     }
 
     /// The client's shared connection to a leaf.
@@ -313,6 +322,7 @@ impl RespDialogue {
     }
 
     fn send_blocking(&mut self, leaf: LeafIndex, row: u16, request: Request<'_>) -> Step {
+        self.note_write(leaf);
         let Some(upstream) = self.held(leaf) else {
             return self.send_leased(leaf, row, request.frame());
         };
@@ -323,10 +333,9 @@ impl RespDialogue {
     }
 
     pub(crate) fn forward_stream_read(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let blocks = request
-            .arguments()
-            .take_while(|word| !word.eq_ignore_ascii_case(b"streams"))
-            .any(|word| word.eq_ignore_ascii_case(b"block"));
+        // Wherever the word stands: a group may be called "streams", and a lease too many costs
+        // little.
+        let blocks = request.arguments().any(|word| word.eq_ignore_ascii_case(b"block"));
         if blocks {
             self.forward_blocking(command, request)
         } else {
@@ -341,7 +350,9 @@ impl RespDialogue {
     }
 
     pub(crate) fn any_leaf(&self) -> LeafIndex {
-        if let Some(leaf) = self.transaction.leaf() {
+        if let Some(leaf) = self.transaction.leaf()
+            && !self.lost_its_lease()
+        {
             return leaf;
         }
         let forward = self.forward();
@@ -362,26 +373,36 @@ impl RespDialogue {
         }
         let name = String::from_utf8(request.argument(0).to_ascii_lowercase()).ok()?;
         let module = *forward.store.modules.get(&name)?;
+        if self.subscriptions.count() > 0 && self.session.version == RespVersion::V2 {
+            return Some(self.refuse_while_subscribed(UNKNOWN_ROW, &name));
+        }
         let mut positions = std::mem::take(&mut self.keys);
         module_keys(module, request.len(), &mut positions);
-        let reserved = self.is_marked() && self.is_any_reserved(&positions, request);
+        let reserved = self.is_marked() && is_any_reserved(&positions, request);
         let home = self.home_of(&positions, request);
         self.keys = positions;
         if reserved {
-            self.refuse(super::metrics::UNKNOWN_ROW, RESERVED);
+            self.transaction.spoil();
+            self.refuse(UNKNOWN_ROW, RESERVED);
             return Some(Step::Done);
         }
-        Some(match home {
-            Home::Nowhere => {
-                let leaf = self.any_leaf();
-                self.send(leaf, super::metrics::UNKNOWN_ROW, request)
-            }
-            Home::Leaf(leaf) => self.send(leaf, super::metrics::UNKNOWN_ROW, request),
+        let leaf = match home {
+            Home::Nowhere => None,
+            Home::Leaf(leaf) => Some(leaf),
             Home::Apart | Home::ApartInSlots => {
-                self.refuse(super::metrics::UNKNOWN_ROW, CROSSSLOT);
-                Step::Done
+                self.transaction.spoil();
+                self.refuse(UNKNOWN_ROW, CROSSSLOT);
+                return Some(Step::Done);
             }
-        })
+        };
+        if self.transaction.is_open() {
+            return Some(self.queue_at(leaf, UNKNOWN_ROW, request));
+        }
+        let leaf = leaf.unwrap_or_else(|| self.any_leaf());
+        if module.write {
+            self.note_write(leaf);
+        }
+        Some(self.send(leaf, UNKNOWN_ROW, request))
     }
 }
 

@@ -36,6 +36,11 @@ pub(crate) fn is_reserved(key: &[u8]) -> bool {
     key.starts_with(MARKER_PREFIX)
 }
 
+/// Whether one of these arguments is a marker's key.
+pub(crate) fn is_any_reserved(positions: &[usize], request: Request<'_>) -> bool {
+    positions.iter().any(|index| is_reserved(Request::argument(&request, *index)))
+}
+
 /// The elements of a list of keys without the markers, and how many they are.
 pub(crate) fn visible(list: &[u8]) -> Option<(usize, Vec<u8>)> {
     let mut shown = Vec::with_capacity(list.len());
@@ -95,7 +100,9 @@ fn script<'a>(
     encode::bulk(&mut frame, b"EVAL");
     encode::bulk(&mut frame, body);
     encode::bulk(&mut frame, carried.len().to_string().as_bytes());
-    rest.iter().for_each(|word| encode::bulk(&mut frame, word));
+    for word in rest {
+        encode::bulk(&mut frame, word);
+    }
     frame
 }
 
@@ -109,14 +116,9 @@ impl RespDialogue {
     pub(crate) fn touches_marker(&mut self, command: &Command, request: Request<'_>) -> bool {
         let mut found = std::mem::take(&mut self.keys);
         let known = keys(command.spec, &request, &mut found).is_ok();
-        let touches = known && self.is_any_reserved(&found, request);
+        let touches = known && is_any_reserved(&found, request);
         self.keys = found;
         touches
-    }
-
-    /// Whether one of these arguments is a marker's key.
-    pub(crate) fn is_any_reserved(&self, positions: &[usize], request: Request<'_>) -> bool {
-        positions.iter().any(|index| is_reserved(Request::argument(&request, *index)))
     }
 }
 
@@ -131,7 +133,9 @@ mod tests {
         let check = |keys: &[&[u8]], expected: &[&[u8]]| {
             let (mut list, mut wanted) = (Vec::new(), Vec::new());
             encode::request(&mut list, keys);
-            expected.iter().for_each(|key| encode::bulk(&mut wanted, key));
+            for key in expected {
+                encode::bulk(&mut wanted, key);
+            }
             assert_eq!(visible(&list), Some((expected.len(), wanted)));
         };
         check(&[], &[]);

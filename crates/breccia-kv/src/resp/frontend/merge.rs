@@ -218,7 +218,9 @@ impl Merge {
                     replies.iter().map(|(_, reply)| visible(reply)).collect();
                 let parts = parts?;
                 encode::array(&mut out, parts.iter().map(|(count, _)| count).sum());
-                parts.iter().for_each(|(_, shown)| out.extend_from_slice(shown));
+                for (_, shown) in &parts {
+                    out.extend_from_slice(shown);
+                }
             }
             Rule::First => out.extend_from_slice(replies.first()?.1),
             Rule::OneOf => {

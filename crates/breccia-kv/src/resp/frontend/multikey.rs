@@ -153,6 +153,9 @@ impl RespDialogue {
         let asked = self.ask(LeafIndex::default(), command.row);
         let merge = self.merge(asked, rule, command, &leaves, Vec::new());
         for (part, leaf) in leaves.into_iter().enumerate() {
+            if command.spec.writes() {
+                self.note_write(leaf);
+            }
             let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
             let ticket = Ticket::Part(Rc::clone(&merge), part);
             let own = forward

@@ -99,6 +99,7 @@ impl RespDialogue {
                 return SessionAction::Close;
             }
             "reset" => {
+                self.session.replies = Replies::On;
                 self.session.version = RespVersion::V2;
                 self.reply(row, |out| encode::simple(out, "RESET"));
                 return SessionAction::Reset;

@@ -14,7 +14,7 @@ use super::super::encode;
 use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
 use super::metrics::Outcome;
-use super::route::{Command, Route, TransactionCommand};
+use super::route::{Command, Route, Scatter, TransactionCommand};
 use super::ticket::{Convert, Ticket};
 use super::wire_error::{CROSSSLOT, EXECABORT, failure_text, not_offered};
 use crate::pipeline::{Failure, Patience};
@@ -112,7 +112,11 @@ impl RespDialogue {
         }
         match self.take_lease(leaf) {
             Ok(Some(upstream)) => {
-                self.enqueue(&upstream, leaf, command.row, Patience::Timeout, request.frame());
+                let frame = request.frame();
+                if !self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame) {
+                    // Nothing is watched: EXEC must fail, so the lease is lost from here on.
+                    upstream.close();
+                }
                 Step::Done
             }
             Ok(None) => Step::Wait,
@@ -186,14 +190,24 @@ impl RespDialogue {
             self.transaction.spoil();
             return Step::Done;
         };
+        self.queue_at(leaf, command.row, request)
+    }
+
+    /// Queues a request whose keys lead to `leaf`, if it has any.
+    pub(crate) fn queue_at(
+        &mut self,
+        leaf: Option<LeafIndex>,
+        row: u16,
+        request: Request<'_>,
+    ) -> Step {
         match (leaf, self.transaction.leaf) {
             (Some(wanted), Some(held)) if wanted != held => {
                 self.transaction.spoil();
-                self.refuse(command.row, CROSSSLOT);
+                self.refuse(row, CROSSSLOT);
                 Step::Done
             }
-            (Some(leaf), _) | (None, Some(leaf)) => self.queue_on(leaf, command, request),
-            (None, None) => self.hold(command, request),
+            (Some(leaf), _) | (None, Some(leaf)) => self.queue_on(leaf, row, request),
+            (None, None) => self.hold(row, request),
         }
     }
 
@@ -204,6 +218,9 @@ impl RespDialogue {
         }
         let sharded = !self.is_portable() && self.is_sharded();
         match command.route {
+            Route::Scatter(Scatter::Flush) if name == "flushall" => {
+                Some(not_offered(name, "within MULTI it would empty other databases too"))
+            }
             Route::Refused(why) => Some(not_offered(name, why)),
             Route::Session if !matches!(name, "ping" | "echo") => {
                 Some(not_offered(name, "it is answered by Breccia, and MULTI runs on a shard"))
@@ -226,24 +243,25 @@ impl RespDialogue {
     }
 
     /// Keeps a command without a key until the first key picks the shard.
-    fn hold(&mut self, command: &Command, request: Request<'_>) -> Step {
+    fn hold(&mut self, row: u16, request: Request<'_>) -> Step {
         if self.transaction.held.len() + request.frame().len() > MAX_HELD_BYTES {
             self.transaction.spoil();
             let text = "ERR breccia: too many commands without a key before the first key of MULTI";
-            self.refuse(command.row, text);
+            self.refuse(row, text);
             return Step::Done;
         }
         self.transaction.held.extend_from_slice(request.frame());
         self.transaction.held_count += 1;
-        self.reply(command.row, |out| encode::simple(out, "QUEUED"));
+        self.reply(row, |out| encode::simple(out, "QUEUED"));
         Step::Done
     }
 
-    fn queue_on(&mut self, leaf: LeafIndex, command: &Command, request: Request<'_>) -> Step {
+    fn queue_on(&mut self, leaf: LeafIndex, row: u16, request: Request<'_>) -> Step {
+        self.note_write(leaf);
         match self.begin(leaf) {
             Ok(Some(upstream)) => {
                 let frame = request.frame();
-                if !self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame) {
+                if !self.enqueue(&upstream, leaf, row, Patience::Timeout, frame) {
                     // The shard does not know of this command: EXEC must not run the others.
                     self.transaction.spoil();
                 }
@@ -252,7 +270,7 @@ impl RespDialogue {
             Ok(None) => Step::Wait,
             Err(failure) => {
                 self.transaction.spoil();
-                self.ask(leaf, command.row).fail(&failure);
+                self.ask(leaf, row).fail(&failure);
                 Step::Done
             }
         }

@@ -199,6 +199,22 @@ impl Hub {
         }
     }
 
+    /// A server refused a subscription (its user may not, say): whoever waits for a confirmation
+    /// is told so in the server's words, and leaves.
+    pub(crate) fn refused(&self, error: &[u8]) {
+        tracing::warn!(
+            store = self.name,
+            error = %String::from_utf8_lossy(error).trim_end(),
+            "a shard refused a subscription"
+        );
+        for audience in self.audiences.borrow_mut().values_mut() {
+            for waiter in audience.waiters.drain(..) {
+                waiter.client.fill(waiter.sequence, error);
+                waiter.client.end(Ending::AfterReplies);
+            }
+        }
+    }
+
     /// A message or a confirmation from a server.
     pub(crate) fn received(&self, line: &Line, frame: &[u8]) {
         let Some(mut parts) = elements(frame) else { return };

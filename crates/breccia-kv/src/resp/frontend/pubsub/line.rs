@@ -92,6 +92,13 @@ impl Line {
         }
     }
 
+    /// Returns once the endpoint is known to be down.
+    async fn is_down(&self) {
+        while self.spec.health.is_up() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn connect(&self) -> Result<Stream, String> {
         let timeout = self.spec.limits.timeout;
         let mut stream = connect(&self.spec.address, self.spec.tls.as_ref(), timeout)
@@ -163,7 +170,12 @@ impl Line {
             loop {
                 match scanner.scan(received.get(at..).unwrap_or_default()) {
                     Scan::Complete(length) | Scan::Skip(length) => {
-                        hub.received(self, received.get(at..at + length).unwrap_or_default());
+                        let frame = received.get(at..at + length).unwrap_or_default();
+                        if frame.first() == Some(&b'-') {
+                            hub.refused(frame);
+                            return Err(String::from_utf8_lossy(frame).trim_end().to_owned());
+                        }
+                        hub.received(self, frame);
                         scanner = ReplyScanner::default();
                         at += length;
                     }
@@ -184,13 +196,21 @@ async fn run(line: Rc<Line>, hub: Weak<Hub>) {
         match hub.upgrade() {
             None => return,
             Some(hub) if hub.is_empty() => {
+                // Nobody waits for it now; whoever comes next is to wait for its answer.
+                line.state.set(LineState::Awaited);
                 drop(hub);
                 line.news.notified().await;
                 continue;
             }
             Some(_) => {}
         }
-        let lost = match line.connect().await {
+        let connecting = async {
+            tokio::select! {
+                connected = line.connect() => connected.map_err(Some),
+                () = line.is_down() => Err(None),
+            }
+        };
+        let lost = match connecting.await {
             Ok(stream) => {
                 let ended = line.relay(&hub, stream).await;
                 line.connected.set(false);
@@ -199,7 +219,9 @@ async fn run(line: Rc<Line>, hub: Weak<Hub>) {
                 ended.is_err()
             }
             Err(why) => {
-                line.spec.health.connect_failed(&why);
+                if let Some(why) = why {
+                    line.spec.health.connect_failed(&why);
+                }
                 false
             }
         };
