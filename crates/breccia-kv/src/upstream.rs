@@ -67,6 +67,11 @@ pub struct Greeting {
     /// Replies that must be these bytes, by their number from zero: they prove that the server is
     /// the one that is meant.
     pub proofs: Vec<(usize, Vec<u8>)>,
+    /// Replies that may be errors, by their number: they show life, or are looked at otherwise.
+    pub tolerated: Vec<usize>,
+    /// The reply, by its number, that tells whether a canary within a transaction is harmless: it
+    /// is, if the reply is an empty array.
+    pub transaction_probe: Option<usize>,
     /// What is known of the server's identity, if it has one.
     pub identity: Option<Arc<Identity>>,
 }
@@ -108,6 +113,8 @@ pub struct Upstream<W: Wire, R> {
     sealed: Cell<bool>,
     /// Whether the server has a transaction open on this connection.
     in_transaction: Cell<bool>,
+    /// Whether the server takes a canary within a transaction without spoiling it.
+    canary_in_transaction: Cell<bool>,
     metrics: Option<Rc<StoreMetrics>>,
     /// After a failed attempt: why, and until when the next attempt is put off.
     held_off: RefCell<Option<(Arc<str>, Instant)>>,
@@ -138,6 +145,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             closing: Cell::new(false),
             sealed: Cell::new(false),
             in_transaction: Cell::new(false),
+            canary_in_transaction: Cell::new(false),
             metrics,
             held_off: RefCell::new(None),
         });
@@ -325,7 +333,11 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             match W::scan(&mut scanner, None, &bytes) {
                 Scan::Complete(length) => {
                     let reply: Vec<u8> = bytes.drain(..length).collect();
-                    if reply.first() == Some(&b'-') {
+                    if greeting.transaction_probe == Some(replies) {
+                        self.canary_in_transaction.set(reply == b"*0\r\n");
+                    }
+                    let tolerated = greeting.tolerated.contains(&replies);
+                    if reply.first() == Some(&b'-') && !tolerated {
                         let text = String::from_utf8_lossy(&reply);
                         return Err(format!("the server refused our login: {}", text.trim_end()));
                     }
@@ -487,9 +499,14 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     fn send(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         let now = clock::now();
         let mut pipeline = self.upstream.pipeline.borrow_mut();
-        let in_transaction = self.upstream.in_transaction.get();
-        let canary = if in_transaction { W::canary_in_transaction() } else { W::canary() };
-        pipeline.prepare(now, canary);
+        let canary = match self.upstream.in_transaction.get() {
+            false => Some(W::canary()),
+            true if self.upstream.canary_in_transaction.get() => Some(W::canary_in_transaction()),
+            true => None,
+        };
+        if let Some(canary) = canary {
+            pipeline.prepare(now, canary);
+        }
         loop {
             let bytes = pipeline.writable(now);
             if bytes.is_empty() {

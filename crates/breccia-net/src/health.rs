@@ -173,6 +173,7 @@ impl EndpointHealth {
             state.gauges.iter().for_each(|gauge| gauge.set(0));
         } else if let Some(reason) = &mut state.reason
             && reason.text != why
+            && !why.is_empty()
         {
             why.clone_into(&mut reason.text);
         }

@@ -108,7 +108,8 @@ async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Tr
         None => None,
     };
     registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
-    markers::keeper::start(&gateway, &plan, store).map_err(Trouble::refused)?;
+    let kept = markers::keeper::start(&gateway, &plan, store).await;
+    kept.map_err(Trouble::refused)?;
     let (shared, workers_plan) = (Arc::clone(&gateway), Arc::clone(&plan));
     let wiring = Arc::new(registry::Wiring::new(&gateway, &plan)?);
     let factory = move |_| registry::services(&shared, &workers_plan, &wiring);

@@ -34,8 +34,9 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("xtask", &[]),
 ];
 
-/// Every dependency that points the wrong way.
-pub(crate) fn check(metadata: &Value) -> Result<Vec<Finding>> {
+/// Every dependency that points the wrong way, or has no reason in `reasons`, the text of
+/// `docs/dependencies.md`.
+pub(crate) fn check(metadata: &Value, reasons: &str) -> Result<Vec<Finding>> {
     let members = metadata["workspace_members"]
         .as_array()
         .context("no workspace_members")?;
@@ -58,6 +59,10 @@ pub(crate) fn check(metadata: &Value) -> Result<Vec<Finding>> {
             let used = dependency["name"].as_str().unwrap_or_default();
             let ours = MAY_USE.iter().any(|(member, _)| *member == used);
             let for_tests = dependency["kind"] == "dev";
+            if !ours && !reasons.contains(&format!("`{used}`")) {
+                let what = format!("{used} has no reason in docs/dependencies.md");
+                findings.push(Finding::new("dependencies", name, what));
+            }
             if ours && !for_tests && !allowed.contains(&used) {
                 let what = format!("must not depend on {used}: imports go one way");
                 findings.push(Finding::new("imports", name, what));

@@ -61,7 +61,8 @@ pub(crate) fn run() -> Result<()> {
         findings.extend(source::check(&file.to_string_lossy(), &text));
     }
     let metadata = metadata()?;
-    findings.extend(manifests::check(&metadata)?);
+    let reasons = std::fs::read_to_string(root.join("docs/dependencies.md")).unwrap_or_default();
+    findings.extend(manifests::check(&metadata, &reasons)?);
     findings.extend(licences::check(&metadata, &root.join("deny.toml"))?);
     let findings = without_exemptions(findings, &root.join("xtask/tidy-exemptions.txt"))?;
     for finding in &findings {

@@ -41,6 +41,8 @@ pub struct Client {
     body: Cell<Option<(Instant, u64)>>,
     /// About how large this client's largest recent reply was, in bytes.
     reply_size: Cell<usize>,
+    /// Bytes of replies that wait for their other parts.
+    held: Cell<usize>,
     /// Whether it was ever sent a reply that would hold others up on a shared connection.
     pub reads_large: Cell<bool>,
     /// How many requests it may have in flight until more is known of its replies' sizes.
@@ -74,6 +76,7 @@ impl Client {
             clogged_since: Cell::new(None),
             body: Cell::new(None),
             reply_size: Cell::new(0),
+            held: Cell::new(0),
             reads_large: Cell::new(false),
             window: Cell::new(FIRST_WINDOW),
             sample: Cell::new(None),
@@ -110,7 +113,22 @@ impl Client {
         let expected = in_flight.saturating_mul(self.reply_size.get());
         in_flight < limits.max_in_flight.min(self.window.get())
             && expected <= limits.reply_buffer
-            && ring.buffered() <= limits.reply_buffer
+            && ring.buffered().saturating_add(self.held.get()) <= limits.reply_buffer
+    }
+
+    /// Counts bytes that wait for other parts of their reply.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.held.set(self.held.get().saturating_add(bytes));
+    }
+
+    /// The parts were put together.
+    pub(crate) fn unhold(&self, bytes: usize) {
+        self.held.set(self.held.get().saturating_sub(bytes));
+    }
+
+    /// Lets the client ask as much as it may: nothing large is to be expected.
+    pub(crate) fn trust(&self) {
+        self.window.set(usize::MAX);
     }
 
     /// Appends a reply made here; the caller runs in the client's own turn, or wakes it.

@@ -62,7 +62,7 @@ pub const REQUESTS_PER_TURN: usize = 512;
 /// Reads in one turn before other connections get theirs.
 const READS_PER_TURN: usize = 4;
 /// A carry larger than this is given back when it is empty.
-const KEEP_CARRY_BYTES: usize = 16 * 1024;
+const KEEP_CARRY_BYTES: usize = 4 * 1024;
 /// How long a closed client may take to read its last reply.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -180,7 +180,7 @@ impl<D: Dialogue> Connection<D> {
         }
         if self.paused {
             // A client that blocks is read a little further, so that its leaving is noticed.
-            return self.client.patient.get() && self.carry.len() < SCRATCH_BYTES;
+            return self.client.patient.get();
         }
         self.below_limits()
     }
@@ -229,6 +229,9 @@ impl<D: Dialogue> Connection<D> {
         } else {
             self.carry.extend_from_slice(bytes);
             self.consume_carry();
+            if self.paused && self.carry.len() - self.start > self.limits.max_request_size {
+                self.client.end(Ending::Now("max-request-size"));
+            }
         }
         let incomplete = !self.paused && self.start < self.carry.len();
         self.client.heard(clock::now(), bytes.len(), incomplete);
@@ -270,6 +273,7 @@ impl<D: Dialogue> Connection<D> {
         if let Some(Ending::Now(_)) = self.client.ending() {
             return Err(Over);
         }
+        let mut progress = false;
         loop {
             let bytes = ring.writable();
             if bytes.is_empty() {
@@ -280,13 +284,15 @@ impl<D: Dialogue> Connection<D> {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(Over),
                 Poll::Ready(Ok(count)) => {
                     ring.wrote(count);
+                    progress = true;
                     self.unflushed = true;
                 }
             }
         }
         let buffered = ring.buffered();
+        let stuck = !progress && !ring.writable().is_empty();
         drop(ring);
-        self.client.note_clogged(buffered > self.limits.reply_buffer, clock::now());
+        self.client.note_clogged(stuck || buffered > self.limits.reply_buffer, clock::now());
         let many = self.client.in_flight() > 0 || self.client.patient.get();
         if buffered > self.limits.reply_hard_limit() && many {
             self.client.end(Ending::Now("reply-buffer"));

@@ -13,6 +13,8 @@ pub struct Sequence(u32);
 
 /// Replies up to this size are parked inside their slot.
 const INLINE: usize = 22;
+/// A buffer larger than this is given back once it is empty.
+const KEEP_BYTES: usize = 512 * 1024;
 /// The parking area is compacted when it is larger than this and mostly dead.
 const COMPACT_BYTES: usize = 64 * 1024;
 
@@ -128,6 +130,9 @@ impl ReplyRing {
                     self.live -= length;
                     if self.live == 0 {
                         self.parked.clear();
+                        if self.parked.capacity() > KEEP_BYTES {
+                            self.parked = Vec::new();
+                        }
                     }
                 }
             }
@@ -159,6 +164,9 @@ impl ReplyRing {
         if self.written >= self.out.len() {
             self.written = 0;
             self.out.clear();
+            if self.out.capacity() > KEEP_BYTES {
+                self.out = Vec::new();
+            }
         } else if self.written > COMPACT_BYTES && self.written > self.out.len() / 2 {
             self.out.drain(..self.written);
             self.written = 0;

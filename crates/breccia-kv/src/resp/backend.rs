@@ -435,6 +435,14 @@ impl RedisStore {
             reused,
         })
     }
+
+    /// Closes the connections that lie idle.
+    fn drop_idle(&self) {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
 }
 
 /// A connection of one's own. It goes back to the store only by [`Lease::give_back`].

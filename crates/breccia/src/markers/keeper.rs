@@ -11,6 +11,7 @@ use breccia_config::{Plan, StorePlan};
 use breccia_core::layout::{Marker, Verdict};
 use breccia_kv::identity::Identity;
 use breccia_net::layout_store::{LayoutStore, MarkerRecord};
+use tokio::sync::mpsc;
 
 use super::{MarkedLeaf, explained_to, look, record, write};
 use crate::gateway::Gateway;
@@ -20,13 +21,17 @@ use crate::reach::{Peer, command};
 const LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at a leaf that is not accepted.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long a start waits for the first looks.
+const FIRST_LIMIT: Duration = Duration::from_secs(2);
 
-/// Keeps every marker of the plan from now on, in the runtime this is called in.
-pub(crate) fn start(
+/// Keeps every marker of the plan from now on, in the runtime this is called in. Returns when each
+/// leaf that answers has been looked at once, so that a start is not followed by refusals.
+pub(crate) async fn start(
     gateway: &Arc<Gateway>,
     plan: &Plan,
     layouts: &Arc<LayoutStore>,
 ) -> Result<(), breccia_net::NetError> {
+    let (looking, mut looked) = mpsc::channel::<()>(1);
     for leaf in MarkedLeaf::all(plan, &gateway.layouts)? {
         let Some(identity) = gateway.identities.get(&leaf.name) else {
             continue;
@@ -42,8 +47,11 @@ pub(crate) fn start(
             leaf,
             interval,
         };
-        tokio::spawn(keeper.run());
+        tokio::spawn(keeper.run(looking.clone()));
     }
+    drop(looking);
+    // Nothing is ever sent: it ends when the last keeper has dropped its end.
+    let _ = tokio::time::timeout(FIRST_LIMIT, looked.recv()).await;
     Ok(())
 }
 
@@ -70,7 +78,9 @@ enum Trouble {
 }
 
 impl Keeper {
-    async fn run(self) {
+    async fn run(self, looking: mpsc::Sender<()>) {
+        // Dropped after the first look.
+        let mut first = Some(looking);
         let mut kept = None;
         let mut said = String::new();
         loop {
@@ -103,6 +113,7 @@ impl Keeper {
                     }
                 }
             }
+            drop(first.take());
             let accepted = self.identity.refusal().is_none();
             tokio::time::sleep(if accepted { self.interval } else { RETRY }).await;
         }

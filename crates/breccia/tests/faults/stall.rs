@@ -211,7 +211,7 @@ fn an_idle_gateway_writes_nothing_to_a_frozen_shard() -> Result<()> {
     let _quiet = alone();
     let mut servers = Redis::many(3)?;
     let gateway = Gateway::over(&servers)?;
-    let mut clients: Vec<RespClient> = (0..4).map(|_| gateway.client()).collect::<Result<_>>()?;
+    let mut clients: Vec<RespClient> = (0..8).map(|_| gateway.client()).collect::<Result<_>>()?;
     for client in &mut clients {
         client.words(&format!("SET {} v", own_key(99, 0)))?;
     }
@@ -219,12 +219,12 @@ fn an_idle_gateway_writes_nothing_to_a_frozen_shard() -> Result<()> {
     std::thread::sleep(Duration::from_millis(150));
     let begun = Instant::now();
     for (number, client) in (0..).zip(&mut clients) {
-        for turn in 0..25 {
+        for turn in 0..12 {
             client.send(&request(&format!("INCR {}", own_key(number, turn))))?;
         }
     }
     for client in &mut clients {
-        for _ in 0..25 {
+        for _ in 0..12 {
             let reply = client.read_reply()?.escape_ascii().to_string();
             ensure!(
                 reply.starts_with('-') && reply.contains("not applied"),
@@ -240,8 +240,8 @@ fn an_idle_gateway_writes_nothing_to_a_frozen_shard() -> Result<()> {
     );
     servers[1].sigcont()?;
     std::thread::sleep(Duration::from_millis(300));
-    let keys: Vec<String> = (0..4)
-        .flat_map(|client| (0..25).map(move |turn| own_key(client, turn)))
+    let keys: Vec<String> = (0..8)
+        .flat_map(|client| (0..12).map(move |turn| own_key(client, turn)))
         .collect();
     let ran = counters(&servers[1], &keys)?;
     ensure!(ran.values().all(|count| *count == 0), "some ran: {ran:?}");

@@ -97,6 +97,7 @@ pub(crate) struct Gather {
     rule: Rule,
     parts: RefCell<Vec<(LeafIndex, State)>>,
     waiting: Cell<usize>,
+    held: Cell<usize>,
 }
 
 impl Gather {
@@ -107,6 +108,7 @@ impl Gather {
             rule,
             parts: RefCell::new(parts),
             waiting: Cell::new(leaves.len()),
+            held: Cell::new(0),
         })
     }
 
@@ -123,6 +125,8 @@ impl Gather {
     }
 
     pub(crate) fn deliver(&self, part: usize, reply: &[u8]) {
+        self.held.set(self.held.get() + reply.len());
+        self.asked.client.hold(reply.len());
         self.settle(part, Outcome::Answered, |_| State::Answered(reply.to_vec()));
     }
 
@@ -141,6 +145,7 @@ impl Gather {
         *place = state(self.asked.metrics.leaf_name(*leaf));
         self.waiting.set(self.waiting.get() - 1);
         if self.waiting.get() == 0 {
+            self.asked.client.unhold(self.held.get());
             self.compose(&parts);
         }
     }

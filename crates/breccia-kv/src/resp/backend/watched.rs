@@ -89,8 +89,11 @@ impl RedisStore {
             Command::words(&[b"TIME"]),
         ];
         let replies = match lease.ask(&look).await {
-            // A connection that lay idle may be gone; the next try takes another.
-            Err(_) if lease.reused => return Ok(None),
+            // A connection that lay idle may be gone, and then all of its age are.
+            Err(_) if lease.reused => {
+                self.drop_idle();
+                return Ok(None);
+            }
             answer => answer.map_err(KvError::into_read)?,
         };
         let replies: Vec<&[u8]> = replies.iter().collect();

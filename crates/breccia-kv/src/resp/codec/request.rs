@@ -89,7 +89,7 @@ impl RequestParser {
     /// Forgets the request just read.
     pub fn reset(&mut self) {
         self.arguments.clear();
-        if self.arguments.capacity() > 1024 {
+        if self.arguments.capacity() > 128 {
             self.arguments = Vec::new();
         }
         self.at = 0;

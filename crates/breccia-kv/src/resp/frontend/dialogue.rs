@@ -259,6 +259,14 @@ impl RespDialogue {
         if let Some(step) = self.forward_module(request) {
             return step;
         }
+        if is_web_request(request.argument(0)) {
+            tracing::warn!(
+                listener = self.service.listener.name,
+                peer = self.client.peer,
+                "a web browser was made to send this listener a request; closed"
+            );
+            return Step::Close;
+        }
         self.transaction.spoil();
         let text = wire_error::unknown_command(request.argument(0), request.arguments().skip(1));
         let muted = self.session.next_is_muted();
@@ -300,6 +308,12 @@ impl RespDialogue {
     }
 }
 
+/// As Redis: a page in a browser can make it POST to a local port, and the body's lines would be
+/// taken for commands.
+fn is_web_request(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
 impl Dialogue for RespDialogue {
     fn consume(&mut self, bytes: &[u8]) -> Consumed {
         self.now = clock::now();
@@ -335,6 +349,9 @@ impl Dialogue for RespDialogue {
             }
         };
         self.parser = parser;
+        if self.keys.capacity() > 1024 {
+            self.keys = Vec::new();
+        }
         Consumed { bytes: at, next }
     }
 

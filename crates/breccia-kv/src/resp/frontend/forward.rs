@@ -20,7 +20,7 @@ use crate::pipeline::{Patience, Recipient};
 use crate::topology::LeafIndex;
 
 /// A request larger than this goes on the bulk connection, so that it holds up nobody else's.
-const LARGE_REQUEST: usize = 64 * 1024;
+pub(crate) const LARGE_REQUEST: usize = 64 * 1024;
 
 impl Arguments for Request<'_> {
     fn count(&self) -> usize {

@@ -168,15 +168,21 @@ impl Leaf {
         }
         if lease {
             // Shows that this login may open transactions: a MULTI refused later would let the
-            // commands after it run one by one.
+            // commands after it run one by one. The nested MULTI shows whether it spoils a
+            // transaction here (Valkey 8 and later) or not (Redis).
             say(&[b"MULTI"]);
-            say(&[b"DISCARD"]);
+            say(&[b"MULTI"]);
+            say(&[b"EXEC"]);
+            let exec = greeting.replies - 1;
+            greeting.tolerated = vec![exec - 1, exec];
+            greeting.transaction_probe = Some(exec);
         }
         if greeting.replies == 0 {
             // A frozen server's kernel accepts connections too: only an answer shows that requests
             // written now are run now.
             encode::request(&mut greeting.bytes, &[b"PING"]);
             greeting.replies = 1;
+            greeting.tolerated = vec![0]; // -LOADING and -BUSY are signs of life
         }
         greeting
     }

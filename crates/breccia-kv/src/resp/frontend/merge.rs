@@ -62,6 +62,7 @@ pub(crate) struct Merge {
     version: RespVersion,
     parts: RefCell<Vec<Part>>,
     waiting: Cell<usize>,
+    held: Cell<usize>,
     /// For [`Rule::InOrder`]: the leaf of each key.
     order: Vec<LeafIndex>,
 }
@@ -86,6 +87,7 @@ impl Merge {
             version,
             parts: RefCell::new(parts),
             waiting: Cell::new(leaves.len()),
+            held: Cell::new(0),
             order,
         })
     }
@@ -104,6 +106,8 @@ impl Merge {
             Some(text) => State::Refused(String::from_utf8_lossy(text).trim_end().to_owned()),
             None => State::Answered(reply.to_vec()),
         };
+        self.held.set(self.held.get() + reply.len());
+        self.asked.client.hold(reply.len());
         self.settle(part, state, Outcome::Answered);
     }
 
@@ -120,6 +124,7 @@ impl Merge {
         if self.waiting.get() > 0 {
             return;
         }
+        self.asked.client.unhold(self.held.get());
         let reply = match self.trouble(&parts) {
             Some(text) => Err(text),
             None => self.compose(&parts).ok_or_else(|| {

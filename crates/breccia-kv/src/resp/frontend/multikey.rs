@@ -9,6 +9,8 @@ use super::super::codec::request::Request;
 use super::super::encode;
 use super::dialogue::{RespDialogue, Step};
 use super::marked::frame_for;
+use super::forward::LARGE_REQUEST;
+use super::leaf::RespUpstream;
 use super::merge::{Merge, Rule};
 use super::route::{Command, Scatter, Split};
 use super::ticket::{Asked, Ticket};
@@ -44,6 +46,11 @@ impl RespDialogue {
         if order.iter().all(|leaf| *leaf == first) {
             return self.send(first, command.row, request);
         }
+        let large = request.frame().len() > LARGE_REQUEST && !self.on_bulk;
+        if large && self.client.in_flight() > 0 {
+            return Step::Wait;
+        }
+        self.barrier |= large;
         self.send_parts(command, split, step, request, order);
         Step::Done
     }
@@ -80,7 +87,7 @@ impl RespDialogue {
             if command.spec.writes() {
                 self.note_write(leaf);
             }
-            let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
+            let upstream = self.part_path(leaf);
             let ticket = Ticket::Part(Rc::clone(&merge), part);
             let order = Rc::clone(&merge);
             self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
@@ -94,6 +101,18 @@ impl RespDialogue {
                     }
                 }
             });
+        }
+    }
+
+    /// Where a part goes: behind a barrier that was just set, on the bulk connection.
+    fn part_path(&mut self, leaf: LeafIndex) -> Rc<RespUpstream> {
+        if let Some(upstream) = self.held(leaf) {
+            return upstream;
+        }
+        let forward = self.forward();
+        match forward.leaves.get(leaf.get()) {
+            Some(known) if self.barrier => known.shared(self.mode(), None),
+            _ => self.path(leaf),
         }
     }
 

@@ -19,6 +19,10 @@ use crate::topology::LeafIndex;
 
 /// Bytes of commands that one portable transaction may hold.
 const MAX_QUEUED_BYTES: usize = 16 << 20;
+/// Commands that one portable transaction may hold.
+const MAX_QUEUED_COMMANDS: usize = 4096;
+/// What an argument takes beside its own bytes.
+const BYTES_PER_ARGUMENT: usize = 48;
 
 impl RespDialogue {
     fn store(&self) -> Option<Arc<dyn crate::store::KvStore>> {
@@ -60,11 +64,11 @@ impl RespDialogue {
     }
 
     pub(crate) fn queue_portable(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let queued: usize =
-            self.transaction.queued.iter().flatten().map(Vec::len).sum::<usize>();
-        if queued + request.frame().len() > MAX_QUEUED_BYTES {
+        let bytes = request.frame().len() + request.len() * BYTES_PER_ARGUMENT;
+        let full = self.transaction.queued_bytes + bytes > MAX_QUEUED_BYTES;
+        if full || self.transaction.queued.len() >= MAX_QUEUED_COMMANDS {
             self.transaction.spoil();
-            self.refuse(command.row, "ERR breccia: the transaction is larger than 16 MiB");
+            self.refuse(command.row, "ERR breccia: the transaction is larger than 16 MiB or 4096 commands");
             return Step::Done;
         }
         let arguments: Vec<Vec<u8>> = request.arguments().map(<[u8]>::to_vec).collect();
@@ -79,6 +83,7 @@ impl RespDialogue {
             None => true,
         };
         if good {
+            self.transaction.queued_bytes += bytes;
             self.transaction.queued.push(arguments);
             self.reply(command.row, |out| encode::simple(out, "QUEUED"));
         } else {

@@ -21,6 +21,8 @@ use super::route::{Command, Subscription};
 
 pub(crate) use hub::{Hub, Kind, Topic};
 
+/// A longer name of a channel is refused.
+const MAX_TOPIC_BYTES: usize = 8 * 1024;
 /// Topics of one client; more are refused.
 const MAX_TOPICS: usize = 65_536;
 
@@ -87,6 +89,9 @@ impl RespDialogue {
         if self.subscriptions.count() + topics.len() > MAX_TOPICS {
             let text = format!("ERR breccia: more than {MAX_TOPICS} subscriptions of one client");
             return self.refuse(command.row, &text);
+        }
+        if topics.iter().any(|topic| topic.name.len() > MAX_TOPIC_BYTES) {
+            return self.refuse(command.row, "ERR breccia: a channel's name is longer than 8 KiB");
         }
         if let Some(why) = hub.unreachable() {
             return self.refuse(command.row, &why);

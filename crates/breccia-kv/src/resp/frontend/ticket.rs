@@ -38,6 +38,7 @@ impl Asked {
     pub(crate) fn fail(&self, failure: &Failure) {
         let mut reply = Vec::new();
         encode::error(&mut reply, &failure_text(failure, self.metrics.leaf_name(self.leaf)));
+        self.client.trust();
         self.finish(&reply, Outcome::of(failure));
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Transaction {
     held_count: usize,
     /// The commands queued so far; only for portable listeners.
     pub(crate) queued: Vec<Vec<Vec<u8>>>,
+    /// About how much memory they take.
+    pub(crate) queued_bytes: usize,
 }
 
 impl Transaction {

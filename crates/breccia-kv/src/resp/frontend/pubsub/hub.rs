@@ -187,6 +187,9 @@ impl Hub {
                 missed.extend(subscribers.map(|(id, (client, _))| (*id, Rc::clone(client))));
             }
         }
+        if missed.is_empty() {
+            return;
+        }
         tracing::warn!(
             store = self.name,
             subscribers = missed.len(),

@@ -18,6 +18,8 @@ use super::super::leaf::RespLeaf;
 use super::hub::{Hub, Topic, change};
 use crate::upstream::{MAX_REPLY_BYTES, Scan};
 
+/// A receive buffer larger than this is given back once it is empty.
+const KEEP_BYTES: usize = 256 * 1024;
 /// The pause before another attempt to connect.
 const RETRY: Duration = Duration::from_millis(200);
 /// How often a line looks at its endpoint's health.
@@ -184,6 +186,9 @@ impl Line {
                 }
             }
             received.drain(..at);
+            if received.is_empty() && received.capacity() > KEEP_BYTES {
+                received = Vec::with_capacity(4096);
+            }
             if received.len() > MAX_REPLY_BYTES {
                 return Err("a message is larger than 1 GiB".to_owned());
             }
