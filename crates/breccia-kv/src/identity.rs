@@ -69,7 +69,9 @@ impl Identity {
         if self.accepted.load(Ordering::Relaxed) {
             return None;
         }
-        Some(Arc::clone(&self.why_not.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(
+            &self.why_not.read().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 
     /// The shard carries every marker.

@@ -180,11 +180,17 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         let text = if self.entries.len() >= self.limits.max_in_flight {
             format!("max-in-flight ({}) is reached", self.limits.max_in_flight)
         } else if self.buffer.len() - self.start > self.limits.max_unsent_bytes {
-            format!("{} request bytes wait already", self.limits.max_unsent_bytes)
+            format!(
+                "{} request bytes wait already",
+                self.limits.max_unsent_bytes
+            )
         } else {
             return None;
         };
-        Some(Failure { cause: Cause::Full(text.into()), effect: Effect::NotApplied })
+        Some(Failure {
+            cause: Cause::Full(text.into()),
+            effect: Effect::NotApplied,
+        })
     }
 
     /// Whether nothing is queued and no reply is owed.
@@ -248,7 +254,11 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// How many bytes of a canary come first, if one does.
     fn canary_bytes(&self) -> Option<usize> {
         let first = self.entries.front().filter(|entry| entry.canary)?;
-        Some(if self.sent > 0 { self.partial } else { first.length })
+        Some(if self.sent > 0 {
+            self.partial
+        } else {
+            first.length
+        })
     }
 
     /// The bytes that may be written now: all of them, or, behind a closed gate, the rest of the
@@ -272,7 +282,9 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.partial -= finished;
         let mut left = count - finished;
         while left > 0 {
-            let Some(entry) = self.entries.get_mut(self.sent) else { break };
+            let Some(entry) = self.entries.get_mut(self.sent) else {
+                break;
+            };
             entry.at = now;
             self.owed_since.get_or_insert(now);
             self.sample.get_or_insert((self.sent, now));
@@ -298,7 +310,11 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// The shape of the reply that comes next, if one is owed.
     #[must_use]
     pub fn expected(&self) -> Option<S> {
-        if self.sent == 0 { None } else { self.entries.front().map(|entry| entry.shape) }
+        if self.sent == 0 {
+            None
+        } else {
+            self.entries.front().map(|entry| entry.shape)
+        }
     }
 
     /// Gives the reply to the oldest unanswered request. `false` if none is owed, or if the reply
@@ -308,7 +324,9 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         if self.sent == 0 || (self.sent == 1 && self.partial > 0) {
             return false;
         }
-        let Some(entry) = self.entries.pop_front() else { return false };
+        let Some(entry) = self.entries.pop_front() else {
+            return false;
+        };
         self.sent -= 1;
         self.sample = match self.sample {
             Some((0, at)) => {
@@ -344,7 +362,10 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             if entry.patience == Patience::Timeout
                 && let Some(recipient) = entry.recipient.take()
             {
-                recipient.fail(&Failure { cause: Cause::Timeout, effect: Effect::Unknown });
+                recipient.fail(&Failure {
+                    cause: Cause::Timeout,
+                    effect: Effect::Unknown,
+                });
                 failed += 1;
             }
         }
@@ -353,7 +374,10 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             !entry.canary && (entry.at <= now || gone)
         };
         if self.entries.iter().skip(self.sent).any(overdue) {
-            let failure = Failure { cause: Cause::Deadline, effect: Effect::NotApplied };
+            let failure = Failure {
+                cause: Cause::Deadline,
+                effect: Effect::NotApplied,
+            };
             failed += self.remove_unsent(&failure, overdue);
         }
         failed
@@ -362,14 +386,20 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// Fails every unsent request, for example because the endpoint was found to be down. Answers
     /// how many there were.
     pub fn fail_unsent(&mut self, cause: &Cause) -> usize {
-        let failure = Failure { cause: cause.clone(), effect: Effect::NotApplied };
+        let failure = Failure {
+            cause: cause.clone(),
+            effect: Effect::NotApplied,
+        };
         self.remove_unsent(&failure, |entry| !entry.canary)
     }
 
     /// Whether nothing at all arrived for the timeout while replies are owed.
     #[must_use]
     pub fn silent_too_long(&self, now: Instant) -> bool {
-        let bounded = self.entries.front().is_some_and(|e| e.patience == Patience::Timeout);
+        let bounded = self
+            .entries
+            .front()
+            .is_some_and(|e| e.patience == Patience::Timeout);
         let since = self.heard_at.max(self.owed_since);
         bounded
             && self.owed_since.is_some()
@@ -381,9 +411,16 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     pub fn fail_all(&mut self, cause: &Cause) {
         let sent = std::mem::take(&mut self.sent);
         for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
-            let effect = if index < sent { Effect::Unknown } else { Effect::NotApplied };
+            let effect = if index < sent {
+                Effect::Unknown
+            } else {
+                Effect::NotApplied
+            };
             if let Some(recipient) = entry.recipient {
-                recipient.fail(&Failure { cause: cause.clone(), effect });
+                recipient.fail(&Failure {
+                    cause: cause.clone(),
+                    effect,
+                });
             }
         }
         self.buffer = Vec::new();
@@ -416,7 +453,8 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
                     recipient.fail(failure);
                 }
             } else {
-                self.buffer.extend_from_slice(old.get(position..end).unwrap_or_default());
+                self.buffer
+                    .extend_from_slice(old.get(position..end).unwrap_or_default());
                 self.entries.push_back(entry);
             }
             position = end;

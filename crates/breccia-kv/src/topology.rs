@@ -126,8 +126,10 @@ fn flatten<L>(branch: Branch<L>, leaves: &mut Vec<L>) -> Option<Twig> {
             if members.len() != layout.shards().len() {
                 return None;
             }
-            let members =
-                members.into_iter().map(|member| flatten(member, leaves)).collect::<Option<_>>()?;
+            let members = members
+                .into_iter()
+                .map(|member| flatten(member, leaves))
+                .collect::<Option<_>>()?;
             Some(Twig::Sharded(layout, members))
         }
     }
@@ -170,7 +172,11 @@ mod tests {
             let shards = layout(name, Role::Inner, &["x", "y", "z"]);
             Branch::Sharded(shards, leaves.into_iter().map(Branch::Leaf).collect())
         };
-        let members = vec![inner("i1", [0, 1, 2]), inner("i2", [3, 4, 5]), inner("i3", [6, 7, 8])];
+        let members = vec![
+            inner("i1", [0, 1, 2]),
+            inner("i2", [3, 4, 5]),
+            inner("i3", [6, 7, 8]),
+        ];
         let root = Branch::Sharded(layout("top", Role::Outer, &["i1", "i2", "i3"]), members);
         let topology = Topology::new("top".to_owned(), root).unwrap();
         let mut counts = [0_u32; 9];
@@ -178,6 +184,9 @@ mod tests {
             let place = topology.place(&number.to_be_bytes());
             counts[usize::from(*topology.leaf(place.leaf).unwrap())] += 1;
         }
-        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| (850..1150).contains(count)),
+            "{counts:?}"
+        );
     }
 }

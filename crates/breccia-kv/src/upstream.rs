@@ -78,7 +78,9 @@ pub struct Greeting {
 
 impl std::fmt::Debug for Greeting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Greeting").field("replies", &self.replies).finish_non_exhaustive()
+        f.debug_struct("Greeting")
+            .field("replies", &self.replies)
+            .finish_non_exhaustive()
     }
 }
 
@@ -168,7 +170,9 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         if let Some(failure) = self.unreachable() {
             return Err((recipient, failure));
         }
-        self.pipeline.borrow_mut().enqueue(recipient, shape, expires, patience, write)?;
+        self.pipeline
+            .borrow_mut()
+            .enqueue(recipient, shape, expires, patience, write)?;
         self.wake();
         Ok(())
     }
@@ -193,7 +197,10 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         } else {
             return None;
         };
-        Some(Failure { cause, effect: Effect::NotApplied })
+        Some(Failure {
+            cause,
+            effect: Effect::NotApplied,
+        })
     }
 
     /// Whether the connection was given up, or was a lease and is lost.
@@ -249,7 +256,10 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     fn park(&self, context: &Context<'_>) {
         self.woken.set(false);
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(context.waker()))
+        {
             *waker = Some(context.waker().clone());
         }
     }
@@ -272,14 +282,18 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                     }
                     self.metrics.iter().for_each(|metrics| metrics.connected());
                     let cause = Relay::new(&self, stream).run().await;
-                    self.metrics.iter().for_each(|metrics| metrics.disconnected());
+                    self.metrics
+                        .iter()
+                        .for_each(|metrics| metrics.disconnected());
                     self.closing.set(self.closing.get() || self.options.fragile);
                     self.pipeline.borrow_mut().fail_all(&cause);
                 }
                 Err(why) => self.hold_off(&why),
             }
         }
-        self.pipeline.borrow_mut().fail_all(&Cause::Lost("the connection was given up".into()));
+        self.pipeline
+            .borrow_mut()
+            .fail_all(&Cause::Lost("the connection was given up".into()));
     }
 
     fn hold_off(&self, why: &str) {
@@ -303,11 +317,14 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         };
         let connecting = async {
             let tls = self.options.tls.as_ref();
-            let mut stream = connect(&self.options.address, tls, timeout).await.map_err(|error| {
-                let why = error.to_string();
-                self.options.health.connect_failed(&why);
-                why
-            })?;
+            let mut stream =
+                connect(&self.options.address, tls, timeout)
+                    .await
+                    .map_err(|error| {
+                        let why = error.to_string();
+                        self.options.health.connect_failed(&why);
+                        why
+                    })?;
             self.greet(&mut stream).await?;
             Ok(stream)
         };
@@ -341,9 +358,14 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                         let text = String::from_utf8_lossy(&reply);
                         return Err(format!("the server refused our login: {}", text.trim_end()));
                     }
-                    let proof = greeting.proofs.iter().find(|(number, _)| *number == replies);
+                    let proof = greeting
+                        .proofs
+                        .iter()
+                        .find(|(number, _)| *number == replies);
                     if proof.is_some_and(|(_, expected)| *expected != reply) {
-                        return Err("the server there does not carry this shard's marker".to_owned());
+                        return Err(
+                            "the server there does not carry this shard's marker".to_owned()
+                        );
                     }
                     scanner = W::Scanner::default();
                     replies += 1;
@@ -460,7 +482,9 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                 }
                 Scan::Incomplete => break,
                 Scan::Wrong(why) => {
-                    return Err(Cause::Lost(format!("the server broke the protocol: {why}").into()));
+                    return Err(Cause::Lost(
+                        format!("the server broke the protocol: {why}").into(),
+                    ));
                 }
             }
         }
@@ -555,7 +579,9 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         }
         if !self.ticking && !self.upstream.pipeline.borrow().is_empty() {
             self.ticking = true;
-            self.tick.as_mut().reset(tokio::time::Instant::from_std(clock::now() + TICK));
+            self.tick
+                .as_mut()
+                .reset(tokio::time::Instant::from_std(clock::now() + TICK));
             if self.tick.as_mut().poll(context).is_ready() {
                 context.waker().wake_by_ref();
             }

@@ -211,7 +211,10 @@ impl Client {
     pub(crate) fn park(&self, context: &Context<'_>) {
         self.woken.set(false);
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(context.waker()))
+        {
             *waker = Some(context.waker().clone());
         }
     }
@@ -226,7 +229,8 @@ impl Client {
 
     pub(crate) fn note_clogged(&self, clogged: bool, now: Instant) {
         let since = self.clogged_since.get();
-        self.clogged_since.set(clogged.then(|| since.unwrap_or(now)));
+        self.clogged_since
+            .set(clogged.then(|| since.unwrap_or(now)));
     }
 
     /// Since when the client last sent something.
@@ -238,7 +242,11 @@ impl Client {
     /// Holds the client to the limits that depend on time. Called about once a second.
     pub fn sweep(&self, now: Instant, limits: &ListenerLimits) {
         let since = |at: Instant| now.saturating_duration_since(at);
-        if self.clogged_since.get().is_some_and(|at| since(at) >= limits.write_timeout) {
+        if self
+            .clogged_since
+            .get()
+            .is_some_and(|at| since(at) >= limits.write_timeout)
+        {
             self.end(Ending::Now("write-timeout"));
         }
         if let Some((began, bytes)) = self.body.get()

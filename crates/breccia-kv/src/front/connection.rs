@@ -292,7 +292,8 @@ impl<D: Dialogue> Connection<D> {
         let buffered = ring.buffered();
         let stuck = !progress && !ring.writable().is_empty();
         drop(ring);
-        self.client.note_clogged(stuck || buffered > self.limits.reply_buffer, clock::now());
+        self.client
+            .note_clogged(stuck || buffered > self.limits.reply_buffer, clock::now());
         let many = self.client.in_flight() > 0 || self.client.patient.get();
         if buffered > self.limits.reply_hard_limit() && many {
             self.client.end(Ending::Now("reply-buffer"));

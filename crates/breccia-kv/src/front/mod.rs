@@ -12,7 +12,7 @@ pub mod connection;
 pub(crate) mod failure;
 pub mod limits;
 pub(crate) mod metrics;
-pub mod ring;
 pub mod registry;
+pub mod ring;
 pub mod settings;
 pub(crate) mod work;

@@ -30,8 +30,10 @@ impl Registry {
     /// An empty registry and its sweeping task, on this thread's `LocalSet`.
     #[must_use]
     pub fn start(limits: Rc<ListenerLimits>, drain: Drain) -> Rc<Self> {
-        let registry =
-            Rc::new(Self { clients: RefCell::default(), limits: RefCell::new(limits) });
+        let registry = Rc::new(Self {
+            clients: RefCell::default(),
+            limits: RefCell::new(limits),
+        });
         tokio::task::spawn_local(sweep(Rc::downgrade(&registry)));
         tokio::task::spawn_local(hurry(Rc::downgrade(&registry), drain));
         registry
@@ -78,7 +80,9 @@ impl Registry {
 async fn sweep(registry: Weak<Registry>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        let Some(registry) = registry.upgrade() else { return };
+        let Some(registry) = registry.upgrade() else {
+            return;
+        };
         let (now, limits) = (clock::now(), registry.limits());
         registry.each(|client| client.sweep(now, &limits));
     }

@@ -47,7 +47,9 @@ impl ReplyRing {
     /// Gives the reply to a request. A request that was answered already is left alone.
     pub fn fill(&mut self, sequence: Sequence, reply: &[u8]) {
         let index = sequence.0.wrapping_sub(self.base) as usize;
-        let Some(Slot::Waiting { muted }) = self.slots.get(index).copied() else { return };
+        let Some(Slot::Waiting { muted }) = self.slots.get(index).copied() else {
+            return;
+        };
         let reply = if muted { &[] } else { reply };
         if index == 0 {
             self.out.extend_from_slice(reply);
@@ -97,7 +99,10 @@ impl ReplyRing {
         let start = self.parked.len();
         self.parked.extend_from_slice(reply);
         self.live += reply.len();
-        Slot::Parked { start, length: reply.len() }
+        Slot::Parked {
+            start,
+            length: reply.len(),
+        }
     }
 
     fn compact(&mut self) {
@@ -106,7 +111,8 @@ impl ReplyRing {
         for slot in &mut self.slots {
             if let Slot::Parked { start, length } = slot {
                 let moved = self.parked.len();
-                self.parked.extend_from_slice(old.get(*start..*start + *length).unwrap_or_default());
+                self.parked
+                    .extend_from_slice(old.get(*start..*start + *length).unwrap_or_default());
                 *start = moved;
             }
         }
@@ -122,7 +128,8 @@ impl ReplyRing {
             match slot {
                 Slot::Waiting { .. } => return,
                 Slot::Inline { length, bytes } => {
-                    self.out.extend_from_slice(bytes.get(..length.into()).unwrap_or_default());
+                    self.out
+                        .extend_from_slice(bytes.get(..length.into()).unwrap_or_default());
                 }
                 Slot::Parked { start, length } => {
                     let reply = self.parked.get(start..start + length).unwrap_or_default();

@@ -17,7 +17,10 @@ struct Waiter {
 impl Recipient for Waiter {
     fn deliver(self, reply: &[u8]) {
         let reply = String::from_utf8(reply.to_vec()).unwrap();
-        self.log.0.borrow_mut().push(format!("{}={reply}", self.name));
+        self.log
+            .0
+            .borrow_mut()
+            .push(format!("{}={reply}", self.name));
     }
 
     fn fail(self, failure: &Failure) {
@@ -25,7 +28,10 @@ impl Recipient for Waiter {
             Effect::NotApplied => "not applied",
             Effect::Unknown => "unknown",
         };
-        self.log.0.borrow_mut().push(format!("{}: {effect}", self.name));
+        self.log
+            .0
+            .borrow_mut()
+            .push(format!("{}: {effect}", self.name));
     }
 
     fn abandoned(&self) -> bool {
@@ -50,7 +56,11 @@ impl Bench {
         let start = Instant::now();
         let mut queue = Pipeline::new(limits);
         queue.heard(start);
-        Self { queue, log: Log::default(), start }
+        Self {
+            queue,
+            log: Log::default(),
+            start,
+        }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -59,10 +69,15 @@ impl Bench {
 
     fn ask(&mut self, ms: u64, name: &'static str) {
         let (expires, log) = (self.at(ms + 1000), self.log.clone());
-        let waiter = Waiter { name, log, gone: name.starts_with("gone") };
+        let waiter = Waiter {
+            name,
+            log,
+            gone: name.starts_with("gone"),
+        };
         let write = |out: &mut Vec<u8>| out.extend_from_slice(name.as_bytes());
         if let Err((waiter, failure)) =
-            self.queue.enqueue(waiter, (), expires, Patience::Timeout, write)
+            self.queue
+                .enqueue(waiter, (), expires, Patience::Timeout, write)
         {
             waiter.fail(&failure);
         }
@@ -71,7 +86,13 @@ impl Bench {
     /// Writes at most `most` bytes and says which.
     fn write(&mut self, ms: u64, most: usize) -> String {
         let now = self.at(ms);
-        self.queue.prepare(now, Canary { bytes: b"?", shape: () });
+        self.queue.prepare(
+            now,
+            Canary {
+                bytes: b"?",
+                shape: (),
+            },
+        );
         let bytes = self.queue.writable(now);
         let bytes = bytes[..bytes.len().min(most)].to_vec();
         self.queue.wrote(bytes.len(), now);
@@ -132,7 +153,11 @@ fn unsent_requests_expire_as_not_applied_and_are_never_written() {
     bench.ask(500, "gone");
     assert_eq!(bench.queue.expire(bench.at(1100)), 2);
     assert_eq!(bench.log(), ["b: not applied", "gone: not applied"]);
-    assert_eq!(bench.write(1100, 100), "aa", "the gate is closed; the request begun is finished");
+    assert_eq!(
+        bench.write(1100, 100),
+        "aa",
+        "the gate is closed; the request begun is finished"
+    );
     assert!(bench.queue.deliver(b"1"));
     bench.queue.heard(bench.at(1200));
     assert_eq!(bench.write(1200, 100), "c");
@@ -167,7 +192,10 @@ fn silence_is_measured_from_the_last_byte() {
     assert!(!bench.queue.silent_too_long(bench.at(7999)));
     assert!(bench.queue.silent_too_long(bench.at(8000)));
     assert!(bench.queue.deliver(b"2"));
-    assert!(!bench.queue.silent_too_long(bench.at(90_000)), "nothing is owed");
+    assert!(
+        !bench.queue.silent_too_long(bench.at(90_000)),
+        "nothing is owed"
+    );
 }
 
 #[test]
@@ -180,7 +208,11 @@ fn a_lost_connection_leaves_sent_requests_unknown_and_unsent_ones_not_applied() 
     bench.queue.fail_all(&Cause::Lost("reset".into()));
     assert_eq!(bench.log(), ["a: unknown", "bb: unknown", "c: not applied"]);
     bench.ask(10, "d");
-    assert_eq!(bench.write(10, 100), "?", "a new connection has not been heard");
+    assert_eq!(
+        bench.write(10, 100),
+        "?",
+        "a new connection has not been heard"
+    );
     assert!(bench.queue.deliver(b"pong"));
     bench.queue.heard(bench.at(10));
     assert_eq!(bench.write(10, 100), "d");
@@ -204,7 +236,11 @@ fn a_quiet_connection_is_asked_for_a_sign_of_life_first() {
     bench.ask(50, "a");
     assert_eq!(bench.write(50, 100), "?");
     bench.ask(60, "b");
-    assert_eq!(bench.write(60, 100), "", "the gate is closed until the canary is answered");
+    assert_eq!(
+        bench.write(60, 100),
+        "",
+        "the gate is closed until the canary is answered"
+    );
     assert!(bench.queue.deliver(b"pong"));
     bench.queue.heard(bench.at(70));
     assert_eq!(bench.write(70, 100), "ab");

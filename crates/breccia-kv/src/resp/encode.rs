@@ -54,7 +54,13 @@ fn header(out: &mut Vec<u8>, kind: u8, count: usize) {
 
 /// Appends text to a line: line ends would break the frame, so they become spaces.
 fn line_text(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend(text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+    out.extend(text.iter().map(|byte| {
+        if matches!(byte, b'\r' | b'\n') {
+            b' '
+        } else {
+            *byte
+        }
+    }));
     out.extend_from_slice(b"\r\n");
 }
 
@@ -133,12 +139,28 @@ pub fn map(out: &mut Vec<u8>, version: RespVersion, count: usize) {
 
 /// The header of a set: an array in RESP2.
 pub fn set(out: &mut Vec<u8>, version: RespVersion, count: usize) {
-    header(out, if version == RespVersion::V2 { b'*' } else { b'~' }, count);
+    header(
+        out,
+        if version == RespVersion::V2 {
+            b'*'
+        } else {
+            b'~'
+        },
+        count,
+    );
 }
 
 /// The header of a push: an array in RESP2.
 pub fn push(out: &mut Vec<u8>, version: RespVersion, count: usize) {
-    header(out, if version == RespVersion::V2 { b'*' } else { b'>' }, count);
+    header(
+        out,
+        if version == RespVersion::V2 {
+            b'*'
+        } else {
+            b'>'
+        },
+        count,
+    );
 }
 
 /// A whole request: an array of bulk strings.
@@ -171,6 +193,9 @@ mod tests {
         check(|out| map(out, RespVersion::V3, 2), "%2\r\n");
         check(|out| push(out, RespVersion::V3, 3), ">3\r\n");
         check(|out| error(out, "ERR a\r\nb"), "-ERR a  b\r\n");
-        check(|out| request(out, &[b"GET", b"k"]), "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+        check(
+            |out| request(out, &[b"GET", b"k"]),
+            "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n",
+        );
     }
 }

@@ -32,7 +32,10 @@ fn word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             b'"' | b'\'' => {
                 let after = quoted(after, *byte, &mut word)?;
                 // Redis: a closing quote must end the word.
-                return after.first().is_none_or(|next| is_space(*next)).then_some((word, after));
+                return after
+                    .first()
+                    .is_none_or(|next| is_space(*next))
+                    .then_some((word, after));
             }
             byte if is_space(*byte) => break,
             byte => word.push(*byte),
@@ -104,8 +107,12 @@ mod tests {
 
     fn check(line: &str, expected: Option<&[&str]>) {
         let words = split(line.as_bytes());
-        let expected = expected
-            .map(|words| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>());
+        let expected = expected.map(|words| {
+            words
+                .iter()
+                .map(|word| word.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        });
         assert_eq!(words, expected, "{line:?}");
     }
 

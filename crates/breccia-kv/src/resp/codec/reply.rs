@@ -20,13 +20,19 @@ impl Wire for RespWire {
     }
 
     fn canary() -> Canary<()> {
-        Canary { bytes: b"*1\r\n$4\r\nPING\r\n", shape: () }
+        Canary {
+            bytes: b"*1\r\n$4\r\nPING\r\n",
+            shape: (),
+        }
     }
 
     /// A PING would be queued; a nested MULTI is refused at once and spoils nothing (Redis 2 to 7:
     /// `multiCommand` answers an error without marking the transaction).
     fn canary_in_transaction() -> Canary<()> {
-        Canary { bytes: b"*1\r\n$5\r\nMULTI\r\n", shape: () }
+        Canary {
+            bytes: b"*1\r\n$5\r\nMULTI\r\n",
+            shape: (),
+        }
     }
 }
 
@@ -63,7 +69,11 @@ impl ReplyScanner {
             }
         }
         self.left = Some(0);
-        if bytes.first() == Some(&b'>') { Scan::Skip(self.at) } else { Scan::Complete(self.at) }
+        if bytes.first() == Some(&b'>') {
+            Scan::Skip(self.at)
+        } else {
+            Scan::Complete(self.at)
+        }
     }
 }
 
@@ -76,7 +86,9 @@ struct Element {
 }
 
 fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
-    let Some(kind) = bytes.get(at) else { return Ok(None) };
+    let Some(kind) = bytes.get(at) else {
+        return Ok(None);
+    };
     let Some((text, next)) = line(bytes, at + 1) else {
         let waiting = bytes.len() - at;
         return match kind {
@@ -89,7 +101,9 @@ fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
     if !free && next - at > MAX_NUMBER_LINE + 1 {
         return Err("a length line without an end");
     }
-    let text = text.strip_suffix(b"\r").ok_or("a line that ends in LF alone")?;
+    let text = text
+        .strip_suffix(b"\r")
+        .ok_or("a line that ends in LF alone")?;
     let leaf = Ok(Some(Element { next, children: 0 }));
     match kind {
         b'+' | b'-' | b':' | b'(' | b',' | b'#' | b'_' => leaf,
@@ -101,7 +115,10 @@ fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
             let end = usize::try_from(length).map_err(|_| "a negative bulk length")? + next;
             match bytes.get(end..end + 2) {
                 None => Ok(None),
-                Some(b"\r\n") => Ok(Some(Element { next: end + 2, children: 0 })),
+                Some(b"\r\n") => Ok(Some(Element {
+                    next: end + 2,
+                    children: 0,
+                })),
                 Some(_) => Err("a bulk string that does not end in CR LF"),
             }
         }
@@ -116,7 +133,10 @@ fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
                 b'|' => count.saturating_mul(2).saturating_add(1),
                 _ => count,
             };
-            Ok(Some(Element { next, children: children.min(MAX_ELEMENTS + 1) }))
+            Ok(Some(Element {
+                next,
+                children: children.min(MAX_ELEMENTS + 1),
+            }))
         }
         _ => Err("an unknown reply type"),
     }
@@ -131,8 +151,16 @@ pub fn elements(reply: &[u8]) -> Option<Elements<'_>> {
     }
     let (text, at) = line(reply, 1)?;
     let count = number(text.strip_suffix(b"\r")?)?;
-    let count = if reply.first() == Some(&b'%') { count * 2 } else { count };
-    Some(Elements { reply, at, left: u64::try_from(count).unwrap_or(0) })
+    let count = if reply.first() == Some(&b'%') {
+        count * 2
+    } else {
+        count
+    };
+    Some(Elements {
+        reply,
+        at,
+        left: u64::try_from(count).unwrap_or(0),
+    })
 }
 
 /// See [`elements`].

@@ -17,7 +17,10 @@ pub struct RequestLimits {
 
 impl RequestLimits {
     /// What a client may send before it has logged in; the same numbers as Redis's.
-    pub const UNAUTHENTICATED: Self = Self { max_request_size: 64 * 1024, max_arguments: 10 };
+    pub const UNAUTHENTICATED: Self = Self {
+        max_request_size: 64 * 1024,
+        max_arguments: 10,
+    };
 }
 
 /// Why the bytes are no request. The connection is closed after the answer.
@@ -131,7 +134,9 @@ impl RequestParser {
             },
         };
         while left > 0 {
-            let Some((start, end)) = argument(bytes, self.at, limits)? else { break };
+            let Some((start, end)) = argument(bytes, self.at, limits)? else {
+                break;
+            };
             self.arguments.push((start, end));
             self.at = end + 2;
             left -= 1;
@@ -153,7 +158,9 @@ impl RequestParser {
             return Err(ProtocolError::InvalidMultibulkLength);
         }
         if count > limits.max_arguments {
-            return Err(ProtocolError::ManyArguments { limit: limits.max_arguments });
+            return Err(ProtocolError::ManyArguments {
+                limit: limits.max_arguments,
+            });
         }
         Ok(Some((count, next)))
     }
@@ -164,14 +171,20 @@ impl RequestParser {
         limits: &RequestLimits,
     ) -> Result<Option<usize>, ProtocolError> {
         let Some((text, next)) = line(bytes, 0) else {
-            return if bytes.len() > MAX_INLINE { Err(ProtocolError::LongInline) } else { Ok(None) };
+            return if bytes.len() > MAX_INLINE {
+                Err(ProtocolError::LongInline)
+            } else {
+                Ok(None)
+            };
         };
         if text.len() > MAX_INLINE.min(limits.max_request_size) {
             return Err(ProtocolError::LongInline);
         }
         let words = inline::split(text).ok_or(ProtocolError::UnbalancedQuotes)?;
         if words.len() > limits.max_arguments {
-            return Err(ProtocolError::ManyArguments { limit: limits.max_arguments });
+            return Err(ProtocolError::ManyArguments {
+                limit: limits.max_arguments,
+            });
         }
         self.is_inline = true;
         self.inline = inline::encode(&words, &mut self.arguments);
@@ -187,7 +200,10 @@ impl RequestParser {
         } else {
             bytes.get(..length).unwrap_or_default()
         };
-        Request { frame, arguments: &self.arguments }
+        Request {
+            frame,
+            arguments: &self.arguments,
+        }
     }
 }
 
@@ -220,14 +236,18 @@ impl<'b> Request<'b> {
     /// An argument; 0 is the command's name. Empty when there is none.
     #[must_use]
     pub fn argument(&self, index: usize) -> &'b [u8] {
-        let Some((start, end)) = self.arguments.get(index) else { return &[] };
+        let Some((start, end)) = self.arguments.get(index) else {
+            return &[];
+        };
         self.frame.get(*start..*end).unwrap_or_default()
     }
 
     /// All arguments, in order.
     pub fn arguments(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {
         let frame = self.frame;
-        self.arguments.iter().map(move |(start, end)| frame.get(*start..*end).unwrap_or_default())
+        self.arguments
+            .iter()
+            .map(move |(start, end)| frame.get(*start..*end).unwrap_or_default())
     }
 
     /// The bytes of one argument with its header and its end, as they stand in the frame.
@@ -237,7 +257,9 @@ impl<'b> Request<'b> {
             Some(previous) => self.arguments.get(previous).map_or(0, |(_, end)| end + 2),
             None => memchr::memchr(b'\n', self.frame).map_or(0, |end| end + 1),
         };
-        let Some((_, end)) = self.arguments.get(index) else { return &[] };
+        let Some((_, end)) = self.arguments.get(index) else {
+            return &[];
+        };
         self.frame.get(from..end + 2).unwrap_or_default()
     }
 }
@@ -248,12 +270,21 @@ fn number_line(
     from: usize,
     too_long: ProtocolError,
 ) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
-    let window = bytes.get(from..bytes.len().min(from + MAX_NUMBER_LINE)).unwrap_or_default();
+    let window = bytes
+        .get(from..bytes.len().min(from + MAX_NUMBER_LINE))
+        .unwrap_or_default();
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
-        return if window.len() == MAX_NUMBER_LINE { Err(too_long) } else { Ok(None) };
+        return if window.len() == MAX_NUMBER_LINE {
+            Err(too_long)
+        } else {
+            Ok(None)
+        };
     };
     let digits = window.get(..end).unwrap_or_default();
-    Ok(Some((digits.strip_suffix(b"\r").and_then(number), from + end + 1)))
+    Ok(Some((
+        digits.strip_suffix(b"\r").and_then(number),
+        from + end + 1,
+    )))
 }
 
 /// The place of the argument whose header starts at `from`; `None` while it has not arrived whole.
@@ -265,7 +296,11 @@ fn argument(
     match bytes.get(from) {
         None => return Ok(None),
         Some(b'$') => {}
-        Some(other) => return Err(ProtocolError::ExpectedBulk { got: char::from(*other) }),
+        Some(other) => {
+            return Err(ProtocolError::ExpectedBulk {
+                got: char::from(*other),
+            });
+        }
     }
     let Some((length, start)) = number_line(bytes, from + 1, ProtocolError::LongBulkLine)? else {
         return Ok(None);
@@ -276,7 +311,9 @@ fn argument(
         .ok_or(ProtocolError::InvalidBulkLength)?;
     let end = start + length;
     if end + 2 > limits.max_request_size {
-        return Err(ProtocolError::LargeRequest { limit: limits.max_request_size });
+        return Err(ProtocolError::LargeRequest {
+            limit: limits.max_request_size,
+        });
     }
     match bytes.get(end..end + 2) {
         None => Ok(None),

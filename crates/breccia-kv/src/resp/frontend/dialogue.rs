@@ -103,7 +103,10 @@ impl RespDialogue {
 
     /// The version and database of the client's upstream connections.
     pub(crate) fn mode(&self) -> Mode {
-        Mode { version: self.session.version, database: self.session.database }
+        Mode {
+            version: self.session.version,
+            database: self.session.database,
+        }
     }
 
     /// Whether the next request may be dispatched.
@@ -151,11 +154,16 @@ impl RespDialogue {
     }
 
     fn dispatch(&mut self, request: Request<'_>) -> Step {
-        let Some(first) = request.arguments().next() else { return Step::Done };
+        let Some(first) = request.arguments().next() else {
+            return Step::Done;
+        };
         let routes = Rc::clone(&self.service.routes);
-        let Some(command) = routes.find(first) else { return self.unknown(request) };
+        let Some(command) = routes.find(first) else {
+            return self.unknown(request);
+        };
         let row = command.row;
-        let settles = self.lost_its_lease() || (command.spec.name == "reset" && self.lease.is_some());
+        let settles =
+            self.lost_its_lease() || (command.spec.name == "reset" && self.lease.is_some());
         if settles && self.client.in_flight() > 0 {
             // What was sent on the lease is answered first: order, and no reply is cut off.
             return Step::Wait;
@@ -177,7 +185,8 @@ impl RespDialogue {
         if self.transaction.is_open() {
             match command.route {
                 Route::Transaction(
-                    TransactionCommand::Multi | TransactionCommand::Exec
+                    TransactionCommand::Multi
+                    | TransactionCommand::Exec
                     | TransactionCommand::Discard,
                 ) => {}
                 _ if matches!(command.spec.name, "quit" | "reset") => {}
@@ -270,7 +279,8 @@ impl RespDialogue {
         self.transaction.spoil();
         let text = wire_error::unknown_command(request.argument(0), request.arguments().skip(1));
         let muted = self.session.next_is_muted();
-        self.client.answer(muted, |out| encode::error_bytes(out, &text));
+        self.client
+            .answer(muted, |out| encode::error_bytes(out, &text));
         self.service.metrics.count(UNKNOWN_ROW, Outcome::Error);
         Step::Done
     }
@@ -278,7 +288,8 @@ impl RespDialogue {
     /// Answers with an error made here.
     pub(crate) fn refuse(&mut self, row: u16, text: impl AsRef<[u8]>) {
         let muted = self.session.next_is_muted();
-        self.client.answer(muted, |out| encode::error_bytes(out, text.as_ref()));
+        self.client
+            .answer(muted, |out| encode::error_bytes(out, text.as_ref()));
         self.service.metrics.count(row, Outcome::Error);
     }
 

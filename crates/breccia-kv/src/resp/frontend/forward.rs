@@ -9,8 +9,8 @@ use super::super::commands::{Arguments, keys, pattern_option};
 use super::super::encode::RespVersion;
 use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
-use super::metrics::UNKNOWN_ROW;
 use super::marked::{RESERVED, is_any_reserved};
+use super::metrics::UNKNOWN_ROW;
 use super::route::{Command, DATABASES, ONE_SERVER};
 use super::service::{Backend, Forward};
 use super::settings::{ModuleCommand, MultiKey};
@@ -62,7 +62,9 @@ impl RespDialogue {
         request: Request<'_>,
         index: usize,
     ) -> Step {
-        let Backend::Forward(forward) = &self.service.backend else { return Step::Done };
+        let Backend::Forward(forward) = &self.service.backend else {
+            return Step::Done;
+        };
         let leaf = forward.store.topology.place(request.argument(index)).leaf;
         if command.spec.writes() {
             self.note_write(leaf);
@@ -72,7 +74,9 @@ impl RespDialogue {
 
     /// Remembers that the client has written to a shard.
     pub(crate) fn note_write(&mut self, leaf: LeafIndex) {
-        if let Some(wrote) = self.wrote.get_mut(leaf.get()) { *wrote = true } else {
+        if let Some(wrote) = self.wrote.get_mut(leaf.get()) {
+            *wrote = true
+        } else {
             self.wrote.resize(leaf.get() + 1, false);
             if let Some(wrote) = self.wrote.last_mut() {
                 *wrote = true;
@@ -105,7 +109,10 @@ impl RespDialogue {
     /// Whether the client's WATCH was lost outside MULTI. Plain commands go on without it; EXEC
     /// still fails.
     pub(crate) fn lost_its_lease(&self) -> bool {
-        let closed = self.lease.as_ref().is_some_and(|lease| lease.upstream.is_closed());
+        let closed = self
+            .lease
+            .as_ref()
+            .is_some_and(|lease| lease.upstream.is_closed());
         closed && !self.transaction.is_open()
     }
 
@@ -151,7 +158,9 @@ impl RespDialogue {
         frame: &[u8],
     ) -> bool {
         let ticket = Ticket::Reply(self.ask(leaf, row));
-        self.enqueue_ticket(upstream, ticket, patience, |out| out.extend_from_slice(frame))
+        self.enqueue_ticket(upstream, ticket, patience, |out| {
+            out.extend_from_slice(frame)
+        })
     }
 
     /// Queues bytes. A refusal is answered through the ticket, and told by `false`.
@@ -179,7 +188,10 @@ impl RespDialogue {
             return Step::Wait;
         }
         let forward = self.forward();
-        let known = forward.leaves.get(leaf.get()).expect("a leaf index of this topology");
+        let known = forward
+            .leaves
+            .get(leaf.get())
+            .expect("a leaf index of this topology");
         let upstream = known.shared(self.mode(), None);
         self.enqueue(&upstream, leaf, row, Patience::Timeout, frame);
         self.barrier = true;
@@ -192,7 +204,10 @@ impl RespDialogue {
             return Step::Wait;
         }
         let forward = self.forward();
-        let known = forward.leaves.get(leaf.get()).expect("a leaf index of this topology");
+        let known = forward
+            .leaves
+            .get(leaf.get())
+            .expect("a leaf index of this topology");
         match known.lease(self.mode()) {
             Ok(lease) => {
                 let upstream = Rc::clone(&lease.upstream);
@@ -211,7 +226,11 @@ impl RespDialogue {
         let mut found = std::mem::take(&mut self.keys);
         // Where the keys cannot be told, the server refuses the request too: any shard may say so.
         let known = keys(command.spec, &request, &mut found).is_ok();
-        let home = if known { self.home_of(&found, request) } else { Home::Nowhere };
+        let home = if known {
+            self.home_of(&found, request)
+        } else {
+            Home::Nowhere
+        };
         self.keys = found;
         home
     }
@@ -219,9 +238,12 @@ impl RespDialogue {
     pub(crate) fn home_of(&mut self, positions: &[usize], request: Request<'_>) -> Home {
         let forward = self.forward();
         let topology = &forward.store.topology;
-        let mut places =
-            positions.iter().map(|index| topology.place(Request::argument(&request, *index)));
-        let Some(first) = places.next() else { return Home::Nowhere };
+        let mut places = positions
+            .iter()
+            .map(|index| topology.place(Request::argument(&request, *index)));
+        let Some(first) = places.next() else {
+            return Home::Nowhere;
+        };
         let mut same_slot = true;
         for place in places {
             if place.leaf != first.leaf {
@@ -234,7 +256,8 @@ impl RespDialogue {
                 return Home::ApartInSlots;
             }
             self.service.metrics.same_shard_only();
-            self.service.warn_same_shard_once(Request::argument(&request, 0));
+            self.service
+                .warn_same_shard_once(Request::argument(&request, 0));
         }
         Home::Leaf(first.leaf)
     }
@@ -294,11 +317,7 @@ impl RespDialogue {
     }
 
     /// Options that would reach what is not this store's, or only one of its servers.
-    pub(crate) fn refused_option(
-        &self,
-        command: &Command,
-        request: Request<'_>,
-    ) -> Option<String> {
+    pub(crate) fn refused_option(&self, command: &Command, request: Request<'_>) -> Option<String> {
         let word = |name: &str| request.argument(1).eq_ignore_ascii_case(name.as_bytes());
         match command.spec.name {
             "copy" if self.is_sharded() => request
@@ -335,7 +354,9 @@ impl RespDialogue {
     pub(crate) fn forward_stream_read(&mut self, command: &Command, request: Request<'_>) -> Step {
         // Wherever the word stands: a group may be called "streams", and a lease too many costs
         // little.
-        let blocks = request.arguments().any(|word| word.eq_ignore_ascii_case(b"block"));
+        let blocks = request
+            .arguments()
+            .any(|word| word.eq_ignore_ascii_case(b"block"));
         if blocks {
             self.forward_blocking(command, request)
         } else {
@@ -356,18 +377,28 @@ impl RespDialogue {
             return leaf;
         }
         let forward = self.forward();
-        let up = forward.leaves.iter().position(|leaf| leaf.spec.health.is_up());
+        let up = forward
+            .leaves
+            .iter()
+            .position(|leaf| leaf.spec.health.is_up());
         LeafIndex::new(up.unwrap_or(0)).expect("a topology holds no more leaves than an index")
     }
 
     pub(crate) fn publish(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let leaf = self.forward().store.topology.place(request.argument(1)).leaf;
+        let leaf = self
+            .forward()
+            .store
+            .topology
+            .place(request.argument(1))
+            .leaf;
         self.send(leaf, command.row, request)
     }
 
     /// A command of a module that the configuration describes.
     pub(crate) fn forward_module(&mut self, request: Request<'_>) -> Option<Step> {
-        let Backend::Forward(forward) = &self.service.backend else { return None };
+        let Backend::Forward(forward) = &self.service.backend else {
+            return None;
+        };
         if forward.store.modules.is_empty() || !self.session.authenticated {
             return None;
         }
@@ -415,7 +446,9 @@ fn module_keys(module: ModuleCommand, count: usize, positions: &mut Vec<usize>) 
         let back = usize::try_from(module.last_key.unsigned_abs()).unwrap_or(usize::MAX);
         count.saturating_sub(back)
     } else {
-        usize::try_from(module.last_key).unwrap_or(usize::MAX).min(count.saturating_sub(1))
+        usize::try_from(module.last_key)
+            .unwrap_or(usize::MAX)
+            .min(count.saturating_sub(1))
     };
     positions.extend((module.first_key..=last).step_by(module.step.max(1)));
 }

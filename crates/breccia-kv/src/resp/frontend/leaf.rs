@@ -17,8 +17,8 @@ use breccia_net::tls::TlsClient;
 use super::super::codec::reply::RespWire;
 use super::super::encode::{self, RespVersion};
 use super::ticket::Ticket;
-use crate::identity::Identity;
 use crate::front::metrics::StoreMetrics;
+use crate::identity::Identity;
 use crate::pipeline::{Cause, Failure, PipelineLimits};
 use crate::upstream::{Greeting, Upstream, UpstreamOptions};
 
@@ -57,7 +57,9 @@ pub struct RespLeaf {
 
 impl std::fmt::Debug for RespLeaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RespLeaf").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("RespLeaf")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +113,10 @@ impl Leaf {
     pub(crate) fn lease(self: &Rc<Self>, mode: Mode) -> Result<Lease, Failure> {
         if self.leased.get() >= self.spec.max_leases {
             let text = format!("max-leases ({}) is reached", self.spec.max_leases);
-            return Err(Failure { cause: Cause::Full(text.into()), effect: Effect::NotApplied });
+            return Err(Failure {
+                cause: Cause::Full(text.into()),
+                effect: Effect::NotApplied,
+            });
         }
         let mut idle = self.idle.borrow_mut();
         idle.retain(|(_, upstream)| !upstream.is_closed());
@@ -121,7 +126,12 @@ impl Leaf {
             None => self.open(mode, true),
         };
         self.leased.set(self.leased.get() + 1);
-        Ok(Lease { leaf: Rc::clone(self), mode, upstream, returnable: false })
+        Ok(Lease {
+            leaf: Rc::clone(self),
+            mode,
+            upstream,
+            returnable: false,
+        })
     }
 
     fn open(&self, mode: Mode, fragile: bool) -> Rc<RespUpstream> {
@@ -148,7 +158,10 @@ impl Leaf {
             greeting.replies += 1;
         };
         let user = self.spec.user.as_deref().unwrap_or("default").as_bytes();
-        match (mode.version, self.spec.password.as_deref().map(str::as_bytes)) {
+        match (
+            mode.version,
+            self.spec.password.as_deref().map(str::as_bytes),
+        ) {
             (RespVersion::V3, Some(password)) => say(&[b"HELLO", b"3", b"AUTH", user, password]),
             (RespVersion::V3, None) => say(&[b"HELLO", b"3"]),
             (RespVersion::V2, Some(password)) if self.spec.user.is_some() => {
@@ -192,7 +205,9 @@ impl Leaf {
     /// Asks for the beginning of each marker, in the database that carries them. Answers whether
     /// there are any.
     fn prove(&self, greeting: &mut Greeting) -> bool {
-        let Some(identity) = &self.spec.identity else { return false };
+        let Some(identity) = &self.spec.identity else {
+            return false;
+        };
         let mut say = |words: &[&[u8]]| {
             encode::request(&mut greeting.bytes, words);
             greeting.replies += 1;
@@ -231,7 +246,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leaf.leased.set(self.leaf.leased.get().saturating_sub(1));
+        self.leaf
+            .leased
+            .set(self.leaf.leased.get().saturating_sub(1));
         let mut idle = self.leaf.idle.borrow_mut();
         let usable = self.returnable && self.upstream.is_idle() && !self.upstream.is_closed();
         if usable && idle.len() < IDLE_LEASES {

@@ -38,7 +38,9 @@ pub(crate) fn is_reserved(key: &[u8]) -> bool {
 
 /// Whether one of these arguments is a marker's key.
 pub(crate) fn is_any_reserved(positions: &[usize], request: Request<'_>) -> bool {
-    positions.iter().any(|index| is_reserved(Request::argument(&request, *index)))
+    positions
+        .iter()
+        .any(|index| is_reserved(Request::argument(&request, *index)))
 }
 
 /// The elements of a list of keys without the markers, and how many they are.
@@ -77,7 +79,12 @@ pub(crate) fn frame_for(
         Scatter::Sum if command.spec.name == "dbsize" => {
             Some(script(DBSIZE, identity, false, std::iter::empty()))
         }
-        Scatter::OneOf => Some(script(RANDOMKEY, identity, false, std::iter::once(MARKER_PREFIX))),
+        Scatter::OneOf => Some(script(
+            RANDOMKEY,
+            identity,
+            false,
+            std::iter::once(MARKER_PREFIX),
+        )),
         _ => None,
     }
 }

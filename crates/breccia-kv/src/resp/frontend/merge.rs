@@ -77,8 +77,13 @@ impl Merge {
         leaves: &[LeafIndex],
         order: Vec<LeafIndex>,
     ) -> Rc<Self> {
-        let parts =
-            leaves.iter().map(|leaf| Part { leaf: *leaf, state: State::Waiting }).collect();
+        let parts = leaves
+            .iter()
+            .map(|leaf| Part {
+                leaf: *leaf,
+                state: State::Waiting,
+            })
+            .collect();
         Rc::new(Self {
             asked,
             rule,
@@ -117,7 +122,9 @@ impl Merge {
 
     fn settle(&self, part: usize, state: State, outcome: Outcome) {
         let mut parts = self.parts.borrow_mut();
-        let Some(part) = parts.get_mut(part) else { return };
+        let Some(part) = parts.get_mut(part) else {
+            return;
+        };
         self.asked.metrics.count_leaf(part.leaf, outcome);
         part.state = state;
         self.waiting.set(self.waiting.get() - 1);
@@ -128,7 +135,10 @@ impl Merge {
         let reply = match self.trouble(&parts) {
             Some(text) => Err(text),
             None => self.compose(&parts).ok_or_else(|| {
-                format!("ERR breccia: the shards' replies to {} do not fit together", self.name)
+                format!(
+                    "ERR breccia: the shards' replies to {} do not fit together",
+                    self.name
+                )
             }),
         };
         match reply {
@@ -158,8 +168,11 @@ impl Merge {
                     format!("{code} {}: {rest}", name(part))
                 }
                 State::Failed(failure) => {
-                    let list =
-                        if failure.effect == Effect::Unknown { &mut unknown } else { &mut refused };
+                    let list = if failure.effect == Effect::Unknown {
+                        &mut unknown
+                    } else {
+                        &mut refused
+                    };
                     list.push(name(part));
                     failure_text(failure, &name(part))
                 }
@@ -173,9 +186,11 @@ impl Merge {
         if self.writes {
             // Writing to a String cannot fail.
             let _ = write!(text, " ({} as a whole:", self.name);
-            for (what, list) in
-                [("applied", applied), ("not applied", refused), ("unknown", unknown)]
-            {
+            for (what, list) in [
+                ("applied", applied),
+                ("not applied", refused),
+                ("unknown", unknown),
+            ] {
                 if !list.is_empty() {
                     let _ = write!(text, " {what} on {};", list.join(", "));
                 }
@@ -198,9 +213,9 @@ impl Merge {
         match self.rule {
             Rule::InOrder => self.in_order(&replies, &mut out)?,
             Rule::Sum => {
-                let sum = replies.iter().try_fold(0_i64, |sum, (_, reply)| {
-                    sum.checked_add(integer(reply)?)
-                })?;
+                let sum = replies
+                    .iter()
+                    .try_fold(0_i64, |sum, (_, reply)| sum.checked_add(integer(reply)?))?;
                 encode::integer(&mut out, sum);
             }
             Rule::Min => {
@@ -255,7 +270,10 @@ impl Merge {
             let (_, source) = sources.iter_mut().find(|(source, _)| source == leaf)?;
             out.extend_from_slice(source.next()?);
         }
-        sources.iter().all(|(_, source)| source.left() == 0).then_some(())
+        sources
+            .iter()
+            .all(|(_, source)| source.left() == 0)
+            .then_some(())
     }
 }
 
@@ -275,9 +293,11 @@ fn and_each(replies: &[(LeafIndex, &[u8])], out: &mut Vec<u8>) -> Option<()> {
         let values: Vec<i64> = elements(reply)?.map(integer).collect::<Option<_>>()?;
         all = Some(match all {
             None => values,
-            Some(known) if known.len() == values.len() => {
-                known.iter().zip(values).map(|(one, other)| one & other).collect()
-            }
+            Some(known) if known.len() == values.len() => known
+                .iter()
+                .zip(values)
+                .map(|(one, other)| one & other)
+                .collect(),
             Some(_) => return None,
         });
     }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: a row here is the row of the table the routes use.
 
-
 use breccia_net::metrics::Registry;
 
 use super::super::commands::COMMANDS;

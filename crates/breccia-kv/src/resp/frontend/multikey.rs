@@ -8,9 +8,9 @@ use std::rc::Rc;
 use super::super::codec::request::Request;
 use super::super::encode;
 use super::dialogue::{RespDialogue, Step};
-use super::marked::frame_for;
 use super::forward::LARGE_REQUEST;
 use super::leaf::RespUpstream;
+use super::marked::frame_for;
 use super::merge::{Merge, Rule};
 use super::route::{Command, Scatter, Split};
 use super::ticket::{Asked, Ticket};
@@ -130,7 +130,9 @@ impl RespDialogue {
 
     /// All leaves, in layout order.
     fn all_leaves(&self) -> Vec<LeafIndex> {
-        (0..self.forward().leaves.len()).filter_map(LeafIndex::new).collect()
+        (0..self.forward().leaves.len())
+            .filter_map(LeafIndex::new)
+            .collect()
     }
 
     pub(crate) fn scatter(
@@ -204,7 +206,10 @@ impl RespDialogue {
         let asked = self.ask(LeafIndex::default(), command.row);
         let merge = self.merge(asked, Rule::Min, command, &leaves, Vec::new());
         for (part, leaf) in leaves.into_iter().enumerate() {
-            let known = forward.leaves.get(leaf.get()).expect("a leaf index of this topology");
+            let known = forward
+                .leaves
+                .get(leaf.get())
+                .expect("a leaf index of this topology");
             let lease = match known.lease(mode) {
                 Ok(lease) => lease,
                 Err(failure) => {

@@ -40,7 +40,9 @@ impl RespDialogue {
             }
             _ => {
                 let arguments: Vec<Vec<u8>> = request.arguments().map(<[u8]>::to_vec).collect();
-                let Some(store) = self.store() else { return Step::Done };
+                let Some(store) = self.store() else {
+                    return Step::Done;
+                };
                 let version = self.session.version;
                 let asked = self.ask(LeafIndex::default(), command.row);
                 self.work(async move {
@@ -68,18 +70,18 @@ impl RespDialogue {
         let full = self.transaction.queued_bytes + bytes > MAX_QUEUED_BYTES;
         if full || self.transaction.queued.len() >= MAX_QUEUED_COMMANDS {
             self.transaction.spoil();
-            self.refuse(command.row, "ERR breccia: the transaction is larger than 16 MiB or 4096 commands");
+            self.refuse(
+                command.row,
+                "ERR breccia: the transaction is larger than 16 MiB or 4096 commands",
+            );
             return Step::Done;
         }
         let arguments: Vec<Vec<u8>> = request.arguments().map(<[u8]>::to_vec).collect();
         let mut refusal = Vec::new();
         let good = match self.store() {
-            Some(store) => portable::check_queued(
-                &*store,
-                &self.transaction.queued,
-                &arguments,
-                &mut refusal,
-            ),
+            Some(store) => {
+                portable::check_queued(&*store, &self.transaction.queued, &arguments, &mut refusal)
+            }
             None => true,
         };
         if good {
@@ -89,7 +91,8 @@ impl RespDialogue {
         } else {
             self.transaction.spoil();
             let muted = self.session.next_is_muted();
-            self.client.answer(muted, |out| out.extend_from_slice(&refusal));
+            self.client
+                .answer(muted, |out| out.extend_from_slice(&refusal));
         }
         Step::Done
     }
@@ -100,7 +103,9 @@ impl RespDialogue {
             self.refuse(command.row, EXECABORT);
             return Step::Done;
         }
-        let Some(store) = self.store() else { return Step::Done };
+        let Some(store) = self.store() else {
+            return Step::Done;
+        };
         let version = self.session.version;
         let asked: Asked = self.ask(LeafIndex::default(), command.row);
         self.transaction = Transaction::default();

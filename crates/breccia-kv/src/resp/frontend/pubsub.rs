@@ -56,7 +56,10 @@ impl RespDialogue {
         let mut topics: Vec<Topic> = request
             .arguments()
             .skip(1)
-            .map(|name| Topic { kind: topic_kind, name: name.to_vec() })
+            .map(|name| Topic {
+                kind: topic_kind,
+                name: name.to_vec(),
+            })
             .collect();
         if joins {
             self.join(command, topics);
@@ -64,7 +67,10 @@ impl RespDialogue {
         }
         if topics.is_empty() {
             let own = self.subscriptions.topics.iter();
-            topics = own.filter(|topic| topic.kind == topic_kind).cloned().collect();
+            topics = own
+                .filter(|topic| topic.kind == topic_kind)
+                .cloned()
+                .collect();
         }
         if topics.is_empty() {
             let (version, count) = (self.session.version, self.subscriptions.count());
@@ -78,7 +84,8 @@ impl RespDialogue {
         for topic in topics {
             self.leave_topic(&topic);
             let reply = self.confirmation(&topic, false);
-            self.client.answer(false, |out| out.extend_from_slice(&reply));
+            self.client
+                .answer(false, |out| out.extend_from_slice(&reply));
         }
         self.client.patient.set(self.subscriptions.count() > 0);
         Step::Done
@@ -90,8 +97,14 @@ impl RespDialogue {
             let text = format!("ERR breccia: more than {MAX_TOPICS} subscriptions of one client");
             return self.refuse(command.row, &text);
         }
-        if topics.iter().any(|topic| topic.name.len() > MAX_TOPIC_BYTES) {
-            return self.refuse(command.row, "ERR breccia: a channel's name is longer than 8 KiB");
+        if topics
+            .iter()
+            .any(|topic| topic.name.len() > MAX_TOPIC_BYTES)
+        {
+            return self.refuse(
+                command.row,
+                "ERR breccia: a channel's name is longer than 8 KiB",
+            );
         }
         if let Some(why) = hub.unreachable() {
             return self.refuse(command.row, &why);
@@ -124,7 +137,10 @@ impl RespDialogue {
         encode::push(&mut out, self.session.version, 3);
         encode::bulk(&mut out, topic.kind.verb(joins).as_bytes());
         encode::bulk(&mut out, &topic.name);
-        encode::integer(&mut out, i64::try_from(self.subscriptions.count()).unwrap_or(0));
+        encode::integer(
+            &mut out,
+            i64::try_from(self.subscriptions.count()).unwrap_or(0),
+        );
         out
     }
 }

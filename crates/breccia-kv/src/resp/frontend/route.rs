@@ -182,8 +182,9 @@ fn special(name: &str) -> Option<Route> {
         "cluster" | "readonly" | "readwrite" | "asking" => {
             Route::Refused("this is not a cluster to its clients")
         }
-        "psync" | "sync" | "replconf" | "replicaof" | "slaveof" | "failover"
-        | "restore-asking" => Route::Refused(REPLICATION),
+        "psync" | "sync" | "replconf" | "replicaof" | "slaveof" | "failover" | "restore-asking" => {
+            Route::Refused(REPLICATION)
+        }
         "monitor" | "debug" | "shutdown" | "save" | "bgsave" | "bgrewriteaof" | "lastsave"
         | "acl" | "module" | "latency" | "slowlog" | "pfdebug" | "pfselftest" => {
             Route::Refused(ADMIN)
@@ -197,7 +198,11 @@ mod tests {
     use super::*;
 
     fn check(name: &str, route: Route) {
-        assert_eq!(Routes::new().find(name.as_bytes()).unwrap().route, route, "{name}");
+        assert_eq!(
+            Routes::new().find(name.as_bytes()).unwrap().route,
+            route,
+            "{name}"
+        );
     }
 
     #[test]

@@ -43,9 +43,17 @@ impl ScanReply {
         let cursor: u64 = std::str::from_utf8(cursor).ok()?.parse().ok()?;
         let keys = parts.next()?;
         let next = if cursor != 0 {
-            ScanCursor { leaf: self.leaf, upstream: cursor }.encode(self.check)?
+            ScanCursor {
+                leaf: self.leaf,
+                upstream: cursor,
+            }
+            .encode(self.check)?
         } else if self.leaf + 1 < self.leaves {
-            ScanCursor { leaf: self.leaf + 1, upstream: 0 }.encode(self.check)?
+            ScanCursor {
+                leaf: self.leaf + 1,
+                upstream: 0,
+            }
+            .encode(self.check)?
         } else {
             0
         };
@@ -68,8 +76,9 @@ impl RespDialogue {
         if !self.is_sharded() && !self.is_marked() {
             return self.forward_any(command, request);
         }
-        let cursor =
-            std::str::from_utf8(request.argument(1)).ok().and_then(|text| text.parse().ok());
+        let cursor = std::str::from_utf8(request.argument(1))
+            .ok()
+            .and_then(|text| text.parse().ok());
         let Some(value) = cursor else {
             self.refuse(command.row, "ERR invalid cursor");
             return Step::Done;
@@ -81,7 +90,12 @@ impl RespDialogue {
         let index = LeafIndex::new(cursor.leaf).unwrap_or_default();
         let asked = self.ask(index, command.row);
         let marked = forward.marked;
-        let convert = ScanReply { leaf: cursor.leaf, leaves, check, marked };
+        let convert = ScanReply {
+            leaf: cursor.leaf,
+            leaves,
+            check,
+            marked,
+        };
         let ticket = Ticket::Converted(asked, Box::new(convert));
         let upstream = self.held(index).unwrap_or_else(|| self.path(index));
         self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
@@ -103,16 +117,28 @@ mod tests {
     #[test]
     fn replies_lead_to_the_next_leaf_and_to_the_end() {
         let check = |leaf, reply: &str, cursor: u64| {
-            let scan = ScanReply { leaf, leaves: 2, check: 1, marked: leaf == 1 };
+            let scan = ScanReply {
+                leaf,
+                leaves: 2,
+                check: 1,
+                marked: leaf == 1,
+            };
             let out = scan.convert(reply.as_bytes());
-            let found = text(elements(&out).unwrap().next().unwrap()).unwrap().to_vec();
+            let found = text(elements(&out).unwrap().next().unwrap())
+                .unwrap()
+                .to_vec();
             assert_eq!(String::from_utf8(found).unwrap(), cursor.to_string());
         };
         check(0, "*2\r\n$2\r\n17\r\n*0\r\n", (1 << 44) + 17);
         check(0, "*2\r\n$1\r\n0\r\n*0\r\n", (1 << 52) + (1 << 44));
         check(1, "*2\r\n$1\r\n0\r\n*0\r\n", 0);
-        let out = ScanReply { leaf: 0, leaves: 2, check: 1, marked: false }
-            .convert(b"*2\r\n$20\r\n18446744073709551615\r\n*0\r\n");
+        let out = ScanReply {
+            leaf: 0,
+            leaves: 2,
+            check: 1,
+            marked: false,
+        }
+        .convert(b"*2\r\n$20\r\n18446744073709551615\r\n*0\r\n");
         assert!(out.starts_with(b"-ERR breccia"));
     }
 }

@@ -51,7 +51,10 @@ impl RespWorker {
     fn hub(&self, store: &Arc<ForwardStore>) -> Rc<Hub> {
         let mut hubs = self.hubs.borrow_mut();
         let open = || Hub::new(store);
-        Rc::clone(hubs.entry(store.topology.name().to_owned()).or_insert_with(open))
+        Rc::clone(
+            hubs.entry(store.topology.name().to_owned())
+                .or_insert_with(open),
+        )
     }
 }
 
@@ -88,10 +91,15 @@ impl RespService {
         let (backend, leaves) = match &listener.backend {
             RespBackend::Forward(store) => {
                 let specs = store.topology.leaves();
-                let names =
-                    specs.iter().map(|leaf| (leaf.name.clone(), leaf.store.clone())).collect();
+                let names = specs
+                    .iter()
+                    .map(|leaf| (leaf.name.clone(), leaf.store.clone()))
+                    .collect();
                 let forward = Forward {
-                    leaves: specs.iter().map(|spec| worker.leaf(spec, &listener.registry)).collect(),
+                    leaves: specs
+                        .iter()
+                        .map(|spec| worker.leaf(spec, &listener.registry))
+                        .collect(),
                     hub: worker.hub(store),
                     marked: specs.iter().any(|spec| spec.identity.is_some()),
                     store: Arc::clone(store),
@@ -130,8 +138,7 @@ impl RespService {
         self.clients.set_limits(settings.limits.clone());
         let client = self.clients.admit(connection.peer);
         let trusted = settings.users.is_empty();
-        let dialogue =
-            RespDialogue::new(Rc::clone(&self), Rc::clone(&client), settings, trusted);
+        let dialogue = RespDialogue::new(Rc::clone(&self), Rc::clone(&client), settings, trusted);
         Connection::new(
             connection.stream,
             Rc::clone(&client),

@@ -227,7 +227,11 @@ impl RespDialogue {
         } else {
             self.log_in(request.argument(1), request.argument(2))
         };
-        if good { self.reply(row, encode::ok) } else { self.refuse(row, WRONGPASS) }
+        if good {
+            self.reply(row, encode::ok)
+        } else {
+            self.refuse(row, WRONGPASS)
+        }
     }
 
     /// Logs in; all users are looked at, whatever the name, so that time tells nothing.
@@ -269,9 +273,12 @@ impl RespDialogue {
             return self.refuse(row, text);
         }
         let databases = match &self.service.backend {
-            Backend::Forward(forward) => {
-                forward.leaves.iter().map(|leaf| leaf.spec.databases).min().unwrap_or(1)
-            }
+            Backend::Forward(forward) => forward
+                .leaves
+                .iter()
+                .map(|leaf| leaf.spec.databases)
+                .min()
+                .unwrap_or(1),
             Backend::Portable(_) => 1,
         };
         if !u32::try_from(number).is_ok_and(|number: u32| number < databases.max(1)) {
@@ -340,7 +347,10 @@ impl RespDialogue {
             }
             (b"list" | b"kill" | b"pause" | b"unpause" | b"unblock" | b"no-loop" | b"help", _) => {
                 let name = String::from_utf8_lossy(&subcommand).into_owned();
-                self.refuse(row, not_offered(&format!("client {name}"), "see `breccia status`"));
+                self.refuse(
+                    row,
+                    not_offered(&format!("client {name}"), "see `breccia status`"),
+                );
             }
             _ => {
                 let name = String::from_utf8_lossy(request.argument(1)).into_owned();
@@ -401,7 +411,10 @@ impl RespDialogue {
                     std::process::id()
                 ),
             ),
-            ("Replication", "role:master\r\nconnected_slaves:0\r\n".to_owned()),
+            (
+                "Replication",
+                "role:master\r\nconnected_slaves:0\r\n".to_owned(),
+            ),
             ("Cluster", "cluster_enabled:0\r\n".to_owned()),
             ("Keyspace", String::new()),
         ];
@@ -433,9 +446,10 @@ impl RespDialogue {
         let found: Vec<_> = SHOWN_SETTINGS
             .iter()
             .filter(|(name, _)| {
-                request.arguments().skip(2).any(|pattern| {
-                    glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes())
-                })
+                request
+                    .arguments()
+                    .skip(2)
+                    .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
             })
             .collect();
         let version = self.session.version;
@@ -470,8 +484,7 @@ impl RespDialogue {
 
 const WATCHING: &str = "ERR breccia: the protocol version and the database cannot change between \
                         WATCH and EXEC, DISCARD or UNWATCH";
-const BAD_NAME: &str =
-    "ERR Client names cannot contain spaces, newlines or special characters.";
+const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for the \
                                default user. Are you sure your configuration is correct?";
 const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \

@@ -5,10 +5,10 @@
 
 use std::rc::Rc;
 
+use super::super::encode;
 use super::leaf::RespUpstream;
 use super::merge::Merge;
 use super::metrics::{FrontMetrics, Outcome};
-use super::super::encode;
 use super::wire_error::failure_text;
 use crate::front::client::Client;
 use crate::front::ring::Sequence;
@@ -29,15 +29,21 @@ pub(crate) struct Asked {
 impl Asked {
     /// Answers the request and counts it.
     pub(crate) fn answer(&self, reply: &[u8]) {
-        let outcome =
-            if reply.first() == Some(&b'-') { Outcome::Error } else { Outcome::Answered };
+        let outcome = if reply.first() == Some(&b'-') {
+            Outcome::Error
+        } else {
+            Outcome::Answered
+        };
         self.finish(reply, outcome);
     }
 
     /// Answers the request with a failure and counts it.
     pub(crate) fn fail(&self, failure: &Failure) {
         let mut reply = Vec::new();
-        encode::error(&mut reply, &failure_text(failure, self.metrics.leaf_name(self.leaf)));
+        encode::error(
+            &mut reply,
+            &failure_text(failure, self.metrics.leaf_name(self.leaf)),
+        );
         self.client.trust();
         self.finish(&reply, Outcome::of(failure));
     }

@@ -106,7 +106,9 @@ impl RespDialogue {
     }
 
     fn watch(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let Ok(home) = self.single_home(command, request) else { return Step::Done };
+        let Ok(home) = self.single_home(command, request) else {
+            return Step::Done;
+        };
         let leaf = home.unwrap_or_default();
         if self.transaction.leaf.is_some_and(|held| held != leaf) {
             self.refuse(command.row, CROSSSLOT);
@@ -140,7 +142,13 @@ impl RespDialogue {
             return Step::Done;
         }
         let upstream = Rc::clone(&lease.upstream);
-        let sent = self.enqueue(&upstream, leaf, command.row, Patience::Timeout, request.frame());
+        let sent = self.enqueue(
+            &upstream,
+            leaf,
+            command.row,
+            Patience::Timeout,
+            request.frame(),
+        );
         self.release(lease, sent);
         Step::Done
     }
@@ -155,7 +163,10 @@ impl RespDialogue {
             return Ok(None);
         }
         let forward = self.forward();
-        let known = forward.leaves.get(leaf.get()).expect("a leaf index of this topology");
+        let known = forward
+            .leaves
+            .get(leaf.get())
+            .expect("a leaf index of this topology");
         let lease = known.lease(self.mode())?;
         let upstream = Rc::clone(&lease.upstream);
         self.lease = Some(lease);
@@ -220,26 +231,32 @@ impl RespDialogue {
         }
         let sharded = !self.is_portable() && self.is_sharded();
         match command.route {
-            Route::Scatter(Scatter::Flush) if name == "flushall" => {
-                Some(not_offered(name, "within MULTI it would empty other databases too"))
-            }
+            Route::Scatter(Scatter::Flush) if name == "flushall" => Some(not_offered(
+                name,
+                "within MULTI it would empty other databases too",
+            )),
             Route::Refused(why) => Some(not_offered(name, why)),
-            Route::Session if !matches!(name, "ping" | "echo") => {
-                Some(not_offered(name, "it is answered by Breccia, and MULTI runs on a shard"))
-            }
-            Route::Scatter(_) | Route::Scan if sharded => {
-                Some(not_offered(name, "within MULTI it would see one shard only"))
-            }
-            Route::Scatter(_) | Route::Scan if self.is_marked() => {
-                Some(not_offered(name, "within MULTI it would see this store's markers"))
-            }
-            Route::Same if sharded && matches!(name, "script" | "function") => {
-                Some(not_offered(name, "within MULTI it would reach one shard only"))
-            }
+            Route::Session if !matches!(name, "ping" | "echo") => Some(not_offered(
+                name,
+                "it is answered by Breccia, and MULTI runs on a shard",
+            )),
+            Route::Scatter(_) | Route::Scan if sharded => Some(not_offered(
+                name,
+                "within MULTI it would see one shard only",
+            )),
+            Route::Scatter(_) | Route::Scan if self.is_marked() => Some(not_offered(
+                name,
+                "within MULTI it would see this store's markers",
+            )),
+            Route::Same if sharded && matches!(name, "script" | "function") => Some(not_offered(
+                name,
+                "within MULTI it would reach one shard only",
+            )),
             Route::Wait => Some(not_offered(name, "it cannot be part of a transaction")),
-            Route::Subscription(_) => {
-                Some(not_offered(name, "subscriptions cannot be part of a transaction"))
-            }
+            Route::Subscription(_) => Some(not_offered(
+                name,
+                "subscriptions cannot be part of a transaction",
+            )),
             _ => None,
         }
     }
@@ -280,7 +297,9 @@ impl RespDialogue {
 
     /// Makes sure that the shard has been told MULTI and what was held.
     fn begin(&mut self, leaf: LeafIndex) -> Result<Option<Rc<RespUpstream>>, Failure> {
-        let Some(upstream) = self.take_lease(leaf)? else { return Ok(None) };
+        let Some(upstream) = self.take_lease(leaf)? else {
+            return Ok(None);
+        };
         if !self.transaction.begun {
             self.transaction.begun = true;
             let held = std::mem::take(&mut self.transaction.held);
@@ -378,7 +397,10 @@ impl RespDialogue {
         } else {
             b"*1\r\n$7\r\nUNWATCH\r\n"
         };
-        let live = self.lease.as_ref().filter(|lease| !lease.upstream.is_closed());
+        let live = self
+            .lease
+            .as_ref()
+            .filter(|lease| !lease.upstream.is_closed());
         let sent = if let Some(upstream) = live.map(|lease| Rc::clone(&lease.upstream)) {
             let leaf = self.transaction.leaf.unwrap_or_default();
             let asked = self.ask(leaf, command.row);

@@ -11,8 +11,7 @@ pub(crate) const NOAUTH: &str = "NOAUTH Authentication required.";
 pub(crate) const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 pub(crate) const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same shard";
 pub(crate) const SYNTAX: &str = "ERR syntax error";
-pub(crate) const EXECABORT: &str =
-    "EXECABORT Transaction discarded because of previous errors.";
+pub(crate) const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 
 /// What Redis says of a command it does not know.
 pub(crate) fn unknown_command<'a>(
@@ -76,10 +75,17 @@ fn unknown_subcommand(command: &str, given: &[u8]) -> Vec<u8> {
 
 /// What the server quotes of an argument: at most so many bytes, and none after a zero byte.
 fn c_text(argument: &[u8], most: usize) -> impl Iterator<Item = u8> {
-    argument.iter().copied().take(most).take_while(|byte| *byte != 0)
+    argument
+        .iter()
+        .copied()
+        .take(most)
+        .take_while(|byte| *byte != 0)
 }
 
 /// What Breccia says of a command it does not offer.
 pub(crate) fn not_offered(name: &str, why: &str) -> String {
-    format!("ERR breccia: '{}' is not offered: {why}", name.to_ascii_uppercase())
+    format!(
+        "ERR breccia: '{}' is not offered: {why}",
+        name.to_ascii_uppercase()
+    )
 }

@@ -5,7 +5,12 @@ use super::*;
 fn check(reply: &[u8], expected: Scan) {
     let mut whole = reply.to_vec();
     whole.extend_from_slice(b"+NEXT\r\n");
-    assert_eq!(ReplyScanner::default().scan(&whole), expected, "{}", reply.escape_ascii());
+    assert_eq!(
+        ReplyScanner::default().scan(&whole),
+        expected,
+        "{}",
+        reply.escape_ascii()
+    );
     let mut scanner = ReplyScanner::default();
     for end in 0..reply.len() {
         match scanner.scan(&reply[..end]) {

@@ -2,16 +2,32 @@
 
 use super::*;
 
-const LIMITS: RequestLimits = RequestLimits { max_request_size: 1 << 20, max_arguments: 1000 };
+const LIMITS: RequestLimits = RequestLimits {
+    max_request_size: 1 << 20,
+    max_arguments: 1000,
+};
 
 /// Parses all requests in `bytes`, given whole, and again split at every byte boundary; the two
 /// must agree.
 fn check(bytes: &[u8], expected: Result<&[&[&[u8]]], ProtocolError>) {
-    let expected: Result<Vec<Vec<Vec<u8>>>, _> =
-        expected.map(|all| all.iter().map(|r| r.iter().map(|a| a.to_vec()).collect()).collect());
-    assert_eq!(parse_in_pieces(bytes, bytes.len().max(1)), expected, "{}", bytes.escape_ascii());
+    let expected: Result<Vec<Vec<Vec<u8>>>, _> = expected.map(|all| {
+        all.iter()
+            .map(|r| r.iter().map(|a| a.to_vec()).collect())
+            .collect()
+    });
+    assert_eq!(
+        parse_in_pieces(bytes, bytes.len().max(1)),
+        expected,
+        "{}",
+        bytes.escape_ascii()
+    );
     for size in 1..bytes.len() {
-        assert_eq!(parse_in_pieces(bytes, size), expected, "{size}: {}", bytes.escape_ascii());
+        assert_eq!(
+            parse_in_pieces(bytes, size),
+            expected,
+            "{size}: {}",
+            bytes.escape_ascii()
+        );
     }
 }
 
@@ -25,7 +41,9 @@ fn parse_in_pieces(bytes: &[u8], size: usize) -> Result<Vec<Vec<Vec<u8>>>, Proto
         while let Some(length) = parser.parse(&bytes[from..seen], &LIMITS)? {
             let request = parser.request(&bytes[from..], length);
             requests.push(request.arguments().map(<[u8]>::to_vec).collect());
-            let again: Vec<u8> = (0..request.len()).flat_map(|i| request.encoded(i).to_vec()).collect();
+            let again: Vec<u8> = (0..request.len())
+                .flat_map(|i| request.encoded(i).to_vec())
+                .collect();
             assert!(request.frame().ends_with(&again));
             parser.reset();
             from += length;
@@ -39,16 +57,32 @@ fn whole_requests_are_found() {
     check(b"", Ok(&[]));
     check(b"*1\r\n$4\r\nPING\r\n", Ok(&[&[b"PING"]]));
     check(b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n", Ok(&[&[b"GET", b""]]));
-    check(b"*2\r\n$3\r\nGET\r\n$4\r\n\r\n\r\n\r\n", Ok(&[&[b"GET", b"\r\n\r\n"]]));
-    check(b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nQUIT\r\n", Ok(&[&[b"PING"], &[b"QUIT"]]));
+    check(
+        b"*2\r\n$3\r\nGET\r\n$4\r\n\r\n\r\n\r\n",
+        Ok(&[&[b"GET", b"\r\n\r\n"]]),
+    );
+    check(
+        b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nQUIT\r\n",
+        Ok(&[&[b"PING"], &[b"QUIT"]]),
+    );
     check(b"*0\r\n*-1\r\n", Ok(&[&[], &[]]));
-    check(b"PING\r\nSET a \"b c\"\n", Ok(&[&[b"PING"], &[b"SET", b"a", b"b c"]]));
+    check(
+        b"PING\r\nSET a \"b c\"\n",
+        Ok(&[&[b"PING"], &[b"SET", b"a", b"b c"]]),
+    );
     check(b"\r\n", Ok(&[&[]]));
 }
 
 #[test]
 fn incomplete_requests_wait() {
-    for bytes in [&b"*"[..], b"*1", b"*1\r\n$", b"*1\r\n$4\r\nPIN", b"*1\r\n$4\r\nPING\r", b"PING"] {
+    for bytes in [
+        &b"*"[..],
+        b"*1",
+        b"*1\r\n$",
+        b"*1\r\n$4\r\nPIN",
+        b"*1\r\n$4\r\nPING\r",
+        b"PING",
+    ] {
         check(bytes, Ok(&[]));
     }
 }
@@ -68,8 +102,14 @@ fn broken_requests_are_refused() {
     check(b"*1\r\n$2000000\r\n", Err(LargeRequest { limit: 1 << 20 }));
     check(b"*1\r\n:4\r\n", Err(ExpectedBulk { got: ':' }));
     check(b"*1\r\n$4\r\nPINGxx", Err(MissingEnd));
-    check(b"*00000000000000000000000000000000000", Err(LongMultibulkLine));
-    check(b"*1\r\n$00000000000000000000000000000000000", Err(LongBulkLine));
+    check(
+        b"*00000000000000000000000000000000000",
+        Err(LongMultibulkLine),
+    );
+    check(
+        b"*1\r\n$00000000000000000000000000000000000",
+        Err(LongBulkLine),
+    );
     check(b"SET \"a\r\n", Err(UnbalancedQuotes));
 }
 

@@ -87,7 +87,12 @@ impl Hub {
     pub(crate) fn unreachable(&self) -> Option<String> {
         let lines = self.lines.borrow();
         let none = lines.iter().all(|line| !line.spec.health.is_up());
-        none.then(|| format!("SHARDDOWN no shard of {} can be reached; not subscribed", self.name))
+        none.then(|| {
+            format!(
+                "SHARDDOWN no shard of {} can be reached; not subscribed",
+                self.name
+            )
+        })
     }
 
     /// Adds a subscriber; its place `sequence` is filled with `reply` once all live lines confirm.
@@ -102,8 +107,14 @@ impl Hub {
         let mut audiences = self.audiences.borrow_mut();
         let known = audiences.contains_key(topic);
         let audience = audiences.entry(topic.clone()).or_default();
-        audience.subscribers.insert(client.id, (Rc::clone(client), version));
-        audience.waiters.push(Waiter { client: Rc::clone(client), sequence, reply });
+        audience
+            .subscribers
+            .insert(client.id, (Rc::clone(client), version));
+        audience.waiters.push(Waiter {
+            client: Rc::clone(client),
+            sequence,
+            reply,
+        });
         drop(audiences);
         if !known {
             for line in self.lines.borrow().iter() {
@@ -116,7 +127,9 @@ impl Hub {
     /// Removes a subscriber.
     pub(crate) fn leave(&self, topic: &Topic, client: &Client) {
         let mut audiences = self.audiences.borrow_mut();
-        let Some(audience) = audiences.get_mut(topic) else { return };
+        let Some(audience) = audiences.get_mut(topic) else {
+            return;
+        };
         audience.subscribers.remove(&client.id);
         audience.waiters.retain(|waiter| {
             let other = waiter.client.id != client.id;
@@ -161,7 +174,9 @@ impl Hub {
 
     fn settle(&self, topic: &Topic) {
         let mut audiences = self.audiences.borrow_mut();
-        let Some(audience) = audiences.get_mut(topic) else { return };
+        let Some(audience) = audiences.get_mut(topic) else {
+            return;
+        };
         let lines = self.lines.borrow();
         let complete = lines.iter().all(|line| {
             line.state() == LineState::Down || audience.confirmed.contains(&line.number)
@@ -220,21 +235,44 @@ impl Hub {
 
     /// A message or a confirmation from a server.
     pub(crate) fn received(&self, line: &Line, frame: &[u8]) {
-        let Some(mut parts) = elements(frame) else { return };
-        let Some(what) = parts.next().and_then(text) else { return };
-        let Some(name) = parts.next().and_then(text) else { return };
+        let Some(mut parts) = elements(frame) else {
+            return;
+        };
+        let Some(what) = parts.next().and_then(text) else {
+            return;
+        };
+        let Some(name) = parts.next().and_then(text) else {
+            return;
+        };
         match what {
             b"message" => self.fan_out(Kind::Channel, name, frame),
             b"pmessage" => self.fan_out(Kind::Pattern, name, frame),
-            b"subscribe" => line.confirm(self, &Topic { kind: Kind::Channel, name: name.to_vec() }),
-            b"psubscribe" => line.confirm(self, &Topic { kind: Kind::Pattern, name: name.to_vec() }),
+            b"subscribe" => line.confirm(
+                self,
+                &Topic {
+                    kind: Kind::Channel,
+                    name: name.to_vec(),
+                },
+            ),
+            b"psubscribe" => line.confirm(
+                self,
+                &Topic {
+                    kind: Kind::Pattern,
+                    name: name.to_vec(),
+                },
+            ),
             _ => {}
         }
     }
 
     fn fan_out(&self, kind: Kind, name: &[u8], frame: &[u8]) {
         let audiences = self.audiences.borrow();
-        let Some(audience) = audiences.get(&Topic { kind, name: name.to_vec() }) else { return };
+        let Some(audience) = audiences.get(&Topic {
+            kind,
+            name: name.to_vec(),
+        }) else {
+            return;
+        };
         let mut push = Vec::new();
         for (client, version) in audience.subscribers.values() {
             match version {

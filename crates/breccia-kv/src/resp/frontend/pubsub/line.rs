@@ -79,7 +79,9 @@ impl Line {
     /// A subscription was confirmed.
     pub(crate) fn confirm(&self, hub: &Hub, topic: &Topic) {
         let mut owed = self.owed.borrow_mut();
-        let Some(count) = owed.get_mut(topic) else { return };
+        let Some(count) = owed.get_mut(topic) else {
+            return;
+        };
         *count -= 1;
         if *count == 0 {
             owed.remove(topic);
@@ -132,7 +134,9 @@ impl Line {
     /// Says all topics and relays messages until the connection is lost or not needed any more.
     async fn relay(&self, hub: &Weak<Hub>, mut stream: Stream) -> Result<(), String> {
         {
-            let Some(hub) = hub.upgrade() else { return Ok(()) };
+            let Some(hub) = hub.upgrade() else {
+                return Ok(());
+            };
             self.connected.set(true);
             for topic in hub.topics() {
                 self.say(topic.kind.verb(true), &topic);
@@ -162,12 +166,21 @@ impl Line {
                 () = self.news.notified() => {}
                 () = tokio::time::sleep(LOOK), if !self.owed.borrow().is_empty() => {}
             }
-            let Some(hub) = hub.upgrade() else { return Ok(()) };
+            let Some(hub) = hub.upgrade() else {
+                return Ok(());
+            };
             if hub.is_empty() {
                 return Ok(());
             }
             let up = self.spec.health.is_up();
-            self.set_state(&hub, if up { LineState::Awaited } else { LineState::Down });
+            self.set_state(
+                &hub,
+                if up {
+                    LineState::Awaited
+                } else {
+                    LineState::Down
+                },
+            );
             let mut at = 0;
             loop {
                 match scanner.scan(received.get(at..).unwrap_or_default()) {
