@@ -208,7 +208,7 @@ pub fn memcached_reply(data: &[u8]) {
     same_however_cut(
         data,
         ReplyScanner::default,
-        |scanner, bytes| match scanner.scan(shape, bytes) {
+        |scanner, bytes, closely| match scanner.scan(shape, bytes) {
             ScannedReply::Incomplete => Step::More,
             ScannedReply::Wrong(why) => Step::Last(why),
             ScannedReply::Complete(length) => {

@@ -4,10 +4,11 @@
 //! Invariant: everything here lives on one worker thread; a recipient's `deliver` and `fail` never
 //! queue another request on the same upstream.
 
+mod relay;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -19,13 +20,12 @@ use breccia_net::clock;
 use breccia_net::health::{DownReason, EndpointHealth};
 use breccia_net::stream::{Stream, connect};
 use breccia_net::tls::TlsClient;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::Sleep;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::front::metrics::StoreMetrics;
 use crate::identity::Identity;
 use crate::pipeline::{Canary, Cause, Failure, Patience, Pipeline, PipelineLimits, Recipient};
-use crate::turn::wake_after_others;
+use relay::Relay;
 
 /// What a look at the bytes received says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,14 +126,8 @@ pub struct Upstream<W: Wire, R> {
 const HOLD_OFF: Duration = Duration::from_millis(100);
 /// How often deadlines are looked at while something is queued.
 const TICK: Duration = Duration::from_millis(20);
-/// First size of the receive buffer.
-const READ_BYTES: usize = 16 * 1024;
-/// The receive buffer grows up to this under load; larger only for one larger reply.
-const BUSY_READ_BYTES: usize = 256 * 1024;
 /// A reply larger than this closes the connection.
 pub const MAX_REPLY_BYTES: usize = 1 << 30;
-/// Reads in one turn before other connections get theirs.
-const READS_PER_TURN: usize = 8;
 
 impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     /// Makes the upstream and its task on this thread's `LocalSet`. Nothing is connected yet.
@@ -377,213 +371,6 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                     }
                 }
                 Scan::Wrong(why) => return Err(format!("answered our greeting with {why}")),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A live connection: the socket, the bytes received, and the clock of its deadlines.
-struct Relay<'u, W: Wire, R> {
-    upstream: &'u Upstream<W, R>,
-    stream: Stream,
-    received: Vec<u8>,
-    filled: usize,
-    scanner: W::Scanner,
-    tick: Pin<Box<Sleep>>,
-    ticking: bool,
-    unflushed: bool,
-    /// Whether the write was put off once already.
-    gathered: bool,
-}
-
-impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
-    fn new(upstream: &'u Upstream<W, R>, stream: Stream) -> Self {
-        Self {
-            upstream,
-            stream,
-            received: vec![0; READ_BYTES],
-            filled: 0,
-            scanner: W::Scanner::default(),
-            tick: Box::pin(tokio::time::sleep(TICK)),
-            ticking: false,
-            unflushed: false,
-            gathered: false,
-        }
-    }
-
-    /// Relays until the connection is lost or given up; says why.
-    async fn run(mut self) -> Cause {
-        poll_fn(|context| {
-            self.upstream.park(context);
-            match self.turn(context) {
-                Ok(()) => Poll::Pending,
-                Err(cause) => Poll::Ready(cause),
-            }
-        })
-        .await
-    }
-
-    fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
-        let closing = self.upstream.closing.get();
-        if closing || (self.upstream.sealed.get() && !self.upstream.pipeline.borrow().owes()) {
-            return Err(Cause::Lost("the connection was given up".into()));
-        }
-        self.receive(context)?;
-        if self.gathered || !self.upstream.pipeline.borrow().has_unsent() {
-            self.gathered = false;
-            self.send(context)?;
-        } else {
-            self.gather(context);
-        }
-        self.watch_deadlines(context)
-    }
-
-    fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
-        for _ in 0..READS_PER_TURN {
-            let room = self.received.get_mut(self.filled..).unwrap_or_default();
-            let mut buffer = ReadBuf::new(room);
-            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Err(error)) => return Err(lost(&error)),
-                Poll::Ready(Ok(())) => {
-                    let count = buffer.filled().len();
-                    if count == 0 {
-                        return Err(Cause::Lost("the server closed the connection".into()));
-                    }
-                    self.filled += count;
-                    self.upstream.options.health.note_bytes();
-                    self.take_replies()?;
-                }
-            }
-        }
-        wake_after_others(context);
-        Ok(())
-    }
-
-    fn take_replies(&mut self) -> Result<(), Cause> {
-        let mut pipeline = self.upstream.pipeline.borrow_mut();
-        let now = clock::now();
-        pipeline.heard(now);
-        let mut at = 0;
-        while at < self.filled {
-            let bytes = self.received.get(at..self.filled).unwrap_or_default();
-            match W::scan(&mut self.scanner, pipeline.expected(), bytes) {
-                Scan::Complete(length) => {
-                    self.scanner = W::Scanner::default();
-                    if !pipeline.deliver(bytes.get(..length).unwrap_or_default()) {
-                        return Err(Cause::Lost("the server sent a reply to no request".into()));
-                    }
-                    at += length;
-                }
-                Scan::Skip(length) => {
-                    self.scanner = W::Scanner::default();
-                    at += length;
-                }
-                Scan::Incomplete => break,
-                Scan::Wrong(why) => {
-                    return Err(Cause::Lost(
-                        format!("the server broke the protocol: {why}").into(),
-                    ));
-                }
-            }
-        }
-        if let (Some(metrics), Some(sent)) = (&self.upstream.metrics, pipeline.take_sample()) {
-            metrics.answered_after(now.saturating_duration_since(sent));
-        }
-        drop(pipeline);
-        self.make_room(at)
-    }
-
-    /// Moves what is not yet a whole reply to the front, and fits the buffer to the traffic.
-    fn make_room(&mut self, consumed: usize) -> Result<(), Cause> {
-        let was_full = self.filled == self.received.len();
-        self.received.copy_within(consumed..self.filled, 0);
-        self.filled -= consumed;
-        if self.filled == self.received.len() {
-            if self.filled >= MAX_REPLY_BYTES {
-                return Err(Cause::Lost("a reply is larger than 1 GiB".into()));
-            }
-            self.received.resize(self.filled * 2, 0);
-        } else if was_full && self.received.len() < BUSY_READ_BYTES {
-            self.received.resize(self.received.len() * 2, 0);
-        } else if self.filled == 0 && self.received.len() > BUSY_READ_BYTES {
-            self.received = vec![0; READ_BYTES];
-        }
-        Ok(())
-    }
-
-    /// Puts the write off until sockets were looked at once more: the requests of clients that are
-    /// readable by then leave in the same write. It costs one look and halves the writes.
-    fn gather(&mut self, context: &mut Context<'_>) {
-        self.gathered = true;
-        wake_after_others(context);
-    }
-
-    fn send(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
-        let now = clock::now();
-        let mut pipeline = self.upstream.pipeline.borrow_mut();
-        let canary = match self.upstream.in_transaction.get() {
-            false => Some(W::canary()),
-            true if self.upstream.canary_in_transaction.get() => Some(W::canary_in_transaction()),
-            true => None,
-        };
-        if let Some(canary) = canary {
-            pipeline.prepare(now, canary);
-        }
-        loop {
-            let bytes = pipeline.writable(now);
-            if bytes.is_empty() {
-                break;
-            }
-            match Pin::new(&mut self.stream).poll_write(context, bytes) {
-                Poll::Pending => break,
-                Poll::Ready(Err(error)) => return Err(lost(&error)),
-                Poll::Ready(Ok(0)) => return Err(Cause::Lost("the socket takes no bytes".into())),
-                Poll::Ready(Ok(count)) => {
-                    pipeline.wrote(count, now);
-                    self.unflushed = true;
-                }
-            }
-        }
-        drop(pipeline);
-        if self.unflushed {
-            match Pin::new(&mut self.stream).poll_flush(context) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => return Err(lost(&error)),
-                Poll::Pending => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn watch_deadlines(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
-        if self.ticking && self.tick.as_mut().poll(context).is_ready() {
-            self.ticking = false;
-            let now = clock::now();
-            let health = &self.upstream.options.health;
-            let mut pipeline = self.upstream.pipeline.borrow_mut();
-            let mut failed = pipeline.expire(now);
-            if let Some(down) = health.down() {
-                failed += pipeline.fail_unsent(&Cause::Down(describe(&down).into()));
-            }
-            if failed > 0 && self.upstream.options.fragile {
-                // Requests sent before may still be answered; none may follow the lost one.
-                self.upstream.sealed.set(true);
-                pipeline.fail_unsent(&Cause::Lost("a request before this one was lost".into()));
-                context.waker().wake_by_ref();
-            }
-            if pipeline.silent_too_long(now) {
-                return Err(Cause::Timeout);
-            }
-        }
-        if !self.ticking && !self.upstream.pipeline.borrow().is_empty() {
-            self.ticking = true;
-            self.tick
-                .as_mut()
-                .reset(tokio::time::Instant::from_std(clock::now() + TICK));
-            if self.tick.as_mut().poll(context).is_ready() {
-                context.waker().wake_by_ref();
             }
         }
         Ok(())

@@ -70,7 +70,7 @@ impl Answer {
     }
 }
 
-/// Clients in threads, each with one request in flight.
+/// Clients in threads, each with one request in flight; every other one speaks RESP3.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
@@ -92,7 +92,8 @@ impl Traffic {
             let (stop, address) = (Arc::clone(&stop), address.to_owned());
             let request = Arc::clone(&request);
             let make = move |number| request(client, number);
-            std::thread::spawn(move || converse(&address, &stop, pause, make))
+            let resp3 = client % 2 == 1;
+            std::thread::spawn(move || converse(&address, resp3, &stop, pause, make))
         };
         let threads = (0..count).map(client).collect();
         Traffic { stop, threads }
@@ -116,11 +117,15 @@ impl Traffic {
 
 fn converse(
     address: &str,
+    resp3: bool,
     stop: &AtomicBool,
     pause: Duration,
     request: impl Fn(u64) -> Vec<u8>,
 ) -> Result<Vec<Answer>> {
     let mut client = RespClient::connect(address)?;
+    if resp3 {
+        client.words("HELLO 3")?;
+    }
     let mut answers = Vec::new();
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {

@@ -185,6 +185,43 @@ fn what_a_killed_shard_had_received_is_unknown_and_the_rest_not_applied() -> Res
 }
 
 #[test]
+fn clients_that_wait_on_a_killed_shard_hear_of_it() -> Result<()> {
+    let _others = among_others();
+    let mut servers = Redis::many(3)?;
+    let gateway = Gateway::over(&servers)?;
+    let key = key_on(1, SHARDS, "k");
+    let [mut blocked, mut watching, mut open] =
+        [gateway.client()?, gateway.client()?, gateway.client()?];
+    blocked.send(&request(&format!("BLPOP {key} 0")))?;
+    watching.words(&format!("WATCH {key}"))?;
+    open.pipeline(&["MULTI", &format!("SET {key} 1")])?;
+    wait(100);
+    servers[1].kill9();
+    let begun = Instant::now();
+    let reply = blocked.read_reply()?.escape_ascii().to_string();
+    assert!(reply.starts_with("-SHARDDOWN all/r1 "), "{reply}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    wait(100);
+    servers[1].restart_same_port()?;
+    let set = format!("SET {key} other");
+    crate::driver::until_answered(&gateway.address(), &set, b"+OK\r\n")?;
+    let late = watching.pipeline(&["MULTI", &format!("SET {key} mine"), "EXEC"])?;
+    assert!(
+        late[2].starts_with(b"-EXECABORT"),
+        "{}",
+        late[2].escape_ascii()
+    );
+    let late = open.words("EXEC")?;
+    assert!(late.starts_with(b"-EXECABORT"), "{}", late.escape_ascii());
+    assert_eq!(blocked.words(&format!("GET {key}"))?, b"$5\r\nother\r\n");
+    Ok(())
+}
+
+#[test]
 fn a_shard_that_was_never_there_stops_nobody_else() -> Result<()> {
     let _others = among_others();
     let servers = Redis::many(2)?;

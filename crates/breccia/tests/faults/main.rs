@@ -20,6 +20,7 @@ mod drain;
 mod driver;
 mod hostile;
 mod kill;
+mod large;
 mod partial;
 mod quiet;
 mod resets;

@@ -4,12 +4,13 @@
 //! Invariant: every reply that is no error can be told from the reply to any other request.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use breccia_testkit::{Fault, FaultyProxy, Redis, RedisOptions, RespClient, resp};
+use breccia_testkit::{Fault, FaultyProxy, Redis, RedisOptions, RespClient, resp, wait_until};
 
 use crate::common::{Config, Gateway, key_on};
 use crate::driver::{Numbers, alone, among_others, request};
@@ -56,9 +57,24 @@ struct Prober {
     unknown: BTreeSet<u64>,
     good: u64,
     failed: u64,
+    /// The first error.
+    error: Option<String>,
 }
 
 impl Prober {
+    fn new(id: u64) -> Prober {
+        Prober {
+            id,
+            numbers: Numbers::new(id << 32),
+            sent: 0,
+            acknowledged: 0,
+            unknown: BTreeSet::new(),
+            good: 0,
+            failed: 0,
+            error: None,
+        }
+    }
+
     /// One request: its bytes, the reply it must get, and the value it writes.
     fn next(&mut self, bytes: &mut Vec<u8>) -> (Wanted, Option<u64>) {
         let mut say = |words: &[&[u8]]| bytes.extend_from_slice(&resp::encode(words));
@@ -104,6 +120,8 @@ impl Prober {
     fn judge(&mut self, reply: &[u8], wanted: &Wanted, wrote: Option<u64>) -> Result<()> {
         if reply.starts_with(b"-") {
             self.failed += 1;
+            self.error
+                .get_or_insert_with(|| reply.escape_ascii().to_string());
             if reply.escape_ascii().to_string().contains("unknown") {
                 self.unknown.extend(wrote);
             }
@@ -129,7 +147,7 @@ impl Prober {
     }
 
     /// Pipelines of different depths until the budget is used up.
-    fn run(mut self, address: &str, budget: &AtomicI64) -> Result<(u64, u64)> {
+    fn run(mut self, address: &str, budget: &AtomicI64) -> Result<Prober> {
         let mut client = RespClient::connect(address)?;
         if self.id % 2 == 1 {
             client.words("HELLO 3")?;
@@ -152,7 +170,7 @@ impl Prober {
                 self.judge(&reply, &wanted, wrote)?;
             }
         }
-        Ok((self.good, self.failed))
+        Ok(self)
     }
 }
 
@@ -236,17 +254,7 @@ fn no_client_gets_another_ones_reply_through_resets_and_kills() -> Result<()> {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|id| {
             let (address, budget) = (gateway.address(), Arc::clone(&budget));
-            let numbers = Numbers::new(id << 32);
-            let prober = Prober {
-                id,
-                numbers,
-                sent: 0,
-                acknowledged: 0,
-                unknown: BTreeSet::new(),
-                good: 0,
-                failed: 0,
-            };
-            std::thread::spawn(move || prober.run(&address, &budget))
+            std::thread::spawn(move || Prober::new(id).run(&address, &budget))
         })
         .collect();
     let begun = Instant::now();
@@ -255,9 +263,9 @@ fn no_client_gets_another_ones_reply_through_resets_and_kills() -> Result<()> {
     })?;
     let (mut good, mut failed) = (0, 0);
     for client in clients {
-        let (more, less) = client.join().map_err(|_| anyhow!("a client panicked"))??;
-        good += more;
-        failed += less;
+        let told = client.join().map_err(|_| anyhow!("a client panicked"))??;
+        good += told.good;
+        failed += told.failed;
     }
     println!(
         "{good} good, {failed} errors, {faults} faults in {:?}",
@@ -272,6 +280,50 @@ fn no_client_gets_another_ones_reply_through_resets_and_kills() -> Result<()> {
         failed > 100,
         "{failed} errors in {faults} faults: the faults were not felt"
     );
+    Ok(())
+}
+
+#[test]
+fn clients_that_leave_with_requests_in_flight_shift_nobodys_replies() -> Result<()> {
+    let _others = among_others();
+    let servers = Redis::many(3)?;
+    let gateway = Gateway::over(&servers)?;
+    let mut setup = gateway.client()?;
+    for key in 0..KEYS {
+        let (name, value) = (format!("k{key}"), value(key));
+        setup.expect_ok(&[b"SET", name.as_bytes(), value.as_bytes()])?;
+    }
+    let budget = Arc::new(AtomicI64::new(60_000));
+    let clients: Vec<_> = (0..4)
+        .map(|id| {
+            let (address, budget) = (gateway.address(), Arc::clone(&budget));
+            std::thread::spawn(move || Prober::new(id).run(&address, &budget))
+        })
+        .collect();
+    let mut left = 0;
+    while clients.iter().any(|client| !client.is_finished()) {
+        let mut leaver = std::net::TcpStream::connect(gateway.address())?;
+        let gets: Vec<u8> = (0..20)
+            .flat_map(|key| request(&format!("GET k{key}")))
+            .collect();
+        leaver.write_all(&gets)?;
+        leaver.write_all(&request("BLPOP none 0"))?;
+        // More than a gateway in a debug build can serve would only meet max-clients.
+        std::thread::sleep(Duration::from_millis(2));
+        left += 1;
+    }
+    for client in clients {
+        let told = client.join().map_err(|_| anyhow!("a client panicked"))??;
+        assert!(told.good > 0, "nothing was tested");
+        assert_eq!(told.error, None, "{} errors", told.failed);
+    }
+    println!("{left} clients left in the middle");
+    drop(setup);
+    wait_until(Duration::from_secs(10), "all who left to be let go", || {
+        let name = "breccia_connections{listener=\"main\"}";
+        Ok((gateway.breccia.metric(name)? < 0.5).then_some(()))
+    })?;
+    assert!(left > 50, "{left} clients left");
     Ok(())
 }
 

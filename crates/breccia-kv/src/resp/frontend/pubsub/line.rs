@@ -173,37 +173,45 @@ impl Line {
                 return Ok(());
             }
             let up = self.spec.health.is_up();
-            self.set_state(
-                &hub,
-                if up {
-                    LineState::Awaited
-                } else {
-                    LineState::Down
-                },
-            );
-            let mut at = 0;
-            loop {
-                match scanner.scan(received.get(at..).unwrap_or_default()) {
-                    Scan::Complete(length) | Scan::Skip(length) => {
-                        let frame = received.get(at..at + length).unwrap_or_default();
-                        if frame.first() == Some(&b'-') {
-                            hub.refused(frame);
-                            return Err(String::from_utf8_lossy(frame).trim_end().to_owned());
-                        }
-                        hub.received(self, frame);
-                        scanner = ReplyScanner::default();
-                        at += length;
-                    }
-                    Scan::Incomplete => break,
-                    Scan::Wrong(why) => return Err(why.to_owned()),
-                }
-            }
+            let state = if up {
+                LineState::Awaited
+            } else {
+                LineState::Down
+            };
+            self.set_state(&hub, state);
+            let at = self.take_frames(&hub, &mut scanner, &received)?;
             received.drain(..at);
             if received.is_empty() && received.capacity() > KEEP_BYTES {
                 received = Vec::with_capacity(4096);
             }
             if received.len() > MAX_REPLY_BYTES {
                 return Err("a message is larger than 1 GiB".to_owned());
+            }
+        }
+    }
+
+    /// Gives whole messages to the hub; answers how many bytes they were.
+    fn take_frames(
+        &self,
+        hub: &Hub,
+        scanner: &mut ReplyScanner,
+        received: &[u8],
+    ) -> Result<usize, String> {
+        let mut at = 0;
+        loop {
+            match scanner.scan(received.get(at..).unwrap_or_default()) {
+                Scan::Complete(length) | Scan::Skip(length) => {
+                    let frame = received.get(at..at + length).unwrap_or_default();
+                    if frame.first() == Some(&b'-') {
+                        hub.refused(frame);
+                        return Err(String::from_utf8_lossy(frame).trim_end().to_owned());
+                    }
+                    hub.received(self, frame);
+                    *scanner = ReplyScanner::default();
+                    at += length;
+                }
+                Scan::Incomplete => return Ok(at),
+                Scan::Wrong(why) => return Err(why.to_owned()),
             }
         }
     }
