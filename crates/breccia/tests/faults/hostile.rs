@@ -297,6 +297,16 @@ fn flood(stream: &mut TcpStream, bytes: &[u8], most: u64) -> u64 {
     written
 }
 
+/// Reads and drops all replies, so that only the gateway's own limits count.
+fn read_on(mut stream: TcpStream) -> std::thread::JoinHandle<std::io::Result<()>> {
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        while stream.read(&mut buffer)? > 0 {}
+        Ok(())
+    })
+}
+
 #[test]
 fn endless_requests_and_transactions_stay_small() -> Result<()> {
     let _quiet = alone();
@@ -349,14 +359,7 @@ fn endless_requests_and_transactions_stay_small() -> Result<()> {
         let before = gateway.breccia.process().resident_bytes()?;
         let mut stream = connect(&gateway)?;
         stream.write_all(head)?;
-        let mut reader = stream.try_clone()?;
-        // Somebody reads the replies, so only the gateway's own limits count.
-        let reading = std::thread::spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
-            reader.set_read_timeout(Some(Duration::from_secs(5)))?;
-            while reader.read(&mut buffer)? > 0 {}
-            Ok::<(), std::io::Error>(())
-        });
+        let reading = read_on(stream.try_clone()?);
         let written = flood(&mut stream, bytes, mebibytes * MIB);
         let grown = grown(&mut gateway, before)?;
         println!(

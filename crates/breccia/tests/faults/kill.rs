@@ -85,16 +85,7 @@ fn a_killed_shard_fails_its_own_keys_at_once_and_serves_again_soon() -> Result<(
         );
         assert!(answer.text().contains("not applied"), "{}", answer.text());
     }
-    let (median, p99) = (quantile(&down, 500)?, quantile(&down, 990)?);
-    println!("dead shard's keys fail after {median:?} (median), {p99:?} (p99)");
-    assert!(
-        median < Duration::from_millis(20),
-        "the median is {median:?}"
-    );
-    assert!(
-        p99 < Duration::from_millis(200),
-        "the 99th percentile is {p99:?}"
-    );
+    at_once(&down)?;
     let again = answers
         .iter()
         .find(|answer| answer.sent > killed && !answer.is_error())
@@ -112,6 +103,21 @@ fn a_killed_shard_fails_its_own_keys_at_once_and_serves_again_soon() -> Result<(
             answer.text()
         );
     }
+    Ok(())
+}
+
+/// Holds the time that errors took against what "at once" may mean on a busy machine.
+fn at_once(down: &[&Answer]) -> Result<()> {
+    let (median, p99) = (quantile(down, 500)?, quantile(down, 990)?);
+    println!("dead shard's keys fail after {median:?} (median), {p99:?} (p99)");
+    assert!(
+        median < Duration::from_millis(20),
+        "the median is {median:?}"
+    );
+    assert!(
+        p99 < Duration::from_millis(200),
+        "the 99th percentile is {p99:?}"
+    );
     Ok(())
 }
 

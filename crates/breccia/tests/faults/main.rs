@@ -10,10 +10,6 @@
 
 mod busy;
 #[path = "../gateway/common.rs"]
-#[allow(
-    dead_code,
-    reason = "shared with other test programs; each uses a part"
-)]
 mod common;
 mod counters;
 mod drain;
