@@ -7,6 +7,7 @@
 //! socket ◀─ Connection ◀─ ReplyRing (Client) ◀─────────────┘ Recipient::deliver
 //! ```
 
+pub(crate) mod browser;
 pub mod client;
 pub mod connection;
 pub(crate) mod failure;

@@ -404,6 +404,13 @@ fn other_protocols_and_endless_lines_are_turned_away() {
         reply.starts_with("CLIENT_ERROR breccia: the binary protocol"),
         "{reply}"
     );
+    let post = b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nset a 0 0 1\r\nx\r\n";
+    assert_eq!(
+        text(&session(&front.address, post)),
+        "",
+        "a browser's request runs nothing"
+    );
+    assert_eq!(text(&session(&front.address, b"get a\r\n")), "END\r\n");
     let reply = text(&session(&front.address, &vec![b'x'; 1 << 16]));
     assert_eq!(reply, "CLIENT_ERROR line too long\r\n");
     let mut client = TextClient::connect(&front.address).unwrap();

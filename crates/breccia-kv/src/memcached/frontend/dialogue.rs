@@ -22,6 +22,7 @@ use super::leaf::MemcachedUpstream;
 use super::login::{self, Login};
 use super::service::{Backend, MemcachedService};
 use super::ticket::Asked;
+use crate::front::browser::{is_web_request, warn_of_browser};
 use crate::front::client::Client;
 use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
 use crate::front::metrics::{Outcome, UNKNOWN_ROW};
@@ -260,6 +261,10 @@ impl MemcachedDialogue {
                     Step::Close => (0, Some(Next::Close)),
                 }
             }
+            Decoded::Wrong(_) if is_web_request(first_word(bytes)) => {
+                warn_of_browser(&self.service.listener.name, &self.client);
+                (0, Some(Next::Close))
+            }
             Decoded::Wrong(wrong) => {
                 self.refuse(wrong);
                 if wrong.close {
@@ -291,6 +296,10 @@ impl MemcachedDialogue {
 
 /// The first byte of every request of memcached's binary protocol.
 const BINARY_REQUEST: u8 = 0x80;
+
+fn first_word(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == b' ').next().unwrap_or_default()
+}
 
 fn push_plain(line: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());

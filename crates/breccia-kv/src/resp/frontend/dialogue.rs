@@ -26,6 +26,7 @@ use super::session::{Session, SessionAction};
 use super::settings::ListenerSettings;
 use super::transaction::Transaction;
 use super::wire_error::{self, NOAUTH};
+use crate::front::browser::{is_web_request, warn_of_browser};
 use crate::front::client::Client;
 use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
 
@@ -269,11 +270,7 @@ impl RespDialogue {
             return step;
         }
         if is_web_request(request.argument(0)) {
-            tracing::warn!(
-                listener = self.service.listener.name,
-                peer = self.client.peer,
-                "a web browser was made to send this listener a request; closed"
-            );
+            warn_of_browser(&self.service.listener.name, &self.client);
             return Step::Close;
         }
         self.transaction.spoil();
@@ -317,12 +314,6 @@ impl RespDialogue {
         self.client.patient.set(false);
         self.barrier = true;
     }
-}
-
-/// As Redis: a page in a browser can make it POST to a local port, and the body's lines would be
-/// taken for commands.
-fn is_web_request(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 impl Dialogue for RespDialogue {
