@@ -18,6 +18,17 @@ const NUMBERS: &[&str] = &[
     "4294967297",
     "x",
 ];
+/// None of them passes while a test runs.
+const TIMES: &[&str] = &[
+    "0",
+    "1000",
+    "01000",
+    "+1000",
+    "-1",
+    "4294968296",
+    "2592001",
+    "x",
+];
 const DATA: &[&str] = &[
     "",
     "1",
@@ -55,7 +66,8 @@ impl Dice {
             5..=6 => {
                 let noreply = self.pick(&["", "", " noreply", " x y"]);
                 let verb = self.pick(&["incr", "decr", "touch"]);
-                format!("{verb} {key} {}{noreply}", self.pick(NUMBERS))
+                let numbers = if verb == "touch" { TIMES } else { NUMBERS };
+                format!("{verb} {key} {}{noreply}", self.pick(numbers))
             }
             7 => format!("delete {key}{}", self.pick(&["", " 0", " noreply", " 5"])),
             8 => self

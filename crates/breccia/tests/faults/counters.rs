@@ -90,12 +90,12 @@ fn count_up(address: &str, seed: u64, stop: &AtomicBool) -> Result<Tallies> {
 }
 
 /// Runs clients while `trouble` goes on, then holds the counters on the shards against what the
-/// clients were told.
+/// clients were told. Answers whether some request was not acknowledged.
 fn counted(
     gateway: &Gateway,
     servers: &mut [Redis],
     trouble: impl FnOnce(&mut [Redis]) -> Result<()>,
-) -> Result<()> {
+) -> Result<bool> {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
         .map(|client| {
@@ -137,8 +137,7 @@ fn counted(
         acknowledged > 2_000,
         "{acknowledged} acknowledged: hardly anything was tested"
     );
-    ensure!(acknowledged < sent, "the trouble was not felt");
-    Ok(())
+    Ok(acknowledged < sent)
 }
 
 #[test]
@@ -146,6 +145,7 @@ fn counters_hold_through_stalls() -> Result<()> {
     let _others = among_others();
     let mut servers = Redis::many(3)?;
     let gateway = Gateway::over(&servers)?;
+    // A stall may be felt as a wait alone: what was sent before the gate closed is answered later.
     counted(&gateway, &mut servers, |servers| {
         for (turn, pause) in [60, 150, 700, 1_500, 2_600].into_iter().enumerate() {
             std::thread::sleep(Duration::from_millis(300));
@@ -154,7 +154,8 @@ fn counters_hold_through_stalls() -> Result<()> {
             servers[turn % 3].sigcont()?;
         }
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn counters_hold_through_resets() -> Result<()> {
             config.redis(&format!("r{index}"), &proxy.address(), "")
         });
     let gateway = config.start()?;
-    counted(&gateway, &mut servers, |_| {
+    let felt = counted(&gateway, &mut servers, |_| {
         let mut numbers = Numbers::new(7);
         let until = Instant::now() + Duration::from_secs(4);
         while Instant::now() < until {
@@ -186,7 +187,9 @@ fn counters_hold_through_resets() -> Result<()> {
             std::thread::sleep(Duration::from_millis(numbers.below(40)));
         }
         Ok(())
-    })
+    })?;
+    ensure!(felt, "the trouble was not felt");
+    Ok(())
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn counters_hold_through_kills_of_servers_that_sync() -> Result<()> {
         .map(|_| Redis::start(options.clone()))
         .collect::<Result<_>>()?;
     let gateway = Gateway::over(&servers)?;
-    counted(&gateway, &mut servers, |servers| {
+    let felt = counted(&gateway, &mut servers, |servers| {
         for turn in 0..6 {
             std::thread::sleep(Duration::from_millis(700));
             servers[turn % 3].kill9();
@@ -208,5 +211,7 @@ fn counters_hold_through_kills_of_servers_that_sync() -> Result<()> {
             servers[turn % 3].restart_same_port()?;
         }
         Ok(())
-    })
+    })?;
+    ensure!(felt, "the trouble was not felt");
+    Ok(())
 }
