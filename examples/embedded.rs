@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
         .set(
             b"user:1",
             b"Ada",
-            SetOptions::with_ttl(Duration::from_secs(60)),
+            SetOptions::with_ttl(Duration::from_mins(1)),
         )
         .await?;
     let visits = store.increment(b"visits", 1, None).await?;

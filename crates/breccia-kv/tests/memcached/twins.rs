@@ -76,6 +76,7 @@ impl Twins {
         let mut twins = Self::new(
             Front::start(backend, ListenerSettings::default()),
             Vec::new(),
+            None,
         );
         twins.same_key_form = true;
         twins
@@ -94,25 +95,28 @@ impl Twins {
         let layouts = LayoutStore::ephemeral();
         let store = ShardedKv::open(&layouts, &ShardedOptions::new("mix"), members).unwrap();
         let backend = MemcachedBackend::Typed(Arc::new(store));
-        let mut twins = Self::new(Front::start(backend, ListenerSettings::default()), shards);
+        let mut twins = Self::new(
+            Front::start(backend, ListenerSettings::default()),
+            shards,
+            Some(io),
+        );
         twins.same_key_form = true;
-        twins._io = Some(io);
         twins
     }
 
     /// A front over this many servers.
     pub(crate) fn servers(count: usize) -> Self {
         let shards: Vec<Memcached> = (0..count).map(|_| quiet_memcached()).collect();
-        Self::new(Front::over(&shards), shards)
+        Self::new(Front::over(&shards), shards, None)
     }
 
-    fn new(front: Front, shards: Vec<Memcached>) -> Self {
+    fn new(front: Front, shards: Vec<Memcached>, io: Option<KvIo>) -> Self {
         let server = quiet_memcached();
         Self {
             server,
             front,
             _shards: shards,
-            _io: None,
+            _io: io,
             seen: None,
             same_key_form: false,
         }

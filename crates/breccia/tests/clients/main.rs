@@ -10,10 +10,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-#[allow(
-    dead_code,
-    reason = "shared with other test programs; each uses a part"
-)]
 #[path = "../gateway/common.rs"]
 mod common;
 mod libraries;

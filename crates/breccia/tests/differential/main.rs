@@ -9,10 +9,6 @@
     reason = "a test that meets what it does not expect has failed"
 )]
 
-#[allow(
-    dead_code,
-    reason = "shared with other test programs; each uses a part"
-)]
 #[path = "../gateway/common.rs"]
 mod common;
 mod compare;

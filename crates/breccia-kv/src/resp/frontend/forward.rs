@@ -75,7 +75,7 @@ impl RespDialogue {
     /// Remembers that the client has written to a shard.
     pub(crate) fn note_write(&mut self, leaf: LeafIndex) {
         if let Some(wrote) = self.wrote.get_mut(leaf.get()) {
-            *wrote = true
+            *wrote = true;
         } else {
             self.wrote.resize(leaf.get() + 1, false);
             if let Some(wrote) = self.wrote.last_mut() {
@@ -159,7 +159,7 @@ impl RespDialogue {
     ) -> bool {
         let ticket = Ticket::Reply(self.ask(leaf, row));
         self.enqueue_ticket(upstream, ticket, patience, |out| {
-            out.extend_from_slice(frame)
+            out.extend_from_slice(frame);
         })
     }
 

@@ -228,9 +228,9 @@ impl RespDialogue {
             self.log_in(request.argument(1), request.argument(2))
         };
         if good {
-            self.reply(row, encode::ok)
+            self.reply(row, encode::ok);
         } else {
-            self.refuse(row, WRONGPASS)
+            self.refuse(row, WRONGPASS);
         }
     }
 
