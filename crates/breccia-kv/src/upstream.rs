@@ -274,6 +274,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                     if self.options.greeting.replies > 0 {
                         self.pipeline.borrow_mut().heard(clock::now());
                     }
+                    *self.held_off.borrow_mut() = None;
                     self.metrics.iter().for_each(|metrics| metrics.connected());
                     let cause = Relay::new(&self, stream).run().await;
                     self.metrics
@@ -292,6 +293,15 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
 
     fn hold_off(&self, why: &str) {
         let why: Arc<str> = why.into();
+        let told = self
+            .held_off
+            .borrow()
+            .as_ref()
+            .is_some_and(|(known, _)| *known == why);
+        if !told && !self.options.fragile && self.options.health.is_up() {
+            // The endpoint answers its prober, so nothing else would say why its keys fail.
+            tracing::warn!(store = self.options.name, reason = %why, "no connection can be used");
+        }
         *self.held_off.borrow_mut() = Some((Arc::clone(&why), clock::now() + HOLD_OFF));
         self.closing.set(self.closing.get() || self.options.fragile);
         self.pipeline.borrow_mut().fail_unsent(&Cause::Down(why));

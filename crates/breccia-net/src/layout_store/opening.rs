@@ -262,12 +262,13 @@ fn record(store: &LayoutStore, good: Opened) -> Result<Arc<Layout>, LayoutStoreE
                 .get(shard)
                 .filter(|was| *was != address)
             {
-                tracing::info!(
+                tracing::warn!(
                     composite,
                     shard,
                     was,
                     address,
-                    "the shard has a new address"
+                    "the shard has a new address; keys that are still on the old server are not \
+                     found (with `marker = true` another server would be refused)"
                 );
             }
         }
