@@ -199,12 +199,6 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.entries.is_empty()
     }
 
-    /// How many requests are queued or unanswered.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Whether bytes wait to be written.
     #[must_use]
     pub fn has_unsent(&self) -> bool {

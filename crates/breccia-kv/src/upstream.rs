@@ -221,18 +221,6 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         self.pipeline.borrow().is_empty()
     }
 
-    /// How many requests are queued or unanswered.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.pipeline.borrow().in_flight()
-    }
-
-    /// Where this upstream leads.
-    #[must_use]
-    pub fn options(&self) -> &Arc<UpstreamOptions> {
-        &self.options
-    }
-
     /// Closes the connection and ends the task. What is queued fails.
     pub fn close(&self) {
         self.closing.set(true);

@@ -24,7 +24,7 @@ use self::command::{Command, command};
 use self::reply::{Replies, RepliesWire};
 use super::codec::reply::{elements, integer, text};
 use super::encode::RespVersion;
-use super::greeting::Login;
+use super::greeting::{Login, Transactions};
 use crate::entry::{Operation, Outcome};
 use crate::error::KvError;
 use crate::io::{DEFAULT_LIMITS, KvIo, Lane, PROBES, Probe, Probing};
@@ -150,7 +150,8 @@ impl RedisStore {
             user: options.user.as_deref(),
             password: options.password.as_deref(),
             database: options.database,
-            transactions: true,
+            transactions: Transactions::Whole,
+            identity: None,
         };
         let upstream = UpstreamOptions {
             name: options.name.clone(),

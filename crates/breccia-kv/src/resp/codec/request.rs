@@ -103,13 +103,6 @@ impl RequestParser {
         }
     }
 
-    /// Gives buffers back; only between requests.
-    pub fn shrink(&mut self) {
-        if self.at == 0 && self.left.is_none() {
-            self.arguments = Vec::new();
-        }
-    }
-
     /// Looks for the end of the request that starts at `bytes[0]`: `Some(length)` when it is whole.
     ///
     /// # Errors

@@ -4,11 +4,9 @@
 //! client is answered. That is what keeps a client's order between shared connections and leases.
 
 use std::cell::Cell;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Instant;
 
 use breccia_net::clock;
@@ -29,6 +27,7 @@ use super::wire_error::{self, NOAUTH};
 use crate::front::browser::{is_web_request, warn_of_browser};
 use crate::front::client::Client;
 use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
+use crate::front::work::Work;
 
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +39,6 @@ pub(crate) enum Step {
     /// It was the last one.
     Close,
 }
-
-/// A request that is answered by a future (the portable set).
-pub(crate) type Busy = Pin<Box<dyn Future<Output = ()>>>;
 
 /// One client's conversation. See the module's page.
 pub(crate) struct RespDialogue {
@@ -63,7 +59,7 @@ pub(crate) struct RespDialogue {
     pub(crate) barrier: bool,
     /// Whether the client reads through the workers' bulk connections (see `Client::reads_large`).
     pub(crate) on_bulk: bool,
-    pub(crate) busy: Option<Busy>,
+    pub(crate) work: Work,
     /// Positions of keys; kept so that it is allocated once.
     pub(crate) keys: Vec<usize>,
     pub(crate) now: Instant,
@@ -94,7 +90,7 @@ impl RespDialogue {
             wrote: Vec::new(),
             barrier: false,
             on_bulk: false,
-            busy: None,
+            work: Work::default(),
             keys: Vec::new(),
             now: clock::now(),
             parser: RequestParser::default(),
@@ -112,7 +108,7 @@ impl RespDialogue {
 
     /// Whether the next request may be dispatched.
     fn may_dispatch(&mut self) -> bool {
-        if self.busy.is_some() {
+        if self.work.is_busy() {
             return false;
         }
         let changes = self.client.reads_large.get() && !self.on_bulk;
@@ -358,15 +354,11 @@ impl Dialogue for RespDialogue {
     }
 
     fn advance(&mut self, context: &mut Context<'_>) {
-        if let Some(busy) = &mut self.busy
-            && let Poll::Ready(()) = busy.as_mut().poll(context)
-        {
-            self.busy = None;
-        }
+        self.work.advance(context);
     }
 
     fn leave(&mut self) {
-        self.busy = None;
+        self.work.stop();
         self.lease = None;
         self.releasing.clear();
         self.unsubscribe_all();

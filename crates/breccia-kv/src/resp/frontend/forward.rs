@@ -124,9 +124,7 @@ impl RespDialogue {
         let forward = self.forward();
         self.paths.resize(forward.leaves.len(), None);
         let upstream = forward
-            .leaves
-            .get(leaf.get())
-            .expect("a leaf index comes from this topology")
+            .leaf(leaf)
             .shared(self.mode(), (!self.on_bulk).then_some(self.client.id));
         if let Some(place) = self.paths.get_mut(leaf.get()) {
             *place = Some(Rc::clone(&upstream));
@@ -188,10 +186,7 @@ impl RespDialogue {
             return Step::Wait;
         }
         let forward = self.forward();
-        let known = forward
-            .leaves
-            .get(leaf.get())
-            .expect("a leaf index of this topology");
+        let known = forward.leaf(leaf);
         let upstream = known.shared(self.mode(), None);
         self.enqueue(&upstream, leaf, row, Patience::Timeout, frame);
         self.barrier = true;
@@ -204,10 +199,7 @@ impl RespDialogue {
             return Step::Wait;
         }
         let forward = self.forward();
-        let known = forward
-            .leaves
-            .get(leaf.get())
-            .expect("a leaf index of this topology");
+        let known = forward.leaf(leaf);
         match known.lease(self.mode()) {
             Ok(lease) => {
                 let upstream = Rc::clone(&lease.upstream);

@@ -15,7 +15,8 @@ use breccia_net::metrics::Registry;
 use breccia_net::tls::TlsClient;
 
 use super::super::codec::reply::RespWire;
-use super::super::encode::{self, RespVersion};
+use super::super::encode::RespVersion;
+use super::super::greeting::{Login, Transactions};
 use super::ticket::Ticket;
 use crate::front::metrics::StoreMetrics;
 use crate::identity::Identity;
@@ -152,79 +153,20 @@ impl Leaf {
     }
 
     fn greeting(&self, mode: Mode, lease: bool) -> Greeting {
-        let mut greeting = Greeting::default();
-        let mut say = |words: &[&[u8]]| {
-            encode::request(&mut greeting.bytes, words);
-            greeting.replies += 1;
+        let identity = self.spec.identity.as_ref();
+        let login = Login {
+            version: mode.version,
+            user: self.spec.user.as_deref(),
+            password: self.spec.password.as_deref(),
+            database: self.spec.database + mode.database,
+            transactions: if lease {
+                Transactions::Stepwise
+            } else {
+                Transactions::Never
+            },
+            identity: identity.map(|identity| (identity, self.spec.database)),
         };
-        let user = self.spec.user.as_deref().unwrap_or("default").as_bytes();
-        match (
-            mode.version,
-            self.spec.password.as_deref().map(str::as_bytes),
-        ) {
-            (RespVersion::V3, Some(password)) => say(&[b"HELLO", b"3", b"AUTH", user, password]),
-            (RespVersion::V3, None) => say(&[b"HELLO", b"3"]),
-            (RespVersion::V2, Some(password)) if self.spec.user.is_some() => {
-                say(&[b"AUTH", user, password]);
-            }
-            (RespVersion::V2, Some(password)) => say(&[b"AUTH", password]),
-            (RespVersion::V2, None) => {}
-        }
-        let database = self.spec.database + mode.database;
-        let proofs = self.prove(&mut greeting);
-        let mut say = |words: &[&[u8]]| {
-            encode::request(&mut greeting.bytes, words);
-            greeting.replies += 1;
-        };
-        if database != if proofs { self.spec.database } else { 0 } {
-            say(&[b"SELECT", database.to_string().as_bytes()]);
-        }
-        if lease {
-            // Shows that this login may open transactions: a MULTI refused later would let the
-            // commands after it run one by one. The nested MULTI shows whether it spoils a
-            // transaction here (Valkey 8 and later) or not (Redis).
-            say(&[b"MULTI"]);
-            say(&[b"MULTI"]);
-            say(&[b"EXEC"]);
-            let exec = greeting.replies - 1;
-            greeting.tolerated = vec![exec - 1, exec];
-            greeting.transaction_probe = Some(exec);
-        }
-        if greeting.replies == 0 {
-            // A frozen server's kernel accepts connections too: only an answer shows that requests
-            // written now are run now.
-            encode::request(&mut greeting.bytes, &[b"PING"]);
-            greeting.replies = 1;
-            greeting.tolerated = vec![0]; // -LOADING and -BUSY are signs of life
-        }
-        greeting
-    }
-}
-
-impl Leaf {
-    /// Asks for the beginning of each marker, in the database that carries them. Answers whether
-    /// there are any.
-    fn prove(&self, greeting: &mut Greeting) -> bool {
-        let Some(identity) = &self.spec.identity else {
-            return false;
-        };
-        let mut say = |words: &[&[u8]]| {
-            encode::request(&mut greeting.bytes, words);
-            greeting.replies += 1;
-            greeting.replies - 1
-        };
-        if self.spec.database != 0 {
-            say(&[b"SELECT", self.spec.database.to_string().as_bytes()]);
-        }
-        for marker in identity.carried() {
-            let last = (marker.head.len() - 1).to_string();
-            let number = say(&[b"GETRANGE", &marker.key, b"0", last.as_bytes()]);
-            let mut expected = Vec::new();
-            encode::bulk(&mut expected, &marker.head);
-            greeting.proofs.push((number, expected));
-        }
-        greeting.identity = Some(Arc::clone(identity));
-        true
+        login.greeting()
     }
 }
 

@@ -110,9 +110,10 @@ impl RespDialogue {
             return upstream;
         }
         let forward = self.forward();
-        match forward.leaves.get(leaf.get()) {
-            Some(known) if self.barrier => known.shared(self.mode(), None),
-            _ => self.path(leaf),
+        if self.barrier {
+            forward.leaf(leaf).shared(self.mode(), None)
+        } else {
+            self.path(leaf)
         }
     }
 
@@ -179,10 +180,8 @@ impl RespDialogue {
             }
             let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
             let ticket = Ticket::Part(Rc::clone(&merge), part);
-            let own = forward
-                .leaves
-                .get(leaf.get())
-                .and_then(|leaf| frame_for(leaf, self.session.database, scatter, command, request));
+            let database = self.session.database;
+            let own = frame_for(forward.leaf(leaf), database, scatter, command, request);
             self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
                 out.extend_from_slice(own.as_deref().unwrap_or(frame));
             });
@@ -206,10 +205,7 @@ impl RespDialogue {
         let asked = self.ask(LeafIndex::default(), command.row);
         let merge = self.merge(asked, Rule::Min, command, &leaves, Vec::new());
         for (part, leaf) in leaves.into_iter().enumerate() {
-            let known = forward
-                .leaves
-                .get(leaf.get())
-                .expect("a leaf index of this topology");
+            let known = forward.leaf(leaf);
             let lease = match known.lease(mode) {
                 Ok(lease) => lease,
                 Err(failure) => {

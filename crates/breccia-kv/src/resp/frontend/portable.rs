@@ -1,10 +1,9 @@
 //! The portable set on a connection: each request is a future over the store, one at a time, so a
 //! client's order is kept whatever the members are.
 //!
-//! Invariant: a future that is ready at once (embedded stores) costs no wake-up.
+//! Invariant: a transaction queued here is bounded, and reaches the store as one call.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use super::super::codec::request::Request;
 use super::super::encode;
@@ -45,23 +44,13 @@ impl RespDialogue {
                 };
                 let version = self.session.version;
                 let asked = self.ask(LeafIndex::default(), command.row);
-                self.work(async move {
+                self.work.start(&self.client, async move {
                     let mut out = Vec::new();
                     portable::execute(&*store, &arguments, version, &mut out).await;
                     asked.answer(&out);
                 });
                 Step::Done
             }
-        }
-    }
-
-    /// Starts a future; if it is not ready at once the client waits for it.
-    fn work(&mut self, future: impl Future<Output = ()> + 'static) {
-        let mut busy: super::dialogue::Busy = Box::pin(future);
-        if busy.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
-            // Polled again, with the connection's own waker, before this turn ends.
-            self.busy = Some(busy);
-            self.client.wake();
         }
     }
 
@@ -109,7 +98,7 @@ impl RespDialogue {
         let version = self.session.version;
         let asked: Asked = self.ask(LeafIndex::default(), command.row);
         self.transaction = Transaction::default();
-        self.work(async move {
+        self.work.start(&self.client, async move {
             let mut out = Vec::new();
             let queued = transaction.queued;
             portable::execute_transaction(&*store, &queued, version, &mut out).await;

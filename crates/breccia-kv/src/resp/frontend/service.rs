@@ -21,6 +21,7 @@ use super::route::Routes;
 use super::settings::{ForwardStore, RespBackend, RespListener};
 use crate::front::connection::{Connection, Scratch, scratch};
 use crate::front::registry::Registry;
+use crate::topology::LeafIndex;
 
 /// What all Redis listeners of one worker share.
 pub struct RespWorker {
@@ -65,6 +66,14 @@ pub(crate) struct Forward {
     pub hub: Rc<Hub>,
     /// Whether some leaf carries markers.
     pub marked: bool,
+}
+
+impl Forward {
+    /// The leaf at a place of this store's own topology.
+    pub(crate) fn leaf(&self, index: LeafIndex) -> &Rc<Leaf> {
+        let leaf = self.leaves.get(index.get());
+        leaf.expect("a topology places keys on its own leaves only")
+    }
 }
 
 /// What stands behind the listener, on this worker.

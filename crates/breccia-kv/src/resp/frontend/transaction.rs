@@ -33,8 +33,8 @@ pub(crate) struct Transaction {
     /// The shard of the lease, while there is one.
     leaf: Option<LeafIndex>,
     /// Commands without a key that came before the first key.
-    held: Vec<u8>,
-    held_count: usize,
+    held: Vec<Vec<u8>>,
+    held_bytes: usize,
     /// The commands queued so far; only for portable listeners.
     pub(crate) queued: Vec<Vec<Vec<u8>>>,
     /// About how much memory they take.
@@ -163,10 +163,7 @@ impl RespDialogue {
             return Ok(None);
         }
         let forward = self.forward();
-        let known = forward
-            .leaves
-            .get(leaf.get())
-            .expect("a leaf index of this topology");
+        let known = forward.leaf(leaf);
         let lease = known.lease(self.mode())?;
         let upstream = Rc::clone(&lease.upstream);
         self.lease = Some(lease);
@@ -263,14 +260,14 @@ impl RespDialogue {
 
     /// Keeps a command without a key until the first key picks the shard.
     fn hold(&mut self, row: u16, request: Request<'_>) -> Step {
-        if self.transaction.held.len() + request.frame().len() > MAX_HELD_BYTES {
+        if self.transaction.held_bytes + request.frame().len() > MAX_HELD_BYTES {
             self.transaction.spoil();
             let text = "ERR breccia: too many commands without a key before the first key of MULTI";
             self.refuse(row, text);
             return Step::Done;
         }
-        self.transaction.held.extend_from_slice(request.frame());
-        self.transaction.held_count += 1;
+        self.transaction.held_bytes += request.frame().len();
+        self.transaction.held.push(request.frame().to_vec());
         self.reply(row, |out| encode::simple(out, "QUEUED"));
         Step::Done
     }
@@ -307,17 +304,8 @@ impl RespDialogue {
             let mut sent = self.enqueue_ticket(&upstream, begun, Patience::Timeout, |out| {
                 encode::request(out, &[b"MULTI"]);
             });
-            let mut rest = held.as_slice();
-            let mut parser = super::super::codec::request::RequestParser::default();
-            let limits = super::super::codec::request::RequestLimits {
-                max_request_size: MAX_HELD_BYTES,
-                max_arguments: MAX_HELD_BYTES,
-            };
-            while let Ok(Some(length)) = parser.parse(rest, &limits) {
-                let (frame, after) = rest.split_at(length);
+            for frame in &held {
                 sent = sent && self.silently(&upstream, frame);
-                parser.reset();
-                rest = after;
             }
             if !sent {
                 // Whatever followed would run outside the transaction: the lease takes no more.
@@ -344,7 +332,7 @@ impl RespDialogue {
         if self.transaction.spoiled {
             return self.abort(command, EXECABORT);
         }
-        let nothing = !self.transaction.begun && self.transaction.held_count == 0;
+        let nothing = !self.transaction.begun && self.transaction.held.is_empty();
         if nothing && self.lease.is_none() {
             self.transaction = Transaction::default();
             self.reply(command.row, |out| encode::array(out, 0));
