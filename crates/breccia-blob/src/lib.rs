@@ -1,1 +1,23 @@
-//! x
+//! Breccia's blob slice: stores of objects, the composite that shards over them, and the S3 wire.
+//!
+//! Not here: configuration, command line, admin listener. Frontends and composites know the trait
+//! [`BlobStore`] only; backends know neither of them.
+//!
+//! Invariant: an object is visible whole or not at all, on every kind of store, also after a crash.
+
+pub mod body;
+pub mod checksum;
+pub mod condition;
+pub mod error;
+pub mod key;
+pub mod listing;
+pub mod meta;
+pub mod store;
+pub mod upload;
+
+pub use body::{Body, ByteSource, Digests};
+pub use checksum::{Algorithm, Checksum};
+pub use error::BlobError;
+pub use key::Key;
+pub use meta::ObjectMeta;
+pub use store::BlobStore;
