@@ -26,7 +26,9 @@ cargo xtask NAME
   fuzz [TARGET…] [--seconds N] [--stable]
                         every fuzz target for 600 s each; with cargo-fuzz where it is installed
   bench kv [--quick] [--no-build] [--rounds N] [--only redis|memcached] [--depth N]
-                        Breccia against nutcracker and against one server; writes docs/benchmarks.md";
+                        Breccia against nutcracker and against one server; writes docs/benchmarks.md
+  bench blob [--quick] [--no-build] [--rounds N] [--only small|large]
+                        Breccia over S3 servers and over files against one S3 server (Garage)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,6 +51,7 @@ fn chore(words: &[&str]) -> Result<()> {
         ["schema"] => schema::run(),
         ["fuzz", options @ ..] => fuzz::run(options),
         ["bench", "kv", options @ ..] => bench::run(options),
+        ["bench", "blob", options @ ..] => bench::blob::run(options),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -82,6 +82,22 @@ impl Server {
         Ok((ticks(11)? + ticks(12)?) / 100.0)
     }
 
+    /// The most memory it has had resident since the last [`Server::forget_peak`], in bytes.
+    pub(crate) fn peak_resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let text = line
+            .and_then(|rest| rest.split_whitespace().next())
+            .context("no VmHWM")?;
+        Ok(text.parse::<u64>()? * 1024)
+    }
+
+    /// Begins to measure [`Server::peak_resident_bytes`] anew.
+    pub(crate) fn forget_peak(&self) {
+        // Where the kernel does not allow it, the peak is of the whole run.
+        let _ignored = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
     /// Starts a plain redis-server that writes nothing to disk.
     pub(crate) fn redis(folder: &Path) -> Result<Server> {
         let port = free_port()?;

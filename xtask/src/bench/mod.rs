@@ -4,9 +4,10 @@
 //! CPU time per request: throughput shares the cores with the loader and the servers. Invariant: every
 //! figure in `docs/benchmarks.md` can be found again in the raw rounds that are kept beside it.
 
+pub(crate) mod blob;
 mod memcached;
 mod redis;
-mod report;
+pub(crate) mod report;
 mod rig;
 
 use std::process::Command;

@@ -11,9 +11,6 @@ use serde_json::{Value, json};
 use super::{Load, Sample, Target, Wire};
 use crate::process;
 
-const BEGIN: &str = "<!-- bench kv: begin -->";
-const END: &str = "<!-- bench kv: end -->";
-
 /// One run as a line, for the one who waits.
 pub(crate) fn line(sample: &Sample) -> String {
     format!(
@@ -78,38 +75,61 @@ pub(crate) fn table(samples: &[Sample]) -> String {
 
 /// Puts the table into `docs/benchmarks.md` and the rounds into a file beside it.
 pub(crate) fn write(samples: &[Sample], table: &str, rounds: u32) -> Result<()> {
-    let date = process::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-    let date = date.trim();
-    let docs = process::root().join("docs");
-    let raw = format!("benchmarks/raw-kv-{date}.json");
-    std::fs::create_dir_all(docs.join("benchmarks"))?;
-    let machine = machine()?;
     let rows: Vec<Value> = samples.iter().map(row).collect();
-    let mut text = format!(
-        "{{\"date\": {}, \"machine\": {},\n\"runs\": [\n",
-        json!(date),
-        json!(machine)
-    );
-    let rows: Vec<String> = rows.iter().map(ToString::to_string).collect();
-    text.push_str(&rows.join(",\n"));
-    text.push_str("\n]}\n");
-    std::fs::write(docs.join(&raw), text)?;
+    let page = Page {
+        name: "kv",
+        versions: versions()?,
+    };
+    page.write(&rows, table, rounds)
+}
 
-    let path = docs.join("benchmarks.md");
-    let page = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let (before, rest) = page
-        .split_once(BEGIN)
-        .context("docs/benchmarks.md has lost its begin mark")?;
-    let (_, after) = rest
-        .split_once(END)
-        .context("docs/benchmarks.md has lost its end mark")?;
-    let note = format!("{date}, {rounds} rounds, {machine}. Raw rounds: [{raw}]({raw}).");
-    std::fs::write(
-        &path,
-        format!("{before}{BEGIN}\n{note}\n\n{table}{END}{after}"),
-    )?;
-    println!("wrote docs/benchmarks.md and docs/{raw}");
-    Ok(())
+/// A table's place in `docs/benchmarks.md`: between the marks of its name.
+pub(crate) struct Page {
+    pub(crate) name: &'static str,
+    /// What was measured beside Breccia.
+    pub(crate) versions: String,
+}
+
+impl Page {
+    /// Writes the table there, and the rounds into a file beside the page.
+    pub(crate) fn write(&self, rows: &[Value], table: &str, rounds: u32) -> Result<()> {
+        let name = self.name;
+        let date = process::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+        let date = date.trim();
+        let docs = process::root().join("docs");
+        let raw = format!("benchmarks/raw-{name}-{date}.json");
+        std::fs::create_dir_all(docs.join("benchmarks"))?;
+        let machine = machine(&self.versions)?;
+        let mut text = format!(
+            "{{\"date\": {}, \"machine\": {},\n\"runs\": [\n",
+            json!(date),
+            json!(machine)
+        );
+        let rows: Vec<String> = rows.iter().map(ToString::to_string).collect();
+        text.push_str(&rows.join(",\n"));
+        text.push_str("\n]}\n");
+        std::fs::write(docs.join(&raw), text)?;
+
+        let (begin, end) = (
+            format!("<!-- bench {name}: begin -->"),
+            format!("<!-- bench {name}: end -->"),
+        );
+        let path = docs.join("benchmarks.md");
+        let page = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let (before, rest) = page
+            .split_once(&begin)
+            .context("docs/benchmarks.md has lost its begin mark")?;
+        let (_, after) = rest
+            .split_once(&end)
+            .context("docs/benchmarks.md has lost its end mark")?;
+        let note = format!("{date}, {rounds} rounds, {machine}. Raw rounds: [{raw}]({raw}).");
+        std::fs::write(
+            &path,
+            format!("{before}{begin}\n{note}\n\n{table}{end}{after}"),
+        )?;
+        println!("wrote docs/benchmarks.md and docs/{raw}");
+        Ok(())
+    }
 }
 
 fn row(sample: &Sample) -> Value {
@@ -129,7 +149,7 @@ fn row(sample: &Sample) -> Value {
 }
 
 /// Processor, cores, kernel and versions: what a reader needs to doubt the figures.
-fn machine() -> Result<String> {
+fn machine(versions: &str) -> Result<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model
@@ -137,16 +157,9 @@ fn machine() -> Result<String> {
         .trim_start_matches(['\t', ' ', ':']);
     let cores = std::thread::available_parallelism()?;
     let kernel = process::output(Command::new("uname").arg("-sr"))?;
-    let redis = process::output(Command::new("redis-server").arg("--version"))?;
-    let redis = redis
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("v="))
-        .unwrap_or("?");
-    let memcached = process::output(Command::new("memcached").arg("--version"))?;
     Ok(format!(
-        "{cores} cores of {model}, {}, Redis {redis}, {}, load average {}",
+        "{cores} cores of {model}, {}, {versions}, load average {}",
         kernel.trim(),
-        memcached.trim(),
         std::fs::read_to_string("/proc/loadavg")?
             .split(' ')
             .next()
@@ -154,7 +167,19 @@ fn machine() -> Result<String> {
     ))
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+/// The versions of the servers.
+fn versions() -> Result<String> {
+    let redis = process::output(Command::new("redis-server").arg("--version"))?;
+    let redis = redis
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("v="))
+        .unwrap_or("?");
+    let memcached = process::output(Command::new("memcached").arg("--version"))?;
+    Ok(format!("Redis {redis}, {}", memcached.trim()))
+}
+
+/// The middle of some figures.
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     let at = |index: usize| figures.get(index).copied().unwrap_or(f64::NAN);

@@ -1,0 +1,218 @@
+//! The servers of the bench: three Garage, and Breccia over them and over three folders.
+//!
+//! All on loopback and on one disk. Invariant: Garage runs with `data_fsync` and `metadata_fsync`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::Target;
+use super::s3::{Client, Door};
+use crate::process::{self, Server};
+
+const ACCESS_KEY: &str = "GK31c2f218a2e44f485b94239e";
+const SECRET_KEY: &str = "b892c0665f0ada8a4755dae98baa3b133590e11dae3bcc1f9d769d67f16c3835";
+const GARAGE_VERSION: &str = "2.5.0";
+
+/// Everything running.
+pub(crate) struct Rig {
+    garages: Vec<Server>,
+    over_s3: Server,
+    over_files: Server,
+    folder: PathBuf,
+}
+
+impl Rig {
+    /// Starts all servers.
+    pub(crate) fn start() -> Result<Rig> {
+        let program = garage_program()?;
+        let folder = process::root().join(format!("target/bench-blob-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let garages: Vec<Server> = (0..3)
+            .map(|number| garage(&program, &folder, number))
+            .collect::<Result<_>>()?;
+        let stores = garages.iter().enumerate().map(|(number, server)| {
+            format!(
+                "[store.m{number}]\ntype = \"s3\"\nbucket = \"bench\"\nregion = \"garage\"\n\
+                 endpoint = \"http://127.0.0.1:{}\"\naccess-key = \"{ACCESS_KEY}\"\n\
+                 secret-key = \"{SECRET_KEY}\"\nkey-prefix = \"member/\"\n",
+                server.port
+            )
+        });
+        let over_s3 = breccia(&folder, "s3", &stores.collect::<Vec<_>>())?;
+        let files = (0..3).map(|number| {
+            let path = folder.join(format!("files-{number}"));
+            format!(
+                "[store.m{number}]\ntype = \"fs\"\npath = '{}'\n",
+                path.display()
+            )
+        });
+        let over_files = breccia(&folder, "fs", &files.collect::<Vec<_>>())?;
+        let rig = Rig {
+            garages,
+            over_s3,
+            over_files,
+            folder,
+        };
+        for target in Target::ALL {
+            rig.wait_until_it_writes(target)?;
+        }
+        Ok(rig)
+    }
+
+    /// Where a load goes in.
+    pub(crate) fn door(&self, target: Target) -> Door {
+        let port = match target {
+            Target::Direct => self.garages.first().map_or(0, |server| server.port),
+            Target::OverS3 => self.over_s3.port,
+            Target::OverFiles => self.over_files.port,
+        };
+        Door {
+            port,
+            bucket: "bench".to_owned(),
+            region: "garage".to_owned(),
+            access_key: ACCESS_KEY.to_owned(),
+            secret_key: SECRET_KEY.to_owned(),
+        }
+    }
+
+    /// CPU seconds that Breccia has used; 0 where there is none.
+    pub(crate) fn proxy_cpu(&self, target: Target) -> Result<f64> {
+        self.proxy(target).map_or(Ok(0.0), Server::cpu_seconds)
+    }
+
+    /// CPU seconds that the servers behind have used together.
+    pub(crate) fn servers_cpu(&self, target: Target) -> Result<f64> {
+        match target {
+            Target::OverFiles => Ok(0.0),
+            _ => self.garages.iter().map(Server::cpu_seconds).sum(),
+        }
+    }
+
+    /// Begins to measure the peak of memory anew.
+    pub(crate) fn forget_peak(&self, target: Target) {
+        if let Some(proxy) = self.proxy(target) {
+            proxy.forget_peak();
+        }
+    }
+
+    /// The most memory Breccia had; 0 where there is none.
+    pub(crate) fn peak_bytes(&self, target: Target) -> Result<u64> {
+        self.proxy(target)
+            .map_or(Ok(0), Server::peak_resident_bytes)
+    }
+
+    fn proxy(&self, target: Target) -> Option<&Server> {
+        match target {
+            Target::Direct => None,
+            Target::OverS3 => Some(&self.over_s3),
+            Target::OverFiles => Some(&self.over_files),
+        }
+    }
+
+    /// A server may accept connections before it can store something.
+    fn wait_until_it_writes(&self, target: Target) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let written = Client::new(&self.door(target))
+                .and_then(|mut client| client.put("ready", b"ready"));
+            match written {
+                Ok(()) => return Ok(()),
+                Err(error) if begun.elapsed() > Duration::from_secs(30) => {
+                    return Err(error).with_context(|| format!("{} does not write", target.name()));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// `GARAGE_BIN`, or the one in `target/clients`, built when it is missing: that takes minutes.
+fn garage_program() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("GARAGE_BIN") {
+        return Ok(named.into());
+    }
+    let root = process::root().join("target/clients/garage");
+    let program = root.join("bin/garage");
+    if !program.is_file() {
+        println!("building Garage {GARAGE_VERSION}, once; this takes some minutes");
+        process::run(
+            Command::new("cargo")
+                .args(["install", "garage", "--locked", "--no-default-features"])
+                .args(["--version", GARAGE_VERSION])
+                .args(["--features", "bundled-libs,sqlite,lmdb", "--root"])
+                .arg(&root),
+        )?;
+    }
+    Ok(program)
+}
+
+fn garage(program: &Path, folder: &Path, number: usize) -> Result<Server> {
+    let (port, rpc) = (process::free_port()?, process::free_port()?);
+    let own = folder.join(format!("garage-{number}"));
+    std::fs::create_dir_all(&own)?;
+    let own = own.display();
+    let config = format!(
+        "metadata_dir = '{own}/meta'\ndata_dir = '{own}/data'\ndb_engine = \"lmdb\"\n\
+         replication_factor = 1\nmetadata_fsync = true\ndata_fsync = true\n\
+         rpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\n\
+         rpc_secret = \"{}\"\n[s3_api]\ns3_region = \"garage\"\n\
+         api_bind_addr = \"127.0.0.1:{port}\"\n",
+        "5c1915fa04d0b6739675c61bf5907eb0fe3d9c69850c83820f51b4d25d13868c"
+    );
+    let path = folder.join(format!("garage-{number}.toml"));
+    std::fs::write(&path, config)?;
+    let log = std::fs::File::create(folder.join(format!("garage-{number}.log")))?;
+    let mut command = Command::new(program);
+    command.arg("-c").arg(&path);
+    command.args(["server", "--single-node", "--default-bucket"]);
+    command
+        .env("GARAGE_ALLOW_WORLD_READABLE_SECRETS", "true")
+        .env("GARAGE_DEFAULT_ACCESS_KEY", ACCESS_KEY)
+        .env("GARAGE_DEFAULT_SECRET_KEY", SECRET_KEY)
+        .env("GARAGE_DEFAULT_BUCKET", "bench")
+        .env("RUST_LOG", "error");
+    Server::start(command.stderr(log), port)
+}
+
+fn breccia(folder: &Path, name: &str, stores: &[String]) -> Result<Server> {
+    let port = process::free_port()?;
+    let state = folder.join(format!("state-{name}"));
+    let mut config = format!("[state]\ndir = '{}'\n\n", state.display());
+    for store in stores {
+        config += store;
+    }
+    let names: Vec<String> = (0..stores.len())
+        .map(|number| format!("\"m{number}\""))
+        .collect();
+    write!(
+        config,
+        "\n[store.all]\ntype = \"sharded-blob\"\nstores = [{}]\n\n\
+         [listener.bench]\nprotocol = \"s3\"\nbind = \"127.0.0.1:{port}\"\n\
+         buckets = {{ bench = \"all\" }}\n\n[[listener.bench.user]]\nname = \"bench\"\n\
+         access-key = \"{ACCESS_KEY}\"\nsecret-key = \"{SECRET_KEY}\"\n",
+        names.join(", ")
+    )?;
+    let path = folder.join(format!("breccia-{name}.toml"));
+    std::fs::write(&path, config)?;
+    let binary = std::env::var_os("BRECCIA_BIN").map_or_else(
+        || process::root().join("target/release/breccia"),
+        PathBuf::from,
+    );
+    if !binary.is_file() {
+        bail!("{} is not there: leave --no-build away", binary.display());
+    }
+    let mut command = Command::new(binary);
+    command.args(["serve", "--config"]).arg(&path);
+    let log = std::fs::File::create(folder.join(format!("breccia-{name}.log")))?;
+    Server::start(command.stderr(log), port)
+}
