@@ -9,27 +9,34 @@ use serde_json::Value;
 use super::Finding;
 
 /// Which of our crates each of our crates may depend on, outside of tests.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("breccia-core", &[]),
     ("breccia-net", &["breccia-core"]),
     ("breccia-config", &["breccia-core"]),
     ("breccia-kv", &["breccia-core", "breccia-net"]),
+    ("breccia-blob", &["breccia-core", "breccia-net"]),
     (
         "breccia",
         &[
             "breccia-core",
             "breccia-net",
             "breccia-kv",
+            "breccia-blob",
             "breccia-config",
         ],
     ),
     (
         "breccia-testkit",
-        &["breccia-core", "breccia-net", "breccia-kv"],
+        &["breccia-core", "breccia-net", "breccia-kv", "breccia-blob"],
     ),
     (
         "breccia-fuzz",
-        &["breccia-core", "breccia-kv", "breccia-config"],
+        &[
+            "breccia-core",
+            "breccia-kv",
+            "breccia-blob",
+            "breccia-config",
+        ],
     ),
     ("xtask", &[]),
 ];

@@ -99,27 +99,7 @@ async fn whole(store: &dyn BlobStore) -> Result<()> {
         meta.headers
     );
     ensure!(meta.etag == etag, "head gives the tag {}", meta.etag);
-    let border = MIN_PART_BYTES;
-    for span in [
-        Span::Between(border - 3, border + 2),
-        Span::Last(4000),
-        Span::Between(1, 9),
-    ] {
-        let options = GetOptions {
-            span: Some(span),
-            ..GetOptions::default()
-        };
-        let opened = store.get(&key, options).await?;
-        let range = opened.range.clone();
-        let found = Body::new(opened.source, range.end - range.start)
-            .collect()
-            .await?;
-        let (start, end) = (usize::try_from(range.start)?, usize::try_from(range.end)?);
-        ensure!(
-            found == bytes.slice(start..end),
-            "{span:?} gives other bytes"
-        );
-    }
+    spans(store, &key, &bytes).await?;
     let again = store
         .complete_upload(&key, &upload, chosen, CompleteOptions::default())
         .await;
@@ -131,6 +111,32 @@ async fn whole(store: &dyn BlobStore) -> Result<()> {
         "there was one"
     );
     expect_absent(store, &key).await
+}
+
+/// Ranges across the border of two parts.
+async fn spans(store: &dyn BlobStore, key: &Key, bytes: &Bytes) -> Result<()> {
+    let border = MIN_PART_BYTES;
+    for span in [
+        Span::Between(border - 3, border + 2),
+        Span::Last(4000),
+        Span::Between(1, 9),
+    ] {
+        let options = GetOptions {
+            span: Some(span),
+            ..GetOptions::default()
+        };
+        let opened = store.get(key, options).await?;
+        let range = opened.range.clone();
+        let found = Body::new(opened.source, range.end - range.start)
+            .collect()
+            .await?;
+        let (start, end) = (usize::try_from(range.start)?, usize::try_from(range.end)?);
+        ensure!(
+            found == bytes.slice(start..end),
+            "{span:?} gives other bytes"
+        );
+    }
+    Ok(())
 }
 
 async fn wrong(store: &dyn BlobStore) -> Result<()> {
@@ -281,6 +287,16 @@ async fn lists(store: &dyn BlobStore) -> Result<()> {
             "by {limit}: found {found:?}, begun {begun:?}"
         );
     }
+    parts(store, &begun).await?;
+    for (key, upload) in &begun {
+        store.abort_upload(key, upload).await?;
+    }
+    let page = store.list_uploads(prefix, None, 10).await?;
+    ensure!(page.uploads.is_empty(), "all were aborted: {page:?}");
+    Ok(())
+}
+
+async fn parts(store: &dyn BlobStore, begun: &[(Key, UploadId)]) -> Result<()> {
     let (key, upload) = begun.first().cloned().context("it was begun")?;
     for number in [3, 1, 20] {
         part(
@@ -313,11 +329,6 @@ async fn lists(store: &dyn BlobStore) -> Result<()> {
             .all(|part| part.size == u64::from(part.number)),
         "{page:?}"
     );
-    for (key, upload) in &begun {
-        store.abort_upload(key, upload).await?;
-    }
-    let page = store.list_uploads(prefix, None, 10).await?;
-    ensure!(page.uploads.is_empty(), "all were aborted: {page:?}");
     Ok(())
 }
 
