@@ -13,6 +13,7 @@ mod layout_command;
 mod loading;
 mod logging;
 mod markers;
+mod quick_keys;
 mod reach;
 mod registry;
 mod reload;

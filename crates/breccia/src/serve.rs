@@ -19,7 +19,7 @@ use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
-use crate::{admin, check, descriptors, loading, logging, markers, registry, reload};
+use crate::{admin, check, descriptors, loading, logging, markers, quick_keys, registry, reload};
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     let (plan, warnings) = read_plan(arguments)?;
@@ -50,7 +50,9 @@ fn read_plan(arguments: &ServeArguments) -> Result<(Plan, Vec<breccia_config::Wa
         return given.load();
     }
     let folder = arguments.data_dir.as_deref();
-    let plan = breccia_config::quick_start(folder.unwrap_or(Path::new("breccia-data")));
+    let folder = folder.unwrap_or(Path::new("breccia-data"));
+    let keys = quick_keys::of(folder)?;
+    let plan = breccia_config::quick_start(folder, &keys.access_key, keys.secret());
     Ok((plan, Vec::new()))
 }
 
@@ -66,10 +68,7 @@ async fn open_store(
     plan: &Plan,
     arguments: &ServeArguments,
 ) -> Result<(LayoutStore, Layouts), Trouble> {
-    let none = loading::composites(plan).is_empty();
-    // The quick start's shards forget everything at the end, so its layout may too.
-    let keeps_nothing = arguments.config.is_none() && arguments.data_dir.is_none();
-    let store = if keeps_nothing || none {
+    let store = if loading::composites(plan).is_empty() {
         LayoutStore::ephemeral()
     } else {
         LayoutStore::open(&plan.state_dir)?
