@@ -174,6 +174,7 @@ fn layouts() -> Vec<Vec<u8>> {
         kind: CompositeKind::InMemory,
         hash: HashKind::default(),
         hash_tag,
+        placement_key: breccia_core::PlacementKey::Raw,
         role,
         shards: ["a", "b", "c"].map(str::to_owned).to_vec(),
     };

@@ -3,15 +3,17 @@
 //! No checks: this runs only when none has failed. Invariant: a `None` here is a gap in the field
 //! tables (a required value without a fault, a default of the wrong kind), never a user's mistake.
 
+pub(crate) mod blob;
+mod listener;
+
 use std::collections::BTreeMap;
 
 use breccia_core::hash::HashKind;
 
 use crate::check::Tables;
 use crate::plan::{
-    AdminPlan, BindPlan, CommandPlan, Eviction, ListenerPlan, LogFormat, LogLevel, LogPlan,
-    MemcachedPlan, MemoryPlan, MultiKey, Plan, Protocol, RedisPlan, ShardedPlan, StorePlan,
-    SubscriptionLoss, TlsClientPlan, TlsServerPlan, UserPlan,
+    AdminPlan, CommandPlan, Eviction, LogFormat, LogLevel, LogPlan, MemcachedPlan, MemoryPlan,
+    MultiKey, Plan, RedisPlan, ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
 };
 use crate::tables;
 use crate::url::RedisUrl;
@@ -30,7 +32,7 @@ pub(crate) fn plan(file: &Decoded) -> Option<Plan> {
         admin: optional(file, "admin", admin).ok()?,
         state_dir: state.get("dir")?,
         stores: named(file, "store", store)?,
-        listeners: named(file, "listener", listener)?,
+        listeners: named(file, "listener", listener::listener)?,
     })
 }
 
@@ -81,19 +83,19 @@ fn store(table: &Decoded) -> Option<StorePlan> {
     } else if kind == tables::SHARDED_IN_MEMORY.name {
         sharded(table).map(StorePlan::ShardedInMemory)
     } else {
-        None
+        blob::store(table)
     }
 }
 
 fn redis(table: &Decoded) -> Option<RedisPlan> {
     let url: &RedisUrl = table.get("url")?;
-    let tls = match optional(table, "tls", |tls| tls_client(tls, url)).ok()? {
-        None if url.tls => Some(TlsClientPlan {
-            insecure: url.insecure,
-            ..TlsClientPlan::default()
-        }),
+    let mut tls = match optional(table, "tls", tls_client).ok()? {
+        None if url.tls => Some(TlsClientPlan::default()),
         tls => tls,
     };
+    if let Some(tls) = &mut tls {
+        tls.insecure |= url.insecure;
+    }
     Some(RedisPlan {
         address: url.address.clone(),
         database: url.database,
@@ -111,13 +113,13 @@ fn redis(table: &Decoded) -> Option<RedisPlan> {
     })
 }
 
-fn tls_client(table: &Decoded, url: &RedisUrl) -> Option<TlsClientPlan> {
+fn tls_client(table: &Decoded) -> Option<TlsClientPlan> {
     Some(TlsClientPlan {
         ca: table.get("ca"),
         cert: table.get("cert"),
         key: table.get("key"),
         server_name: table.get("server-name"),
-        insecure: table.get::<bool>("insecure")? || url.insecure,
+        insecure: table.get("insecure")?,
     })
 }
 
@@ -145,11 +147,7 @@ fn memory(table: &Decoded) -> Option<MemoryPlan> {
 fn sharded(table: &Decoded) -> Option<ShardedPlan> {
     let loss = SubscriptionLoss::ALL;
     Some(ShardedPlan {
-        stores: table
-            .get::<&[Name]>("stores")?
-            .iter()
-            .map(|name| name.name.clone())
-            .collect(),
+        stores: store_names(table)?,
         hash: table.choice("hash", HashKind::ALL, HashKind::name)?,
         hash_tag: table.get("hash-tag"),
         marker: table.get("marker")?,
@@ -160,51 +158,16 @@ fn sharded(table: &Decoded) -> Option<ShardedPlan> {
     })
 }
 
+fn store_names(table: &Decoded) -> Option<Vec<String>> {
+    let names: &[Name] = table.get("stores")?;
+    Some(names.iter().map(|name| name.name.clone()).collect())
+}
+
 fn command(table: &Decoded) -> Option<CommandPlan> {
     Some(CommandPlan {
         first_key: table.get("first-key")?,
         last_key: table.get("last-key").or_else(|| table.get("first-key"))?,
         step: table.get("step")?,
         write: table.get("write")?,
-    })
-}
-
-fn listener(table: &Decoded) -> Option<ListenerPlan> {
-    Some(ListenerPlan {
-        protocol: table.choice("protocol", Protocol::ALL, Protocol::name)?,
-        bind: table.get::<&BindPlan>("bind")?.clone(),
-        store: table.get("store")?,
-        tls: optional(table, "tls", tls_server).ok()?,
-        insecure: table.get("insecure")?,
-        deadline: table.get("deadline")?,
-        max_clients: table.get("max-clients")?,
-        idle_timeout: table.get("idle-timeout"),
-        max_request_size: table.get("max-request-size")?,
-        max_arguments: table.get("max-arguments")?,
-        max_in_flight: table.get("max-in-flight")?,
-        reply_buffer: table.get("reply-buffer")?,
-        write_timeout: table.get("write-timeout")?,
-        min_body_rate: table.get("min-body-rate")?,
-        users: table
-            .get::<&[Decoded]>("user")
-            .unwrap_or(&[])
-            .iter()
-            .map(user)
-            .collect::<Option<_>>()?,
-    })
-}
-
-fn tls_server(table: &Decoded) -> Option<TlsServerPlan> {
-    Some(TlsServerPlan {
-        cert: table.get("cert")?,
-        key: table.get("key")?,
-        client_ca: table.get("client-ca"),
-    })
-}
-
-fn user(table: &Decoded) -> Option<UserPlan> {
-    Some(UserPlan {
-        name: table.get("name")?,
-        password: table.get("password"),
     })
 }

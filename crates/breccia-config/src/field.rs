@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::rule::Rule;
 use crate::units;
 
 /// One TOML table.
@@ -33,6 +34,9 @@ pub(crate) struct Field {
 pub(crate) enum Need {
     /// It must; the example is a value that would do, as TOML.
     Required { example: &'static str },
+    /// Some tables need it, and some do not: a check of its own says which. An example like that
+    /// of a required key.
+    Checked { example: &'static str },
     /// It need not, and nothing takes its place.
     Optional,
     /// It need not, and this takes its place.
@@ -66,10 +70,20 @@ pub(crate) enum Kind {
         most: u64,
     },
     Text,
+    /// A text of a form.
+    Ruled(&'static Rule),
     Choice(&'static Choice),
     HashTag,
     Digest,
     RedisUrl,
+    /// An HTTP endpoint; a path after the port only if it says so.
+    Endpoint {
+        with_path: bool,
+    },
+    /// A name or IP address, without a port.
+    Host,
+    /// The absolute path of a Unix socket.
+    SocketPath,
     Address,
     Bind,
     SocketAddress,
@@ -80,8 +94,14 @@ pub(crate) enum Kind {
     File,
     /// A folder, which need not exist.
     Folder,
+    /// A file that is made if it does not exist.
+    OwnFile,
     StoreName,
     StoreNames,
+    /// Names of buckets.
+    BucketNames,
+    /// Buckets, each with the name of its store.
+    Buckets,
     Table(&'static Table),
     List(&'static Table),
     Named {
@@ -123,6 +143,20 @@ pub(crate) const fn required(
         key,
         kind,
         need: Need::Required { example },
+        doc,
+    }
+}
+
+pub(crate) const fn checked(
+    key: &'static str,
+    kind: Kind,
+    example: &'static str,
+    doc: &'static str,
+) -> Field {
+    Field {
+        key,
+        kind,
+        need: Need::Checked { example },
         doc,
     }
 }
@@ -209,7 +243,8 @@ impl Kind {
             Self::Size { .. } => "a size",
             Self::Secret => "a string or a table",
             Self::StoreNames => "a list of store names",
-            Self::Table(_) | Self::Named { .. } | Self::Typed { .. } => "a table",
+            Self::BucketNames => "a list of bucket names",
+            Self::Buckets | Self::Table(_) | Self::Named { .. } | Self::Typed { .. } => "a table",
             Self::List(_) => "a list of tables",
             _ => "a string",
         }
@@ -231,14 +266,20 @@ impl Kind {
             Self::HashTag => "\"{}\"".to_owned(),
             Self::Digest => "\"0123456789abcdef\"".to_owned(),
             Self::RedisUrl => "\"redis://127.0.0.1:6379/0\"".to_owned(),
+            Self::Endpoint { .. } => "\"http://127.0.0.1:9000\"".to_owned(),
+            Self::Host => "\"127.0.0.1\"".to_owned(),
+            Self::SocketPath => "\"/run/server.sock\"".to_owned(),
+            Self::Ruled(rule) => rule.example.to_owned(),
             Self::Address => "\"127.0.0.1:11211\"".to_owned(),
             Self::Bind | Self::SocketAddress => "\"127.0.0.1:6380\"".to_owned(),
             Self::Secret => "{ env = \"NAME\" }".to_owned(),
             Self::EnvName => "\"NAME\"".to_owned(),
-            Self::File | Self::Folder => "\"path/from/this/file\"".to_owned(),
+            Self::File | Self::Folder | Self::OwnFile => "\"path/from/this/file\"".to_owned(),
             Self::Text => "\"text\"".to_owned(),
             Self::StoreName => "\"cache\"".to_owned(),
             Self::StoreNames => "[\"redis-a\", \"redis-b\"]".to_owned(),
+            Self::BucketNames => "[\"mail\"]".to_owned(),
+            Self::Buckets => "{ mail = \"mail-blobs\" }".to_owned(),
             Self::Table(table) => table.example(),
             Self::List(table) => format!("[{}]", table.example()),
             Self::Named { table, .. } => format!("{{ NAME = {} }}", table.example()),
@@ -275,16 +316,23 @@ impl Kind {
             Self::HashTag => "two signs".to_owned(),
             Self::Digest => "16 hex digits".to_owned(),
             Self::RedisUrl => "url".to_owned(),
+            Self::Endpoint { with_path: false } => "`http(s)://host:port`".to_owned(),
+            Self::Endpoint { with_path: true } => "`http(s)://host:port/path`".to_owned(),
+            Self::Host => "host".to_owned(),
+            Self::SocketPath => "path".to_owned(),
+            Self::Ruled(rule) => rule.words.to_owned(),
             Self::Address => "`host:port` or `unix:/path`".to_owned(),
             Self::Bind => "`ip:port` or `unix:/path`".to_owned(),
             Self::SocketAddress => "`ip:port`".to_owned(),
             Self::Secret => "secret".to_owned(),
             Self::EnvName => "name".to_owned(),
-            Self::File => "file".to_owned(),
+            Self::File | Self::OwnFile => "file".to_owned(),
             Self::Folder => "folder".to_owned(),
             Self::Text => "text".to_owned(),
             Self::StoreName => "store".to_owned(),
             Self::StoreNames => "list of stores".to_owned(),
+            Self::BucketNames => "list of buckets".to_owned(),
+            Self::Buckets => "`{ BUCKET = \"STORE\" }`".to_owned(),
             Self::Table(_) => "table".to_owned(),
             Self::List(_) => "tables".to_owned(),
             Self::Named { .. } | Self::Typed { .. } => "named tables".to_owned(),
@@ -302,7 +350,7 @@ impl Table {
     fn example(&self) -> String {
         let mut parts = Vec::new();
         for field in self.fields {
-            if let Need::Required { example } = field.need {
+            if let Need::Required { example } | Need::Checked { example } = field.need {
                 parts.push(format!("{} = {example}", field.key));
             }
         }

@@ -14,10 +14,12 @@ mod check;
 mod decode;
 mod fault;
 mod field;
+mod http_url;
 mod plan;
 mod quick_start;
 mod read;
 mod reference;
+mod rule;
 mod schema;
 mod secret;
 mod source;
@@ -27,10 +29,13 @@ mod url;
 mod value;
 
 pub use fault::{ConfigError, Fault, Notice, Place, Warning};
+pub use http_url::HttpEndpoint;
 pub use plan::{
-    AdminPlan, BindPlan, CommandPlan, Eviction, ListenerPlan, LogFormat, LogLevel, LogPlan,
-    MemcachedPlan, MemoryPlan, MultiKey, Plan, Protocol, RedisPlan, ShardedPlan, StorePlan,
-    SubscriptionLoss, TlsClientPlan, TlsServerPlan, UserPlan,
+    AdminPlan, AzureCredential, AzurePlan, BindPlan, CommandPlan, Eviction, FsPlan, GcsCredential,
+    GcsPlan, HttpStorePlan, KeyForm, ListenerPlan, LogFormat, LogLevel, LogPlan, MemcachedPlan,
+    MemoryPlan, MultiKey, Plan, Protocol, RedisPlan, S3Credential, S3ListenerPlan, S3Plan,
+    S3UserPlan, ShardedBlobPlan, ShardedPlan, SqlPlan, SqlTlsMode, SqlTlsPlan, SqlitePlan,
+    StorePlan, SubscriptionLoss, TlsClientPlan, TlsServerPlan, UserPlan,
 };
 pub use quick_start::{QUICK_START, quick_start};
 pub use read::{Checked, load, parse};

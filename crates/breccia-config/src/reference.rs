@@ -57,7 +57,7 @@ fn section(text: &mut String, table: &Table, typed: bool) {
 fn row(text: &mut String, field: &Field) {
     let default = match field.need {
         Need::Required { .. } => "**required**".to_owned(),
-        Need::Optional | Need::Implied => String::new(),
+        Need::Checked { .. } | Need::Optional | Need::Implied => String::new(),
         Need::Default(Default::Flag(flag)) => format!("`{flag}`"),
         Need::Default(Default::Integer(number)) => format!("`{number}`"),
         Need::Default(Default::Text(text)) => format!("`\"{text}\"`"),

@@ -7,8 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::field::{Default, Kind, NameRule, Need, Table};
-use crate::tables;
-use crate::units;
+use crate::{rule, tables, units};
 
 /// The JSON schema of a configuration file (draft-07, which editors know best).
 pub fn schema() -> Value {
@@ -96,7 +95,7 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
         }
         Kind::Duration { least, most } => json!({
             "type": "string",
-            "pattern": "^[0-9]+(ms|s|m|h)$",
+            "pattern": "^[0-9]+(ms|s|m|h|d)$",
             "$comment": format!(
                 "{} to {}", units::show_duration(least), units::show_duration(most)
             ),
@@ -117,14 +116,19 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
         Kind::SocketAddress => pattern("^([0-9.]+|\\[[0-9a-fA-F:.%]+\\]):[0-9]+$"),
         Kind::Secret => json!({ "$ref": "#/definitions/secret" }),
         Kind::EnvName => pattern("^[A-Za-z_][A-Za-z0-9_]*$"),
-        Kind::Text | Kind::File | Kind::Folder | Kind::StoreName => {
+        Kind::Ruled(rule) => pattern(rule.pattern),
+        Kind::Endpoint { .. } => pattern("^[Hh][Tt][Tt][Pp][Ss]?://[^?#@]+$"),
+        Kind::SocketPath => pattern("^/"),
+        Kind::Text | Kind::Host | Kind::File | Kind::Folder | Kind::OwnFile | Kind::StoreName => {
             json!({ "type": "string", "minLength": 1 })
         }
-        Kind::StoreNames => json!({
-            "type": "array",
-            "items": { "type": "string", "minLength": 1 },
-            "minItems": 1,
-            "uniqueItems": true,
+        Kind::StoreNames => names(&json!({ "type": "string", "minLength": 1 })),
+        Kind::BucketNames => names(&pattern(rule::BUCKET.pattern)),
+        Kind::Buckets => json!({
+            "type": "object",
+            "propertyNames": { "pattern": rule::BUCKET.pattern },
+            "additionalProperties": { "type": "string", "minLength": 1 },
+            "minProperties": 1,
         }),
         Kind::Table(table) => define(table, definitions),
         Kind::List(table) => json!({ "type": "array", "items": define(table, definitions) }),
@@ -141,6 +145,10 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
             named(rule, &json!({ "oneOf": variants }))
         }
     }
+}
+
+fn names(item: &Value) -> Value {
+    json!({ "type": "array", "items": item, "minItems": 1, "uniqueItems": true })
 }
 
 fn pattern(pattern: &str) -> Value {

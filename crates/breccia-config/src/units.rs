@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// `"500ms"`, `"1s"`, `"2m"`, `"1h"`.
+/// `"500ms"`, `"1s"`, `"2m"`, `"1h"`, `"7d"`.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let factor_ms = match unit {
@@ -13,6 +13,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     number.checked_mul(factor_ms).map(Duration::from_millis)
@@ -49,7 +50,13 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     if ms == 0 {
         return "0s".to_owned();
     }
-    for (factor, unit) in [(3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    for (factor, unit) in units {
         if ms >= factor && ms.is_multiple_of(factor) {
             return format!("{}{unit}", ms / factor);
         }
@@ -85,6 +92,7 @@ mod tests {
         check("1s", Some(1_000));
         check("2m", Some(120_000));
         check("1h", Some(3_600_000));
+        check("7d", Some(604_800_000));
         check("0s", Some(0));
         for text in [
             "",
@@ -95,7 +103,7 @@ mod tests {
             " 1s",
             "1 s",
             "1S",
-            "1d",
+            "1w",
             "99999999999999999999s",
         ] {
             check(text, None);
@@ -130,7 +138,17 @@ mod tests {
 
     #[test]
     fn what_is_shown_reads_back() {
-        for ms in [0, 1, 999, 1_000, 1_500, 60_000, 3_600_000, 604_800_000] {
+        for ms in [
+            0,
+            1,
+            999,
+            1_000,
+            1_500,
+            60_000,
+            3_600_000,
+            90_000_000,
+            604_800_000,
+        ] {
             let duration = Duration::from_millis(ms);
             assert_eq!(parse_duration(&show_duration(duration)), Some(duration));
         }

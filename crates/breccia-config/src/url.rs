@@ -47,7 +47,7 @@ pub(crate) fn parse(text: &str) -> Result<RedisUrl, ConfigError> {
             }
             (
                 scheme == "rediss",
-                tcp(host)?,
+                tcp(host, DEFAULT_PORT)?,
                 database(path.strip_prefix('/').unwrap_or(path))?,
             )
         }
@@ -77,7 +77,8 @@ fn cut(text: &str, at: char) -> (&str, Option<&str>) {
     }
 }
 
-fn tcp(authority: &str) -> Result<Address, ConfigError> {
+/// Reads `host`, `host:port` and `[IPv6]:port`.
+pub(crate) fn tcp(authority: &str, default_port: u16) -> Result<Address, ConfigError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (inner, port) = rest.split_once(']').ok_or(ConfigError::UrlHost)?;
@@ -92,7 +93,7 @@ fn tcp(authority: &str) -> Result<Address, ConfigError> {
         None => cut(authority, ':'),
     };
     let port = match port {
-        None => DEFAULT_PORT,
+        None => default_port,
         Some(port) => number(port)
             .filter(|port| *port > 0)
             .ok_or(ConfigError::UrlPort)?,

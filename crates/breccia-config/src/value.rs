@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use breccia_core::address::Address;
 use breccia_core::hash::HashTag;
 
 use crate::Secret;
+use crate::http_url::HttpEndpoint;
 use crate::plan::BindPlan;
 use crate::url::RedisUrl;
 
@@ -26,18 +27,20 @@ pub(crate) enum Value {
     Choice(&'static str),
     HashTag(HashTag),
     RedisUrl(RedisUrl),
+    Endpoint(HttpEndpoint),
     Address(Address),
     Bind(BindPlan),
     SocketAddress(SocketAddr),
     Secret(Secret),
     Path(PathBuf),
     Names(Vec<Name>),
+    Buckets(BTreeMap<String, Name>),
     Table(Decoded),
     List(Vec<Decoded>),
     Map(BTreeMap<String, Decoded>),
 }
 
-/// A store's name, and where it stands.
+/// The name of a store or a bucket, and where it stands.
 #[derive(Debug, Clone)]
 pub(crate) struct Name {
     pub(crate) name: String,
@@ -147,6 +150,7 @@ macro_rules! from_value {
 from_value! {
     bool, Flag, |inner| Some(*inner);
     i64, Integer, |inner| Some(*inner);
+    u16, Integer, |inner| u16::try_from(*inner).ok();
     i32, Integer, |inner| i32::try_from(*inner).ok();
     u32, Integer, |inner| u32::try_from(*inner).ok();
     usize, Integer, |inner| usize::try_from(*inner).ok();
@@ -156,12 +160,15 @@ from_value! {
     &'d str, Text, |inner| Some(inner.as_str());
     HashTag, HashTag, |inner| Some(*inner);
     &'d RedisUrl, RedisUrl, |inner| Some(inner);
+    &'d HttpEndpoint, Endpoint, |inner| Some(inner);
     &'d Address, Address, |inner| Some(inner);
     &'d BindPlan, Bind, |inner| Some(inner);
     SocketAddr, SocketAddress, |inner| Some(*inner);
     Secret, Secret, |inner| Some(inner.clone());
     PathBuf, Path, |inner| Some(inner.clone());
+    &'d Path, Path, |inner| Some(inner);
     &'d [Name], Names, |inner| Some(inner);
+    &'d BTreeMap<String, Name>, Buckets, |inner| Some(inner);
     &'d Decoded, Table, |inner| Some(inner);
     &'d [Decoded], List, |inner| Some(inner);
     &'d BTreeMap<String, Decoded>, Map, |inner| Some(inner);

@@ -87,6 +87,17 @@ pub enum CoreError {
         /// The text as given.
         text: String,
     },
+    /// A placement key that no rule has.
+    #[error(
+        "there is no placement key '{text}'; use one of {known}, and a prefix of at most {most} \
+         printable ASCII characters without '\"' and '\\'",
+        known = crate::placement_key::PlacementKey::NAMES.join(", "),
+        most = crate::placement_key::MAX_PREFIX_BYTES
+    )]
+    BadPlacementKey {
+        /// The text as given.
+        text: String,
+    },
     /// An address could not be read.
     #[error("'{text}' is not an address: {problem}; write host:port, [ipv6]:port or unix:/path")]
     BadAddress {

@@ -19,6 +19,7 @@ pub use marker::{Marker, MarkerFault, Verdict};
 
 use crate::error::CoreError;
 use crate::hash::{HashKind, HashTag, splitmix64};
+use crate::placement_key::PlacementKey;
 use crate::slots::{Epoch, MAX_SHARDS, ShardIndex, Slot, SlotTable};
 
 /// The format of layout documents and digests.
@@ -26,9 +27,6 @@ pub const FORMAT: u64 = 1;
 
 /// The longest name of a composite or a shard, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
-
-/// The only placement key of this format: the key as it is.
-const PLACEMENT_KEY: &str = "raw";
 
 /// Whether a name can stand in a layout document and in a file name.
 pub fn is_store_name(name: &str) -> bool {
@@ -100,6 +98,8 @@ pub struct LayoutSpec {
     pub hash: HashKind,
     /// The hash tag, if keys are hashed by a part of them.
     pub hash_tag: Option<HashTag>,
+    /// Which bytes of a key are hashed, before a hash tag is looked for.
+    pub placement_key: PlacementKey,
     /// Whether another composite lists this one.
     pub role: Role,
     /// The shards by store name. Their order counts when the layout is made, and never again.
@@ -125,6 +125,7 @@ pub struct Layout {
     role: Role,
     hash: HashKind,
     hash_tag: Option<HashTag>,
+    placement_key: PlacementKey,
     seed: u64,
     epoch: Epoch,
     shards: Vec<String>,
@@ -146,6 +147,7 @@ impl Layout {
             role: spec.role,
             hash: spec.hash,
             hash_tag: spec.hash_tag,
+            placement_key: spec.placement_key.clone(),
             seed,
             epoch: Epoch::FIRST,
             shards: spec.shards.clone(),
@@ -158,9 +160,10 @@ impl Layout {
     /// Where a key lies.
     #[inline]
     pub fn place(&self, key: &[u8]) -> Placement {
+        let key = self.placement_key.hashed_bytes(key);
         let part = match &self.hash_tag {
-            None => key,
-            Some(tag) => tag.hashed_part(key),
+            None => &key,
+            Some(tag) => tag.hashed_part(&key),
         };
         let hash = self.hash.hash(part);
         let mixed = match self.role {
@@ -199,6 +202,11 @@ impl Layout {
     /// The hash tag, if there is one.
     pub fn hash_tag(&self) -> Option<HashTag> {
         self.hash_tag
+    }
+
+    /// Which bytes of a key are hashed.
+    pub fn placement_key(&self) -> &PlacementKey {
+        &self.placement_key
     }
 
     /// What an inner composite mixes into each hash; 0 for an outer one.
@@ -335,6 +343,11 @@ impl Layout {
                 count,
             });
         }
+        if !PlacementKey::is_prefix(self.placement_key.prefix()) {
+            return Err(CoreError::BadPlacementKey {
+                text: self.placement_key.to_string(),
+            });
+        }
         let mut seen = BTreeSet::new();
         for shard in &self.shards {
             if !is_store_name(shard) {
@@ -372,7 +385,7 @@ impl Layout {
             .map(|tag| tag.to_string())
             .unwrap_or_default()
             .as_bytes());
-        put(PLACEMENT_KEY.as_bytes());
+        put(self.placement_key.to_string().as_bytes());
         put(&self.seed.to_le_bytes());
         put(&u64::from(self.slot_count()).to_le_bytes());
         put(&self.epoch.get().to_le_bytes());

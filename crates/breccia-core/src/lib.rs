@@ -10,10 +10,12 @@ pub mod error;
 pub mod hash;
 pub mod health;
 pub mod layout;
+pub mod placement_key;
 pub mod slots;
 
 pub use address::Address;
 pub use error::{CoreError, Effect, ErrorKind, Origin};
 pub use hash::{HashKind, HashTag};
 pub use layout::{CompositeKind, Layout, LayoutDifference, LayoutSpec, Placement, Role};
+pub use placement_key::PlacementKey;
 pub use slots::{Epoch, ShardIndex, Slot};

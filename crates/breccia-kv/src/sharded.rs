@@ -82,6 +82,7 @@ impl ShardedKv {
             kind: CompositeKind::InMemory,
             hash: options.hash,
             hash_tag: options.hash_tag,
+            placement_key: breccia_core::PlacementKey::Raw,
             role: options.role,
             shards: members
                 .iter()

@@ -148,6 +148,7 @@ mod tests {
             kind: CompositeKind::InMemory,
             hash: HashKind::default(),
             hash_tag: None,
+            placement_key: breccia_core::PlacementKey::Raw,
             role,
             shards: shards.iter().map(|shard| (*shard).to_owned()).collect(),
         };

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use breccia_config::{Plan, StorePlan, Warning};
+use breccia_core::PlacementKey;
 use breccia_core::layout::{CompositeKind, Layout, LayoutSpec};
 use breccia_net::layout_store::{self, LayoutRequest, LayoutStore, LayoutStoreError};
 
@@ -118,20 +119,38 @@ pub(crate) fn composites(plan: &Plan) -> BTreeMap<&str, Wanted> {
 
 /// What one store asks of its layout; `None` if it is not a composite.
 pub(crate) fn wanted(plan: &Plan, name: &str) -> Option<Wanted> {
-    let StorePlan::ShardedInMemory(sharded) = plan.stores.get(name)? else {
-        return None;
+    let store = plan.stores.get(name)?;
+    let (kind, hash, hash_tag, placement_key, digest) = match store {
+        StorePlan::ShardedInMemory(sharded) => (
+            CompositeKind::InMemory,
+            sharded.hash,
+            sharded.hash_tag,
+            PlacementKey::Raw,
+            &sharded.layout_digest,
+        ),
+        StorePlan::ShardedBlob(sharded) => (
+            CompositeKind::Blob,
+            sharded.hash,
+            sharded.hash_tag,
+            sharded.placement_key.clone(),
+            &sharded.layout_digest,
+        ),
+        _ => return None,
     };
+    let shards = store.members().to_vec();
     let location = |shard: &String| Some((shard.clone(), plan.stores.get(shard)?.location()?));
+    let addresses = shards.iter().filter_map(location).collect();
     Some(Wanted {
         spec: LayoutSpec {
             composite: name.to_owned(),
-            kind: CompositeKind::InMemory,
-            hash: sharded.hash,
-            hash_tag: sharded.hash_tag,
+            kind,
+            hash,
+            hash_tag,
+            placement_key,
             role: plan.role(name),
-            shards: sharded.stores.clone(),
+            shards,
         },
-        digest: sharded.layout_digest.clone(),
-        addresses: sharded.stores.iter().filter_map(location).collect(),
+        digest: digest.clone(),
+        addresses,
     })
 }

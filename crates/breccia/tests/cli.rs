@@ -290,6 +290,7 @@ fn make_layout(folder: &Folder) {
         kind: CompositeKind::InMemory,
         hash: HashKind::Xxh3_64,
         hash_tag: None,
+        placement_key: breccia_core::PlacementKey::Raw,
         role: Role::Outer,
         shards: ["redis-a", "redis-b", "redis-c"]
             .map(str::to_owned)

@@ -11,7 +11,7 @@ use breccia_core::slots::MAX_SHARDS;
 use super::{Tables, undefined};
 use crate::decode::{Decoder, Spot};
 use crate::fault::{ConfigError, Notice};
-use crate::tables;
+use crate::tables::{self, Family};
 use crate::url::RedisUrl;
 use crate::value::{Decoded, Name};
 
@@ -43,7 +43,14 @@ pub(super) fn listed(stores: &Tables) -> BTreeSet<&str> {
 
 /// The stores under `root` that are no composites, `root` itself if it is none.
 pub(super) fn leaves<'d>(stores: &'d Tables, root: &str) -> Vec<(&'d str, &'d Decoded)> {
-    let mut leaves = Vec::new();
+    let mut leaves = under(stores, root);
+    leaves.retain(|(_, store)| store.get::<&[Name]>("stores").is_none());
+    leaves
+}
+
+/// `root` and every store under it, each once.
+pub(super) fn under<'d>(stores: &'d Tables, root: &str) -> Vec<(&'d str, &'d Decoded)> {
+    let mut under = Vec::new();
     let mut seen = BTreeSet::new();
     let mut waiting = vec![root];
     while let Some(name) = waiting.pop() {
@@ -53,14 +60,15 @@ pub(super) fn leaves<'d>(stores: &'d Tables, root: &str) -> Vec<(&'d str, &'d De
         if !seen.insert(name) {
             continue;
         }
-        match store.get::<&[Name]>("stores") {
-            Some(members) => {
-                waiting.extend(members.iter().rev().map(|member| member.name.as_str()));
-            }
-            None => leaves.push((name.as_str(), store)),
-        }
+        under.push((name.as_str(), store));
+        waiting.extend(
+            members(store)
+                .iter()
+                .rev()
+                .map(|member| member.name.as_str()),
+        );
     }
-    leaves
+    under
 }
 
 fn members(store: &Decoded) -> &[Name] {
@@ -105,7 +113,7 @@ fn markers(decoder: &mut Decoder<'_>, stores: &Tables) {
         }
     }
     for (name, store) in stores {
-        if store.get("marker") != Some(true) {
+        if store.kind != tables::SHARDED_IN_MEMORY.name || store.get("marker") != Some(true) {
             continue;
         }
         let tops = tops(&parents, name);
@@ -343,7 +351,7 @@ fn described(address: &Address, databases: Option<(u32, u32)>) -> String {
     }
 }
 
-/// Warns of a store that composites without a common root list.
+/// Tells of a store that composites without a common root list: of a blob store as a fault.
 fn shared(decoder: &mut Decoder<'_>, stores: &Tables, found: &Found<'_>) {
     let mut parents: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (name, store) in stores {
@@ -367,7 +375,11 @@ fn shared(decoder: &mut Decoder<'_>, stores: &Tables, found: &Found<'_>) {
                 path: &store.path,
                 at: store.at,
             };
-            decoder.warn(spot, Notice::SharedShard { first, second });
+            if Family::of(store.kind) == Some(Family::Blob) {
+                decoder.fault(spot, ConfigError::SharedBlobShard { first, second });
+            } else {
+                decoder.warn(spot, Notice::SharedShard { first, second });
+            }
         }
     }
 }

@@ -9,12 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use breccia_core::address::Address;
 
 use super::composites::leaves;
-use super::{Tables, undefined};
+use super::{Tables, places, s3, undefined};
 use crate::decode::{Decoder, Spot};
 use crate::fault::ConfigError;
 use crate::plan::{BindPlan, Protocol};
-use crate::tables;
-use crate::url::RedisUrl;
+use crate::tables::{self, Family};
 use crate::value::Decoded;
 
 pub(super) fn check(
@@ -32,6 +31,7 @@ pub(super) fn check(
     }
     let mut in_order: Vec<&Decoded> = listeners.values().collect();
     in_order.sort_by_key(|listener| listener.at);
+    s3::modes(decoder, &in_order);
     for listener in in_order {
         let protocol = listener.choice("protocol", Protocol::ALL, Protocol::name);
         if let Some(bind) = listener.get::<&BindPlan>("bind") {
@@ -47,7 +47,15 @@ pub(super) fn check(
             taken.push((bind.clone(), listener));
         }
         users(decoder, listener, protocol);
-        served(decoder, listener, protocol, stores);
+        if let Some(protocol) = protocol {
+            s3::foreign_keys(decoder, listener, protocol);
+        }
+        if protocol == Some(Protocol::S3) {
+            s3::key_pairs(decoder, listener);
+            s3::stores(decoder, listener, stores);
+        } else {
+            served(decoder, listener, protocol, stores);
+        }
     }
     for store in stores.values() {
         connects_to_itself(decoder, store, &taken);
@@ -82,7 +90,9 @@ fn open_listener(
         // Faulty, and reported: what it would have said is not known.
         None => listener.given("tls"),
     };
-    if bind.is_local() || certificates || listener.get("insecure") != Some(false) {
+    // Without users an S3 listener is refused wherever it is, and each of them has keys.
+    let is_s3 = protocol == Some(Protocol::S3);
+    if is_s3 || bind.is_local() || certificates || listener.get("insecure") != Some(false) {
         return;
     }
     let bind = bind.to_string();
@@ -145,14 +155,30 @@ fn served(
     stores: &Tables,
 ) {
     const SHOWN: usize = 5;
+    if !listener.given("store") && !listener.given("buckets") {
+        let example = "store = \"cache\"".to_owned();
+        decoder.fault_in(listener, "store", ConfigError::MissingKey { example });
+    }
     let Some(name) = listener.get::<&str>("store") else {
         return;
     };
-    if !stores.contains_key(name) {
-        decoder.fault_in(listener, "store", undefined(name, stores));
+    let (Some(store), Some(protocol)) = (stores.get(name), protocol) else {
+        if !stores.contains_key(name) {
+            decoder.fault_in(listener, "store", undefined(name, stores));
+        }
         return;
+    };
+    if Family::of(store.kind) == Some(Family::Blob) {
+        let error = ConfigError::OtherProtocol {
+            protocol: protocol.name(),
+            wanted: "in-memory stores",
+            store: name.to_owned(),
+            kind: store.kind,
+            other: "protocol = \"s3\"",
+        };
+        decoder.fault_in(listener, "store", error);
     }
-    if protocol != Some(Protocol::Memcached) {
+    if protocol != Protocol::Memcached {
         return;
     }
     let redis: Vec<&str> = leaves(stores, name)
@@ -200,15 +226,10 @@ fn connects_to_itself(
     store: &Decoded,
     listening: &[(BindPlan, &Decoded)],
 ) {
-    let (address, key) = match (
-        store.get::<&RedisUrl>("url"),
-        store.get::<&Address>("address"),
-    ) {
-        (Some(url), _) => (&url.address, "url"),
-        (None, Some(address)) => (address, "address"),
-        (None, None) => return,
+    let Some((address, key)) = places::server(store) else {
+        return;
     };
-    let own = listening.iter().find(|(bind, _)| match (address, bind) {
+    let own = listening.iter().find(|(bind, _)| match (&address, bind) {
         (Address::Unix(path), BindPlan::Unix(bind)) => path == bind,
         (Address::Tcp { host, port }, BindPlan::Tcp(bind)) => {
             let ip = match host.as_str() {

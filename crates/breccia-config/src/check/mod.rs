@@ -3,8 +3,12 @@
 //! Not the reading of single values. Invariant: a check skips what was faulty when it was read,
 //! so one mistake is one fault.
 
+mod blob;
 mod composites;
+mod families;
 mod listeners;
+mod places;
+mod s3;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +27,11 @@ pub(crate) fn check(decoder: &mut Decoder<'_>, file: &Decoded) {
     let listeners: &Tables = file.get("listener").unwrap_or(&none);
     for store in stores.values() {
         stores::check(decoder, store);
+        blob::check(decoder, store);
     }
     composites::check(decoder, stores);
+    families::check(decoder, stores);
+    places::check(decoder, stores);
     listeners::check(decoder, file, listeners, stores);
     if listeners.is_empty() {
         if !file.given("listener") {
@@ -40,7 +47,8 @@ fn unused(decoder: &mut Decoder<'_>, stores: &Tables, listeners: &Tables) {
     let listed = composites::listed(stores);
     let served: BTreeSet<&str> = listeners
         .values()
-        .filter_map(|listener| listener.get("store"))
+        .flat_map(s3::served)
+        .map(|(store, ..)| store)
         .collect();
     for (name, store) in stores {
         if !listed.contains(name.as_str()) && !served.contains(name.as_str()) {
@@ -62,7 +70,8 @@ fn undefined(name: &str, stores: &Tables) -> ConfigError {
     } else {
         which(name, stores.keys().map(String::as_str), "store", "stores")
     };
-    ConfigError::UndefinedStore {
+    ConfigError::Undefined {
+        what: "store",
         name: quoted(name),
         mend,
     }

@@ -75,21 +75,38 @@ fn credentials(decoder: &mut Decoder<'_>, store: &Decoded, url: &RedisUrl) {
 
 fn tls(decoder: &mut Decoder<'_>, store: &Decoded, url: &RedisUrl) {
     if store.given("tls") && !url.tls {
-        decoder.fault_in(store, "tls", ConfigError::TlsNotAsked);
+        let error = ConfigError::TlsNotAsked {
+            what: "the url",
+            mend: "rediss:// in the url",
+        };
+        decoder.fault_in(store, "tls", error);
     }
     let Some(tls) = store.get::<&Decoded>("tls") else {
         return;
     };
+    certificates(decoder, tls);
+    if tls.get("insecure") == Some(true) || url.insecure {
+        useless_ca(decoder, tls, "`insecure`");
+    }
+}
+
+/// A certificate comes with its key.
+pub(super) fn certificates(decoder: &mut Decoder<'_>, tls: &Decoded) {
     for (present, absent) in [("cert", "key"), ("key", "cert")] {
         if tls.given(present) && !tls.given(absent) {
-            decoder.fault_in(tls, present, ConfigError::TlsPair { present, absent });
+            decoder.fault_in(tls, present, ConfigError::Pair { present, absent });
         }
     }
-    if (tls.get("insecure") == Some(true) || url.insecure) && tls.given("ca") {
+}
+
+/// Reports `ca` where nothing is checked.
+pub(super) fn useless_ca(decoder: &mut Decoder<'_>, tls: &Decoded, what: &str) {
+    if tls.given("ca") {
+        let (what, present) = (what.to_owned(), "ca");
         decoder.fault_in(
             tls,
             "ca",
-            ConfigError::TlsInsecureConflict { present: "ca" },
+            ConfigError::TlsInsecureConflict { what, present },
         );
     }
 }

@@ -12,7 +12,9 @@ use breccia_core::address::Address;
 use super::{Decoder, Raw, Spot, which, wrong_type};
 use crate::fault::ConfigError;
 use crate::field::{Choice, Kind};
+use crate::http_url;
 use crate::plan::BindPlan;
+use crate::rule::Rule;
 use crate::units;
 use crate::url::{self, SOCKET_PATH_MOST};
 use crate::value::{Value, quoted};
@@ -55,7 +57,17 @@ impl Decoder<'_> {
                 .and_then(|size| in_range(size, least, most, units::show_size))
                 .map(Value::Size),
             Kind::Text | Kind::StoreName => clean(text).map(|text| Value::Text(text.to_owned())),
+            Kind::Ruled(rule) => ruled(rule, text),
             Kind::Choice(choice) => chosen(choice, text),
+            Kind::Endpoint { with_path } => http_url::parse(text, with_path).map(Value::Endpoint),
+            Kind::Host => host(text).map(Value::Text),
+            Kind::SocketPath => match text.starts_with('/') {
+                true => address(&format!("unix:{text}")).map(Value::Address),
+                false => Err(ConfigError::BadForm {
+                    found: found(),
+                    form: "the absolute path of a socket",
+                }),
+            },
             Kind::HashTag => text
                 .parse()
                 .map(Value::HashTag)
@@ -69,7 +81,9 @@ impl Decoder<'_> {
             Kind::File => clean(text)
                 .map(|text| self.source.resolve(text))
                 .and_then(|path| readable(&path).map(|()| Value::Path(path))),
-            Kind::Folder => clean(text).map(|text| Value::Path(self.source.resolve(text))),
+            Kind::Folder | Kind::OwnFile => {
+                clean(text).map(|text| Value::Path(self.source.resolve(text)))
+            }
             _ => return None,
         })
     }
@@ -98,6 +112,35 @@ fn clean(text: &str) -> Result<&str, ConfigError> {
         Err(ConfigError::ControlCharacter)
     } else {
         Ok(text)
+    }
+}
+
+fn ruled(rule: &Rule, text: &str) -> Result<Value, ConfigError> {
+    if (rule.fits)(text) {
+        return Ok(Value::Text(text.to_owned()));
+    }
+    Err(ConfigError::BadForm {
+        found: if rule.shown {
+            quoted(text)
+        } else {
+            "this text".to_owned()
+        },
+        form: rule.form,
+    })
+}
+
+/// A host, as an address has it.
+fn host(text: &str) -> Result<String, ConfigError> {
+    const ANY_PORT: u16 = 1;
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    match Address::tcp(inner.unwrap_or(text), ANY_PORT) {
+        Ok(Address::Tcp { host, .. }) => Ok(host),
+        _ => Err(ConfigError::BadForm {
+            found: quoted(text),
+            form: "a host name or an IP address, and the port apart in `port`",
+        }),
     }
 }
 

@@ -10,7 +10,11 @@ use toml_edit::{Array, Item, TableLike, Value as TomlValue};
 use super::{Decoder, Raw, Spot, which};
 use crate::fault::ConfigError;
 use crate::field::{Default, Field, Kind, Need, Table};
+use crate::rule;
 use crate::value::{Decoded, Entry, Name, Value, join};
+
+/// The name of a bucket that clients use.
+const BUCKET: Kind = Kind::Ruled(&rule::BUCKET);
 
 impl Decoder<'_> {
     /// Reads a table; `tag` is a key that somebody else has read.
@@ -72,7 +76,7 @@ impl Decoder<'_> {
             at: table.at,
         };
         match field.need {
-            Need::Optional => None,
+            Need::Optional | Need::Checked { .. } => None,
             Need::Required { example } => {
                 let example = format!("{} = {example}", field.key);
                 self.fault(spot, ConfigError::MissingKey { example });
@@ -121,7 +125,13 @@ impl Decoder<'_> {
                 spot,
                 |decoder, written, spot| decoder.typed(variants, later, written, spot),
             ))),
-            (Kind::StoreNames, Raw::Array(array)) => self.names(array, spot).map(Value::Names),
+            (Kind::StoreNames, Raw::Array(array)) => {
+                self.names(Kind::StoreName, array, spot).map(Value::Names)
+            }
+            (Kind::BucketNames, Raw::Array(array)) => {
+                self.names(BUCKET, array, spot).map(Value::Names)
+            }
+            (Kind::Buckets, Raw::Table(written)) => self.buckets(*written, spot),
             (Kind::Secret, raw) => self.secret(raw, spot).map(Value::Secret),
             (kind, raw) => self.scalar(kind, raw, spot),
         }
@@ -163,22 +173,53 @@ impl Decoder<'_> {
         Some(Value::List(self.list(table, written.into_iter(), spot)))
     }
 
-    fn names(&mut self, array: &Array, spot: Spot<'_>) -> Option<Vec<Name>> {
+    fn names(&mut self, kind: Kind, array: &Array, spot: Spot<'_>) -> Option<Vec<Name>> {
         let mut names = Vec::new();
         let mut sound = true;
         for value in array {
             let at = value.span().map_or(spot.at, |span| span.start);
-            if let TomlValue::String(name) = value {
-                names.push(Name {
-                    name: name.value().clone(),
-                    at,
-                });
+            let raw = Raw::of_value(value);
+            // A list holds names that no store has, too: they are told with those that are known.
+            if let (Kind::StoreName, Raw::Text(name)) = (kind, &raw) {
+                let name = (*name).to_owned();
+                names.push(Name { name, at });
+            } else if let Some(Value::Text(name)) = self.scalar(kind, &raw, Spot { at, ..spot }) {
+                names.push(Name { name, at });
             } else {
-                self.wrong_type(Kind::StoreName, &Raw::of_value(value), Spot { at, ..spot });
                 sound = false;
             }
         }
         sound.then_some(names)
+    }
+
+    fn buckets(&mut self, written: &dyn TableLike, spot: Spot<'_>) -> Option<Value> {
+        let mut buckets = BTreeMap::new();
+        let mut sound = true;
+        for (bucket, item) in written.iter() {
+            let path = join(spot.path, bucket);
+            let key = key_start(written, bucket).unwrap_or(spot.at);
+            let at = start(written, bucket, item).unwrap_or(key);
+            let named = self.scalar(
+                BUCKET,
+                &Raw::Text(bucket),
+                Spot {
+                    path: &path,
+                    at: key,
+                },
+            );
+            let store = self.scalar(Kind::StoreName, &Raw::of(item), Spot { path: &path, at });
+            match (named, store) {
+                (Some(_), Some(Value::Text(name))) => {
+                    buckets.insert(bucket.to_owned(), Name { name, at });
+                }
+                _ => sound = false,
+            }
+        }
+        if written.is_empty() {
+            self.fault(spot, ConfigError::Empty);
+            return None;
+        }
+        sound.then_some(Value::Buckets(buckets))
     }
 }
 

@@ -6,8 +6,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use breccia_core::error::{Effect, ErrorKind, Origin};
-
 /// What is wrong at one place of a configuration. Each message is `what; what to do`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -84,7 +82,7 @@ pub enum ConfigError {
     ControlCharacter,
     /// The text is no duration.
     #[error(
-        "{found} is not a duration; write a whole number with ms, s, m or h, such as \"500ms\""
+        "{found} is not a duration; write a whole number with ms, s, m, h or d, such as \"500ms\""
     )]
     BadDuration {
         /// The text, quoted.
@@ -188,6 +186,20 @@ pub enum ConfigError {
         /// The limit.
         limit: usize,
     },
+    /// The text has not the form that is wanted here.
+    #[error("{found} cannot stand here; write {form}")]
+    BadForm {
+        /// The text, quoted, if it may be shown.
+        found: String,
+        /// What to write.
+        form: &'static str,
+    },
+    /// The text is no endpoint. It is not shown: it may hold a password or a token.
+    #[error("is not an endpoint; write http://host:port or https://host:port, without {but}")]
+    BadEndpoint {
+        /// What it may not have.
+        but: &'static str,
+    },
     /// The text is no pair of hash-tag signs.
     #[error("{found} is not a hash tag; write the opening and the closing sign, such as \"{{}}\"")]
     BadHashTag {
@@ -252,20 +264,35 @@ pub enum ConfigError {
         "a user needs a password; add `password`, or write :password@ in the url if the user was meant as the password"
     )]
     UserWithoutPassword,
-    /// `tls` beside a url without TLS.
-    #[error("the url asks for no TLS; write rediss:// in the url, or drop `tls`")]
-    TlsNotAsked,
-    /// A certificate without its key, or a key without its certificate.
+    /// `tls` beside a url, an endpoint or a socket without TLS.
+    #[error("{what} asks for no TLS; write {mend}, or drop `tls`")]
+    TlsNotAsked {
+        /// What has no TLS.
+        what: &'static str,
+        /// What would have.
+        mend: &'static str,
+    },
+    /// A key without another that it needs, such as a certificate without its key.
     #[error("`{present}` needs `{absent}` beside it; add it, or drop `{present}`")]
-    TlsPair {
+    Pair {
         /// The key that is there.
         present: &'static str,
         /// The key that is not.
         absent: &'static str,
     },
+    /// Two keys that exclude each other.
+    #[error("`{one}` and `{other}` exclude each other; keep one of the two")]
+    Exclusive {
+        /// A key.
+        one: &'static str,
+        /// The other one.
+        other: &'static str,
+    },
     /// Checks are asked for and switched off at once.
-    #[error("`insecure` accepts any certificate, so `{present}` has no use; drop one of the two")]
+    #[error("{what} accepts any certificate, so `{present}` has no use; drop one of the two")]
     TlsInsecureConflict {
+        /// What switches the checks off.
+        what: String,
         /// The key that asks for a check.
         present: &'static str,
     },
@@ -306,9 +333,11 @@ pub enum ConfigError {
     },
 
     // Composites.
-    /// No store has that name.
-    #[error("no store is named {name}; {mend}")]
-    UndefinedStore {
+    /// No store has that name, or no bucket.
+    #[error("no {what} is named {name}; {mend}")]
+    Undefined {
+        /// What has no such name.
+        what: &'static str,
         /// The name, quoted.
         name: String,
         /// What to do.
@@ -379,6 +408,58 @@ pub enum ConfigError {
         kind: &'static str,
     },
 
+    /// Markers of blob shards switched off.
+    #[error(
+        "blob shards always carry a marker with the layout: it tells a lost or exchanged shard from an empty one; take `marker` out"
+    )]
+    MarkerAlways,
+    /// A member that holds another kind of data.
+    #[error(
+        "lists '{name}', which is of type {kind}, and a {composite} composite is made of {wanted}; take it out, or list it in a {other} composite"
+    )]
+    OtherFamily {
+        /// The member.
+        name: String,
+        /// Its type.
+        kind: &'static str,
+        /// The composite's type.
+        composite: &'static str,
+        /// What it takes.
+        wanted: &'static str,
+        /// The composite type that takes the member.
+        other: &'static str,
+    },
+    /// Two blob stores are one.
+    #[error("lies where store '{other}' lies ({location}); give each store a place of its own")]
+    SamePlace {
+        /// The other store.
+        other: String,
+        /// Where both lie.
+        location: String,
+    },
+    /// A blob store lies inside of another, or around it.
+    #[error(
+        "lies {way} store '{other}' ({location}), and one would take the other's data for its own; give each a place of its own"
+    )]
+    NestedPlace {
+        /// Inside of, or around.
+        way: &'static str,
+        /// The other store.
+        other: String,
+        /// Where the other one lies.
+        location: String,
+    },
+    /// One blob store is a shard of two composites.
+    #[error(
+        "is a shard of '{first}' and of '{second}', and a blob store carries the marker of one; give each a store of its own"
+    )]
+    SharedBlobShard {
+        /// A composite.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+
     /// A store is where a listener listens.
     #[error(
         "is where {listener} listens, so Breccia would connect to itself; change one of the two"
@@ -426,6 +507,71 @@ pub enum ConfigError {
         /// The stores of type redis.
         redis: String,
     },
+    /// A store of another kind of data than the protocol's.
+    #[error(
+        "protocol = \"{protocol}\" serves {wanted}, and '{store}' is of type {kind}; serve another store, or use {other}"
+    )]
+    OtherProtocol {
+        /// The listener's protocol.
+        protocol: &'static str,
+        /// What it serves.
+        wanted: &'static str,
+        /// The store.
+        store: String,
+        /// Its type.
+        kind: &'static str,
+        /// The protocol that serves it.
+        other: &'static str,
+    },
+    /// A blob store by itself behind an S3 listener.
+    #[error(
+        "an S3 listener serves composites, whose shards carry markers, and '{store}' is of type {kind}; wrap it: a [store.NAME] with type = \"sharded-blob\" and stores = [\"{store}\"]"
+    )]
+    NeedsComposite {
+        /// The store.
+        store: String,
+        /// Its type.
+        kind: &'static str,
+    },
+    /// Raw keys are asked for where keys carry the names of buckets.
+    #[error(
+        "'{composite}' has placement-key = \"stalwart\", which needs object names as Stalwart wrote them, without a bucket; write buckets = {{ NAME = \"{store}\" }}"
+    )]
+    StalwartNeedsBuckets {
+        /// The composite with the rule.
+        composite: String,
+        /// The store that is served.
+        store: String,
+    },
+    /// One store with keys that carry their bucket's name, and without.
+    #[error(
+        "'{store}' is served with `store` by {other}, where its keys carry their bucket's name, and with `buckets` here; serve it in one way"
+    )]
+    BucketModes {
+        /// The store.
+        store: String,
+        /// The other listener's key.
+        other: String,
+    },
+    /// A key of another protocol.
+    #[error("has no meaning with protocol = \"{protocol}\"; {mend}")]
+    ForeignKey {
+        /// The listener's protocol.
+        protocol: &'static str,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// An S3 listener that nobody has keys for.
+    #[error(
+        "S3 clients sign with keys, on loopback too, and no user has any; add a [[{listener}.user]] with access-key and secret-key, or write insecure = true to let anybody in unsigned"
+    )]
+    NoS3User {
+        /// The listener's key.
+        listener: String,
+    },
+    /// Two users with one access key.
+    #[error("another user has this access key; give each user a key of its own")]
+    AccessKeyTwice,
     /// Two listeners in one place.
     #[error("{bind} is taken by {other}; give each listener a place of its own")]
     BindTaken {
@@ -446,21 +592,4 @@ pub enum ConfigError {
     /// A gap in Breccia's own field tables; a test holds this impossible.
     #[error("Breccia could not make a plan of this; please report it with the file")]
     Incomplete,
-}
-
-impl ConfigError {
-    /// What kind of trouble this is: all of it is refused input.
-    pub fn kind(&self) -> ErrorKind {
-        ErrorKind::Refused
-    }
-
-    /// Where it came from: what somebody wrote.
-    pub fn origin(&self) -> Origin {
-        Origin::Downstream
-    }
-
-    /// A refused configuration has changed nothing.
-    pub fn effect(&self) -> Effect {
-        Effect::NotApplied
-    }
 }

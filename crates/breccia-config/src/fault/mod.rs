@@ -7,7 +7,26 @@ mod error;
 
 use std::fmt;
 
+use breccia_core::error::{Effect, ErrorKind, Origin};
+
 pub use error::ConfigError;
+
+impl ConfigError {
+    /// What kind of trouble this is: all of it is refused input.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Refused
+    }
+
+    /// Where it came from: what somebody wrote.
+    pub fn origin(&self) -> Origin {
+        Origin::Downstream
+    }
+
+    /// A refused configuration has changed nothing.
+    pub fn effect(&self) -> Effect {
+        Effect::NotApplied
+    }
+}
 
 /// One thing that is wrong with a configuration: `file:line: key.path: what; what to do`.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! Not the admin listener. Invariant: a listener that others can reach has users with passwords,
 //! asks for client certificates, or says `insecure`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ pub struct ListenerPlan {
     pub protocol: Protocol,
     /// Where it listens.
     pub bind: BindPlan,
-    /// The store it serves.
+    /// The store it serves; empty for an S3 listener with fixed buckets: see
+    /// [`ListenerPlan::stores`].
     pub store: String,
     /// TLS towards clients; `None`: plain.
     pub tls: Option<TlsServerPlan>,
@@ -43,6 +45,35 @@ pub struct ListenerPlan {
     pub min_body_rate: u64,
     /// Who may log in; none: nobody has to.
     pub users: Vec<UserPlan>,
+    /// What only an S3 listener has; present exactly when `protocol` is S3.
+    pub s3: Option<S3ListenerPlan>,
+}
+
+impl ListenerPlan {
+    /// Every store it serves, each once, whatever the protocol.
+    pub fn stores(&self) -> Vec<&str> {
+        let fixed = self.s3.as_ref().and_then(|s3| s3.buckets.as_ref());
+        match fixed {
+            Some(buckets) => {
+                let stores: BTreeSet<&str> = buckets.values().map(String::as_str).collect();
+                stores.into_iter().collect()
+            }
+            None => vec![self.store.as_str()],
+        }
+    }
+}
+
+/// What only an S3 listener has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3ListenerPlan {
+    /// The store of each bucket; `None`: clients make buckets in [`ListenerPlan::store`].
+    pub buckets: Option<BTreeMap<String, String>>,
+    /// The domain whose subdomains are buckets, lower case; `None`: path style only.
+    pub domain: Option<String>,
+    /// The region it says it is in.
+    pub region: String,
+    /// How many bytes of bodies it may hold at once, of all clients.
+    pub buffer_memory: u64,
 }
 
 /// What the clients of a listener speak.
@@ -53,17 +84,20 @@ pub enum Protocol {
     Redis,
     /// memcached's text protocol with meta commands.
     Memcached,
+    /// Amazon S3's.
+    S3,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: &[Self] = &[Self::Redis, Self::Memcached];
+    pub const ALL: &[Self] = &[Self::Redis, Self::Memcached, Self::S3];
 
     /// The name in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Redis => "redis",
             Self::Memcached => "memcached",
+            Self::S3 => "s3",
         }
     }
 }
@@ -112,6 +146,21 @@ pub struct TlsServerPlan {
 pub struct UserPlan {
     /// The name to log in with.
     pub name: String,
-    /// The password; `None`: any will do.
+    /// The password; `None`: any will do. Never there for S3.
     pub password: Option<Secret>,
+    /// What only a user of an S3 listener has; present exactly then.
+    pub s3: Option<S3UserPlan>,
+}
+
+/// What only a user of an S3 listener has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3UserPlan {
+    /// The public half of the key pair.
+    pub access_key: String,
+    /// The secret half.
+    pub secret_key: Secret,
+    /// The buckets the user sees; `None`: all.
+    pub buckets: Option<Vec<String>>,
+    /// Whether the user may only read.
+    pub read_only: bool,
 }

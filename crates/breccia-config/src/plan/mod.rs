@@ -4,6 +4,7 @@
 //! a plan (`stores` of a composite, `store` of a listener) is defined in `Plan::stores`, and
 //! composites contain no cycle.
 
+mod blob;
 mod listener;
 mod store;
 
@@ -15,7 +16,14 @@ use std::time::Duration;
 
 use breccia_core::layout::Role;
 
-pub use listener::{BindPlan, ListenerPlan, Protocol, TlsServerPlan, UserPlan};
+pub use blob::{
+    AzureCredential, AzurePlan, FsPlan, GcsCredential, GcsPlan, HttpStorePlan, KeyForm,
+    S3Credential, S3Plan, ShardedBlobPlan, SqlPlan, SqlTlsMode, SqlTlsPlan, SqlitePlan,
+};
+pub(crate) use blob::{bucket_location, normalised};
+pub use listener::{
+    BindPlan, ListenerPlan, Protocol, S3ListenerPlan, S3UserPlan, TlsServerPlan, UserPlan,
+};
 pub use store::{
     CommandPlan, Eviction, MemcachedPlan, MemoryPlan, MultiKey, RedisPlan, ShardedPlan, StorePlan,
     SubscriptionLoss, TlsClientPlan,
@@ -173,5 +181,7 @@ display_as_name!(
     Protocol,
     Eviction,
     MultiKey,
-    SubscriptionLoss
+    SubscriptionLoss,
+    KeyForm,
+    SqlTlsMode
 );

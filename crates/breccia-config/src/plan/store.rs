@@ -10,6 +10,10 @@ use std::time::Duration;
 use breccia_core::address::Address;
 use breccia_core::hash::{HashKind, HashTag};
 
+use super::blob::{
+    AzurePlan, FsPlan, GcsPlan, S3Plan, ShardedBlobPlan, SqlPlan, SqlitePlan, bucket_location,
+    normalised,
+};
 use crate::Secret;
 
 /// One `[store.NAME]`.
@@ -24,6 +28,22 @@ pub enum StorePlan {
     Memory(MemoryPlan),
     /// `type = "sharded-in-memory"`.
     ShardedInMemory(ShardedPlan),
+    /// `type = "fs"`.
+    Fs(FsPlan),
+    /// `type = "sqlite"`.
+    Sqlite(SqlitePlan),
+    /// `type = "s3"`.
+    S3(S3Plan),
+    /// `type = "azure"`.
+    Azure(AzurePlan),
+    /// `type = "gcs"`.
+    Gcs(GcsPlan),
+    /// `type = "postgresql"`.
+    Postgresql(SqlPlan),
+    /// `type = "mysql"`.
+    Mysql(SqlPlan),
+    /// `type = "sharded-blob"`.
+    ShardedBlob(ShardedBlobPlan),
 }
 
 impl StorePlan {
@@ -34,18 +54,40 @@ impl StorePlan {
             Self::Memcached(_) => "memcached",
             Self::Memory(_) => "memory",
             Self::ShardedInMemory(_) => "sharded-in-memory",
+            Self::Fs(_) => "fs",
+            Self::Sqlite(_) => "sqlite",
+            Self::S3(_) => "s3",
+            Self::Azure(_) => "azure",
+            Self::Gcs(_) => "gcs",
+            Self::Postgresql(_) => "postgresql",
+            Self::Mysql(_) => "mysql",
+            Self::ShardedBlob(_) => "sharded-blob",
         }
     }
 
     /// Whether the store is made of other stores.
     pub fn is_composite(&self) -> bool {
-        matches!(self, Self::ShardedInMemory(_))
+        matches!(self, Self::ShardedInMemory(_) | Self::ShardedBlob(_))
+    }
+
+    /// Whether the store holds keys with values in memory.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(
+            self,
+            Self::Redis(_) | Self::Memcached(_) | Self::Memory(_) | Self::ShardedInMemory(_)
+        )
+    }
+
+    /// Whether the store holds objects.
+    pub fn is_blob(&self) -> bool {
+        !self.is_in_memory()
     }
 
     /// The stores a composite lists, in config order; none for a leaf.
     pub fn members(&self) -> &[String] {
         match self {
             Self::ShardedInMemory(plan) => &plan.stores,
+            Self::ShardedBlob(plan) => &plan.stores,
             _ => &[],
         }
     }
@@ -55,17 +97,47 @@ impl StorePlan {
         match self {
             Self::Redis(plan) => Some(&plan.address),
             Self::Memcached(plan) => Some(&plan.address),
-            Self::Memory(_) | Self::ShardedInMemory(_) => None,
+            Self::S3(plan) => Some(&plan.endpoint.address),
+            Self::Azure(plan) => Some(&plan.endpoint.address),
+            Self::Gcs(plan) => Some(&plan.endpoint.address),
+            Self::Postgresql(plan) | Self::Mysql(plan) => Some(&plan.address),
+            Self::Memory(_)
+            | Self::ShardedInMemory(_)
+            | Self::Fs(_)
+            | Self::Sqlite(_)
+            | Self::ShardedBlob(_) => None,
         }
     }
 
-    /// Where the store's data lies, as one text: the address, and the database if it has one.
-    /// A composite and a memory store have none.
+    /// Where the store's data lies, as one text: the address, and what tells it from other data
+    /// there. A composite and a memory store have none. No secret is in it.
     pub fn location(&self) -> Option<String> {
+        let in_bucket = |endpoint, bucket, prefix| {
+            Some(bucket_location(self.type_name(), endpoint, bucket, prefix))
+        };
+        let in_file = |path| {
+            Some(format!(
+                "{}:{}",
+                self.type_name(),
+                normalised(path).display()
+            ))
+        };
         match self {
             Self::Redis(plan) => Some(format!("{}/{}", plan.address, plan.database)),
             Self::Memcached(plan) => Some(plan.address.to_string()),
-            Self::Memory(_) | Self::ShardedInMemory(_) => None,
+            Self::Fs(plan) => in_file(&plan.path),
+            Self::Sqlite(plan) => in_file(&plan.path),
+            Self::S3(plan) => in_bucket(&plan.endpoint, &plan.bucket, &plan.http.key_prefix),
+            Self::Azure(plan) => in_bucket(&plan.endpoint, &plan.container, &plan.http.key_prefix),
+            Self::Gcs(plan) => in_bucket(&plan.endpoint, &plan.bucket, &plan.http.key_prefix),
+            Self::Postgresql(plan) | Self::Mysql(plan) => Some(format!(
+                "{}:{}/{}/{}",
+                self.type_name(),
+                plan.address,
+                plan.database,
+                plan.table_prefix
+            )),
+            Self::Memory(_) | Self::ShardedInMemory(_) | Self::ShardedBlob(_) => None,
         }
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Invariant: every limit has a default, so that no listener is unbounded.
 
-use super::{GIB, KIB, choice};
+use super::{GIB, KIB, MIB, choice};
 use crate::field::{
-    Choice, Kind, SOME_TIME, Table, count, flag, integer, optional, required, text,
+    Choice, Kind, SOME_TIME, Table, checked, count, flag, integer, optional, required, text,
 };
 use crate::plan::Protocol;
+use crate::rule;
 
-choice!(PROTOCOLS, Protocol, &["s3", "postgresql", "mysql"]);
+choice!(PROTOCOLS, Protocol, &["postgresql", "mysql"]);
 
 pub(super) static LISTENER: Table = Table {
     name: "listener",
@@ -27,23 +28,32 @@ pub(super) static LISTENER: Table = Table {
             "\"127.0.0.1:6380\"",
             "Where it listens. Off loopback it needs users, `tls.client-ca` or `insecure`.",
         ),
-        required(
+        checked(
             "store",
             Kind::StoreName,
             "\"cache\"",
-            "The store it serves.",
+            "**Required**, except for S3 with `buckets`: the store it serves. S3: clients make buckets in it.",
+        ),
+        optional(
+            "buckets",
+            Kind::Buckets,
+            "S3: the buckets there are, and the composite behind each. Keys are placed as they are.",
         ),
         optional(
             "tls",
             Kind::Table(&TLS_SERVER),
             "TLS towards clients. Without it, plain.",
         ),
-        flag("insecure", false, "Lets anybody who can reach it use it."),
+        flag(
+            "insecure",
+            false,
+            "Lets anybody who can reach it use it. S3: unsigned requests may do everything.",
+        ),
         text(
             "deadline",
             SOME_TIME,
             "1s",
-            "How long a request may wait here before it is sent; then it fails, not applied.",
+            "How long a request may wait here before it is sent, for S3: for buffers; then it fails, not applied.",
         ),
         integer(
             "max-clients",
@@ -54,7 +64,7 @@ pub(super) static LISTENER: Table = Table {
         optional(
             "idle-timeout",
             SOME_TIME,
-            "How long a client may be silent. Default: for ever.",
+            "How long a client may be silent. Default: for ever; S3: `\"2m\"`.",
         ),
         text(
             "max-request-size",
@@ -63,7 +73,7 @@ pub(super) static LISTENER: Table = Table {
                 most: 4 * GIB,
             },
             "64MiB",
-            "The largest request.",
+            "The largest request. S3: the largest XML body; objects have S3's own limits.",
         ),
         integer(
             "max-arguments",
@@ -72,7 +82,7 @@ pub(super) static LISTENER: Table = Table {
                 most: 1_048_576,
             },
             1_048_576,
-            "The most arguments of a request.",
+            "The most arguments of a request. Not for S3.",
         ),
         integer(
             "max-in-flight",
@@ -87,13 +97,12 @@ pub(super) static LISTENER: Table = Table {
                 most: GIB,
             },
             "8MiB",
-            "How much of its replies may wait for a client that does not read.",
+            "How much of its replies may wait for a client that does not read. Not for S3.",
         ),
-        text(
+        optional(
             "write-timeout",
             SOME_TIME,
-            "10s",
-            "How long a full reply buffer may stay full; then the client is disconnected.",
+            "How long a reply may wait for a client that does not read; then the client is disconnected. Default: `\"10s\"`; S3: `\"30s\"`.",
         ),
         text(
             "min-body-rate",
@@ -105,9 +114,29 @@ pub(super) static LISTENER: Table = Table {
             "How many bytes a second the sender of a big request must keep up; 0: no floor.",
         ),
         optional(
+            "domain",
+            Kind::Ruled(&rule::DOMAIN),
+            "S3: the domain whose subdomains are buckets (`BUCKET.DOMAIN`). Without it, path style only.",
+        ),
+        text(
+            "region",
+            Kind::Ruled(&rule::REGION),
+            "us-east-1",
+            "S3: the region it says it is in. Signatures may name any.",
+        ),
+        text(
+            "buffer-memory",
+            Kind::Size {
+                least: MIB,
+                most: 1 << 40,
+            },
+            "128MiB",
+            "S3: how much of all bodies it may hold at once.",
+        ),
+        optional(
             "user",
             Kind::List(&USER),
-            "Who may log in. Without users nobody has to. Redis protocol only.",
+            "Who may log in. Without users nobody has to, except for S3, which needs one or `insecure`. Not for memcached.",
         ),
     ],
 };
@@ -141,12 +170,28 @@ static USER: Table = Table {
             "name",
             Kind::Text,
             "\"default\"",
-            "The name to log in with.",
+            "The name to log in with; S3: for logs and messages.",
         ),
         optional(
             "password",
             Kind::Secret,
-            "The password. Without it any will do.",
+            "The password. Without it any will do. Not for S3.",
         ),
+        optional(
+            "access-key",
+            Kind::Ruled(&rule::ACCESS_KEY),
+            "S3, **required** there: the public half of the key pair.",
+        ),
+        optional(
+            "secret-key",
+            Kind::Secret,
+            "S3, **required** there: the secret half.",
+        ),
+        optional(
+            "buckets",
+            Kind::BucketNames,
+            "S3: the buckets the user sees. Default: all.",
+        ),
+        flag("read-only", false, "S3: the user may only read."),
     ],
 };

@@ -3,11 +3,13 @@
 //! Data only. Invariant: a key that is not described here does not exist; a default that is not
 //! written here is not one.
 
+mod blob;
 mod listener;
 mod store;
 
 use crate::field::{ANY_TIME, Choice, Kind, NameRule, Table, count, flag, implied, optional, text};
 use crate::plan::{LogFormat, LogLevel};
+pub(crate) use blob::{AZURE, FS, GCS, MYSQL, POSTGRESQL, S3, SHARDED_BLOB, SQLITE};
 use listener::LISTENER;
 pub(crate) use store::{MEMCACHED, MEMORY, REDIS, SHARDED_IN_MEMORY};
 
@@ -70,20 +72,75 @@ pub(crate) static FILE: Table = Table {
 
 const STORES: Kind = Kind::Typed {
     rule: NameRule::Store,
-    variants: &[&REDIS, &MEMCACHED, &MEMORY, &SHARDED_IN_MEMORY],
-    later: &[
-        "redis-cluster",
-        "redis-sentinel",
-        "fs",
-        "sqlite",
-        "s3",
-        "azure",
-        "gcs",
-        "postgresql",
-        "mysql",
-        "sharded-blob",
-        "sql-read-replica",
+    variants: &[
+        &REDIS,
+        &MEMCACHED,
+        &MEMORY,
+        &SHARDED_IN_MEMORY,
+        &FS,
+        &SQLITE,
+        &S3,
+        &AZURE,
+        &GCS,
+        &POSTGRESQL,
+        &MYSQL,
+        &SHARDED_BLOB,
     ],
+    later: &["redis-cluster", "redis-sentinel", "sql-read-replica"],
+};
+
+/// What kind of data a type of store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    InMemory,
+    Blob,
+}
+
+impl Family {
+    /// The family of a type; `None` if there is no such type.
+    pub(crate) fn of(kind: &str) -> Option<Self> {
+        let is = |tables: &[&Table]| tables.iter().any(|table| table.name == kind);
+        if is(&[&REDIS, &MEMCACHED, &MEMORY, &SHARDED_IN_MEMORY]) {
+            Some(Self::InMemory)
+        } else if is(&[
+            &FS,
+            &SQLITE,
+            &S3,
+            &AZURE,
+            &GCS,
+            &POSTGRESQL,
+            &MYSQL,
+            &SHARDED_BLOB,
+        ]) {
+            Some(Self::Blob)
+        } else {
+            None
+        }
+    }
+
+    /// Its members, for a message.
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::InMemory => "in-memory stores (redis, memcached, memory, sharded-in-memory)",
+            Self::Blob => {
+                "blob stores (fs, sqlite, s3, azure, gcs, postgresql, mysql, sharded-blob)"
+            }
+        }
+    }
+
+    /// The composite that is made of its members.
+    pub(crate) fn composite(self) -> &'static str {
+        match self {
+            Self::InMemory => SHARDED_IN_MEMORY.name,
+            Self::Blob => SHARDED_BLOB.name,
+        }
+    }
+}
+
+/// A duration that may not be zero, up to a year.
+const ANY_DAYS: Kind = Kind::Duration {
+    least: std::time::Duration::from_mins(1),
+    most: std::time::Duration::from_hours(365 * 24),
 };
 
 static LOG: Table = Table {

@@ -152,27 +152,14 @@ pub(crate) static SHARDED_IN_MEMORY: Table = Table {
             "[\"redis-a\", \"redis-b\"]",
             "The shards. Their order counts once, when the layout is made.",
         ),
-        text(
-            "hash",
-            Kind::Choice(&HASHES),
-            "xxh3-64",
-            "The hash of a key.",
-        ),
-        optional(
-            "hash-tag",
-            Kind::HashTag,
-            "With `\"{}\"` only the part of a key between the first `{` and the next `}` is hashed. Placement then differs from the plain rule.",
-        ),
+        HASH,
+        HASH_TAG,
         flag(
             "marker",
             false,
             "Keeps a marker with the layout on every shard, as one key that clients do not see: a server that was exchanged or emptied is then refused. Redis shards only.",
         ),
-        optional(
-            "layout-digest",
-            Kind::Digest,
-            "The only layout that is accepted.",
-        ),
+        LAYOUT_DIGEST,
         text(
             "multi-key",
             Kind::Choice(&MULTI_KEYS),
@@ -195,6 +182,23 @@ pub(crate) static SHARDED_IN_MEMORY: Table = Table {
         ),
     ],
 };
+
+pub(super) const HASH: Field = text(
+    "hash",
+    Kind::Choice(&HASHES),
+    "xxh3-64",
+    "The hash of a key.",
+);
+pub(super) const HASH_TAG: Field = optional(
+    "hash-tag",
+    Kind::HashTag,
+    "With `\"{}\"` only the part of a key between the first `{` and the next `}` is hashed. Placement then differs from the plain rule.",
+);
+pub(super) const LAYOUT_DIGEST: Field = optional(
+    "layout-digest",
+    Kind::Digest,
+    "The only layout that is accepted.",
+);
 
 static COMMAND: Table = Table {
     name: "command",
@@ -220,23 +224,29 @@ static COMMAND: Table = Table {
     ],
 };
 
-static TLS_CLIENT: Table = Table {
+pub(super) static TLS_CLIENT: Table = Table {
     name: "tls-client",
     header: "[store.NAME.tls]",
     doc: "TLS towards a server.",
     fields: &[
-        optional(
-            "ca",
-            Kind::File,
-            "Certificates to trust, PEM. Default: the system's.",
-        ),
-        optional("cert", Kind::File, "The own certificate, PEM; needs `key`."),
-        optional("key", Kind::File, "The own key, PEM."),
-        optional(
-            "server-name",
-            Kind::Text,
-            "The name the server's certificate must carry. Default: the url's host.",
-        ),
+        CA,
+        CERT,
+        KEY,
+        SERVER_NAME,
         flag("insecure", false, "Accepts any certificate."),
     ],
 };
+
+pub(super) const CA: Field = optional(
+    "ca",
+    Kind::File,
+    "Certificates to trust, PEM. Default: the system's.",
+);
+pub(super) const CERT: Field =
+    optional("cert", Kind::File, "The own certificate, PEM; needs `key`.");
+pub(super) const KEY: Field = optional("key", Kind::File, "The own key, PEM.");
+pub(super) const SERVER_NAME: Field = optional(
+    "server-name",
+    Kind::Text,
+    "The name the server's certificate must carry. Default: the host connected to.",
+);

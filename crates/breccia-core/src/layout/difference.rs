@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::{CompositeKind, Layout, LayoutSpec, Role};
 use crate::hash::{HashKind, HashTag};
+use crate::placement_key::PlacementKey;
 
 /// One thing in which a config differs from the layout of its composite.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,15 @@ pub enum LayoutDifference {
         layout: Option<HashTag>,
         /// The tag in the config.
         config: Option<HashTag>,
+    },
+    /// The config takes other bytes of a key to hash.
+    PlacementKey {
+        /// The composite.
+        composite: String,
+        /// The rule in the layout.
+        layout: PlacementKey,
+        /// The rule in the config.
+        config: PlacementKey,
     },
     /// One shard is gone and one is new: most likely a renamed store.
     ShardRenamed {
@@ -122,6 +132,14 @@ pub(super) fn between(layout: &Layout, wanted: &LayoutSpec) -> Vec<LayoutDiffere
     if layout.hash_tag != wanted.hash_tag {
         let (layout, config) = (layout.hash_tag, wanted.hash_tag);
         found.push(LayoutDifference::HashTag {
+            composite: composite(),
+            layout,
+            config,
+        });
+    }
+    if layout.placement_key != wanted.placement_key {
+        let (layout, config) = (layout.placement_key.clone(), wanted.placement_key.clone());
+        found.push(LayoutDifference::PlacementKey {
             composite: composite(),
             layout,
             config,
@@ -226,6 +244,18 @@ impl fmt::Display for LayoutDifference {
                 PutBack(*layout),
                 Adopt(composite)
             ),
+            Self::PlacementKey {
+                composite,
+                layout,
+                config,
+            } => write!(
+                f,
+                "'{composite}': the layout has {}, the config {}; {}, or, {}",
+                Rule(layout),
+                Rule(config),
+                PutRuleBack(layout),
+                Adopt(composite)
+            ),
             other => write_shard(other, f),
         }
     }
@@ -295,6 +325,29 @@ impl fmt::Display for PutBack {
         match self.0 {
             None => f.write_str("take `hash-tag` out of the config"),
             Some(tag) => write!(f, "put back hash-tag = \"{tag}\""),
+        }
+    }
+}
+
+struct Rule<'a>(&'a PlacementKey);
+
+impl fmt::Display for Rule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "placement-key = \"{}\"", self.0.name())?;
+        match self.0.prefix() {
+            "" => Ok(()),
+            prefix => write!(f, " with placement-prefix = \"{prefix}\""),
+        }
+    }
+}
+
+struct PutRuleBack<'a>(&'a PlacementKey);
+
+impl fmt::Display for PutRuleBack<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            PlacementKey::Raw => f.write_str("take `placement-key` out of the config"),
+            rule => write!(f, "put back {}", Rule(rule)),
         }
     }
 }

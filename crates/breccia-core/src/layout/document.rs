@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{CompositeKind, FORMAT, Layout, PLACEMENT_KEY, Role};
+use super::{CompositeKind, FORMAT, Layout, Role};
 use crate::error::CoreError;
 use crate::hash::{HashKind, HashTag};
+use crate::placement_key::PlacementKey;
 use crate::slots::{Epoch, MAX_SHARDS, SlotTable};
 
 /// More slots than any layout of this format has: a first layout has fewer than twice
@@ -41,7 +42,7 @@ pub(super) fn write(layout: &Layout) -> String {
     line("role", quoted(layout.role.name()));
     line("hash", quoted(layout.hash.name()));
     line("hash-tag", quoted(&tag));
-    line("placement-key", quoted(PLACEMENT_KEY));
+    line("placement-key", quoted(&layout.placement_key.to_string()));
     line("seed", quoted(&format!("{:016x}", layout.seed)));
     line("slots", layout.slot_count().to_string());
     for (shard, slots) in layout.shards.iter().zip(runs::of_shards(layout)) {
@@ -79,9 +80,7 @@ pub(super) fn read(text: &str) -> Result<Layout, CoreError> {
         "" => Some(None),
         tag => tag.parse::<HashTag>().ok().map(Some),
     })?;
-    head.named("placement-key", |name| {
-        (name == PLACEMENT_KEY).then_some(())
-    })?;
+    let placement_key = head.named("placement-key", |text| text.parse::<PlacementKey>().ok())?;
     let seed = head.named("seed", |text| {
         read_hex(text).filter(|seed| fits_role(*seed, role))
     })?;
@@ -95,6 +94,7 @@ pub(super) fn read(text: &str) -> Result<Layout, CoreError> {
         role,
         hash,
         hash_tag,
+        placement_key,
         seed,
         epoch,
         shards,

@@ -157,7 +157,7 @@ impl fmt::Display for MarkerFault {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CompositeKind, LayoutSpec, Role};
+    use super::super::{CompositeKind, LayoutSpec, PlacementKey, Role};
     use super::*;
 
     fn layout(shards: &[&str]) -> Layout {
@@ -166,6 +166,7 @@ mod tests {
             kind: CompositeKind::InMemory,
             hash: HashKind::Xxh3_64,
             hash_tag: None,
+            placement_key: PlacementKey::Raw,
             role: Role::Outer,
             shards: shards.iter().map(|shard| (*shard).to_owned()).collect(),
         })

@@ -14,6 +14,7 @@ pub(super) fn spec(composite: &str, shards: &[&str]) -> LayoutSpec {
         kind: CompositeKind::InMemory,
         hash: HashKind::Xxh3_64,
         hash_tag: None,
+        placement_key: PlacementKey::Raw,
         role: Role::Outer,
         shards: shards.iter().map(|shard| (*shard).to_owned()).collect(),
     }
@@ -63,6 +64,43 @@ fn golden_digests_hold() {
         ..spec("blobs", &["disk-a"])
     };
     check(&blob, "94a8af53e87b9b4f");
+    check(&stalwarts(""), "cdf6b43c0b6036d2");
+    check(&stalwarts("mail/"), "9ba2592b64a934e0");
+}
+
+pub(super) fn stalwarts(prefix: &str) -> LayoutSpec {
+    LayoutSpec {
+        kind: CompositeKind::Blob,
+        placement_key: PlacementKey::Stalwart {
+            prefix: prefix.to_owned(),
+        },
+        ..spec("blobs", &["disk-a", "disk-b", "disk-c"])
+    }
+}
+
+#[test]
+fn stalwarts_names_are_placed_by_what_they_stand_for() {
+    let check = |prefix: &str, key: &str, shard: &str| {
+        let layout = layout_of(&stalwarts(prefix));
+        let placed = layout.place(key.as_bytes()).shard;
+        assert_eq!(layout.shard_name(placed), Some(shard), "{key}");
+    };
+    let counted = "aaaqeayeaudaocajbifqydiob2ibceqtcqkrmfyydenbwha0dypq";
+    check("", &"a".repeat(52), "disk-c");
+    check("", counted, "disk-b");
+    check("mail/", &format!("mail/{counted}"), "disk-b");
+    // What is no such name is hashed as it is: here as in a layout without the rule.
+    let raw = layout_of(&spec("x", &["disk-a", "disk-b", "disk-c"]));
+    for key in ["README.md", "mail/README.md", counted] {
+        let wanted = raw.shard_name(raw.place(key.as_bytes()).shard);
+        check("mail/", key, wanted.expect("a shard"));
+    }
+}
+
+#[test]
+fn a_prefix_that_no_document_can_hold_is_refused() {
+    let error = Layout::first(&stalwarts("a\"b")).expect_err("a quote");
+    assert!(error.to_string().contains("placement key"), "{error}");
 }
 
 #[test]
@@ -276,6 +314,18 @@ fn differences_of_rules_name_the_mend() {
     );
     check_differences(
         &LayoutSpec {
+            placement_key: stalwarts("mail/").placement_key,
+            ..three()
+        },
+        &[&[
+            "has placement-key = \"raw\"",
+            "placement-key = \"stalwart\" with placement-prefix = \"mail/\"",
+            "take `placement-key` out",
+            adopt,
+        ]],
+    );
+    check_differences(
+        &LayoutSpec {
             role: Role::Inner,
             ..three()
         },
@@ -332,4 +382,11 @@ fn differences_tell_what_the_layout_has_and_the_config_lacks() {
         "{role}"
     );
     assert!(tag.contains("put back hash-tag = \"{}\""), "{tag}");
+    let rule = layout_of(&stalwarts("mail/")).differences(&LayoutSpec {
+        placement_key: PlacementKey::Raw,
+        ..stalwarts("")
+    });
+    let rule: Vec<String> = rule.iter().map(ToString::to_string).collect();
+    let wanted = "put back placement-key = \"stalwart\" with placement-prefix = \"mail/\"";
+    assert!(rule.len() == 1 && rule[0].contains(wanted), "{rule:?}");
 }

@@ -14,6 +14,7 @@ fn layout(name: &str, role: Role, shards: &[&str]) -> Arc<Layout> {
         kind: CompositeKind::InMemory,
         hash: HashKind::default(),
         hash_tag: None,
+        placement_key: breccia_core::PlacementKey::Raw,
         role,
         shards: shards.iter().map(|shard| (*shard).into()).collect(),
     };

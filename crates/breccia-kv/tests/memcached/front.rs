@@ -154,6 +154,7 @@ pub(crate) fn topology_at(servers: &[String]) -> Arc<Topology<Arc<MemcachedLeaf>
             kind: CompositeKind::InMemory,
             hash: HashKind::Xxh3_64,
             hash_tag: None,
+            placement_key: breccia_core::PlacementKey::Raw,
             role: Role::Outer,
             shards: NAMES[..servers.len()]
                 .iter()

@@ -114,6 +114,7 @@ mod tests {
             kind: CompositeKind::InMemory,
             hash: breccia_core::HashKind::default(),
             hash_tag: None,
+            placement_key: breccia_core::PlacementKey::Raw,
             role: Role::Outer,
             shards: shards.iter().map(|shard| (*shard).to_owned()).collect(),
         };

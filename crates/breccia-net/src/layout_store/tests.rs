@@ -19,6 +19,7 @@ fn spec(composite: &str, shards: &[&str]) -> LayoutSpec {
         kind: CompositeKind::InMemory,
         hash: HashKind::Xxh3_64,
         hash_tag: None,
+        placement_key: breccia_core::PlacementKey::Raw,
         role: Role::Outer,
         shards: shards.iter().map(|shard| (*shard).to_owned()).collect(),
     }

@@ -5,10 +5,11 @@
 use proptest::prelude::*;
 
 use super::super::Layout;
-use super::{braces, layout_of, spec, three};
+use super::{braces, layout_of, spec, stalwarts, three};
 use crate::error::CoreError;
 use crate::hash::HashKind;
 use crate::layout::{CompositeKind, LayoutSpec, Role};
+use crate::placement_key::PlacementKey;
 use crate::slots::{ShardIndex, Slot};
 
 const DOCUMENT: &str = r#"# A layout of Breccia: where each key of one composite lies. Every gateway in front of these
@@ -104,8 +105,8 @@ fn damaged_documents_are_refused_with_the_line() {
     check("hash-tag = \"\"", "hash-tag = \"{}\"", &["states digest"]);
     check(
         "\"raw\"",
-        "\"stalwart\"",
-        &["line 11", "placement-key = \"stalwart\""],
+        "\"cooked\"",
+        &["line 11", "placement-key = \"cooked\""],
     );
     check(
         "\"0000000000000000\"",
@@ -211,6 +212,11 @@ fn any_layout() -> impl Strategy<Value = Layout> {
             },
             hash: HashKind::ALL[hash],
             hash_tag: if tag { braces() } else { None },
+            placement_key: if blob && tag {
+                stalwarts("mail/").placement_key
+            } else {
+                PlacementKey::Raw
+            },
             role: if inner { Role::Inner } else { Role::Outer },
             shards: (0..count).map(|number| format!("shard-{number}")).collect(),
         });

@@ -158,6 +158,7 @@ mod tests {
             kind: CompositeKind::InMemory,
             hash: breccia_core::HashKind::default(),
             hash_tag: None,
+            placement_key: breccia_core::PlacementKey::Raw,
             role: Role::Outer,
             shards: vec!["a".to_owned()],
         };

@@ -1,0 +1,41 @@
+//! Checks of what kind of data the members of a composite hold.
+//!
+//! Invariant: under an in-memory composite lie only in-memory stores, and under a blob composite
+//! only blob stores.
+
+use super::Tables;
+use crate::decode::{Decoder, Spot};
+use crate::fault::ConfigError;
+use crate::tables::Family;
+use crate::value::Name;
+
+pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
+    for store in stores.values() {
+        let (Some(family), Some(members)) =
+            (Family::of(store.kind), store.get::<&[Name]>("stores"))
+        else {
+            continue;
+        };
+        let key = store.key("stores");
+        for member in members {
+            let Some(kind) = stores.get(&member.name).map(|member| member.kind) else {
+                continue;
+            };
+            let Some(other) = Family::of(kind).filter(|other| *other != family) else {
+                continue;
+            };
+            let error = ConfigError::OtherFamily {
+                name: member.name.clone(),
+                kind,
+                composite: store.kind,
+                wanted: family.in_words(),
+                other: other.composite(),
+            };
+            let spot = Spot {
+                path: &key,
+                at: member.at,
+            };
+            decoder.fault(spot, error);
+        }
+    }
+}
