@@ -391,7 +391,9 @@ impl BlobError {
             | Self::Protocol { store, .. }
             | Self::System { store, .. } => *store = format!("{composite}/{store}"),
             Self::ConditionUnsupported { stores, .. } => {
-                let named = stores.split(", ").map(|store| format!("{composite}/{store}"));
+                let named = stores
+                    .split(", ")
+                    .map(|store| format!("{composite}/{store}"));
                 *stores = named.collect::<Vec<_>>().join(", ");
             }
             // Of the request, or they name the composite already.

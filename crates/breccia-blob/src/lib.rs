@@ -9,9 +9,12 @@ pub mod body;
 pub mod checksum;
 pub mod condition;
 pub mod error;
+pub mod guarded;
 pub mod key;
 pub mod listing;
+pub mod markers;
 pub mod meta;
+pub mod sharded;
 pub mod store;
 pub mod upload;
 
@@ -20,4 +23,5 @@ pub use checksum::{Algorithm, Checksum};
 pub use error::BlobError;
 pub use key::Key;
 pub use meta::ObjectMeta;
+pub use sharded::{ShardedBlob, ShardedBlobOptions};
 pub use store::BlobStore;

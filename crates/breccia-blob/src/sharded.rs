@@ -133,7 +133,8 @@ impl ShardedBlob {
         to: &Key,
         options: CopyOptions,
     ) -> Result<Written, BlobError> {
-        self.require(to, conditions::of_put(&options.condition)).await?;
+        self.require(to, conditions::of_put(&options.condition))
+            .await?;
         let source = self.index_of(from.as_bytes());
         let target = self.index_of(to.as_bytes());
         let copied = if source == target {

@@ -93,7 +93,8 @@ pub(super) async fn require(
     // Whatever came of it shows in what the shard says now.
     let probed = tokio::time::timeout(PROBE_LIMIT, shard.probe_conditional()).await;
     refuse_lacking(store, call)?;
-    let answered = probed.is_ok_and(|support| support.is_ok_and(|all| all.of(call) == Support::Yes));
+    let answered =
+        probed.is_ok_and(|support| support.is_ok_and(|all| all.of(call) == Support::Yes));
     if answered || shard.conditional().of(call) == Support::Yes {
         return Ok(());
     }

@@ -60,10 +60,7 @@ impl Paged for Objects<'_> {
     }
 }
 
-pub(super) async fn list(
-    store: &ShardedBlob,
-    request: ListRequest,
-) -> Result<ListPage, BlobError> {
+pub(super) async fn list(store: &ShardedBlob, request: ListRequest) -> Result<ListPage, BlobError> {
     let limit = request.limit;
     let objects = Objects { store, request };
     let (items, more) = merge(&objects, store.members.len(), limit).await?;
