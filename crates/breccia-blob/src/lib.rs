@@ -6,6 +6,7 @@
 //! Invariant: an object is visible whole or not at all, on every kind of store, also after a crash.
 
 pub mod body;
+pub mod bucket;
 pub mod checksum;
 pub mod condition;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod store;
 pub mod upload;
 
 pub use body::{Body, ByteSource, Digests};
+pub use bucket::{BucketName, BucketStore};
 pub use checksum::{Algorithm, Checksum};
 pub use error::BlobError;
 pub use key::Key;
