@@ -8,7 +8,7 @@ pub mod checksum;
 pub mod etag;
 pub mod hex;
 pub mod range;
-// pub mod sigv4;
+pub mod sigv4;
 pub mod time;
 pub mod uri;
 // pub mod xml;

@@ -148,7 +148,7 @@ impl ContentRange {
 fn ranges_of(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?;
     let (unit, ranges) = text.split_once('=')?;
-    unit.trim().eq_ignore_ascii_case("bytes").then_some(ranges)
+    unit.eq_ignore_ascii_case("bytes").then_some(ranges)
 }
 
 fn parse_one(text: &str) -> Option<ByteRange> {
