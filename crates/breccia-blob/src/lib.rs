@@ -11,8 +11,11 @@ pub mod checksum;
 pub mod condition;
 pub mod error;
 pub mod key;
+pub mod key_encoding;
 pub mod listing;
 pub mod meta;
+pub mod placement_key;
+pub mod s3;
 pub mod store;
 pub mod upload;
 
