@@ -295,6 +295,3 @@ impl Drop for Outage<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

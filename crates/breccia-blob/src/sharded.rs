@@ -336,6 +336,3 @@ impl BlobStore for ShardedBlob {
         })
     }
 }
-
-#[cfg(test)]
-mod tests;
