@@ -370,4 +370,48 @@ impl BlobError {
         }
         self
     }
+
+    /// The same error as a composite's, whose name comes before that of its shard.
+    #[must_use]
+    pub fn within(mut self, composite: &str) -> Self {
+        match &mut self {
+            Self::KeyRefused { store, .. }
+            | Self::TooLarge { store, .. }
+            | Self::Unsupported { store, .. }
+            | Self::ConditionUnprobed { store, .. }
+            | Self::Down { store, .. }
+            | Self::Timeout { store, .. }
+            | Self::NotUsed { store, .. }
+            | Self::Overloaded { store, .. }
+            | Self::Full { store, .. }
+            | Self::Damaged { store, .. }
+            | Self::Conflict { store }
+            | Self::OutOfOrder { store, .. }
+            | Self::Server { store, .. }
+            | Self::Protocol { store, .. }
+            | Self::System { store, .. } => *store = format!("{composite}/{store}"),
+            Self::ConditionUnsupported { stores, .. } => {
+                let named = stores
+                    .split(", ")
+                    .map(|store| format!("{composite}/{store}"));
+                *stores = named.collect::<Vec<_>>().join(", ");
+            }
+            // Of the request, or they name the composite already.
+            Self::NotFound
+            | Self::NoSuchUpload
+            | Self::NotModified { .. }
+            | Self::PreconditionFailed
+            | Self::Range { .. }
+            | Self::Body { .. }
+            | Self::KeyEmpty
+            | Self::KeyTooLong { .. }
+            | Self::InvalidPart { .. }
+            | Self::PartOrder
+            | Self::PartTooSmall { .. }
+            | Self::Layout { .. }
+            | Self::Members { .. }
+            | Self::Options { .. } => {}
+        }
+        self
+    }
 }

@@ -6,18 +6,27 @@
 //! Invariant: an object is visible whole or not at all, on every kind of store, also after a crash.
 
 pub mod body;
+pub mod bucket;
 pub mod checksum;
 pub mod condition;
 pub mod error;
+pub mod guarded;
 pub mod key;
+pub mod key_encoding;
 pub mod listing;
+pub mod markers;
 pub mod meta;
+pub mod sharded;
+pub mod placement_key;
+pub mod s3;
 pub mod store;
 pub mod upload;
 
 pub use body::{Body, ByteSource, Digests};
+pub use bucket::{BucketName, BucketStore};
 pub use checksum::{Algorithm, Checksum};
 pub use error::BlobError;
 pub use key::Key;
 pub use meta::ObjectMeta;
+pub use sharded::{ShardedBlob, ShardedBlobOptions};
 pub use store::BlobStore;

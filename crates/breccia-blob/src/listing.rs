@@ -212,7 +212,10 @@ pub fn check_page(store: &str, request: &ListRequest, page: &ListPage) -> Result
     let mut before: Option<&[u8]> = None;
     for item in &page.items {
         let name = item.name();
-        let ascending = before.is_none_or(|before| before < name);
+        let ascending = match before {
+            Some(before) => before < name,
+            None => lies_behind(request, item),
+        };
         if !ascending || !name.starts_with(&request.prefix) {
             return Err(BlobError::OutOfOrder {
                 store: store.to_owned(),
@@ -222,6 +225,16 @@ pub fn check_page(store: &str, request: &ListRequest, page: &ListPage) -> Result
         before = Some(name);
     }
     Ok(())
+}
+
+/// Whether an item may come behind the request's `after`: also a common prefix that it lies under.
+fn lies_behind(request: &ListRequest, item: &ListItem) -> bool {
+    let Some(after) = request.after.as_deref() else {
+        return true;
+    };
+    let name = item.name();
+    let above = || matches!(item, ListItem::Prefix(_)) && name != after && after.starts_with(name);
+    name > after || above()
 }
 
 #[cfg(test)]
@@ -276,6 +289,30 @@ mod tests {
         check("b/", None, 9, &["b/1", "b/2"], false);
         check("c/", None, 9, &["c/x/"], false);
         check("", Some("d"), 9, &[], false);
+    }
+
+    #[test]
+    fn a_page_that_begins_before_its_place_or_goes_back_is_refused() {
+        let request = ListRequest {
+            after: Some(Bytes::from_static(b"b/1")),
+            delimiter: Some(Bytes::from_static(b"/")),
+            limit: 9,
+            ..ListRequest::default()
+        };
+        let check = |items: Vec<ListItem>, good: bool| {
+            let page = ListPage { items, more: false };
+            assert_eq!(check_page("s", &request, &page).is_ok(), good, "{page:?}");
+        };
+        let key = |key: &str| ListItem::Object(object(key));
+        let prefix = |text: &'static str| ListItem::Prefix(Bytes::from_static(text.as_bytes()));
+        check(vec![], true);
+        check(vec![key("b/2"), key("c")], true);
+        check(vec![key("b/1")], false);
+        check(vec![key("a")], false);
+        check(vec![prefix("b/"), key("c")], true);
+        check(vec![prefix("a/")], false);
+        check(vec![key("d"), key("c")], false);
+        check(vec![key("d"), key("d")], false);
     }
 
     #[test]

@@ -187,6 +187,12 @@ pub trait BlobStore: Debug + Send + Sync {
     /// Where its data lies, as one text without secrets; `None` for a composite.
     fn location(&self) -> Option<String>;
 
+    /// How it writes clients' keys, `plain` or `encoded`, if that is a choice that must never change
+    /// once it holds objects; `None` where any key is held as it is. Kept beside the markers.
+    fn key_mode(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Which conditional calls it offers, as far as is known now.
     fn conditional(&self) -> ConditionalSupport {
         ConditionalSupport::all(Support::Yes)

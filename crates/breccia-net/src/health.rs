@@ -49,7 +49,8 @@ pub enum ProbeFailure {
 #[derive(Debug)]
 pub struct EndpointHealth {
     name: String,
-    address: Address,
+    address: Option<Address>,
+    location: String,
     down: AtomicBool,
     probed: AtomicBool,
     bytes_seen: AtomicBool,
@@ -69,9 +70,21 @@ impl EndpointHealth {
     /// An endpoint that counts as up until shown otherwise. `name` is that of the stores there.
     #[must_use]
     pub fn new(name: String, address: Address) -> Arc<Self> {
+        let location = address.to_string();
+        Self::made(name, Some(address), location)
+    }
+
+    /// The same for a place that is no network address, such as a folder or a bucket.
+    #[must_use]
+    pub fn located(name: String, location: String) -> Arc<Self> {
+        Self::made(name, None, location)
+    }
+
+    fn made(name: String, address: Option<Address>, location: String) -> Arc<Self> {
         Arc::new(Self {
             name,
             address,
+            location,
             down: AtomicBool::new(false),
             probed: AtomicBool::new(false),
             bytes_seen: AtomicBool::new(false),
@@ -86,10 +99,16 @@ impl EndpointHealth {
         &self.name
     }
 
-    /// Where it is.
+    /// Its network address, if it has one.
     #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
+    pub fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
+    }
+
+    /// Where it is, for people.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        &self.location
     }
 
     /// Shows the state in `gauge` too from now on: 1 up, 0 down.
@@ -164,7 +183,7 @@ impl EndpointHealth {
     fn publish_down(&self, why: &str) {
         let mut state = self.lock();
         if state.reason.is_none() {
-            tracing::warn!(store = self.name, address = %self.address, reason = why, "store is down");
+            tracing::warn!(store = self.name, address = self.location, reason = why, "store is down");
             state.reason = Some(DownReason {
                 text: why.to_owned(),
                 since: clock::now(),
@@ -185,7 +204,7 @@ impl EndpointHealth {
             let down_ms = clock::now()
                 .saturating_duration_since(reason.since)
                 .as_millis();
-            tracing::info!(store = self.name, address = %self.address, down_ms = %down_ms, "store is up");
+            tracing::info!(store = self.name, address = self.location, down_ms = %down_ms, "store is up");
             self.down.store(false, Ordering::Relaxed);
             state.gauges.iter().for_each(|gauge| gauge.set(1));
         }

@@ -20,6 +20,7 @@ mod opening;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use breccia_core::layout::{Layout, LayoutSpec, is_store_name};
 
@@ -37,30 +38,35 @@ const MARKERS_SUFFIX: &str = ".markers.json";
 #[derive(Debug)]
 pub struct LayoutStore {
     files: Files,
+    /// Held while records are read, changed and written: shards are marked by several tasks.
+    recording: Mutex<()>,
 }
 
 impl LayoutStore {
     /// Opens a state folder for this process alone, and makes it if it does not exist. The lock is
     /// held until the store is dropped, or the process is gone however it ends.
     pub fn open(folder: &Path) -> Result<Self, LayoutStoreError> {
-        Files::lock(folder).map(|files| LayoutStore { files })
+        Files::lock(folder).map(LayoutStore::over)
     }
 
     /// Opens a state folder to look at it, also while another process holds it. A folder that does
     /// not exist is an empty one. Nothing can be saved.
     pub fn open_read_only(folder: &Path) -> Self {
-        LayoutStore {
-            files: Files::ReadOnly {
-                folder: folder.to_path_buf(),
-            },
-        }
+        Self::over(Files::ReadOnly {
+            folder: folder.to_path_buf(),
+        })
     }
 
     /// A store that forgets everything when it is dropped: only for shards that forget as well, or
     /// where a layout is checked in some other way.
     pub fn ephemeral() -> Self {
+        Self::over(Files::Memory(Mutex::default()))
+    }
+
+    fn over(files: Files) -> Self {
         LayoutStore {
-            files: Files::Memory(std::sync::Mutex::default()),
+            files,
+            recording: Mutex::default(),
         }
     }
 

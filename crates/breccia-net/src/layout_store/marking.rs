@@ -4,6 +4,7 @@
 //! shard, so a shard without a record may be given a marker, and one with a record may not.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use serde_json::{Map, Value};
 
@@ -47,6 +48,10 @@ impl LayoutStore {
         leaf: &str,
         record: MarkerRecord,
     ) -> Result<(), LayoutStoreError> {
+        let _held = self
+            .recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut records = self.marker_records(composite)?;
         records.insert(leaf.to_owned(), record);
         self.save_records(composite, &records)

@@ -52,6 +52,8 @@ families! {
         "The epoch of a composite's layout.";
     MULTIKEY_SAME_SHARD: Counter "breccia_multikey_same_shard_total" []
         "Multi-key commands whose keys share a shard but not a slot: growth would break them.";
+    BLOB_MISPLACED: Counter "breccia_blob_misplaced_total" ["store"]
+        "Objects left out of listings because their shard is not where the layout puts them.";
     RELOADS: Counter "breccia_reloads_total" ["outcome"]
         "Reloads of the configuration by outcome.";
 }
