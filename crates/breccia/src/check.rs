@@ -4,6 +4,7 @@
 //! on disk nor in a store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use breccia_config::{Plan, StorePlan};
@@ -11,6 +12,7 @@ use breccia_net::clock;
 use breccia_net::layout_store::LayoutStore;
 use breccia_net::tls::{TlsServer, TlsServerOptions};
 
+use crate::blobs::{self, Leaves};
 use crate::cli::CheckArguments;
 use crate::loading::{self, Given};
 use crate::markers;
@@ -56,6 +58,9 @@ fn beyond_the_file(plan: &Plan) -> Vec<String> {
             faults.push(format!("store.{name}.{error}"));
         }
     }
+    if let Err(trouble) = Leaves::open_some(plan, lies_on_a_server) {
+        faults.extend(trouble.into_lines());
+    }
     for (name, listener) in &plan.listeners {
         let tls = listener.tls.as_ref().map(server_options);
         if let Some(Err(error)) = tls.map(|options| TlsServer::new(&options)) {
@@ -63,6 +68,12 @@ fn beyond_the_file(plan: &Plan) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Whether a store of blobs is reached over a connection. Others are opened by a gateway only: that
+/// makes files, and takes a lock.
+pub(crate) fn lies_on_a_server(store: &StorePlan) -> bool {
+    store.is_blob() && !matches!(store, StorePlan::Fs(_) | StorePlan::Sqlite(_))
 }
 
 /// TLS towards clients, as a listener's plan says.
@@ -80,8 +91,11 @@ fn connect(plan: &Plan, given: Given<'_>) -> Result<(), Trouble> {
         .enable_all()
         .build()
         .map_err(Trouble::failed)?;
-    let found = runtime.block_on(reach_all(&plan.stores));
-    let refused = runtime.block_on(wrong_shards(plan, given))?;
+    let leaves = Leaves::open_some(plan, lies_on_a_server)?;
+    let mut found = runtime.block_on(reach_all(&plan.stores));
+    found.extend(runtime.block_on(reach_leaves(&leaves)));
+    found.extend(local_places(plan));
+    let refused = runtime.block_on(wrong_shards(plan, &leaves, given))?;
     // A name that still resolves must not hold the exit back.
     runtime.shutdown_background();
     let mut failed = Vec::new();
@@ -100,14 +114,69 @@ fn connect(plan: &Plan, given: Given<'_>) -> Result<(), Trouble> {
 }
 
 /// A line for each shard that answers and is not the one its layout means.
-async fn wrong_shards(plan: &Plan, given: Given<'_>) -> Result<Vec<String>, Trouble> {
+async fn wrong_shards(
+    plan: &Plan,
+    leaves: &Leaves,
+    given: Given<'_>,
+) -> Result<Vec<String>, Trouble> {
     let store = LayoutStore::open_read_only(&plan.state_dir);
     // Nothing speaks against the layouts: that was looked at before. One that a start would make,
     // or restore from the markers, is not here to hold them against.
     let mut layouts = loading::open_layouts(plan, &store).unwrap_or_default();
     layouts.retain(|name, _| matches!(store.load(name), Ok(Some(_))));
     let refusals = markers::start::refusals(plan, &layouts, &store, Some(given)).await;
-    refusals.map_err(Trouble::refused)
+    let mut lines = refusals.map_err(Trouble::refused)?;
+    lines.extend(blobs::start::refusals(plan, leaves, &layouts, &store, Some(given)).await);
+    Ok(lines)
+}
+
+/// Asks every leaf of blobs on a server for a sign of life.
+async fn reach_leaves(leaves: &Leaves) -> BTreeMap<String, Result<String, String>> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for (name, leaf) in leaves.iter() {
+        let (name, leaf) = (name.clone(), Arc::clone(leaf));
+        tasks.spawn(async move {
+            let place = leaf.location().unwrap_or_default();
+            let begun = clock::now();
+            let answer = match tokio::time::timeout(LIMIT, leaf.probe()).await {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("it does not answer within {} s", LIMIT.as_secs())),
+            };
+            let ms = (clock::now() - begun).as_secs_f64() * 1000.0;
+            let answer = answer
+                .map(|()| format!("{place} answers ({}, {ms:.1} ms)", leaf.kind().name()))
+                .map_err(|why| format!("{place} cannot be used ({why})"));
+            (name, answer)
+        });
+    }
+    tasks.join_all().await.into_iter().collect()
+}
+
+/// Whether places on this machine's disks are there, as far as can be seen without opening them.
+fn local_places(plan: &Plan) -> BTreeMap<String, Result<String, String>> {
+    let mut found = BTreeMap::new();
+    for (name, store) in &plan.stores {
+        let path = match store {
+            StorePlan::Fs(fs) => &fs.path,
+            StorePlan::Sqlite(sqlite) => &sqlite.path,
+            _ => continue,
+        };
+        let place = store.location().unwrap_or_default();
+        // What is not there yet is made in the nearest folder above that is.
+        let there = path.ancestors().find(|above| above.exists());
+        let writable = there.is_some_and(|there| {
+            let access = rustix::fs::Access::WRITE_OK;
+            rustix::fs::access(there, access).is_ok()
+        });
+        let is_made = there == Some(path.as_path());
+        let answer = match (writable, is_made) {
+            (true, true) => Ok(format!("{place} is there")),
+            (true, false) => Ok(format!("{place} is not there yet: the first start makes it")),
+            (false, _) => Err(format!("{place} cannot be used (it cannot be written to)")),
+        };
+        found.insert(name.clone(), answer);
+    }
+    found
 }
 
 async fn reach_all(

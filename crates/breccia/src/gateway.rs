@@ -12,18 +12,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use breccia_config::{Plan, StorePlan};
+use breccia_config::{ListenerPlan, Plan, StorePlan};
 use breccia_core::address::Address;
 use breccia_core::layout::Layout;
+use breccia_blob::s3::frontend::SharedSettings as S3Settings;
 use breccia_kv::front::settings::SharedSettings;
 use breccia_kv::identity::Identity;
 use breccia_net::clock;
 use breccia_net::drain::{Drain, Phase};
 use breccia_net::health::EndpointHealth;
+use breccia_net::layout_store::LayoutStore;
 use breccia_net::metrics::{self, Registry};
 use breccia_net::worker::ListenerHandle;
 
+use crate::blobs::{Blobs, Leaves};
 use crate::loading::Given;
+use crate::trouble::Trouble;
 use crate::{markers, registry};
 use memory::Memory;
 
@@ -49,6 +53,9 @@ pub(crate) struct Gateway {
     /// What a reload may change of each listener, by name.
     pub(crate) settings: BTreeMap<String, Arc<SharedSettings>>,
     pub(crate) memory: BTreeMap<String, Memory>,
+    pub(crate) blobs: Blobs,
+    /// What a reload may change of each S3 listener, by name.
+    pub(crate) s3_settings: BTreeMap<String, Arc<S3Settings>>,
     /// Set once they are bound, in the order of the plan.
     pub(crate) listeners: OnceLock<Vec<ListenerHandle>>,
     started: Instant,
@@ -66,7 +73,12 @@ struct Sample {
 
 impl Gateway {
     /// The state of a gateway that is about to start.
-    pub(crate) fn new(plan: Arc<Plan>, layouts: BTreeMap<String, Arc<Layout>>) -> Self {
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        layouts: BTreeMap<String, Arc<Layout>>,
+        leaves: &Leaves,
+        store: &Arc<LayoutStore>,
+    ) -> Result<Self, Trouble> {
         let metrics = Registry::new();
         for (name, layout) in &layouts {
             let epoch = i64::try_from(layout.epoch().get()).unwrap_or(i64::MAX);
@@ -75,10 +87,18 @@ impl Gateway {
         let workers = plan.workers.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
         });
-        Self {
+        let blobs = Blobs::new(&plan, &layouts, leaves, store, &metrics)?;
+        let mut endpoints = endpoints(&plan, &metrics);
+        for (name, health) in blobs.endpoints() {
+            health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
+            endpoints.insert(name.clone(), Arc::clone(health));
+        }
+        Ok(Self {
             config: None,
             data_dir: None,
-            endpoints: endpoints(&plan, &metrics),
+            endpoints,
+            blobs,
+            s3_settings: registry::s3_settings(&plan),
             identities: markers::identities(&plan, &layouts),
             settings: registry::shared_settings(&plan),
             memory: memory::stores(&plan, &metrics),
@@ -90,7 +110,7 @@ impl Gateway {
             started: clock::now(),
             plan: Mutex::new(plan),
             samples: Mutex::default(),
-        }
+        })
     }
 
     /// The arguments it was started with; none in the quick start.
@@ -122,7 +142,8 @@ impl Gateway {
         let served: BTreeMap<&str, &StorePlan> = plan
             .listeners
             .values()
-            .flat_map(|listener| plan.leaves(&listener.store))
+            .flat_map(ListenerPlan::stores)
+            .flat_map(|store| plan.leaves(store))
             .collect();
         let each = served.values().map(|store| match store {
             StorePlan::Redis(redis) => redis.connections,
@@ -143,7 +164,8 @@ impl Gateway {
         }
         let mut faults = String::new();
         for (name, listener) in &plan.listeners {
-            let leaves = plan.leaves(&listener.store);
+            let stores = listener.stores().into_iter();
+            let leaves: Vec<_> = stores.flat_map(|store| plan.leaves(store)).collect();
             let down: Vec<String> = leaves
                 .iter()
                 .filter_map(|(leaf, _)| self.cannot_serve(leaf))
@@ -176,6 +198,9 @@ impl Gateway {
             return Some(format!("{leaf} is down ({})", reason.text));
         }
         if let Some(why) = self.identities.get(leaf).and_then(|known| known.refusal()) {
+            return Some(format!("{leaf} is not used ({why})"));
+        }
+        if let Some(why) = self.blobs.leaf(leaf).and_then(|leaf| leaf.refusal()) {
             return Some(format!("{leaf} is not used ({why})"));
         }
         (!endpoint.is_probed()).then(|| format!("{leaf} has not been probed yet"))
@@ -215,6 +240,9 @@ fn endpoints(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<EndpointHe
     let mut by_address: BTreeMap<&Address, BTreeSet<&str>> = BTreeMap::new();
     for listener in plan.listeners.values() {
         for (name, store) in plan.leaves(&listener.store) {
+            if store.is_blob() {
+                continue;
+            }
             if let Some(address) = store.address() {
                 by_address.entry(address).or_default().insert(name);
             }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breccia_config::Plan;
-use breccia_core::layout::{Layout, Verdict};
+use breccia_core::layout::{CompositeKind, Layout, Verdict};
 use breccia_core::slots::ShardIndex;
 use breccia_kv::identity::marker_key;
 use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
 
+use crate::blobs::command as blobs;
 use crate::cli::{ConfigArgument, LayoutCommand};
 use crate::loading::{self, Given, Layouts, Wanted};
 use crate::markers::{self, MarkedLeaf};
@@ -158,6 +159,9 @@ fn show(opened: &Opened<'_>, store: Option<&str>) -> Result<(), Trouble> {
             .hash_tag()
             .map_or("none".to_owned(), |tag| tag.to_string());
         let _ = writeln!(out, "hash-tag   {tag}");
+        if layout.kind() == CompositeKind::Blob {
+            let _ = writeln!(out, "hashed     {}", layout.placement_key());
+        }
         let _ = writeln!(out, "seed       {:016x}", layout.seed());
         let _ = writeln!(out, "slots      {}", layout.slot_count());
         for (index, shard) in (0_u16..).zip(layout.shards()) {
@@ -220,6 +224,9 @@ fn diff(opened: &Opened<'_>) -> Result<(), Trouble> {
 
 fn adopt(opened: &Opened<'_>, name: &str) -> Result<(), Trouble> {
     let wanted = opened.composite(name)?;
+    if wanted.spec.kind == CompositeKind::Blob {
+        return blobs::adopt(&opened.plan, &opened.writing()?, &wanted);
+    }
     let layouts = opened.writing()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -283,7 +290,9 @@ fn accept_address(opened: &Opened<'_>, name: &str, shards: &[String]) -> Result<
 
 /// Writes markers on leaves that an administrator knows to be the right ones.
 fn mark(opened: &Opened<'_>, name: &str, shards: &[String], replace: bool) -> Result<(), Trouble> {
-    opened.composite(name)?;
+    if opened.composite(name)?.spec.kind == CompositeKind::Blob {
+        return mark_blobs(opened, name, shards, replace);
+    }
     if !markers::composites(&opened.plan).contains(&name) {
         let line = format!("'{name}' has no markers; set marker = true in [store.{name}] first");
         return Err(Trouble::refused(line));
@@ -318,6 +327,34 @@ fn mark(opened: &Opened<'_>, name: &str, shards: &[String], replace: bool) -> Re
     let done = runtime.block_on(marking);
     runtime.shutdown_background();
     done
+}
+
+fn mark_blobs(
+    opened: &Opened<'_>,
+    name: &str,
+    shards: &[String],
+    replace: bool,
+) -> Result<(), Trouble> {
+    let store = opened.writing()?;
+    let Some(layout) = store.load(name)? else {
+        return Err(no_layout(opened, name));
+    };
+    let leaves: Vec<&str> = opened
+        .plan
+        .leaves(name)
+        .into_iter()
+        .map(|(leaf, _)| leaf)
+        .collect();
+    if let Some(stranger) = shards.iter().find(|shard| !leaves.contains(&shard.as_str())) {
+        let known = leaves.join(", ");
+        let line = format!("'{stranger}' is no leaf of '{name}'; there are: {known}");
+        return Err(Trouble::refused(line));
+    }
+    let layouts = Layouts::from([(name.to_owned(), Arc::new(layout))]);
+    for leaf in blobs::mark(&opened.plan, &store, &layouts, shards, replace)? {
+        print(&format!("{leaf}: it carries the marker\n"));
+    }
+    Ok(())
 }
 
 async fn mark_leaf(leaf: &MarkedLeaf, replace: bool) -> Result<&'static str, String> {

@@ -4,6 +4,7 @@
 //! 1 (it ran and failed) or 2 (arguments, config or layout are refused).
 
 mod admin;
+mod blobs;
 mod check;
 mod cli;
 mod descriptors;

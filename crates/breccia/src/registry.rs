@@ -5,12 +5,14 @@
 
 mod memcached;
 mod redis;
+mod s3;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use breccia_config::{ListenerPlan, Plan, Protocol, StorePlan};
 use breccia_kv::front::limits::ListenerLimits;
@@ -24,6 +26,7 @@ use breccia_net::worker::{Accepted, Service};
 
 use crate::gateway::Gateway;
 use crate::reach::{Prober, Target};
+pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
 pub(crate) use wiring::Wiring;
 
 /// What a client over `max-clients` is told.
@@ -31,9 +34,15 @@ pub(crate) fn refusal(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Redis => b"-ERR max number of clients reached\r\n",
         Protocol::Memcached => b"SERVER_ERROR max number of clients reached\r\n",
+        Protocol::S3 => b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
+            retry-after: 1\r\nconnection: close\r\n\r\n",
         _ => b"",
     }
 }
+
+/// Probes of stores on this machine's disks. A disk under load may be slow to answer.
+const LOCAL_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const LOCAL_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a listener binds.
 pub(crate) fn bind(plan: &ListenerPlan) -> Bind {
@@ -50,17 +59,7 @@ pub(crate) fn start_probes(gateway: &Gateway, plan: &Plan) -> Result<(), breccia
         let Some(store) = plan.stores.get(name) else {
             continue;
         };
-        let config = match store {
-            StorePlan::Redis(redis) => ProbeConfig {
-                interval: redis.probe_interval,
-                timeout: redis.probe_timeout,
-            },
-            StorePlan::Memcached(memcached) => ProbeConfig {
-                interval: memcached.probe_interval,
-                timeout: memcached.probe_timeout,
-            },
-            _ => continue,
-        };
+        let config = probes(store);
         let Some(target) = Target::of(store)? else {
             continue;
         };
@@ -77,9 +76,25 @@ pub(crate) fn start_probes(gateway: &Gateway, plan: &Plan) -> Result<(), breccia
     Ok(())
 }
 
+/// How often a store is probed. Stores inside this machine have no keys for it.
+pub(crate) fn probes(store: &StorePlan) -> ProbeConfig {
+    let (interval, timeout) = match store {
+        StorePlan::Redis(plan) => (plan.probe_interval, plan.probe_timeout),
+        StorePlan::Memcached(plan) => (plan.probe_interval, plan.probe_timeout),
+        StorePlan::S3(plan) => (plan.http.probe_interval, plan.http.probe_timeout),
+        StorePlan::Azure(plan) => (plan.http.probe_interval, plan.http.probe_timeout),
+        StorePlan::Gcs(plan) => (plan.http.probe_interval, plan.http.probe_timeout),
+        StorePlan::Postgresql(plan) | StorePlan::Mysql(plan) => {
+            (plan.probe_interval, plan.probe_timeout)
+        }
+        _ => (LOCAL_PROBE_INTERVAL, LOCAL_PROBE_TIMEOUT),
+    };
+    ProbeConfig { interval, timeout }
+}
+
 /// The settings of each listener that a reload may change.
 pub(crate) fn shared_settings(plan: &Plan) -> BTreeMap<String, Arc<SharedSettings>> {
-    let each = plan.listeners.iter();
+    let each = plan.listeners.iter().filter(|(_, it)| it.s3.is_none());
     each.map(|(name, listener)| (name.clone(), SharedSettings::new(settings(listener))))
         .collect()
 }
@@ -137,6 +152,7 @@ pub(crate) fn services(
         .map(|(name, listener)| match listener.protocol {
             Protocol::Redis => redis::service(gateway, wiring, &resp, name, listener),
             Protocol::Memcached => memcached::service(gateway, wiring, &memcached, name, listener),
+            Protocol::S3 => s3::service(gateway, &wiring.s3, name, listener),
             _ => Rc::new(Closed),
         });
     services.collect()

@@ -112,6 +112,11 @@ fn apply(gateway: &Gateway, plan: &Plan, mut tls: BTreeMap<String, TlsServer>) {
             if let Some(settings) = gateway.settings.get(handle.name()) {
                 settings.set(registry::settings(listener));
             }
+            if let Some(shared) = gateway.s3_settings.get(handle.name())
+                && let Some(settings) = registry::s3_listener_settings(listener)
+            {
+                shared.set(settings);
+            }
         }
     }
 }
@@ -169,6 +174,16 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
         users "user",
         tls "tls",
     );
+    if let (Some(old), Some(new)) = (&mut old.s3, &new.s3) {
+        if old.domain != new.domain {
+            old.domain.clone_from(&new.domain);
+            keys.push("domain");
+        }
+        if old.region != new.region {
+            old.region.clone_from(&new.region);
+            keys.push("region");
+        }
+    }
     keys
 }
 
@@ -205,6 +220,10 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
                 note(key("protocol"), old.protocol != new.protocol);
                 note(key("bind"), old.bind != new.bind);
                 note(key("store"), old.store != new.store);
+                let fixed = |it: &ListenerPlan| it.s3.as_ref().map(|s3| s3.buckets.clone());
+                note(key("buckets"), fixed(old) != fixed(new));
+                let memory = |it: &ListenerPlan| it.s3.as_ref().map(|s3| s3.buffer_memory);
+                note(key("buffer-memory"), memory(old) != memory(new));
             }
             _ => note(format!("listener.{name}"), true),
         }
@@ -221,8 +240,10 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
 /// A store's plan without what a layout has settled already: the order of `stores`.
 fn comparable(plan: &StorePlan) -> StorePlan {
     let mut plan = plan.clone();
-    if let StorePlan::ShardedInMemory(sharded) = &mut plan {
-        sharded.stores.sort_unstable();
+    match &mut plan {
+        StorePlan::ShardedInMemory(sharded) => sharded.stores.sort_unstable(),
+        StorePlan::ShardedBlob(sharded) => sharded.stores.sort_unstable(),
+        _ => {}
     }
     plan
 }

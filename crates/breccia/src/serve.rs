@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use breccia_config::{Plan, Protocol};
+use breccia_config::{Plan, Protocol, StorePlan};
 use breccia_net::NetError;
 use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
 use breccia_net::listener::Listener;
@@ -19,7 +19,7 @@ use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
-use crate::{admin, check, descriptors, loading, logging, markers, quick_keys, registry, reload};
+use crate::{admin, blobs, check, descriptors, loading, logging, markers, quick_keys, registry, reload};
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     let (plan, warnings) = read_plan(arguments)?;
@@ -31,9 +31,10 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
         .enable_all()
         .build()
         .map_err(Trouble::failed)?;
-    let (store, layouts) = runtime.block_on(open_store(&plan, arguments))?;
+    let leaves = blobs::Leaves::open(&plan)?;
+    let (store, layouts) = runtime.block_on(open_store(&plan, &leaves, arguments))?;
     let store = Arc::new(store);
-    let mut gateway = Gateway::new(Arc::new(plan), layouts);
+    let mut gateway = Gateway::new(Arc::new(plan), layouts, &leaves, &store)?;
     descriptors::prepare(&gateway);
     gateway.config.clone_from(&arguments.config);
     gateway.data_dir.clone_from(&arguments.data_dir);
@@ -66,6 +67,7 @@ fn given(arguments: &ServeArguments) -> Option<Given<'_>> {
 /// Opens the state folder and every layout, or says everything that speaks against it.
 async fn open_store(
     plan: &Plan,
+    leaves: &blobs::Leaves,
     arguments: &ServeArguments,
 ) -> Result<(LayoutStore, Layouts), Trouble> {
     let store = if loading::composites(plan).is_empty() {
@@ -81,15 +83,18 @@ async fn open_store(
         });
         Trouble::Refused(lines.flatten().collect())
     };
-    if !markers::composites(plan).is_empty() {
-        markers::start::restore(plan, &store, given)
-            .await
-            .map_err(Trouble::Refused)?;
+    let marks_blobs = plan.stores.values().any(StorePlan::is_blob);
+    if marks_blobs || !markers::composites(plan).is_empty() {
+        let restored = blobs::start::restore(plan, leaves, &store, given).await;
+        restored.map_err(Trouble::Refused)?;
+        let restored = markers::start::restore(plan, &store, given).await;
+        restored.map_err(Trouble::Refused)?;
         // Only looked at yet: what is refused makes no layout.
         let reading = LayoutStore::open_read_only(&plan.state_dir);
         let layouts = loading::open_layouts(plan, &reading).map_err(refused)?;
         let found = markers::start::refusals(plan, &layouts, &reading, given).await;
-        let lines = found.map_err(Trouble::refused)?;
+        let mut lines = found.map_err(Trouble::refused)?;
+        lines.extend(blobs::start::refusals(plan, leaves, &layouts, &reading, given).await);
         if !lines.is_empty() {
             return Err(Trouble::Refused(lines));
         }
@@ -109,6 +114,7 @@ async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Tr
     registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
     let kept = markers::keeper::start(&gateway, &plan, store).await;
     kept.map_err(Trouble::refused)?;
+    gateway.blobs.start(&plan).await;
     let (shared, workers_plan) = (Arc::clone(&gateway), Arc::clone(&plan));
     let wiring = Arc::new(registry::Wiring::new(&gateway, &plan)?);
     let factory = move |_| registry::services(&shared, &workers_plan, &wiring);
@@ -120,7 +126,7 @@ async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Tr
         handles.push(pool.listen(ListenerIndex(number), listener, options, &gateway.metrics));
         let listener = plan.listeners.get(&name);
         let protocol = listener.map(|listener| listener.protocol.name());
-        let store = listener.map(|listener| listener.store.as_str());
+        let store = listener.map(|listener| listener.stores().join(", "));
         tracing::info!(listener = name, protocol, %bind, store, "listening");
     }
     // Set once, here.

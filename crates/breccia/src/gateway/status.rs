@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use breccia_blob::BlobStore;
+use breccia_blob::condition::{ConditionalCall, Support};
 use breccia_config::{Plan, StorePlan};
 use breccia_net::clock;
 use breccia_net::drain::Phase;
@@ -42,7 +44,7 @@ impl Gateway {
                 "name": handle.name(),
                 "protocol": listener.protocol.name(),
                 "bind": handle.bind().to_string(),
-                "store": listener.store,
+                "store": listener.stores().join(", "),
                 "tls": listener.tls.is_some(),
                 "connections": handle.connections(),
                 "max_clients": listener.max_clients,
@@ -83,6 +85,16 @@ impl Gateway {
                 let refusal = identity.refusal();
                 put("marker", refusal.as_deref().unwrap_or("right").into());
             }
+            if let Some(leaf) = self.blobs.leaf(name) {
+                let refusal = leaf.refusal();
+                let marker = match &refusal {
+                    Some(why) => why.as_str(),
+                    None if leaf.is_ready() => "right",
+                    None => "not looked at yet",
+                };
+                put("marker", marker.into());
+                put("conditional", conditional_value(&**leaf));
+            }
             if let Some(layout) = self.layout_value(name) {
                 put("layout", layout);
             }
@@ -99,10 +111,25 @@ impl Gateway {
             "role": layout.role().name(),
             "hash": layout.hash().name(),
             "hash_tag": layout.hash_tag().map(|tag| tag.to_string()),
+            "placement_key": layout.placement_key().to_string(),
             "slots": layout.slot_count(),
             "shards": layout.shards(),
         }))
     }
+}
+
+/// Which conditional calls a leaf of blobs offers.
+fn conditional_value(leaf: &dyn BlobStore) -> Value {
+    let support = leaf.conditional();
+    let each = ConditionalCall::ALL.iter().map(|call| {
+        let word = match support.of(*call) {
+            Support::Yes => "yes",
+            Support::No => "no",
+            Support::Unprobed => "not probed yet",
+        };
+        (call.name().to_owned(), word.into())
+    });
+    Value::Object(each.collect())
 }
 
 /// Events a second between the first and the last sample.

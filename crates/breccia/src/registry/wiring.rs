@@ -15,6 +15,7 @@ use breccia_kv::topology::{Branch, Topology};
 
 use crate::gateway::Gateway;
 use crate::trouble::Trouble;
+use super::s3::S3Wiring;
 use typed::Typed;
 
 /// See the module's page.
@@ -23,8 +24,10 @@ pub(crate) struct Wiring {
     redis: BTreeMap<String, Arc<ForwardStore>>,
     /// Stores whose leaves are all memcached servers, by the store's name.
     memcached: BTreeMap<String, Arc<Topology<Arc<MemcachedLeaf>>>>,
-    /// All others.
+    /// All others of keys and values.
     typed: Typed,
+    /// S3 listeners.
+    pub(super) s3: S3Wiring,
 }
 
 impl Wiring {
@@ -34,6 +37,7 @@ impl Wiring {
             redis: BTreeMap::new(),
             memcached: BTreeMap::new(),
             typed: Typed::default(),
+            s3: S3Wiring::new(gateway, plan),
         };
         for listener in plan.listeners.values() {
             wiring.add(gateway, plan, listener)?;
@@ -63,6 +67,7 @@ impl Wiring {
                     self.memcached.insert(name.to_owned(), Arc::new(made));
                 }
             }
+            Protocol::S3 => {}
             _ => drop(self.typed.add(gateway, plan, name)?),
         }
         Ok(())
