@@ -5,8 +5,10 @@
 //!
 //! Invariant: an object is visible whole or not at all, on every kind of store, also after a crash.
 
+pub mod adoption;
 pub mod body;
 pub mod bucket;
+pub mod buckets;
 pub mod checksum;
 pub mod condition;
 pub mod error;
@@ -16,9 +18,9 @@ pub mod key_encoding;
 pub mod listing;
 pub mod markers;
 pub mod meta;
-pub mod sharded;
 pub mod placement_key;
 pub mod s3;
+pub mod sharded;
 pub mod store;
 pub mod upload;
 

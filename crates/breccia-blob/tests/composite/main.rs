@@ -1,0 +1,11 @@
+//! The composite and what surrounds it, over stores in memory that can be switched off.
+//!
+//! Not the kinds of stores themselves. Invariant: every store here obeys the conformance suite.
+
+mod conformance;
+mod guarding;
+mod listing;
+mod memory;
+mod opening;
+mod routing;
+mod shared;
