@@ -122,7 +122,7 @@ impl Gateway {
         let served: BTreeMap<&str, &StorePlan> = plan
             .listeners
             .values()
-            .flat_map(|listener| plan.leaves(&listener.store))
+            .flat_map(|listener| plan.served(listener))
             .collect();
         let each = served.values().map(|store| match store {
             StorePlan::Redis(redis) => redis.connections,
@@ -143,7 +143,7 @@ impl Gateway {
         }
         let mut faults = String::new();
         for (name, listener) in &plan.listeners {
-            let leaves = plan.leaves(&listener.store);
+            let leaves = plan.served(listener);
             let down: Vec<String> = leaves
                 .iter()
                 .filter_map(|(leaf, _)| self.cannot_serve(leaf))
@@ -214,7 +214,7 @@ impl Gateway {
 fn endpoints(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<EndpointHealth>> {
     let mut by_address: BTreeMap<&Address, BTreeSet<&str>> = BTreeMap::new();
     for listener in plan.listeners.values() {
-        for (name, store) in plan.leaves(&listener.store) {
+        for (name, store) in plan.served(listener) {
             if let Some(address) = store.address() {
                 by_address.entry(address).or_default().insert(name);
             }

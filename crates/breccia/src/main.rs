@@ -16,6 +16,7 @@ mod markers;
 mod reach;
 mod registry;
 mod reload;
+mod s3_keys;
 mod serve;
 mod status;
 mod trouble;

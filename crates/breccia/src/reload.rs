@@ -205,6 +205,12 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
                 note(key("protocol"), old.protocol != new.protocol);
                 note(key("bind"), old.bind != new.bind);
                 note(key("store"), old.store != new.store);
+                if let (Some(old), Some(new)) = (&old.s3, &new.s3) {
+                    note(key("buckets"), old.buckets != new.buckets);
+                    note(key("domain"), old.domain != new.domain);
+                    note(key("region"), old.region != new.region);
+                    note(key("buffer-memory"), old.buffer_memory != new.buffer_memory);
+                }
             }
             _ => note(format!("listener.{name}"), true),
         }
@@ -221,8 +227,10 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
 /// A store's plan without what a layout has settled already: the order of `stores`.
 fn comparable(plan: &StorePlan) -> StorePlan {
     let mut plan = plan.clone();
-    if let StorePlan::ShardedInMemory(sharded) = &mut plan {
-        sharded.stores.sort_unstable();
+    match &mut plan {
+        StorePlan::ShardedInMemory(sharded) => sharded.stores.sort_unstable(),
+        StorePlan::ShardedBlob(sharded) => sharded.stores.sort_unstable(),
+        _ => {}
     }
     plan
 }

@@ -19,7 +19,7 @@ use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
-use crate::{admin, check, descriptors, loading, logging, markers, registry, reload};
+use crate::{admin, check, descriptors, loading, logging, markers, registry, reload, s3_keys};
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     let (plan, warnings) = read_plan(arguments)?;
@@ -50,7 +50,9 @@ fn read_plan(arguments: &ServeArguments) -> Result<(Plan, Vec<breccia_config::Wa
         return given.load();
     }
     let folder = arguments.data_dir.as_deref();
-    let plan = breccia_config::quick_start(folder.unwrap_or(Path::new("breccia-data")));
+    let folder = folder.unwrap_or(Path::new("breccia-data"));
+    let keys = s3_keys::of(folder)?;
+    let plan = breccia_config::quick_start(folder, &keys.access_key, keys.secret_key);
     Ok((plan, Vec::new()))
 }
 

@@ -63,7 +63,9 @@ impl Wiring {
                     self.memcached.insert(name.to_owned(), Arc::new(made));
                 }
             }
-            _ => drop(self.typed.add(gateway, plan, name)?),
+            Protocol::Redis | Protocol::Memcached => drop(self.typed.add(gateway, plan, name)?),
+            // A protocol this table does not know.
+            _ => {}
         }
         Ok(())
     }
