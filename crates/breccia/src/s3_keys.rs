@@ -110,19 +110,19 @@ mod tests {
     fn keys_are_made_once_and_are_their_owners() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("data");
-        let made = of(&folder).unwrap();
-        assert_eq!(made.access_key.len(), ACCESS_KEY_LENGTH);
-        assert_eq!(made.secret_key.expose().len(), SECRET_KEY_LENGTH);
+        let keys = of(&folder).unwrap();
+        assert_eq!(keys.access_key.len(), ACCESS_KEY_LENGTH);
+        assert_eq!(keys.secret_key.expose().len(), SECRET_KEY_LENGTH);
         let mode = fs::metadata(folder.join(FILE))
             .unwrap()
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
         let again = of(&folder).unwrap();
-        assert_eq!(again.access_key, made.access_key);
-        assert_eq!(again.secret_key, made.secret_key);
+        assert_eq!(again.access_key, keys.access_key);
+        assert_eq!(again.secret_key, keys.secret_key);
         let other = of(&dir.path().join("other")).unwrap();
-        assert_ne!(other.secret_key, made.secret_key);
+        assert_ne!(other.secret_key, keys.secret_key);
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn read_plan(arguments: &ServeArguments) -> Result<(Plan, Vec<breccia_config::Wa
     let folder = arguments.data_dir.as_deref();
     let folder = folder.unwrap_or(Path::new("breccia-data"));
     let keys = s3_keys::of(folder)?;
-    let plan = breccia_config::quick_start(folder, &keys.access_key, keys.secret_key);
+    let plan = breccia_config::quick_start(folder, &keys.access_key, &keys.secret_key);
     Ok((plan, Vec::new()))
 }
 

@@ -196,7 +196,7 @@ pub struct SqlTlsPlan {
 }
 
 /// Whether an SQL store's connections use TLS, and what is checked of the server: the words of
-/// PostgreSQL's `sslmode`.
+/// `PostgreSQL`'s `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SqlTlsMode {

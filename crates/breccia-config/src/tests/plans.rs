@@ -385,7 +385,7 @@ fn a_listed_composite_is_inner_even_if_it_is_served() {
 fn the_quick_start_is_a_good_plan() {
     let (_, warnings) = plan_in(QUICK_START, Path::new("x"));
     assert_eq!(warnings, [""; 0]);
-    let plan = quick_start(Path::new("some/data"), "made", Secret::new("hunter2"));
+    let plan = quick_start(Path::new("some/data"), "made", &Secret::new("hunter2"));
     assert_eq!(plan.state_dir, Path::new("some/data"));
     assert_eq!(
         plan.admin.as_ref().unwrap().bind.to_string(),

@@ -47,6 +47,10 @@ impl Wiring {
         plan: &Plan,
         listener: &ListenerPlan,
     ) -> Result<(), Trouble> {
+        if !matches!(listener.protocol, Protocol::Redis | Protocol::Memcached) {
+            // A protocol this table does not know.
+            return Ok(());
+        }
         let name = listener.store.as_str();
         let leaves = plan.leaves(name);
         let all = |fits: fn(&StorePlan) -> bool| leaves.iter().all(|(_, leaf)| fits(leaf));
@@ -63,9 +67,7 @@ impl Wiring {
                     self.memcached.insert(name.to_owned(), Arc::new(made));
                 }
             }
-            Protocol::Redis | Protocol::Memcached => drop(self.typed.add(gateway, plan, name)?),
-            // A protocol this table does not know.
-            _ => {}
+            _ => drop(self.typed.add(gateway, plan, name)?),
         }
         Ok(())
     }
