@@ -19,7 +19,7 @@ pub const QUICK_START: &str = include_str!("quick_start.toml");
 /// # Panics
 ///
 /// Never: [`QUICK_START`] is a constant, and a test checks it.
-pub fn quick_start(data_dir: &Path, access_key: &str, secret_key: Secret) -> Plan {
+pub fn quick_start(data_dir: &Path, access_key: &str, secret_key: &Secret) -> Plan {
     let (mut plan, _) = read::parse(QUICK_START, "quick start", data_dir, &|_| None)
         .expect("`QUICK_START` is a constant, and a test checks it");
     data_dir.clone_into(&mut plan.state_dir);
@@ -27,7 +27,7 @@ pub fn quick_start(data_dir: &Path, access_key: &str, secret_key: Secret) -> Pla
     for user in plan.listeners.values_mut().flat_map(|it| &mut it.users) {
         if let Some(s3) = &mut user.s3 {
             access_key.clone_into(&mut s3.access_key);
-            s3.secret_key = secret_key.clone();
+            s3.secret_key.clone_from(secret_key);
         }
     }
     plan

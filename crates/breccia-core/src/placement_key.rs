@@ -166,15 +166,15 @@ mod tests {
 
     /// The name of some bytes: the other way round, written apart from the decoder.
     fn encode(bytes: &[u8]) -> String {
-        let bits: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
-        let mut name = String::new();
-        for start in (0..bits.len()).step_by(5) {
-            let mut group = bits[start..bits.len().min(start + 5)].to_owned();
-            group.extend(std::iter::repeat_n('0', 5 - group.len()));
-            let value = usize::from_str_radix(&group, 2).unwrap();
-            name.push(char::from(ALPHABET[value]));
-        }
-        name
+        let bit = |at: usize| {
+            let byte = bytes.get(at / 8).copied().unwrap_or_default();
+            usize::from(byte >> (7 - at % 8) & 1)
+        };
+        let starts = (0..bytes.len() * 8).step_by(5);
+        let value = |start: usize| (start..start + 5).fold(0, |value, at| value * 2 + bit(at));
+        starts
+            .map(|start| char::from(ALPHABET[value(start)]))
+            .collect()
     }
 
     #[test]

@@ -142,8 +142,12 @@ impl Gateway {
         let served: BTreeMap<&str, &StorePlan> = plan
             .listeners
             .values()
+<<<<<<< HEAD
             .flat_map(ListenerPlan::stores)
             .flat_map(|store| plan.leaves(store))
+=======
+            .flat_map(|listener| plan.served(listener))
+>>>>>>> wt-config
             .collect();
         let each = served.values().map(|store| match store {
             StorePlan::Redis(redis) => redis.connections,
@@ -164,8 +168,12 @@ impl Gateway {
         }
         let mut faults = String::new();
         for (name, listener) in &plan.listeners {
+<<<<<<< HEAD
             let stores = listener.stores().into_iter();
             let leaves: Vec<_> = stores.flat_map(|store| plan.leaves(store)).collect();
+=======
+            let leaves = plan.served(listener);
+>>>>>>> wt-config
             let down: Vec<String> = leaves
                 .iter()
                 .filter_map(|(leaf, _)| self.cannot_serve(leaf))
@@ -239,10 +247,14 @@ impl Gateway {
 fn endpoints(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<EndpointHealth>> {
     let mut by_address: BTreeMap<&Address, BTreeSet<&str>> = BTreeMap::new();
     for listener in plan.listeners.values() {
+<<<<<<< HEAD
         for (name, store) in plan.leaves(&listener.store) {
             if store.is_blob() {
                 continue;
             }
+=======
+        for (name, store) in plan.served(listener) {
+>>>>>>> wt-config
             if let Some(address) = store.address() {
                 by_address.entry(address).or_default().insert(name);
             }

@@ -19,7 +19,7 @@ use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
-use crate::{admin, blobs, check, descriptors, loading, logging, markers, quick_keys, registry, reload};
+use crate::{admin, blobs, check, descriptors, loading, logging, markers, registry, reload, s3_keys};
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     let (plan, warnings) = read_plan(arguments)?;
@@ -52,8 +52,8 @@ fn read_plan(arguments: &ServeArguments) -> Result<(Plan, Vec<breccia_config::Wa
     }
     let folder = arguments.data_dir.as_deref();
     let folder = folder.unwrap_or(Path::new("breccia-data"));
-    let keys = quick_keys::of(folder)?;
-    let plan = breccia_config::quick_start(folder, &keys.access_key, keys.secret());
+    let keys = s3_keys::of(folder)?;
+    let plan = breccia_config::quick_start(folder, &keys.access_key, &keys.secret_key);
     Ok((plan, Vec::new()))
 }
 

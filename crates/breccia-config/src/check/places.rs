@@ -5,7 +5,6 @@
 //! they meet in a composite, because a place has room for one marker.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use breccia_core::address::Address;
 
@@ -24,98 +23,105 @@ struct Place {
     key: &'static str,
     /// What all stores share of which one may lie inside of another.
     ground: String,
-    inner: Inner,
+    /// Where on its ground.
+    position: String,
+    extent: Extent,
     /// The place for a message.
     shown: String,
 }
 
-/// The place within its ground.
-enum Inner {
-    /// A folder, which may hold others.
-    Folder(PathBuf),
-    /// A file: inside of a folder, perhaps.
-    File(PathBuf),
-    /// All keys that begin with a text.
-    Prefix(String),
-    /// Nothing but itself.
-    Table,
+/// What else is at a position.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// A folder holds what has its path and a slash in front.
+    Folder,
+    /// A file is inside of folders, and holds nothing.
+    File,
+    /// A prefix of keys holds every longer one.
+    Prefix,
+    /// Tables hold nothing, and nothing holds them.
+    Tables,
+}
+
+impl Place {
+    /// The positions on this ground that would hold this one, the nearest first. They are as many
+    /// as the position has bytes at most, which its key limits.
+    fn outer(&self) -> impl Iterator<Item = &str> {
+        let position = self.position.as_str();
+        let ends = position.char_indices().rev();
+        ends.filter_map(move |(end, sign)| match self.extent {
+            Extent::Folder | Extent::File if sign == '/' => {
+                // The root's own path is its slash.
+                position
+                    .get(..end.max(1))
+                    .filter(|outer| *outer != position)
+            }
+            Extent::Prefix => position.get(..end),
+            _ => None,
+        })
+    }
+
+    fn holds_others(&self) -> bool {
+        matches!(self.extent, Extent::Folder | Extent::Prefix)
+    }
+}
+
+/// A store with its name and its place.
+struct Placed<'d> {
+    name: &'d str,
+    store: &'d Decoded,
+    place: Place,
+}
+
+impl Placed<'_> {
+    fn fault(&self, decoder: &mut Decoder<'_>, error: ConfigError) {
+        decoder.fault_in(self.store, self.place.key, error);
+    }
+
+    /// Says that this store lies in some way to another one.
+    fn nested(&self, decoder: &mut Decoder<'_>, way: &'static str, other: &Self) {
+        let (other, location) = (other.name.to_owned(), other.place.shown.clone());
+        let error = ConfigError::NestedPlace {
+            way,
+            other,
+            location,
+        };
+        self.fault(decoder, error);
+    }
 }
 
 pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
-    let mut in_order: Vec<(&str, &Decoded, Place)> = Vec::new();
+    let mut all: Vec<Placed<'_>> = Vec::new();
     for (name, store) in stores {
         if let Some(place) = place(store) {
-            in_order.push((name, store, place));
+            all.push(Placed { name, store, place });
         }
     }
-    in_order.sort_by_key(|(_, store, _)| store.at);
-    let mut grounds: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (number, (_, _, place)) in in_order.iter().enumerate() {
-        grounds.entry(&place.ground).or_default().push(number);
-    }
-    let at = |number: &usize| in_order.get(*number);
-    for together in grounds.values() {
-        let mut before: Vec<&(&str, &Decoded, Place)> = Vec::new();
-        for here in together.iter().filter_map(at) {
-            if decoder.is_full() {
-                return;
-            }
-            if let Some(error) = before.iter().find_map(|there| clash(there, here)) {
-                let (_, store, place) = here;
-                decoder.fault_in(store, place.key, error);
-            }
-            before.push(here);
+    all.sort_by_key(|placed| placed.store.at);
+    let mut taken: BTreeMap<(&str, &str), &Placed<'_>> = BTreeMap::new();
+    let mut alone = Vec::new();
+    for here in &all {
+        let at = (here.place.ground.as_str(), here.place.position.as_str());
+        if let Some(there) = taken.get(&at) {
+            let (other, location) = (there.name.to_owned(), there.place.shown.clone());
+            here.fault(decoder, ConfigError::SamePlace { other, location });
+        } else {
+            taken.insert(at, here);
+            alone.push(here);
         }
     }
-}
-
-/// What is wrong with `here`, given that `there` is where it is. Also if it is `there` that lies
-/// inside: the later one is told.
-fn clash(there: &(&str, &Decoded, Place), here: &(&str, &Decoded, Place)) -> Option<ConfigError> {
-    let (other, location) = (there.0.to_owned(), there.2.shown.clone());
-    match relation(&there.2.inner, &here.2.inner) {
-        Relation::Apart => None,
-        Relation::Same => Some(ConfigError::SamePlace { other, location }),
-        Relation::Inside => Some(ConfigError::NestedPlace {
-            way: "inside of",
-            other,
-            location,
-        }),
-        Relation::Around => Some(ConfigError::NestedPlace {
-            way: "around",
-            other,
-            location,
-        }),
-    }
-}
-
-/// How the second of two places lies to the first.
-enum Relation {
-    Apart,
-    Same,
-    Inside,
-    Around,
-}
-
-fn relation(there: &Inner, here: &Inner) -> Relation {
-    let inside = |inner: &Path, outer: &Path| inner.starts_with(outer);
-    match (there, here) {
-        (Inner::Table, _) | (_, Inner::Table) => Relation::Same,
-        (Inner::Prefix(there), Inner::Prefix(here)) if there == here => Relation::Same,
-        (Inner::Prefix(there), Inner::Prefix(here)) if here.starts_with(there) => Relation::Inside,
-        (Inner::Prefix(there), Inner::Prefix(here)) if there.starts_with(here) => Relation::Around,
-        (Inner::Folder(there) | Inner::File(there), Inner::Folder(here) | Inner::File(here))
-            if there == here =>
-        {
-            Relation::Same
+    for here in alone {
+        let ground = here.place.ground.as_str();
+        let mut around = here.place.outer().filter_map(|at| taken.get(&(ground, at)));
+        let Some(there) = around.find(|there| there.place.holds_others()) else {
+            continue;
+        };
+        // The later one of the file is told.
+        if there.store.at < here.store.at {
+            here.nested(decoder, "inside of", there);
+        } else {
+            there.nested(decoder, "around", here);
         }
-        (Inner::Folder(there), Inner::Folder(here) | Inner::File(here)) if inside(here, there) => {
-            Relation::Inside
-        }
-        (Inner::Folder(there) | Inner::File(there), Inner::Folder(here)) if inside(there, here) => {
-            Relation::Around
-        }
-        _ => Relation::Apart,
     }
 }
 
@@ -128,10 +134,12 @@ fn place(store: &Decoded) -> Option<Place> {
             key: "path",
             ground: "files".to_owned(),
             shown: path.display().to_string(),
-            inner: if kind == tables::FS.name {
-                Inner::Folder(path)
+            // A configuration file is UTF-8; the folder it lies in need not be.
+            position: path.to_string_lossy().into_owned(),
+            extent: if kind == tables::FS.name {
+                Extent::Folder
             } else {
-                Inner::File(path)
+                Extent::File
             },
         });
     }
@@ -143,21 +151,19 @@ fn place(store: &Decoded) -> Option<Place> {
             key,
             ground: bucket_location(kind, &endpoint, bucket, ""),
             shown: bucket_location(kind, &endpoint, bucket, prefix),
-            inner: Inner::Prefix(prefix.to_owned()),
+            position: prefix.to_owned(),
+            extent: Extent::Prefix,
         });
     }
-    // Servers differ in whether the case of a table's name counts.
     let prefix = store.get::<&str>("table-prefix")?;
     let (address, database) = (sql_address(store)?, sql_database(store)?);
-    let shown = format!("{kind}:{address}/{database}/{prefix}");
     Some(Place {
         key: "table-prefix",
-        ground: format!(
-            "{kind}:{address}/{database}/{}",
-            prefix.to_ascii_lowercase()
-        ),
-        shown,
-        inner: Inner::Table,
+        ground: format!("{kind}:{address}/{database}"),
+        // Servers differ in whether the case of a table's name counts.
+        position: prefix.to_ascii_lowercase(),
+        extent: Extent::Tables,
+        shown: format!("{kind}:{address}/{database}/{prefix}"),
     })
 }
 

@@ -158,15 +158,22 @@ pub(super) fn stores(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &Tab
             }
             continue;
         }
-        let mut inner = under(stores, name).into_iter();
-        let stalwart = inner.find(|(_, store)| blob::is_stalwart(store) == Some(true));
-        if clients_make_buckets && let Some((composite, _)) = stalwart {
-            let error = ConfigError::StalwartNeedsBuckets {
-                composite: composite.to_owned(),
-                store: name.to_owned(),
-            };
-            decoder.fault(spot, error);
+        if clients_make_buckets {
+            unread_names(decoder, spot, stores, name);
         }
+    }
+}
+
+/// Where clients make buckets, keys carry their names, and are no names of Stalwart's.
+fn unread_names(decoder: &mut Decoder<'_>, spot: Spot<'_>, stores: &Tables, name: &str) {
+    let mut inner = under(stores, name).into_iter();
+    let stalwart = inner.find(|(_, store)| blob::is_stalwart(store) == Some(true));
+    if let Some((composite, _)) = stalwart {
+        let error = ConfigError::StalwartNeedsBuckets {
+            composite: composite.to_owned(),
+            store: name.to_owned(),
+        };
+        decoder.fault(spot, error);
     }
 }
 

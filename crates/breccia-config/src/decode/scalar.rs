@@ -21,6 +21,9 @@ use crate::value::{Value, quoted};
 
 const DIGEST_DIGITS: usize = 16;
 
+/// The longest path the system opens, in bytes.
+const PATH_MOST: usize = 4095;
+
 impl Decoder<'_> {
     pub(super) fn scalar(&mut self, kind: Kind, raw: &Raw<'_>, spot: Spot<'_>) -> Option<Value> {
         let value = match (kind, raw) {
@@ -61,13 +64,13 @@ impl Decoder<'_> {
             Kind::Choice(choice) => chosen(choice, text),
             Kind::Endpoint { with_path } => http_url::parse(text, with_path).map(Value::Endpoint),
             Kind::Host => host(text).map(Value::Text),
-            Kind::SocketPath => match text.starts_with('/') {
-                true => address(&format!("unix:{text}")).map(Value::Address),
-                false => Err(ConfigError::BadForm {
-                    found: found(),
-                    form: "the absolute path of a socket",
-                }),
-            },
+            Kind::SocketPath if text.starts_with('/') => {
+                address(&format!("unix:{text}")).map(Value::Address)
+            }
+            Kind::SocketPath => Err(ConfigError::BadForm {
+                found: found(),
+                form: "the absolute path of a socket",
+            }),
             Kind::HashTag => text
                 .parse()
                 .map(Value::HashTag)
@@ -81,6 +84,10 @@ impl Decoder<'_> {
             Kind::File => clean(text)
                 .map(|text| self.source.resolve(text))
                 .and_then(|path| readable(&path).map(|()| Value::Path(path))),
+            Kind::Folder | Kind::OwnFile if text.len() > PATH_MOST => Err(ConfigError::BadForm {
+                found: found(),
+                form: "a path of at most 4095 bytes",
+            }),
             Kind::Folder | Kind::OwnFile => {
                 clean(text).map(|text| Value::Path(self.source.resolve(text)))
             }

@@ -8,7 +8,7 @@ mod blob;
 mod listener;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -83,6 +83,17 @@ impl Plan {
             }
         }
         leaves
+    }
+
+    /// The leaves behind a listener, each once, whatever its protocol.
+    pub fn served(&self, listener: &ListenerPlan) -> Vec<(&str, &StorePlan)> {
+        let mut served = Vec::new();
+        let mut seen = BTreeSet::new();
+        for store in listener.stores() {
+            let leaves = self.leaves(store).into_iter();
+            served.extend(leaves.filter(|(name, _)| seen.insert(*name)));
+        }
+        served
     }
 }
 

@@ -25,6 +25,19 @@ const WITH_SECRETS: &str = r#"
     bind = "127.0.0.1:6380"
     store = "c"
     user = [{ name = "default", password = "hunter2" }]
+    [store.d]
+    type = "s3"
+    bucket = "mail"
+    access-key = "AKIA"
+    secret-key = "hunter2"
+    [store.e]
+    type = "sharded-blob"
+    stores = ["d"]
+    [listener.s3]
+    protocol = "s3"
+    bind = "127.0.0.1:9100"
+    store = "e"
+    user = [{ name = "default", access-key = "AKIA", secret-key = "hunter2" }]
 "#;
 
 fn load_with(bytes: &[u8], mode: u32) -> (Checked, String) {
@@ -45,6 +58,8 @@ fn a_literal_secret_in_a_file_others_can_read_is_warned_of() {
             "3: admin.token",
             "6: store.a.url",
             "18: listener.l.user[0].password",
+            "23: store.d.secret-key",
+            "31: listener.s3.user[0].secret-key",
         ]) {
             let wanted = format!(
                 "{path}:{place}: a secret in a file that others can read (mode {mode:o}); chmod 600 the file, or use {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"
@@ -54,9 +69,9 @@ fn a_literal_secret_in_a_file_others_can_read_is_warned_of() {
     };
     check(0o600, 0);
     check(0o700, 0);
-    check(0o640, 3);
-    check(0o604, 3);
-    check(0o644, 3);
+    check(0o640, 5);
+    check(0o604, 5);
+    check(0o644, 5);
 }
 
 #[test]

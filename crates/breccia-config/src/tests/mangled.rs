@@ -6,7 +6,7 @@ use std::path::Path;
 use breccia_core::hash::splitmix64;
 
 use super::env;
-use crate::{QUICK_START, parse};
+use crate::{Protocol, QUICK_START, parse};
 
 const SEED: &str = r#"
 workers = 2
@@ -32,6 +32,32 @@ command."JSON.GET" = { first-key = 1, last-key = -1 }
 type = "sharded-in-memory"
 stores = ["inner", "redis-b"]
 hash-tag = "{}"
+[store.disk]
+type = "fs"
+path = "blobs/./1"
+[store.s3]
+type = "s3"
+bucket = "mail"
+endpoint = "http://127.0.0.1:3900"
+access-key = "AKIA"
+secret-key = "hunter2"
+key-prefix = "a/"
+[store.pg]
+type = "postgresql"
+host = "[::1]"
+user = "ann"
+password = "hunter2"
+tls = { mode = "require" }
+[store.blobs]
+type = "sharded-blob"
+stores = ["disk", "s3", "pg"]
+placement-key = "stalwart"
+upload-expiry = "7d"
+[listener.s3]
+protocol = "s3"
+bind = "127.0.0.1:9100"
+buckets = { mail = "blobs" }
+user = [{ name = "ann", access-key = "a", secret-key = "hunter2", buckets = ["mail"] }]
 [listener.cache]
 protocol = "redis"
 bind = "0.0.0.0:6380"
@@ -70,6 +96,10 @@ const PIECES: &[&str] = &[
     "[store.cache]",
     "unix:",
     "redis://",
+    "https://",
+    "buckets = ",
+    "\"sharded-blob\"",
+    "protocol = \"s3\"\n",
     "%",
     "@",
     "0.0.0.0:0",
@@ -113,8 +143,14 @@ fn mangled_files_never_panic_and_never_show_a_secret() {
         }
         match parse(&text, "f", Path::new("/nowhere"), &env) {
             Ok((plan, _)) => {
-                for name in plan.stores.keys() {
+                for (name, store) in &plan.stores {
                     let _ = (plan.is_inner(name), plan.leaves(name));
+                    let location = store.location().unwrap_or_default();
+                    assert!(!location.contains("hunter2"), "{location}");
+                }
+                for listener in plan.listeners.values() {
+                    assert_eq!(listener.s3.is_some(), listener.protocol == Protocol::S3);
+                    let _ = plan.served(listener);
                 }
                 let shown = format!("{plan:?}");
                 assert!(!shown.contains("from-env"), "{shown}");

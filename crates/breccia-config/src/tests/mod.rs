@@ -1,5 +1,6 @@
 //! Tests of the crate as a whole: text in, plan or faults out.
 
+mod blob_plans;
 mod faults;
 mod files;
 mod generated;

@@ -385,7 +385,7 @@ fn a_listed_composite_is_inner_even_if_it_is_served() {
 fn the_quick_start_is_a_good_plan() {
     let (_, warnings) = plan_in(QUICK_START, Path::new("x"));
     assert_eq!(warnings, [""; 0]);
-    let plan = quick_start(Path::new("some/data"), "made", Secret::new("hunter2"));
+    let plan = quick_start(Path::new("some/data"), "made", &Secret::new("hunter2"));
     assert_eq!(plan.state_dir, Path::new("some/data"));
     assert_eq!(
         plan.admin.as_ref().unwrap().bind.to_string(),
@@ -396,6 +396,23 @@ fn the_quick_start_is_a_good_plan() {
         plan.listeners["memcached"].bind.to_string(),
         "127.0.0.1:11212"
     );
+    let s3 = &plan.listeners["s3"];
+    assert_eq!(s3.bind.to_string(), "127.0.0.1:9100");
+    let keys = s3.users[0].s3.as_ref().unwrap();
+    assert_eq!(
+        (keys.access_key.as_str(), keys.secret_key.expose()),
+        ("made", "hunter2")
+    );
+    let blobs = plan.served(s3);
+    assert_eq!(blobs.len(), 4);
+    for ((name, store), number) in blobs.into_iter().zip(1..) {
+        let StorePlan::Fs(fs) = store else { panic!() };
+        let folder = format!("some/data/blobs/{number}");
+        assert_eq!(
+            (name, &fs.path),
+            (&*format!("blobs-{number}"), &folder.into())
+        );
+    }
     let wanted = ["memory-a", "memory-b", "memory-c", "memory-d"];
     assert_eq!(plan.stores["quick-start"].members(), wanted);
     for name in wanted {

@@ -232,32 +232,38 @@ impl fmt::Display for LayoutDifference {
                  back hash = \"{layout}\", or, {}",
                 Adopt(composite)
             ),
-            Self::HashTag {
-                composite,
-                layout,
-                config,
-            } => write!(
-                f,
-                "'{composite}': the layout has {}, the config {}; {}, or, {}",
-                Tag(*layout),
-                Tag(*config),
-                PutBack(*layout),
-                Adopt(composite)
-            ),
-            Self::PlacementKey {
-                composite,
-                layout,
-                config,
-            } => write!(
-                f,
-                "'{composite}': the layout has {}, the config {}; {}, or, {}",
-                Rule(layout),
-                Rule(config),
-                PutRuleBack(layout),
-                Adopt(composite)
-            ),
-            other => write_shard(other, f),
+            other => write_key_part(other, f),
         }
+    }
+}
+
+fn write_key_part(difference: &LayoutDifference, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match difference {
+        LayoutDifference::HashTag {
+            composite,
+            layout,
+            config,
+        } => write!(
+            f,
+            "'{composite}': the layout has {}, the config {}; {}, or, {}",
+            Tag(*layout),
+            Tag(*config),
+            PutBack(*layout),
+            Adopt(composite)
+        ),
+        LayoutDifference::PlacementKey {
+            composite,
+            layout,
+            config,
+        } => write!(
+            f,
+            "'{composite}': the layout has {}, the config {}; {}, or, {}",
+            Rule(layout),
+            Rule(config),
+            PutRuleBack(layout),
+            Adopt(composite)
+        ),
+        other => write_shard(other, f),
     }
 }
 

@@ -314,18 +314,6 @@ fn differences_of_rules_name_the_mend() {
     );
     check_differences(
         &LayoutSpec {
-            placement_key: stalwarts("mail/").placement_key,
-            ..three()
-        },
-        &[&[
-            "has placement-key = \"raw\"",
-            "placement-key = \"stalwart\" with placement-prefix = \"mail/\"",
-            "take `placement-key` out",
-            adopt,
-        ]],
-    );
-    check_differences(
-        &LayoutSpec {
             role: Role::Inner,
             ..three()
         },
@@ -363,6 +351,30 @@ fn differences_of_rules_name_the_mend() {
 }
 
 #[test]
+fn another_placement_key_is_a_difference() {
+    let adopt = "`breccia layout adopt --config FILE cache`";
+    check_differences(
+        &LayoutSpec {
+            placement_key: stalwarts("mail/").placement_key,
+            ..three()
+        },
+        &[&[
+            "has placement-key = \"raw\"",
+            "placement-key = \"stalwart\" with placement-prefix = \"mail/\"",
+            "take `placement-key` out",
+            adopt,
+        ]],
+    );
+    let rule = layout_of(&stalwarts("mail/")).differences(&LayoutSpec {
+        placement_key: PlacementKey::Raw,
+        ..stalwarts("")
+    });
+    let rule: Vec<String> = rule.iter().map(ToString::to_string).collect();
+    let wanted = "put back placement-key = \"stalwart\" with placement-prefix = \"mail/\"";
+    assert!(rule.len() == 1 && rule[0].contains(wanted), "{rule:?}");
+}
+
+#[test]
 fn differences_tell_what_the_layout_has_and_the_config_lacks() {
     let inner = layout_of(&LayoutSpec {
         role: Role::Inner,
@@ -382,11 +394,4 @@ fn differences_tell_what_the_layout_has_and_the_config_lacks() {
         "{role}"
     );
     assert!(tag.contains("put back hash-tag = \"{}\""), "{tag}");
-    let rule = layout_of(&stalwarts("mail/")).differences(&LayoutSpec {
-        placement_key: PlacementKey::Raw,
-        ..stalwarts("")
-    });
-    let rule: Vec<String> = rule.iter().map(ToString::to_string).collect();
-    let wanted = "put back placement-key = \"stalwart\" with placement-prefix = \"mail/\"";
-    assert!(rule.len() == 1 && rule[0].contains(wanted), "{rule:?}");
 }

@@ -51,6 +51,10 @@ impl Wiring {
         plan: &Plan,
         listener: &ListenerPlan,
     ) -> Result<(), Trouble> {
+        if !matches!(listener.protocol, Protocol::Redis | Protocol::Memcached) {
+            // A protocol this table does not know.
+            return Ok(());
+        }
         let name = listener.store.as_str();
         let leaves = plan.leaves(name);
         let all = |fits: fn(&StorePlan) -> bool| leaves.iter().all(|(_, leaf)| fits(leaf));
