@@ -250,6 +250,8 @@ fn launch(options: &PostgresOptions, folder: &Path, port: u16) -> Result<Process
     set("max_connections", "200");
     // In the folder, so that nothing stays in /dev/shm whatever happens.
     set("dynamic_shared_memory_type", "mmap");
+    // After a kill, one call instead of one for each of a thousand files.
+    set("recovery_init_sync_method", "syncfs");
     if !options.fsync {
         set("fsync", "off");
         set("synchronous_commit", "off");

@@ -189,6 +189,7 @@ fn send(signal: Signal, id: u32) -> Result<()> {
     // The shell's own `kill`: the program of that name is not on every machine.
     let status = Command::new("sh")
         .args(["-c", "kill -s \"$0\" \"$1\"", word, &id.to_string()])
+        .stderr(Stdio::null())
         .status()?;
     if !status.success() {
         bail!("cannot send {word} to {id}");

@@ -44,8 +44,17 @@ impl Rgw {
         std::fs::write(at.join("ceph.conf"), config(at, &cluster, monitor_port)?)?;
         std::fs::write(at.join("keyring"), "")?;
         let monitor = start_monitor(at, &cluster, monitor_port)?;
-        // Waits for the monitor by itself.
-        run(program("ceph", at).args(["--connect-timeout", "30", "osd", "new", &disk]))?;
+        // This waits for the monitor by itself.
+        run(administer(at).args(["osd", "new", &disk]))?;
+        run(administer(at).args([
+            "osd",
+            "crush",
+            "add",
+            "osd.0",
+            "1.0",
+            "host=a",
+            "root=default",
+        ]))?;
         std::fs::create_dir(at.join("osd"))?;
         run(program("ceph-osd", at)
             .args(["-i", "0", "--mkfs", "--no-mon-config"])
@@ -158,6 +167,12 @@ fn program(name: &str, folder: &Path) -> Command {
     command
 }
 
+fn administer(folder: &Path) -> Command {
+    let mut command = program("ceph", folder);
+    command.args(["--connect-timeout", "30"]);
+    command
+}
+
 fn serve(name: &str, folder: &Path, arguments: &[&str]) -> Result<Process> {
     let mut command = tied(name, None);
     command.arg("-c").arg(folder.join("ceph.conf"));
@@ -206,6 +221,10 @@ fn config(folder: &Path, cluster: &str, monitor_port: u16) -> Result<String> {
          osd objectstore = memstore\nmemstore device bytes = 8589934592\n\
          rgw thread pool size = 64\n",
     );
+    // An OSD that enters itself may ask before it knows the cluster's id, be refused, and end.
+    text.push_str("osd crush update on start = false\nosd class update on start = false\n");
+    // A full disk is not this cluster's trouble: it keeps objects in memory.
+    text.push_str("mon data avail warn = 1\nmon data avail crit = 0\n");
     // The monitor batches decisions for a second each by default, and a start takes ten of them.
     text.push_str("paxos propose interval = 0.02\npaxos min wait = 0.01\n");
     writeln!(text, "run dir = {folder}\npid file = {folder}/$name.pid")?;

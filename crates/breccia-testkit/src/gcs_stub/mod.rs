@@ -11,6 +11,8 @@ mod list;
 mod object;
 mod request;
 mod store;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::collections::{BTreeMap, VecDeque};
