@@ -77,7 +77,7 @@ impl Rgw {
 
     /// One for the whole test process, started by the first who asks.
     ///
-    /// The kernel ends its processes with the test process, and a small helper then removes its folder.
+    /// The kernel ends its processes with the test process, and a shell that waits for that removes its folder.
     pub fn shared() -> Result<&'static Rgw> {
         static SHARED: OnceLock<Result<Rgw, String>> = OnceLock::new();
         let started = SHARED.get_or_init(|| {
@@ -114,6 +114,11 @@ impl Rgw {
     /// The gateway's process, which takes the signals.
     pub fn process(&mut self) -> &mut Process {
         &mut self.gateway
+    }
+
+    /// The folder with its configuration and logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The ids of gateway, OSD and monitor.
@@ -266,7 +271,7 @@ fn sweep_after_end(folder: &Path) -> Result<()> {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    // The helper reads from this process until it ends.
+    // The shell reads from this process until it ends.
     let _first = PIPE.set(child);
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! Not a test of Breccia. Invariant: needs what `cargo xtask test setup` installs, nothing built.
 
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -209,4 +211,60 @@ fn a_lost_reply_and_a_broken_upload_leave_what_the_server_saw() -> Result<()> {
         200
     );
     Ok(())
+}
+
+/// Names the file in which the process that is going to be killed writes what it started.
+const DOOMED: &str = "BRECCIA_TESTKIT_DOOMED";
+
+/// Does nothing unless the next test runs it in a process of its own.
+#[test]
+fn servers_of_a_doomed_process() -> Result<()> {
+    let Some(file) = std::env::var_os(DOOMED) else {
+        return Ok(());
+    };
+    let rgw = Rgw::shared()?;
+    let (mut postgres, mut mariadb) = (Postgres::new()?, MariaDb::new()?);
+    let mut ids = rgw.process_ids();
+    ids.push(mariadb.process().id());
+    ids.push(postgres.process().id());
+    ids.extend(postgres.process().children()?);
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    let text = format!("{}\n{}\n", rgw.folder().display(), ids.join(" "));
+    // Written whole before it has its name.
+    let unfinished = Path::new(&file).with_extension("new");
+    std::fs::write(&unfinished, text)?;
+    std::fs::rename(&unfinished, &file)?;
+    std::thread::sleep(Duration::from_mins(1));
+    Ok(())
+}
+
+#[test]
+fn servers_do_not_outlive_a_test_process_that_is_killed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("started");
+    let mut doomed = Command::new(std::env::current_exe()?)
+        .args(["--exact", "servers_of_a_doomed_process"])
+        .env(DOOMED, &file)
+        .stdout(Stdio::null())
+        .spawn()?;
+    let started = wait_until(Duration::from_mins(1), "its servers", || {
+        ensure!(doomed.try_wait()?.is_none(), "it ended by itself");
+        Ok(std::fs::read_to_string(&file).ok())
+    });
+    doomed.kill()?;
+    doomed.wait()?;
+    let started = started?;
+    let mut lines = started.lines();
+    let rgw_folder = Path::new(lines.next().unwrap());
+    let ids: Vec<u32> = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .flat_map(str::parse)
+        .collect();
+    ensure!(ids.len() > 7, "{started}");
+    wait_until(Duration::from_secs(10), "an end without a trace", || {
+        let left = ids.iter().any(|id| runs(*id)) || rgw_folder.exists();
+        Ok((!left).then_some(()))
+    })
 }
