@@ -4,7 +4,7 @@
 //! wire use it. Invariant: wrong input is an error value, and nothing here grows without bound.
 
 pub mod checksum;
-// pub mod chunked;
+pub mod chunked;
 pub mod etag;
 pub mod hex;
 pub mod range;
