@@ -11,4 +11,4 @@ pub mod range;
 pub mod sigv4;
 pub mod time;
 pub mod uri;
-// pub mod xml;
+pub mod xml;

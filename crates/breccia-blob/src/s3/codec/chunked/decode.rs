@@ -187,16 +187,15 @@ impl Decoder {
 
     fn begin_chunk(&mut self, line: &[u8]) -> Result<(), ChunkError> {
         let text = std::str::from_utf8(line).map_err(|_| malformed("a size is not a number"))?;
-        let size = match &self.signer {
-            None => text,
-            Some(_) => {
-                let (size, signature) = text
-                    .split_once(";chunk-signature=")
-                    .ok_or(malformed("a chunk has no signature"))?;
-                self.signature = hex::decode(signature.as_bytes())
-                    .ok_or(malformed("a chunk's signature is not 64 digits"))?;
-                size
-            }
+        let size = if self.signer.is_some() {
+            let (size, signature) = text
+                .split_once(";chunk-signature=")
+                .ok_or(malformed("a chunk has no signature"))?;
+            self.signature = hex::decode(signature.as_bytes())
+                .ok_or(malformed("a chunk's signature is not 64 digits"))?;
+            size
+        } else {
+            text
         };
         let digits = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_hexdigit());
         let size = u64::from_str_radix(size, 16)
@@ -308,6 +307,6 @@ fn malformed(what: &'static str) -> ChunkError {
 pub(super) fn canonical_trailers(trailers: &[(String, String)]) -> String {
     trailers
         .iter()
-        .map(|(name, value)| format!("{name}:{value}\n"))
+        .flat_map(|(name, value)| [name, ":", value, "\n"])
         .collect()
 }

@@ -55,7 +55,7 @@ fn checksum() -> Vec<(String, String)> {
 fn the_example_of_aws_is_written_and_read() {
     let mut body = Vec::new();
     let mut encoder = Encoder::new(Some(signer(SEED)));
-    body.extend_from_slice(&encoder.chunk(&[b'a'; 65_536]));
+    body.extend_from_slice(&encoder.chunk(&vec![b'a'; 65_536]));
     body.extend_from_slice(&encoder.chunk(&[b'a'; 1024]));
     body.extend_from_slice(&encoder.finish(&[]));
     assert_eq!(body.len(), 66_824);
@@ -78,7 +78,7 @@ fn the_example_of_aws_is_written_and_read() {
 fn the_trailer_example_of_aws_is_written_and_read() {
     let mut body = Vec::new();
     let mut encoder = Encoder::new(Some(signer(TRAILER_SEED)));
-    body.extend_from_slice(&encoder.chunk(&[b'a'; 65_536]));
+    body.extend_from_slice(&encoder.chunk(&vec![b'a'; 65_536]));
     body.extend_from_slice(&encoder.chunk(&[b'a'; 1024]));
     body.extend_from_slice(&encoder.finish(&checksum()));
     let text = String::from_utf8(body.clone()).unwrap();
