@@ -125,7 +125,9 @@ impl ObjectStoreAdapter {
         self.copy(from, to, create).await?;
         let key = key_of(from)?;
         let deleted = self.store.delete(&key, WriteCondition::Always).await;
-        deleted.map(|_| ()).map_err(|error| failed(error, from, Asked::Anything))
+        deleted
+            .map(|_| ())
+            .map_err(|error| failed(error, from, Asked::Anything))
     }
 
     /// Pages of a listing, one after the other.

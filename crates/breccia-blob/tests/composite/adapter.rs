@@ -79,7 +79,10 @@ async fn renaming_an_object_to_itself_keeps_it() -> Result<()> {
     adapter.put(&path, "x".into()).await?;
     adapter.rename(&path, &path).await?;
     let again = adapter.rename_if_not_exists(&path, &path).await;
-    assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+    assert!(
+        matches!(again, Err(Error::AlreadyExists { .. })),
+        "{again:?}"
+    );
     assert_eq!(store.get_bytes(&key("self")).await?.1, "x");
     Ok(())
 }
@@ -94,12 +97,19 @@ async fn what_a_path_cannot_name_is_an_error_and_never_another_path() -> Result<
         assert!(error.contains(name), "{error}");
         store.delete(&key(name), Default::default()).await?;
     }
-    store.put(&key("ok"), Body::from_bytes("x"), PutOptions::default()).await?;
+    store
+        .put(&key("ok"), Body::from_bytes("x"), PutOptions::default())
+        .await?;
     let listed: Vec<_> = adapter.list(None).try_collect().await?;
     assert_eq!(listed.len(), 1);
     let attributes = [(Attribute::StorageClass, "COLD")];
     let attributes = object_store::Attributes::from_iter(attributes);
-    let refused = adapter.put_opts(&Path::from("x"), "x".into(), attributes.into()).await;
-    assert!(matches!(refused, Err(Error::NotSupported { .. })), "{refused:?}");
+    let refused = adapter
+        .put_opts(&Path::from("x"), "x".into(), attributes.into())
+        .await;
+    assert!(
+        matches!(refused, Err(Error::NotSupported { .. })),
+        "{refused:?}"
+    );
     Ok(())
 }
