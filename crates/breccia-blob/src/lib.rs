@@ -18,6 +18,7 @@ pub mod key_encoding;
 pub mod listing;
 pub mod markers;
 pub mod meta;
+pub mod object_store_adapter;
 pub mod placement_key;
 pub mod s3;
 pub mod sharded;
