@@ -11,8 +11,12 @@ pub mod condition;
 pub mod error;
 pub mod http;
 pub mod key;
+pub mod key_encoding;
+pub mod key_names;
 pub mod listing;
 pub mod meta;
+pub mod placement_key;
+pub mod s3;
 pub mod store;
 pub mod upload;
 

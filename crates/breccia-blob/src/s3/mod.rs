@@ -1,0 +1,5 @@
+//! The S3 wire: what its bytes mean, towards clients and towards members.
+//!
+//! Not here: where an object lies. Invariant: the two ends share the codec and nothing else.
+
+pub mod codec;
