@@ -175,13 +175,11 @@ fn before_plain(first: &Bytes) -> String {
         .to_owned();
     };
     *last -= 1;
-    match std::str::from_utf8(&lower) {
-        Ok(text) => format!("{text}{LAST_CHARACTER}"),
-        Err(_) => {
-            let shorter = first.get(..first.len().saturating_sub(1));
-            leading_text(shorter.unwrap_or_default()).to_owned()
-        }
+    if let Ok(text) = std::str::from_utf8(&lower) {
+        return format!("{text}{LAST_CHARACTER}");
     }
+    let shorter = first.get(..first.len().saturating_sub(1));
+    leading_text(shorter.unwrap_or_default()).to_owned()
 }
 
 /// The same for ASCII names, none of whose characters sorts behind `highest`.
