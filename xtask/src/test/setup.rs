@@ -1,7 +1,8 @@
-//! Brings in what the tests need: servers from Debian packages, client libraries from `PyPI` and npm.
+//! Brings in what the tests need: servers from Debian packages, clients and Azurite from `PyPI` and npm.
 //!
-//! As root it installs; otherwise it says what is missing and how to get it. Invariant: nothing is
-//! fetched that is already there, so a second run needs no network.
+//! As root it installs; otherwise it says what is missing and how to get it. Not installed: Garage, which is
+//! built from source for minutes; tests that can use one look for it themselves. Invariant: nothing
+//! is fetched that is already there, so a second run needs no network.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,19 +12,35 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, which};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 24] = [
+    ("ceph", "ceph-common"),
+    ("ceph-mon", "ceph-mon"),
+    ("ceph-osd", "ceph-osd"),
     ("git", "git"),
+    ("mariadb", "mariadb-client"),
+    ("mariadbd", "mariadb-server"),
     ("memcached", "memcached"),
     ("memccp", "libmemcached-tools"),
+    ("monmaptool", "ceph-base"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("nutcracker", "nutcracker"),
     ("openssl", "openssl"),
+    ("psql", "postgresql-client"),
     ("python3", "python3"),
+    ("radosgw", "radosgw"),
+    ("rclone", "rclone"),
     ("redis-benchmark", "redis-tools"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
+    ("restic", "restic"),
+    ("s3cmd", "s3cmd"),
+    ("setpriv", "util-linux"),
+    ("strace", "strace"),
 ];
+
+/// Where Debian keeps the server programs of each `PostgreSQL` version: in no PATH.
+const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 
 /// Where client libraries in other languages are put.
 pub(super) fn clients_folder() -> PathBuf {
@@ -83,8 +100,18 @@ fn missing_packages() -> Vec<String> {
     if which("python3").is_none() || !python_has_venv() {
         missing.push("python3-venv".to_owned());
     }
+    if !has_postgres() {
+        missing.push("postgresql".to_owned());
+    }
+    missing.sort();
     missing.dedup();
     missing
+}
+
+fn has_postgres() -> bool {
+    let versions = std::fs::read_dir(POSTGRES_VERSIONS).ok();
+    let mut folders = versions.into_iter().flatten().flatten();
+    which("postgres").is_some() || folders.any(|entry| entry.path().join("bin/postgres").is_file())
 }
 
 fn python_has_venv() -> bool {
@@ -140,7 +167,7 @@ fn javascript() -> Result<()> {
     if std::fs::read_to_string(&stamp).is_ok_and(|present| present == pins) {
         return Ok(());
     }
-    println!("installing Node clients");
+    println!("installing Node clients and servers");
     std::fs::create_dir_all(&folder)?;
     for name in ["package.json", "package-lock.json"] {
         std::fs::copy(source.join(name), folder.join(name)).with_context(|| name.to_owned())?;
