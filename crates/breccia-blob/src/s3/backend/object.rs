@@ -59,7 +59,7 @@ impl S3Store {
         };
         Ok(Written {
             etag: self.compare(&answer.headers, &digests)?,
-            checksum: checksum_in(&answer.headers),
+            checksum: checksum_in(&answer.headers).or(digests.checksum),
             modified_ms: written_ms(&answer.headers),
         })
     }
