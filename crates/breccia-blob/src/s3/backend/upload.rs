@@ -36,6 +36,7 @@ impl S3Store {
         options: UploadOptions,
     ) -> Result<UploadId, BlobError> {
         let name = self.names.name_of(key)?;
+        self.require_kept(&options.headers, &options.tags).await?;
         let mut head = self.head_of(Method::POST, &name, &[("uploads", "")]);
         self.set_headers(&mut head, &options.headers)?;
         self.set_tagging(&mut head, &options.tags)?;
