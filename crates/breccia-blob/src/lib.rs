@@ -12,6 +12,7 @@ pub mod error;
 pub mod key;
 pub mod listing;
 pub mod meta;
+pub mod sql;
 pub mod store;
 pub mod upload;
 
