@@ -123,7 +123,7 @@ fn tls_options(
         made = made.with_danger_accept_invalid_certs(true);
     }
     if let Some(name) = &tls.server_name {
-        made = made.with_danger_tls_hostname_override(name.clone());
+        made = made.with_danger_tls_hostname_override(Some(name.clone()));
     }
     if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
         let identity = ClientIdentity::new(cert.clone().into(), key.clone().into());

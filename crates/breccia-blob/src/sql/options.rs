@@ -31,13 +31,13 @@ pub struct SqlOptions {
 }
 
 /// The longest allowed download, unless told otherwise.
-pub const GARBAGE_GRACE: Duration = Duration::from_hours(6);
+const GARBAGE_GRACE: Duration = Duration::from_hours(6);
 /// How long a put may be silent, unless told otherwise.
-pub const PENDING_AGE: Duration = Duration::from_hours(2);
+const PENDING_AGE: Duration = Duration::from_hours(2);
 /// The time limit of a statement, unless told otherwise.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// The most connections, unless told otherwise.
-pub const MAX_CONNECTIONS: usize = 10;
+const MAX_CONNECTIONS: usize = 10;
 
 impl SqlOptions {
     /// Options of a store of this name, all else as usual.
