@@ -3,6 +3,7 @@
 //! Not its pool: ours is used. Invariant: a session runs in strict mode, at READ COMMITTED and in
 //! UTC, whatever the server's defaults are, so that nothing is cut short and no gap is locked.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +26,18 @@ use crate::error::BlobError;
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// One MySQL or MariaDB database.
-#[derive(Debug)]
 pub(super) struct Mysql {
     opts: Opts,
     /// Without TLS, where TLS is only preferred.
     plain: Option<Opts>,
     statements: Arc<Statements>,
+}
+
+impl fmt::Debug for Mysql {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // mysql_async's options would show the password.
+        formatter.debug_struct("Mysql").finish_non_exhaustive()
+    }
 }
 
 impl Mysql {

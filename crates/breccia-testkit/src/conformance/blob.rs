@@ -29,6 +29,8 @@ pub async fn blob_conformance(store: &Arc<dyn BlobStore>) -> Result<()> {
     store.probe().await.context("probe")?;
     objects::check(&**store).await.context("objects")?;
     integrity::check(&**store).await.context("integrity")?;
+    // Listings are held against all keys there are: those of the checks before must be gone.
+    clear(&**store).await.context("clear before keys")?;
     keys::check(&**store).await.context("keys")?;
     lists::check(&**store).await.context("lists")?;
     conditions::check(store).await.context("conditions")?;
