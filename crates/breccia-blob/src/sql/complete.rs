@@ -77,7 +77,10 @@ impl Work for Complete<'_> {
                 headers: upload.headers,
                 checksum: written.checksum.as_ref().map(ChecksumRecord::from),
                 chunk: CHUNK as u64,
-                parts: chosen.iter().map(PartRow::record).collect::<Vec<PartRecord>>(),
+                parts: chosen
+                    .iter()
+                    .map(PartRow::record)
+                    .collect::<Vec<PartRecord>>(),
             }),
             tags: record::to_text(&upload.tags),
         };
@@ -99,7 +102,10 @@ fn choose(
     let mut chosen: Vec<PartRow> = Vec::with_capacity(choices.len());
     for choice in choices {
         let number = choice.number;
-        if chosen.last().is_some_and(|before| before.info.number >= number) {
+        if chosen
+            .last()
+            .is_some_and(|before| before.info.number >= number)
+        {
             return Err(BlobError::PartOrder);
         }
         let part = stored
@@ -152,7 +158,11 @@ fn checksum_of(
     match choice {
         ChecksumChoice::FullObject => combine(algorithm, &values),
         ChecksumChoice::Composite => {
-            let raw: Vec<u8> = values.iter().flat_map(|(value, _)| *value).copied().collect();
+            let raw: Vec<u8> = values
+                .iter()
+                .flat_map(|(value, _)| *value)
+                .copied()
+                .collect();
             Some(Checksum {
                 algorithm,
                 value: checksum::of(algorithm, &raw),
@@ -192,9 +202,8 @@ fn verify(computed: Option<&Checksum>, wanted: Option<&Checksum>) -> Result<(), 
     let Some(wanted) = wanted else {
         return Ok(());
     };
-    let same = |found: &Checksum| {
-        found.algorithm == wanted.algorithm && found.value == wanted.value
-    };
+    let same =
+        |found: &Checksum| found.algorithm == wanted.algorithm && found.value == wanted.value;
     if computed.is_some_and(same) {
         return Ok(());
     }

@@ -11,7 +11,9 @@ use super::statements::Query;
 use super::store::Inner;
 use crate::error::BlobError;
 use crate::key::{Key, MAX_KEY_BYTES};
-use crate::listing::{ListPage, ListRequest, ListedObject, MAX_PAGE, RollUp, Start, Step, successor};
+use crate::listing::{
+    ListPage, ListRequest, ListedObject, MAX_PAGE, RollUp, Start, Step, successor,
+};
 use crate::meta::ETag;
 
 /// With a delimiter, how many keys are fetched first: more only while few are rolled up.

@@ -34,6 +34,8 @@ mod sqlite;
 mod statements;
 mod store;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod uploads;
 

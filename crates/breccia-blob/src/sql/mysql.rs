@@ -1,4 +1,4 @@
-//! The driver for MySQL and MariaDB, by mysql_async.
+//! The driver for MySQL and MariaDB, by `mysql_async`.
 //!
 //! Not its pool: ours is used. Invariant: a session runs in strict mode, at READ COMMITTED and in
 //! UTC, whatever the server's defaults are, so that nothing is cut short and no gap is locked.
@@ -98,10 +98,7 @@ fn setup(timeout: Duration) -> Vec<String> {
     ]
 }
 
-fn tls_options(
-    options: &SqlOptions,
-    server: &ServerOptions,
-) -> Result<Option<SslOpts>, BlobError> {
+fn tls_options(options: &SqlOptions, server: &ServerOptions) -> Result<Option<SslOpts>, BlobError> {
     let tls = &server.tls;
     let Address::Tcp { host, .. } = &server.address else {
         return Ok(None);
@@ -216,9 +213,9 @@ fn read(row: mysql_async::Row) -> Result<Row, Fault> {
     let value = |value| match value {
         mysql_async::Value::NULL => Ok(Value::Null),
         mysql_async::Value::Int(value) => Ok(Value::Integer(value)),
-        mysql_async::Value::UInt(value) => Ok(Value::Integer(
-            i64::try_from(value).unwrap_or(i64::MAX),
-        )),
+        mysql_async::Value::UInt(value) => {
+            Ok(Value::Integer(i64::try_from(value).unwrap_or(i64::MAX)))
+        }
         mysql_async::Value::Bytes(value) => Ok(Value::Bytes(Bytes::from(value))),
         other => Err(Fault::Protocol(format!(
             "a column of type {}",
@@ -265,9 +262,7 @@ fn classify(code: u16, message: &str) -> Fault {
         1040 | 1203 | 1226 | 1037 | 1041 => Fault::Overloaded(words()),
         1146 => Fault::NoTable,
         // Access denied, unknown database, shutdown, connection killed.
-        1044 | 1045 | 1049 | 1698 | 1053 | 1927 | 1077 | 1079 | 1080 | 4031 => {
-            Fault::Lost(words())
-        }
+        1044 | 1045 | 1049 | 1698 | 1053 | 1927 | 1077 | 1079 | 1080 | 4031 => Fault::Lost(words()),
         _ => Fault::Refused {
             code: code.to_string(),
             message: words(),

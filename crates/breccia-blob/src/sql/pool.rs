@@ -205,10 +205,9 @@ impl Session {
     /// Undoes it, if the connection is still good; else it is closed, which undoes it too.
     pub(crate) async fn rollback(&mut self) {
         if self.state == State::Open {
-            let undone: Result<(), Fault> = async {
-                bounded!(self, Some(State::Clean), connection => connection.rollback())
-            }
-            .await;
+            let undone: Result<(), Fault> =
+                async { bounded!(self, Some(State::Clean), connection => connection.rollback()) }
+                    .await;
             if undone.is_err() {
                 self.state = State::Dirty;
             }

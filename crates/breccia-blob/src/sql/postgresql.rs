@@ -117,12 +117,13 @@ fn tls_client(
         return Ok(None);
     }
     let client = client_options(server);
-    let made = if mode == SqlTlsMode::VerifyCa {
+    let built = if mode == SqlTlsMode::VerifyCa {
         TlsClient::of_any_name(&client, host)
     } else {
         TlsClient::new(&client, host)
     };
-    made.map(Some)
+    built
+        .map(Some)
         .map_err(|error| options.fault(error.to_string()))
 }
 
@@ -190,10 +191,10 @@ impl PostgresqlConnection {
 
     async fn execute(&mut self, query: Query, values: Vec<Value>) -> Result<Answer, Fault> {
         let statement = self.prepare(query).await?;
-        let begin = std::mem::take(&mut self.begin);
+        let first = std::mem::take(&mut self.begin);
         let client = &self.client;
         let beginning = async {
-            if begin {
+            if first {
                 client.batch_execute(BEGIN).await
             } else {
                 Ok(())
@@ -302,8 +303,7 @@ fn read(row: &tokio_postgres::Row) -> Result<Row, Fault> {
         };
         found.map_err(|error| Fault::Protocol(error.to_string()))
     };
-    let values: Result<Vec<Value>, Fault> =
-        row.columns().iter().enumerate().map(value).collect();
+    let values: Result<Vec<Value>, Fault> = row.columns().iter().enumerate().map(value).collect();
     values.map(Row::new)
 }
 

@@ -86,7 +86,7 @@ impl SqlStore {
         Ok(Self::over(options, driver, kind, location))
     }
 
-    fn over(
+    pub(super) fn over(
         options: SqlOptions,
         driver: Box<dyn Driver>,
         kind: StoreKind,
@@ -107,6 +107,14 @@ impl SqlStore {
     }
 }
 
+#[cfg(test)]
+impl SqlStore {
+    pub(super) async fn hold_a_session(&self) -> super::pool::Session {
+        let acquired = self.inner.pool.acquire(Purpose::Read).await;
+        acquired.unwrap_or_else(|fault| panic!("{fault:?}"))
+    }
+}
+
 /// The statements over the tables of these options.
 pub(super) fn statements(
     options: &SqlOptions,
@@ -121,7 +129,7 @@ impl Inner {
         let prefix = &self.options.table_prefix;
         let ensure = || schema::ensure(&self.pool, &self.name, prefix);
         let ready = self.schema.get_or_try_init(ensure).await;
-        ready.map(|_| ()).map_err(|fault| self.told(fault))
+        ready.copied().map_err(|fault| self.told(fault))
     }
 
     /// A fault of something that changed nothing.
@@ -180,9 +188,7 @@ impl BlobStore for SqlStore {
     fn head<'a>(&'a self, key: &'a Key) -> StoreFuture<'a, ObjectMeta> {
         Box::pin(async move {
             let found = self.inner.find(key).await?;
-            found
-                .map(|object| object.meta)
-                .ok_or(BlobError::NotFound)
+            found.map(|object| object.meta).ok_or(BlobError::NotFound)
         })
     }
 

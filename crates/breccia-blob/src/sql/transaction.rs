@@ -29,7 +29,10 @@ pub(crate) trait Work: Sync {
     type Output: Send;
 
     /// Does it. An error undoes everything.
-    fn run(&self, session: &mut Session) -> impl Future<Output = Result<Self::Output, Fault>> + Send;
+    fn run(
+        &self,
+        session: &mut Session,
+    ) -> impl Future<Output = Result<Self::Output, Fault>> + Send;
 }
 
 struct Failure {
@@ -82,7 +85,11 @@ impl Inner {
                 Err(fault) => {
                     session.rollback().await;
                     let open = fault.leaves_commit_open();
-                    Err(Failure { fault, open, stale: false })
+                    Err(Failure {
+                        fault,
+                        open,
+                        stale: false,
+                    })
                 }
             },
             Err(fault) => {

@@ -160,11 +160,7 @@ impl Inner {
         Ok(info)
     }
 
-    async fn upload_record(
-        &self,
-        key: &Key,
-        upload: &UploadId,
-    ) -> Result<UploadRecord, BlobError> {
+    async fn upload_record(&self, key: &Key, upload: &UploadId) -> Result<UploadRecord, BlobError> {
         let answer = self
             .ask(Query::FindUpload, upload_name(key, upload))
             .await?;
@@ -174,11 +170,7 @@ impl Inner {
     }
 
     /// Ends an upload and forgets its parts.
-    pub(super) async fn abort_upload(
-        &self,
-        key: &Key,
-        upload: &UploadId,
-    ) -> Result<(), BlobError> {
+    pub(super) async fn abort_upload(&self, key: &Key, upload: &UploadId) -> Result<(), BlobError> {
         self.transact(&Abort { key, upload }).await
     }
 

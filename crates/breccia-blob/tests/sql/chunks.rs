@@ -1,9 +1,9 @@
 //! Objects of one chunk, of several, and damaged ones.
 
 use anyhow::{Result, ensure};
+use breccia_blob::sql::CHUNK;
 use breccia_blob::store::{BlobStoreExt, GetOptions, PutOptions, Span};
 use breccia_blob::{BlobError, BlobStore, Body};
-use breccia_blob::sql::CHUNK;
 
 use crate::place::{Place, Running, key, pattern};
 
@@ -26,7 +26,16 @@ pub(crate) async fn sizes_around_chunks_come_back_whole_and_in_ranges(place: &Pl
         store.put_bytes(&key(&name), bytes.clone()).await?;
         let (meta, got) = store.get_bytes(&key(&name)).await?;
         ensure!(meta.size == size as u64 && got == bytes, "{size} bytes");
-        let borders = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, size];
+        let borders = [
+            0,
+            1,
+            CHUNK - 1,
+            CHUNK,
+            CHUNK + 1,
+            2 * CHUNK - 1,
+            2 * CHUNK,
+            size,
+        ];
         for from in borders.into_iter().filter(|from| *from < size) {
             for to in borders.into_iter().filter(|to| (from..size).contains(to)) {
                 let span = Span::Between(from as u64, to as u64);
@@ -36,7 +45,10 @@ pub(crate) async fn sizes_around_chunks_come_back_whole_and_in_ranges(place: &Pl
         }
         if size > 0 {
             let got = read(&*store, &name, Span::Last(5)).await?;
-            ensure!(got == bytes[size.saturating_sub(5)..], "{size} bytes: the last");
+            ensure!(
+                got == bytes[size.saturating_sub(5)..],
+                "{size} bytes: the last"
+            );
         }
     }
     Ok(())
@@ -60,9 +72,8 @@ pub(crate) async fn a_damaged_or_missing_chunk_is_told(place: &Place) -> Result<
         Ok(())
     };
     let other = match place.running {
-        Running::Mysql(_) => "x'0102'",
         Running::Postgresql(_) => "'\\x0102'",
-        Running::Sqlite(_) => "x'0102'",
+        Running::Mysql(_) | Running::Sqlite(_) => "x'0102'",
     };
     let short = format!("UPDATE d_chunks SET data = {other} WHERE sequence = 1");
     check("short", 2 * CHUNK, &short).await?;

@@ -13,13 +13,21 @@ use crate::place::{Place, key, pattern};
 
 fn odd_keys() -> BTreeSet<Vec<u8>> {
     let pieces: [&[u8]; 9] = [
-        b"a", b"b", b"/", b"//", b"\x00", b"\xff", b"%", b"'", "\u{e9}".as_bytes(),
+        b"a",
+        b"b",
+        b"/",
+        b"//",
+        b"\x00",
+        b"\xff",
+        b"%",
+        b"'",
+        "\u{e9}".as_bytes(),
     ];
     let mut keys = BTreeSet::new();
     let numbers = pattern(4 * 400, 9);
     for four in numbers.chunks_exact(4) {
         let mut key = Vec::new();
-        for byte in &four[..1 + usize::from(four[3]) % 3] {
+        for byte in &four[..=usize::from(four[3]) % 3] {
             key.extend_from_slice(pieces[usize::from(*byte) % pieces.len()]);
         }
         keys.insert(key);

@@ -3,6 +3,11 @@
 //! Not run without the servers: Debian's `postgresql` and `mariadb-server`; SQLite needs none.
 //! Invariant: every test makes its own server or file.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that goes wrong this way fails, as it should"
+)]
+
 mod chunks;
 mod life;
 mod listings;

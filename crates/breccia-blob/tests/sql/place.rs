@@ -96,9 +96,7 @@ impl Place {
     pub(crate) fn server(&self) -> Option<ServerOptions> {
         let (server, port, user, password) = match &self.running {
             Running::Sqlite(_) => return None,
-            Running::Postgresql(it) => {
-                (Server::Postgresql, it.port(), it.user(), it.password())
-            }
+            Running::Postgresql(it) => (Server::Postgresql, it.port(), it.user(), it.password()),
             Running::Mysql(it) => (Server::Mysql, it.port(), it.user(), it.password()),
         };
         let host = "127.0.0.1".to_owned();
@@ -140,7 +138,19 @@ impl Place {
 
     pub(crate) fn count(&self, table: &str) -> Result<u64> {
         let text = self.sql(&format!("SELECT count(*) FROM {table}"))?;
-        text.parse().with_context(|| format!("count of {table}: {text:?}"))
+        text.parse()
+            .with_context(|| format!("count of {table}: {text:?}"))
+    }
+
+    /// Waits until a table has so many rows.
+    pub(crate) async fn wait_for(&self, table: &str, rows: u64) -> Result<()> {
+        for _ in 0..600 {
+            if self.count(table)? == rows {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::bail!("{table} never had {rows} rows, but {}", self.count(table)?)
     }
 
     pub(crate) fn kill(&mut self) {
