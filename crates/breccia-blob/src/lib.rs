@@ -9,6 +9,7 @@ pub mod body;
 pub mod checksum;
 pub mod condition;
 pub mod error;
+pub mod fs;
 pub mod key;
 pub mod listing;
 pub mod meta;
