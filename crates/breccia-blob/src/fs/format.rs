@@ -28,6 +28,8 @@ pub(super) const MAX_DATA_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 const MAGIC: &[u8; 8] = b"BRECCIA\x01";
 const VERSION: u32 = 1;
 const BLOCK: u64 = BLOCK_BYTES as u64;
+/// As a trailer has it.
+const BLOCK_FIELD: u32 = 64 * 1024;
 const CRC_BYTES: u64 = 4;
 
 /// Adds the checksums of the blocks of `data` to a table. All but the last call of a file give
@@ -53,7 +55,7 @@ pub(super) fn add_tail(
     let trailer = into.len();
     into.extend_from_slice(MAGIC);
     into.extend_from_slice(&VERSION.to_le_bytes());
-    into.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
+    into.extend_from_slice(&BLOCK_FIELD.to_le_bytes());
     for number in [
         generation,
         data_bytes,
@@ -128,7 +130,7 @@ impl Trailer {
         if magic != *MAGIC {
             return Err("it is not a file of Breccia");
         }
-        if version != VERSION || u64::from(block) != BLOCK {
+        if version != VERSION || block != BLOCK_FIELD {
             return Err("a later release wrote it");
         }
         trailer.fits(file_bytes)?;
@@ -227,7 +229,7 @@ mod tests {
     #[test]
     fn every_flipped_byte_is_found() {
         for size in [0, 1, 300] {
-            let data: Vec<u8> = (0..size).map(|byte| (byte % 251) as u8).collect();
+            let data: Vec<u8> = (0..=u8::MAX).cycle().take(size).collect();
             let file = file(&data);
             assert_eq!(check(&file).expect("it is whole").0, data);
             for place in 0..file.len() {
@@ -243,7 +245,8 @@ mod tests {
 
     #[test]
     fn blocks_are_checked_each_at_its_place() {
-        let data: Vec<u8> = (0..BLOCK_BYTES * 2 + 5).map(|at| (at / 7) as u8).collect();
+        let numbers = (0_u8..251).cycle();
+        let data: Vec<u8> = numbers.take(BLOCK_BYTES * 2 + 5).collect();
         let mut table = Vec::new();
         add_blocks(&mut table, &data);
         assert_eq!(table.len(), 12);

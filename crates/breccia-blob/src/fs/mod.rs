@@ -25,6 +25,7 @@ mod complete;
 mod folder;
 mod format;
 mod generations;
+mod get;
 mod index;
 mod open;
 mod read;

@@ -13,7 +13,8 @@ use breccia_core::error::Effect;
 use rusqlite::{Connection, params};
 
 use super::folder::Folder;
-use super::index::change::{insert_reserved, write_object, write_part, write_upload};
+use super::index::change::{insert_reserved, write_object};
+use super::index::uploads::{write_part, write_upload};
 use super::index::{int, lookup, open_writer, schema, to_json};
 use super::read::{Fault, read_record};
 use super::records::{FileRef, HexText, PartRow, Record, UploadRow};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Inner;
+use super::get::LOOK_UPS;
 use super::index::change::Change;
 use super::index::lookup;
 use super::read::{Fault, Reader, Walk};
@@ -16,9 +17,6 @@ use crate::body::Body;
 use crate::error::BlobError;
 use crate::key::Key;
 use crate::store::{MAX_RESERVED_BYTES, MAX_RESERVED_NAME_BYTES, ReservedWrite};
-
-/// So often one is looked up anew because it was replaced between look-up and open.
-const LOOK_UPS: usize = 16;
 
 pub(super) async fn read(inner: &Arc<Inner>, name: &str) -> Result<Option<Bytes>, BlobError> {
     check_name(inner, name)?;

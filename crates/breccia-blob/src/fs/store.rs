@@ -9,11 +9,10 @@ use breccia_core::error::Effect;
 use breccia_net::clock;
 use bytes::Bytes;
 
-use super::index::change::Change;
+use super::get::{LOOK_UPS, find, get};
+use super::index::change::{Change, Publication};
 use super::index::lookup;
-use super::read::{Fault, ObjectSource, Reader, Walk};
-use super::records::{Details, Facts, HexText, ObjectRow, Record, StoredChecksum};
-use super::sweep::Pins;
+use super::records::{Details, Facts, HexText, Record, StoredChecksum};
 use super::{FsStore, Inner, reserved, uploads};
 use crate::body::Body;
 use crate::condition::WriteCondition;
@@ -28,9 +27,6 @@ use crate::store::{
 use crate::upload::{
     CompleteOptions, PartChoice, PartInfo, PartPage, UploadId, UploadOptions, UploadPage,
 };
-
-/// So often an object is looked up anew because it was replaced between look-up and open.
-const LOOK_UPS: usize = 16;
 
 impl BlobStore for FsStore {
     fn name(&self) -> &str {
@@ -219,92 +215,17 @@ async fn put(
         checksum: body.digests().and_then(|digests| digests.checksum.clone()),
         modified_ms: facts.modified_ms,
     };
-    let change = Change::Put {
+    let change = Change::Put(Box::new(Publication {
         key: key.clone(),
         facts,
         file: written.file,
         condition: options.condition,
-    };
+    }));
     inner
         .committer
         .commit(change, vec![written.pending])
         .await?;
     Ok(answer)
-}
-
-async fn find(inner: &Arc<Inner>, key: &Key) -> Result<ObjectRow, BlobError> {
-    let key = key.clone();
-    let row = inner
-        .look_up(move |connection| lookup::object(connection, key.as_bytes()))
-        .await?;
-    row.ok_or(BlobError::NotFound)
-}
-
-async fn get(inner: &Arc<Inner>, key: &Key, options: GetOptions) -> Result<Opened, BlobError> {
-    let key = key.clone();
-    inner
-        .read_blocking(move |inner| open_object(inner, &key, &options))
-        .await
-}
-
-/// Looks the object up, opens it and reads its first bytes, all on one thread.
-fn open_object(inner: &Arc<Inner>, key: &Key, options: &GetOptions) -> Result<Opened, BlobError> {
-    let mut missed = None;
-    for _ in 0..LOOK_UPS {
-        let row = inner.index.read(|c| lookup::object(c, key.as_bytes()))?;
-        let row = row.ok_or(BlobError::NotFound)?;
-        let meta = row.meta();
-        options.conditions.check(&meta)?;
-        let range = match options.span {
-            Some(span) => span.of(meta.size)?,
-            None => 0..meta.size,
-        };
-        let Some(pins) = pin(inner, key, &row)? else {
-            continue;
-        };
-        let mut walk = Walk::new(key.clone(), &row.pieces(), &range);
-        if row.upload.is_none() {
-            match Reader::open(&inner.folder, row.file) {
-                Ok(reader) => walk = walk.with_open(reader),
-                // Replaced since it was looked up, unless the same one is missing twice.
-                Err(Fault::Gone) if missed != Some(row.file.generation) => {
-                    missed = Some(row.file.generation);
-                    continue;
-                }
-                Err(fault) => {
-                    let whose = format!("key {key}");
-                    let error = fault.error(&inner.folder, &whose, row.file.generation);
-                    tracing::warn!(store = inner.folder.name(), %error, "an object cannot be read");
-                    return Err(error);
-                }
-            }
-        }
-        let first = walk.step(&inner.folder)?;
-        let source = Box::new(ObjectSource::new(inner, first, walk, pins));
-        return Ok(Opened {
-            meta,
-            range,
-            source,
-        });
-    }
-    Err(BlobError::Conflict {
-        store: inner.folder.name().to_owned(),
-    })
-}
-
-/// Pins the parts of an object; none if it was replaced meanwhile.
-fn pin(inner: &Arc<Inner>, key: &Key, row: &ObjectRow) -> Result<Option<Option<Pins>>, BlobError> {
-    if row.upload.is_none() {
-        return Ok(Some(None));
-    }
-    let files = row.pieces();
-    let pins = inner
-        .sweep
-        .pin(files.iter().map(|file| file.generation).collect());
-    let now = inner
-        .index
-        .read(|c| lookup::generation(c, key.as_bytes()))?;
-    Ok((now == Some(row.file.generation)).then_some(Some(pins)))
 }
 
 async fn set_tags(inner: &Arc<Inner>, key: &Key, tags: Tags) -> Result<(), BlobError> {

@@ -10,7 +10,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::Inner;
 use super::complete::{Chosen, choose, crc_of};
-use super::index::change::{Change, Completion};
+use super::index::change::{Change, Completion, Publication};
 use super::index::lookup;
 use super::records::{
     Details, Facts, HexText, PartRow, Record, StoredChecksum, StoredChoice, UploadRow, UploadStart,
@@ -194,12 +194,14 @@ async fn publish(
     };
     let written = inner.write_record(&record).await?;
     let completion = Completion {
-        key: row.key,
+        object: Publication {
+            key: row.key,
+            facts,
+            file: written.file,
+            condition: options.condition.clone(),
+        },
         upload: row.id,
-        facts,
-        file: written.file,
         parts: chosen.parts,
-        condition: options.condition.clone(),
     };
     let change = Change::Complete(Box::new(completion));
     inner

@@ -6,6 +6,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::records::{Facts, FileRef, PartRow, UploadRow};
+use super::uploads::{abort, complete, create_upload, put_part, remove_parts};
 use super::{int, lookup, to_json, unsigned, unsigned_or_none};
 use crate::condition::WriteCondition;
 use crate::error::BlobError;
@@ -16,12 +17,7 @@ use crate::meta::{ETag, Tags};
 #[derive(Debug)]
 pub(crate) enum Change {
     /// An object in one file.
-    Put {
-        key: Key,
-        facts: Facts,
-        file: FileRef,
-        condition: WriteCondition,
-    },
+    Put(Box<Publication>),
     /// No object.
     Delete { key: Key, condition: WriteCondition },
     /// Other tags for the object of generation `target`.
@@ -59,17 +55,23 @@ pub(crate) enum Change {
     Reserve,
 }
 
+/// An object that becomes visible.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) key: Key,
+    pub(crate) facts: Facts,
+    /// Its data, or the manifest of its parts.
+    pub(crate) file: FileRef,
+    pub(crate) condition: WriteCondition,
+}
+
 /// How an upload is completed.
 #[derive(Debug)]
 pub(crate) struct Completion {
-    pub(crate) key: Key,
+    pub(crate) object: Publication,
     pub(crate) upload: String,
-    pub(crate) facts: Facts,
-    /// The manifest.
-    pub(crate) file: FileRef,
     /// The parts of the object, as they were when the manifest was written.
     pub(crate) parts: Vec<PartRow>,
-    pub(crate) condition: WriteCondition,
 }
 
 /// What a change has come to.
@@ -84,11 +86,12 @@ pub(crate) struct Applied {
 /// A change is applied, or refused for reasons of the request.
 pub(crate) type Decision = Result<Applied, BlobError>;
 
-fn made(garbage: Vec<u64>) -> Decision {
-    Ok(Applied {
+/// A change that was made.
+pub(super) fn made(garbage: Vec<u64>) -> Applied {
+    Applied {
         made: true,
         garbage,
-    })
+    }
 }
 
 const NOTHING: Decision = Ok(Applied {
@@ -100,12 +103,7 @@ impl Change {
     /// Decides about it and makes it.
     pub(crate) fn apply(&self, connection: &Connection, store: &str) -> rusqlite::Result<Decision> {
         match self {
-            Self::Put {
-                key,
-                facts,
-                file,
-                condition,
-            } => put(connection, key, facts, *file, None, condition),
+            Self::Put(object) => put(connection, object, None),
             Self::Delete { key, condition } => delete(connection, key, condition),
             Self::SetTags {
                 key,
@@ -172,29 +170,25 @@ fn released(connection: &Connection, current: Option<&Current>) -> rusqlite::Res
     Ok(garbage)
 }
 
-fn remove_parts(connection: &Connection, upload: &str) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM parts WHERE upload = ?1")?
-        .execute([upload])
-        .map(drop)
-}
-
-fn put(
+pub(super) fn put(
     connection: &Connection,
-    key: &Key,
-    facts: &Facts,
-    file: FileRef,
+    object: &Publication,
     upload: Option<&str>,
-    condition: &WriteCondition,
 ) -> rusqlite::Result<Decision> {
+    let Publication {
+        key,
+        facts,
+        file,
+        condition,
+    } = object;
     let there = current(connection, key)?;
     let etag = there.as_ref().map(|there| &there.etag);
     if let Err(refused) = condition.check(etag, || BlobError::NotFound) {
         return Ok(Err(refused));
     }
     let garbage = released(connection, there.as_ref())?;
-    write_object(connection, key, facts, file, upload)?;
-    Ok(made(garbage))
+    write_object(connection, key, facts, *file, upload)?;
+    Ok(Ok(made(garbage)))
 }
 
 /// Writes the row of an object, over the one there is.
@@ -240,7 +234,7 @@ fn delete(
     connection
         .prepare_cached("DELETE FROM objects WHERE key = ?1")?
         .execute([key.as_bytes()])?;
-    Ok(made(garbage))
+    Ok(Ok(made(garbage)))
 }
 
 fn set_tags(
@@ -262,141 +256,7 @@ fn set_tags(
     connection
         .prepare_cached("UPDATE objects SET tags_generation = ?2, details = ?3 WHERE key = ?1")?
         .execute(params![key.as_bytes(), int(generation), to_json(&details)?])?;
-    Ok(made(there.tags_generation.into_iter().collect()))
-}
-
-fn create_upload(connection: &Connection, row: &UploadRow) -> rusqlite::Result<Decision> {
-    write_upload(connection, row)?;
-    Ok(made(Vec::new()))
-}
-
-/// Writes the row of an upload.
-pub(crate) fn write_upload(connection: &Connection, row: &UploadRow) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO uploads (key, id, generation, begun_ms, start)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![
-            row.key.as_bytes(),
-            row.id,
-            int(row.generation),
-            int(row.begun_ms),
-            to_json(&row.start)?,
-        ])
-        .map(drop)
-}
-
-fn put_part(
-    connection: &Connection,
-    key: &Key,
-    upload: &str,
-    part: &PartRow,
-) -> rusqlite::Result<Decision> {
-    if lookup::upload(connection, key, upload)?.is_none() {
-        return Ok(Err(BlobError::NoSuchUpload));
-    }
-    let replaced = lookup::one_part(connection, upload, part.number)?;
-    write_part(connection, upload, part)?;
-    let garbage = replaced.map(|part| part.file.generation);
-    Ok(made(garbage.into_iter().collect()))
-}
-
-/// Writes the row of a part, over one of the same number.
-pub(crate) fn write_part(
-    connection: &Connection,
-    upload: &str,
-    part: &PartRow,
-) -> rusqlite::Result<()> {
-    let checksum = part.checksum.as_ref().map(to_json).transpose()?;
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO parts (upload, number, generation, size, file_bytes, etag,
-                modified_ms, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            upload,
-            part.number,
-            int(part.file.generation),
-            int(part.file.size),
-            int(part.file.file_bytes),
-            part.etag.as_str(),
-            int(part.modified_ms),
-            checksum,
-        ])
-        .map(drop)
-}
-
-fn complete(
-    connection: &Connection,
-    store: &str,
-    completion: &Completion,
-) -> rusqlite::Result<Decision> {
-    let Completion { key, upload, .. } = completion;
-    let Some(row) = lookup::upload(connection, key, upload)? else {
-        return Ok(Err(BlobError::NoSuchUpload));
-    };
-    let there = lookup::parts(connection, upload, 0, usize::MAX)?;
-    let mut chosen = completion.parts.iter().peekable();
-    let mut unused = Vec::new();
-    for part in &there {
-        if chosen.next_if(|chosen| *chosen == part).is_none() {
-            unused.push(part);
-        }
-    }
-    if chosen.peek().is_some() {
-        // A part was replaced while the manifest was written.
-        let store = store.to_owned();
-        return Ok(Err(BlobError::Conflict { store }));
-    }
-    let file = completion.file;
-    let condition = &completion.condition;
-    let decision = put(
-        connection,
-        key,
-        &completion.facts,
-        file,
-        Some(upload),
-        condition,
-    )?;
-    let Ok(mut applied) = decision else {
-        return Ok(decision);
-    };
-    for part in unused {
-        connection
-            .prepare_cached("DELETE FROM parts WHERE upload = ?1 AND number = ?2")?
-            .execute(params![upload, part.number])?;
-        applied.garbage.push(part.file.generation);
-    }
-    remove_upload(connection, key, upload)?;
-    applied.garbage.push(row.generation);
-    Ok(Ok(applied))
-}
-
-fn remove_upload(connection: &Connection, key: &Key, upload: &str) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM uploads WHERE key = ?1 AND id = ?2")?
-        .execute(params![key.as_bytes(), upload])
-        .map(drop)
-}
-
-fn abort(
-    connection: &Connection,
-    key: &Key,
-    upload: &str,
-    before_ms: Option<u64>,
-) -> rusqlite::Result<Decision> {
-    let row = lookup::upload(connection, key, upload)?;
-    let row = row.filter(|row| before_ms.is_none_or(|before| row.begun_ms < before));
-    let Some(row) = row else {
-        return Ok(Err(BlobError::NoSuchUpload));
-    };
-    let parts = lookup::parts(connection, upload, 0, usize::MAX)?;
-    let mut garbage = vec![row.generation];
-    garbage.extend(parts.iter().map(|part| part.file.generation));
-    remove_parts(connection, upload)?;
-    remove_upload(connection, key, upload)?;
-    Ok(made(garbage))
+    Ok(Ok(made(there.tags_generation.into_iter().collect())))
 }
 
 fn write_reserved(
@@ -410,9 +270,9 @@ fn write_reserved(
         return Ok(NOTHING);
     }
     insert_reserved(connection, name, file)?;
-    Ok(made(
+    Ok(Ok(made(
         there.map(|file| file.generation).into_iter().collect(),
-    ))
+    )))
 }
 
 /// Writes the row of a reserved object, over the one there is.
@@ -442,5 +302,5 @@ fn delete_reserved(connection: &Connection, name: &str) -> rusqlite::Result<Deci
     connection
         .prepare_cached("DELETE FROM reserved WHERE name = ?1")?
         .execute([name])?;
-    Ok(made(vec![file.generation]))
+    Ok(Ok(made(vec![file.generation])))
 }

@@ -10,6 +10,7 @@
 pub(super) mod change;
 pub(super) mod lookup;
 pub(super) mod schema;
+pub(super) mod uploads;
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

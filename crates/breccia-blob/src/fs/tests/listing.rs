@@ -33,7 +33,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn pages_are_those_of_a_sorted_model(
@@ -47,9 +47,13 @@ proptest! {
         runtime.expect("a runtime").block_on(async {
             let (_folder, store) = fresh();
             let mut keys: BTreeSet<Vec<u8>> = BTreeSet::new();
-            for name in puts {
-                store.put_bytes(&key(&name), "x").await.expect("put");
-                keys.insert(name);
+            for name in &puts {
+                keys.insert(name.clone());
+            }
+            let names: Vec<_> = puts.iter().map(key).collect();
+            let written = names.iter().map(|name| store.put_bytes(name, "x"));
+            for written in futures_util::future::join_all(written).await {
+                written.expect("put");
             }
             for name in deletes.into_iter().chain(keys.first().cloned()) {
                 let there = store.delete(&key(&name), WriteCondition::Always).await;

@@ -68,19 +68,19 @@ async fn an_upload_becomes_an_object_and_leaves_nothing_else() {
     let unused = part(&store, "o", &upload, 5, bytes(10, 5)).await;
     let last = part(&store, "o", &upload, 10_000, bytes(70_000, 3)).await;
     assert_eq!(read(&store, "o").await.as_deref(), Some(&b"old"[..]));
-    let list = store
+    let page = store
         .list_parts(&key("o"), &upload, 0, 2)
         .await
         .expect("a page");
     assert_eq!(
-        (list.parts, list.more),
+        (page.parts, page.more),
         (vec![first.clone(), second.clone()], true)
     );
-    let list = store
+    let page = store
         .list_parts(&key("o"), &upload, 2, 2)
         .await
         .expect("a page");
-    assert_eq!((list.parts, list.more), (vec![unused, last.clone()], false));
+    assert_eq!((page.parts, page.more), (vec![unused, last.clone()], false));
 
     let chosen = [&first, &second, &last];
     let refused = complete(&store, "o", &upload, &chosen, WriteCondition::IfAbsent).await;
