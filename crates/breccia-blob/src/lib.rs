@@ -12,6 +12,7 @@ pub mod buckets;
 pub mod checksum;
 pub mod condition;
 pub mod error;
+pub mod fs;
 pub mod guarded;
 pub mod http;
 pub mod key;
