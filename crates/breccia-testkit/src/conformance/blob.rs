@@ -29,11 +29,7 @@ pub async fn blob_conformance(store: &Arc<dyn BlobStore>) -> Result<()> {
     store.probe().await.context("probe")?;
     objects::check(&**store).await.context("objects")?;
     integrity::check(&**store).await.context("integrity")?;
-<<<<<<< HEAD
     // The odd keys lie anywhere: nothing else may be there.
-=======
-    // What follows looks at listings of everything, so nothing of before may be left.
->>>>>>> wt-fs
     clear(&**store).await.context("clear before keys")?;
     keys::check(&**store).await.context("keys")?;
     clear(&**store).await.context("clear before listings")?;
