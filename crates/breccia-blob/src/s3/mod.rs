@@ -3,3 +3,4 @@
 //! Not here: where an object lies. Invariant: the two ends share the codec and nothing else.
 
 pub mod codec;
+pub mod frontend;
