@@ -60,8 +60,8 @@ fn unverified(request: &Request) -> Result<Identity, Refusal> {
         None => Payload::Unsigned,
         Some(text) => Payload::parse(text.as_bytes())?,
     };
-    let signed = request.headers().contains_key("authorization")
-        || request.query.has("X-Amz-Signature");
+    let signed =
+        request.headers().contains_key("authorization") || request.query.has("X-Amz-Signature");
     Ok(Identity {
         user: None,
         payload,

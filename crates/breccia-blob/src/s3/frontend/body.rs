@@ -109,7 +109,9 @@ fn checked(
     } else if names.is_empty() {
         None
     } else {
-        return Err(Refusal::request("x-amz-trailer needs a body in aws-chunked"));
+        return Err(Refusal::request(
+            "x-amz-trailer needs a body in aws-chunked",
+        ));
     };
     let source = ClientBody {
         incoming,

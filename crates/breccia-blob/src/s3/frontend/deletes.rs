@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use crate::condition::{ETagSet, WriteCondition};
 use crate::meta::ETag;
 use crate::s3::codec::etag::EtagCondition;
-use crate::store::BlobStore as _;
 
 use super::dispatch::Call;
 use super::documents::{self, DeleteEntry};
@@ -29,7 +28,7 @@ pub(super) async fn delete_many(call: &Call, incoming: Incoming) -> Result<Answe
     let bucket = call.bucket().await?;
     let document = call.document(incoming).await?;
     let document = documents::deletes(&document)?;
-    let deleting = document.entries.iter().map(|entry| async {
+    let deleting = document.entries.iter().map(async |entry| {
         let done = delete_one(&bucket, entry).await;
         (entry, done)
     });

@@ -92,7 +92,9 @@ pub(super) fn checksum_header(request: &Request) -> Result<Option<Checksum>, Ref
             header: algorithm.header(),
         })?;
         if found.replace(checksum).is_some() {
-            return Err(Refusal::request("more than one x-amz-checksum-* header is given"));
+            return Err(Refusal::request(
+                "more than one x-amz-checksum-* header is given",
+            ));
         }
     }
     Ok(found)
@@ -187,7 +189,10 @@ mod tests {
         };
         check("y/Q5Jg==", Some(ChecksumKind::FullObject));
         check("y/Q5Jg==-3", Some(ChecksumKind::Composite { parts: 3 }));
-        for wrong in ["", "y/Q5", "y/Q5Jg==-x", "not base64", "y/Q5Jg=="].iter().take(4) {
+        for wrong in ["", "y/Q5", "y/Q5Jg==-x", "not base64", "y/Q5Jg=="]
+            .iter()
+            .take(4)
+        {
             check(wrong, None);
         }
     }

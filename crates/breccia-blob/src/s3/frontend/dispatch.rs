@@ -4,7 +4,6 @@
 //! bucket looked up or a body read.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
@@ -21,7 +20,6 @@ use super::service::S3Frontend;
 use super::settings::Settings;
 use super::{buckets, copy, deletes, listing, objects, parts as part_calls, tagging, uploads};
 use crate::body::Body;
-use crate::store::BlobStore;
 
 use super::namespace::Bucket;
 
@@ -81,10 +79,9 @@ pub(super) async fn handle(
     settings: Arc<Settings>,
     parts: Parts,
     incoming: Incoming,
-    arrived: Instant,
     found: &mut Option<Operation>,
 ) -> Result<Answer, Refusal> {
-    let request = Request::read(parts, &settings, arrived)?;
+    let request = Request::read(parts, &settings)?;
     let identity = auth::identify(&request, &settings)?;
     let copies = request.headers().contains_key("x-amz-copy-source");
     let routed = operation::route(&request.method, request.scope, &request.query, copies);

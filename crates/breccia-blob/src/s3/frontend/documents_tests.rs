@@ -20,7 +20,8 @@ fn parts_of_a_complete_are_read() {
 
 #[test]
 fn keys_are_read_exactly() {
-    let document = b"<Delete><Quiet>true</Quiet><Object><Key> a&amp;b&#10;&#x41; <![CDATA[<c>]]></Key>\
+    let document =
+        b"<Delete><Quiet>true</Quiet><Object><Key> a&amp;b&#10;&#x41; <![CDATA[<c>]]></Key>\
         </Object><o:Object xmlns:o='x'><Key>k</Key><VersionId>1</VersionId></o:Object></Delete>";
     let found = deletes(document).expect("deletes");
     assert!(found.quiet);
@@ -50,7 +51,10 @@ fn tags_and_places_are_read() {
 fn strange_documents_are_refused() {
     let check = |document: &str| {
         let found = deletes(document.as_bytes());
-        assert!(matches!(found, Err(Refusal::Xml { .. })), "{document}: {found:?}");
+        assert!(
+            matches!(found, Err(Refusal::Xml { .. })),
+            "{document}: {found:?}"
+        );
     };
     let object = "<Object><Key>k</Key></Object>";
     for document in [
@@ -66,9 +70,18 @@ fn strange_documents_are_refused() {
     ] {
         check(document);
     }
-    check(&format!("<Delete>{object}</Delete><Delete>{object}</Delete>"));
-    check(&format!("<Delete>{}</Delete>", object.repeat(MAX_DELETES + 1)));
-    check(&format!("<Delete>{}{}</Delete>", "<a>".repeat(9), "</a>".repeat(9)));
+    check(&format!(
+        "<Delete>{object}</Delete><Delete>{object}</Delete>"
+    ));
+    check(&format!(
+        "<Delete>{}</Delete>",
+        object.repeat(MAX_DELETES + 1)
+    ));
+    check(&format!(
+        "<Delete>{}{}</Delete>",
+        "<a>".repeat(9),
+        "</a>".repeat(9)
+    ));
     let part = "<Part><PartNumber>2</PartNumber><ETag>e</ETag></Part>";
     let twice = format!("<CompleteMultipartUpload>{part}{part}</CompleteMultipartUpload>");
     assert!(complete(twice.as_bytes()).is_err(), "parts out of order");

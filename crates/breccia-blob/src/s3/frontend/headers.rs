@@ -210,7 +210,10 @@ pub(super) fn of_object(meta: &ObjectMeta) -> Out {
     let kind = headers.content_type.as_deref();
     out.set("content-type", kind.unwrap_or("binary/octet-stream"));
     out.set_some("cache-control", headers.cache_control.as_deref());
-    out.set_some("content-disposition", headers.content_disposition.as_deref());
+    out.set_some(
+        "content-disposition",
+        headers.content_disposition.as_deref(),
+    );
     out.set_some("content-encoding", headers.content_encoding.as_deref());
     out.set_some("content-language", headers.content_language.as_deref());
     out.set_some("expires", headers.expires.as_deref());

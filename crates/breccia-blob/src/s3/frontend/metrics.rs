@@ -55,7 +55,9 @@ impl Metrics {
         Self {
             listener: listener.to_owned(),
             registry: registry.clone(),
-            rows: (0..=Operation::ALL.len()).map(|_| Default::default()).collect(),
+            rows: (0..=Operation::ALL.len())
+                .map(|_| Default::default())
+                .collect(),
             seconds: registry.histogram(&metrics::REQUEST_SECONDS, &[listener]),
         }
     }

@@ -87,12 +87,8 @@ impl Bucket {
             return Bytes::copy_from_slice(name);
         };
         let bucket = bucket.as_str();
-        let mut stored = BytesMut::with_capacity(
-            bucket
-                .len()
-                .saturating_add(name.len())
-                .saturating_add(1),
-        );
+        let mut stored =
+            BytesMut::with_capacity(bucket.len().saturating_add(name.len()).saturating_add(1));
         stored.put_slice(bucket.as_bytes());
         stored.put_u8(b'/');
         stored.put_slice(name);

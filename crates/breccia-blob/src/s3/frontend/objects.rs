@@ -13,7 +13,7 @@ use crate::key::Key;
 use crate::meta::{ETag, ObjectMeta, PartSize};
 use crate::s3::codec::range::{ByteRange, RangeHeader, content_range};
 use crate::s3::codec::time;
-use crate::store::{BlobStore as _, GetOptions, Opened, PutOptions, Span, Written};
+use crate::store::{GetOptions, Opened, PutOptions, Span, Written};
 use crate::upload::MAX_PART_NUMBER;
 
 use super::digests;
@@ -261,9 +261,17 @@ pub(super) async fn attributes(call: &Call) -> Result<Answer, Refusal> {
         let text = text.map_err(|_| Refusal::argument("x-amz-object-attributes is not ASCII"))?;
         names.extend(text.split(',').map(|name| name.trim().to_owned()));
     }
-    const KNOWN: &[&str] = &["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"];
+    const KNOWN: &[&str] = &[
+        "ETag",
+        "Checksum",
+        "ObjectParts",
+        "StorageClass",
+        "ObjectSize",
+    ];
     if names.is_empty() || names.iter().any(|name| !KNOWN.contains(&name.as_str())) {
-        return Err(Refusal::argument("x-amz-object-attributes names no attribute"));
+        return Err(Refusal::argument(
+            "x-amz-object-attributes names no attribute",
+        ));
     }
     let wants = |name: &str| names.iter().any(|wanted| wanted == name);
     let (bucket, key) = call.object().await?;
@@ -300,7 +308,10 @@ pub(super) async fn attributes(call: &Call) -> Result<Answer, Refusal> {
 fn object_parts(call: &Call, parts: &[PartSize], xml: &mut Xml) -> Result<(), Refusal> {
     let most = call.request.number("x-amz-max-parts")?;
     let most = most.unwrap_or(MAX_PARTS).min(MAX_PARTS);
-    let marker = call.request.number("x-amz-part-number-marker")?.unwrap_or(0);
+    let marker = call
+        .request
+        .number("x-amz-part-number-marker")?
+        .unwrap_or(0);
     let behind: Vec<&PartSize> = parts
         .iter()
         .filter(|part| u64::from(part.number) > marker)

@@ -318,12 +318,7 @@ mod tests {
         check("PUT", "/b/k?x-id=PutObject", false, Operation::PutObject);
         check("PUT", "/b/k", true, Operation::CopyObject);
         check("GET", "/b/k?partNumber=1", false, Operation::GetObject);
-        check(
-            "GET",
-            "/b/k?response-expires=",
-            false,
-            Operation::GetObject,
-        );
+        check("GET", "/b/k?response-expires=", false, Operation::GetObject);
         check("HEAD", "/b/k", false, Operation::HeadObject);
         check("DELETE", "/b/k", false, Operation::DeleteObject);
         check("GET", "/b/k?tagging", false, Operation::GetObjectTagging);
@@ -365,14 +360,22 @@ mod tests {
         check("GET", "/b?acl", "GetBucketAcl");
         check("PUT", "/b/k?acl", "PutObjectAcl");
         check("DELETE", "/b?policy", "DeleteBucketPolicy");
-        check("DELETE", "/b?lifecycle", "DeleteBucketLifecycleConfiguration");
+        check(
+            "DELETE",
+            "/b?lifecycle",
+            "DeleteBucketLifecycleConfiguration",
+        );
         check("GET", "/b?versions", "GetBucketVersions");
         check("DELETE", "/b/k?versionId=1", "DeleteObjectVersion");
         check("PUT", "/b?versioning", "PutBucketVersioning");
         check("DELETE", "/b?tagging", "DeleteBucketTagging");
         check("DELETE", "/b?brandNew", "DELETE ?brandNew");
         check("POST", "/b", "PostObject (uploads by HTML forms)");
-        check("POST", "/b/k?select&select-type=2", "PostObjectSelectContent");
+        check(
+            "POST",
+            "/b/k?select&select-type=2",
+            "PostObjectSelectContent",
+        );
         for (method, path) in [
             ("PUT", "/b?uploads"),
             ("DELETE", "/b?location"),
@@ -397,7 +400,9 @@ mod tests {
     fn names_are_those_of_s3_and_only_reads_are_reads() {
         for operation in Operation::ALL {
             let name = operation.name();
-            let reads = ["Get", "Head", "List"].iter().any(|verb| name.starts_with(verb));
+            let reads = ["Get", "Head", "List"]
+                .iter()
+                .any(|verb| name.starts_with(verb));
             assert_eq!(operation.writes(), !reads, "{name}");
         }
     }

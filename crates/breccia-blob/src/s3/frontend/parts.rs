@@ -11,7 +11,7 @@ use crate::error::BlobError;
 use crate::listing::MAX_PAGE;
 use crate::s3::codec::range::parse_copy_source_range;
 use crate::s3::codec::time;
-use crate::store::{BlobStore as _, GetOptions, Span};
+use crate::store::{GetOptions, Span};
 use crate::upload::{MAX_PART_NUMBER, PartInfo};
 
 use super::buckets::owner;
@@ -56,12 +56,13 @@ fn set_part_checksum(out: &mut Out, checksum: Option<&Checksum>) {
 /// `UploadPartCopy`.
 pub(super) async fn copy(call: &Call) -> Result<Answer, Refusal> {
     let (id, number) = (upload_id(call)?, part_number(call)?);
-    let range = match call.request.header("x-amz-copy-source-range")? {
-        None => None,
-        Some(text) => Some(parse_copy_source_range(text.as_bytes()).ok_or_else(|| {
-            Refusal::argument("x-amz-copy-source-range is not bytes=first-last")
-        })?),
-    };
+    let range =
+        match call.request.header("x-amz-copy-source-range")? {
+            None => None,
+            Some(text) => Some(parse_copy_source_range(text.as_bytes()).ok_or_else(|| {
+                Refusal::argument("x-amz-copy-source-range is not bytes=first-last")
+            })?),
+        };
     let source = source(call).await?;
     let (bucket, key) = call.object().await?;
     // The part gets the checksum that the upload was begun with.

@@ -75,7 +75,9 @@ pub(super) enum Refusal {
         region: String,
     },
     /// A body without a size.
-    #[error("the size of the body must be given: Content-Length, or with aws-chunked x-amz-decoded-content-length")]
+    #[error(
+        "the size of the body must be given: Content-Length, or with aws-chunked x-amz-decoded-content-length"
+    )]
     LengthMissing,
     /// A body beyond the limit.
     #[error("the body has {size} bytes, the limit is {limit}")]

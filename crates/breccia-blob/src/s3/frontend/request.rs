@@ -3,8 +3,6 @@
 //! Nothing is believed or judged here. Invariant: the key's bytes are those of the path, decoded once
 //! and never normalised.
 
-use std::time::Instant;
-
 use hyper::header::{HOST, HeaderMap};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri};
@@ -35,16 +33,11 @@ pub(super) struct Request {
     /// Empty where the request is about a bucket or the service.
     pub(super) key: Vec<u8>,
     pub(super) scope: Scope,
-    pub(super) arrived: Instant,
 }
 
 impl Request {
     /// Reads a head.
-    pub(super) fn read(
-        parts: Parts,
-        settings: &Settings,
-        arrived: Instant,
-    ) -> Result<Self, Refusal> {
+    pub(super) fn read(parts: Parts, settings: &Settings) -> Result<Self, Refusal> {
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let domains: Vec<&str> = settings.domain.as_deref().into_iter().collect();
@@ -68,7 +61,6 @@ impl Request {
             bucket: target.bucket.unwrap_or_default(),
             key,
             scope,
-            arrived,
         })
     }
 
@@ -85,11 +77,6 @@ impl Request {
     /// The headers.
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.headers
-    }
-
-    /// The path as it came, for answers.
-    pub(super) fn path(&self) -> &str {
-        self.uri.path()
     }
 
     /// The host that the client named.

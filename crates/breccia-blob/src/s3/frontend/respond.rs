@@ -133,7 +133,11 @@ impl Answer {
     }
 
     /// The response that hyper sends.
-    pub(super) fn into_response(self, id: &str, in_flight: Option<InFlight>) -> Response<AnswerBody> {
+    pub(super) fn into_response(
+        self,
+        id: &str,
+        in_flight: Option<InFlight>,
+    ) -> Response<AnswerBody> {
         let mut response = Response::new(AnswerBody {
             content: Content::Empty,
             _in_flight: in_flight,

@@ -173,14 +173,7 @@ impl S3Service {
         };
         let (parts, body) = request.into_parts();
         let mut operation: Option<Operation> = None;
-        let done = dispatch::handle(
-            &self.frontend,
-            settings,
-            parts,
-            body,
-            arrived,
-            &mut operation,
-        );
+        let done = dispatch::handle(&self.frontend, settings, parts, body, &mut operation);
         let (answer, outcome) = match done.await {
             Ok(answer) => (answer, Outcome::Answered),
             Err(refusal) => {

@@ -6,7 +6,6 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 
 use crate::meta::Tags;
-use crate::store::BlobStore as _;
 
 use super::dispatch::Call;
 use super::documents;

@@ -191,7 +191,10 @@ async fn check_size(
     loop {
         let page = bucket.store.list_parts(key, id, after, MAX_PAGE).await?;
         for part in &page.parts {
-            if parts.binary_search_by_key(&part.number, |chosen| chosen.number).is_ok() {
+            if parts
+                .binary_search_by_key(&part.number, |chosen| chosen.number)
+                .is_ok()
+            {
                 size = size.saturating_add(part.size);
             }
             after = part.number;

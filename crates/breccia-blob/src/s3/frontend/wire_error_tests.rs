@@ -33,12 +33,7 @@ fn errors_of_stores_have_their_rows() {
         "NotModified",
         "",
     );
-    check(
-        BlobError::PreconditionFailed,
-        412,
-        "PreconditionFailed",
-        "",
-    );
+    check(BlobError::PreconditionFailed, 412, "PreconditionFailed", "");
     check(BlobError::Range { size: 9 }, 416, "InvalidRange", "9 bytes");
     check(
         BlobError::KeyTooLong { length: 2000 },
@@ -52,7 +47,12 @@ fn errors_of_stores_have_their_rows() {
         reason,
     };
     check(refused, 400, "InvalidArgument", "'blobs/pg-1'");
-    check(BlobError::InvalidPart { number: 3 }, 400, "InvalidPart", "3");
+    check(
+        BlobError::InvalidPart { number: 3 },
+        400,
+        "InvalidPart",
+        "3",
+    );
     check(BlobError::PartOrder, 400, "InvalidPartOrder", "");
     let small = BlobError::PartTooSmall { number: 1, size: 2 };
     check(small, 400, "EntityTooSmall", "5 MiB");
