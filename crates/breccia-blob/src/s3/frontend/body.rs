@@ -10,7 +10,7 @@ use breccia_net::clock;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_LENGTH;
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
 use crate::body::{Body, ByteSource, NextChunk};
 use crate::checksum::{Algorithm, Checksum};
@@ -19,89 +19,76 @@ use crate::s3::codec::chunked::{ChunkError, Decoder, Event};
 use crate::s3::codec::sigv4::Payload;
 
 use super::auth::Identity;
-use super::budget::{Budget, Share};
+use super::budget::Share;
 use super::digests::{self, Announced};
+use super::dispatch::Call;
 use super::pace::Pace;
 use super::refusal::Refusal;
 use super::request::Request;
-use super::settings::Limits;
 
-/// A parsed document takes a few times the bytes it came in.
-const DOCUMENT_FACTOR: u64 = 3;
+/// A parsed document takes so many times the bytes it came in, about: small elements cost most.
+const DOCUMENT_FACTOR: u64 = 8;
 
 /// How many bytes a request's body will give, without the framing of aws-chunked.
 pub(super) fn size_of(request: &Request, identity: &Identity) -> Result<u64, Refusal> {
     let size = if identity.payload.is_chunked() {
         request.number("x-amz-decoded-content-length")?
     } else {
-        request.number(CONTENT_LENGTH_NAME)?
+        request.number("content-length")?
     };
     size.ok_or(Refusal::LengthMissing)
 }
 
-const CONTENT_LENGTH_NAME: &str = "content-length";
-
 /// The body of an object or part, of which nothing has been read yet.
-pub(super) async fn object(
-    request: &Request,
-    identity: &Identity,
-    incoming: Incoming,
-    limits: &Limits,
-    budget: &Budget,
-) -> Result<Body, Refusal> {
-    let size = size_of(request, identity)?;
+pub(super) async fn object(call: &Call, incoming: Incoming) -> Result<Body, Refusal> {
+    let size = size_of(&call.request, &call.identity)?;
+    let limits = &call.settings.limits;
     let limit = limits.max_put_bytes;
     if size > limit {
         return Err(Refusal::EntityTooLarge { size, limit });
     }
-    let share = budget.for_stream(Some(size), limits.deadline).await;
-    let share = share.ok_or(Refusal::SlowDown {
-        limit: "buffer-memory",
-    })?;
-    checked(request, identity, incoming, limits, size, share)
+    let announced = call.announced()?;
+    let share = call.share(Some(size)).await?;
+    checked(call, incoming, announced, size, share)
 }
 
 /// An XML document, whole and verified.
 pub(super) async fn document(
-    request: &Request,
-    identity: &Identity,
+    call: &Call,
     incoming: Incoming,
-    limits: &Limits,
-    budget: &Budget,
+    announced: Announced,
 ) -> Result<Bytes, Refusal> {
-    let has_length = request.headers().contains_key(CONTENT_LENGTH);
-    let size = match size_of(request, identity) {
+    let headers = call.request.headers();
+    let has_none =
+        !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
+    let size = match size_of(&call.request, &call.identity) {
         // Without either header there is no body.
-        Err(Refusal::LengthMissing)
-            if !has_length && !request.headers().contains_key("transfer-encoding") =>
-        {
-            0
-        }
+        Err(Refusal::LengthMissing) if has_none => 0,
         size => size?,
     };
+    let limits = &call.settings.limits;
     let limit = limits.max_xml_bytes;
     if size > limit {
         return Err(Refusal::DocumentTooLarge { limit });
     }
     let wanted = size.saturating_mul(DOCUMENT_FACTOR);
-    let share = budget.for_whole(wanted, limits.deadline).await;
+    let share = call.budget().for_whole(wanted, limits.deadline).await;
     let share = share.ok_or(Refusal::SlowDown {
         limit: "buffer-memory",
     })?;
-    let mut body = checked(request, identity, incoming, limits, size, share)?;
+    let mut body = checked(call, incoming, announced, size, share)?;
     Ok(body.collect().await?)
 }
 
 fn checked(
-    request: &Request,
-    identity: &Identity,
+    call: &Call,
     incoming: Incoming,
-    limits: &Limits,
+    announced: Announced,
     size: u64,
     share: Share,
 ) -> Result<Body, Refusal> {
-    let announced = Announced::of(request)?;
-    let names = request.trailer_names()?;
+    let (identity, limits) = (&call.identity, &call.settings.limits);
+    let names = call.request.trailer_names()?;
     let decoder = if identity.payload.is_chunked() {
         let names = names.iter().map(String::as_str);
         let made = Decoder::new(identity.chunks.clone(), size, names);

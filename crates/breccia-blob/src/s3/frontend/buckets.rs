@@ -7,19 +7,18 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 
 use crate::bucket::{BucketName, BucketRecord, Created, Deleted};
-use crate::s3::codec::time;
+use crate::s3::codec::xml::{
+    BucketEntry, BucketList, Owner, read_location_constraint, write_location, write_no_versioning,
+};
 
 use super::dispatch::Call;
 use super::headers::Out;
 use super::namespace::Namespace;
 use super::refusal::Refusal;
 use super::respond::Answer;
-use super::xml::Xml;
 
 /// What clients are told owns everything.
-pub(super) const OWNER: &str = "breccia";
-/// The region that S3 leaves unnamed.
-const UNNAMED_REGION: &str = "us-east-1";
+const OWNER: &str = "breccia";
 /// The most buckets of one page, as S3 has it.
 const MAX_BUCKETS: u64 = 10_000;
 
@@ -46,45 +45,36 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Refusal> {
     });
     let more = found.len() > most;
     found.truncate(most);
-    let mut xml = Xml::root("ListAllMyBucketsResult");
-    owner(&mut xml, "Owner");
-    xml.open("Buckets");
-    for (name, created_ms) in &found {
-        xml.open("Bucket");
-        xml.text("Name", name);
-        xml.text("CreationDate", &time::iso8601(*created_ms));
-        xml.close();
-    }
-    xml.close();
-    if let Some((last, _)) = found.last().filter(|_| more) {
-        xml.text("ContinuationToken", last);
-    }
-    if !prefix.is_empty() {
-        xml.text("Prefix", prefix);
-    }
-    Ok(Answer::xml(StatusCode::OK, xml))
+    let next = found.last().filter(|_| more).map(|(name, _)| name.clone());
+    let entries = found
+        .into_iter()
+        .map(|(name, created_ms)| BucketEntry { name, created_ms });
+    let document = BucketList {
+        owner: owner(),
+        buckets: entries.collect(),
+        continuation_token: next,
+        prefix: (!prefix.is_empty()).then(|| prefix.to_owned()),
+    };
+    Ok(Answer::xml(StatusCode::OK, document.write()))
 }
 
-/// Writes who owns something.
-pub(super) fn owner(xml: &mut Xml, element: &'static str) {
-    xml.open(element);
-    xml.text("ID", OWNER);
-    xml.text("DisplayName", OWNER);
-    xml.close();
+/// Whom clients are told owns everything.
+pub(super) fn owner() -> Owner {
+    Owner {
+        id: OWNER.to_owned(),
+        display_name: OWNER.to_owned(),
+    }
 }
 
 /// `CreateBucket`.
 pub(super) async fn create(call: &Call, incoming: Incoming) -> Result<Answer, Refusal> {
     let name = &call.request.bucket;
-    let document = call.document(incoming).await?;
-    if !document.is_empty() {
-        let location = super::documents::location_constraint(&document)?;
-        let region = call.settings.region.as_str();
-        let fits = location.is_none_or(|location| location.is_empty() || location == region);
-        if !fits {
-            let region = region.to_owned();
-            return Err(Refusal::Location { region });
-        }
+    let document = call.document(incoming, call.announced()?).await?;
+    let location = read_location_constraint(&document)?;
+    let region = &call.settings.region;
+    if location.is_some_and(|location| location != *region) {
+        let region = region.clone();
+        return Err(Refusal::Location { region });
     }
     match &call.frontend.namespace {
         Namespace::Fixed { buckets, .. } if buckets.contains_key(name) => {
@@ -144,17 +134,12 @@ pub(super) async fn head(call: &Call) -> Result<Answer, Refusal> {
 /// `GetBucketLocation`.
 pub(super) async fn location(call: &Call) -> Result<Answer, Refusal> {
     call.bucket().await?;
-    let mut xml = Xml::root("LocationConstraint");
-    let region = call.settings.region.as_str();
-    if region != UNNAMED_REGION {
-        xml.content(region);
-    }
-    Ok(Answer::xml(StatusCode::OK, xml))
+    let document = write_location(&call.settings.region);
+    Ok(Answer::xml(StatusCode::OK, document))
 }
 
 /// `GetBucketVersioning`: it was never switched on.
 pub(super) async fn versioning(call: &Call) -> Result<Answer, Refusal> {
     call.bucket().await?;
-    let xml = Xml::root("VersioningConfiguration");
-    Ok(Answer::xml(StatusCode::OK, xml))
+    Ok(Answer::xml(StatusCode::OK, write_no_versioning()))
 }

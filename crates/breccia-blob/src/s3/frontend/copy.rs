@@ -7,8 +7,8 @@ use hyper::StatusCode;
 use crate::condition::ReadConditions;
 use crate::error::BlobError;
 use crate::key::Key;
-use crate::s3::codec::time;
 use crate::s3::codec::uri::Target;
+use crate::s3::codec::xml::CopyResult;
 use crate::store::{CopyOptions, Written, copy_streamed};
 
 use super::digests;
@@ -17,7 +17,6 @@ use super::headers;
 use super::namespace::Bucket;
 use super::refusal::Refusal;
 use super::respond::Answer;
-use super::xml::Xml;
 
 /// Where a copy comes from.
 pub(super) struct Source {
@@ -120,17 +119,13 @@ pub(super) async fn object(call: &Call) -> Result<Answer, Refusal> {
     };
     let written = copied.map_err(as_precondition)?;
     bucket.confirm(&key).await?;
-    Ok(Answer::xml(StatusCode::OK, result(&written)))
+    Ok(Answer::xml(StatusCode::OK, result(&written).write_object()))
 }
 
-fn result(written: &Written) -> Xml {
-    let mut xml = Xml::root("CopyObjectResult");
-    xml.text("LastModified", &time::iso8601(written.modified_ms));
-    xml.text("ETag", &written.etag.quoted());
-    if let Some(checksum) = &written.checksum {
-        let element = digests::element(checksum.algorithm);
-        xml.text(element, &digests::to_text(checksum));
-        xml.text("ChecksumType", digests::kind_name(checksum.kind.into()));
+fn result(written: &Written) -> CopyResult {
+    CopyResult {
+        etag: written.etag.quoted(),
+        modified_ms: written.modified_ms,
+        checksums: digests::in_document(written.checksum.as_ref()),
     }
-    xml
 }

@@ -11,14 +11,13 @@ use hyper::body::Incoming;
 use crate::condition::{ETagSet, WriteCondition};
 use crate::meta::ETag;
 use crate::s3::codec::etag::EtagCondition;
+use crate::s3::codec::xml::{DeleteFailure, DeleteObject, DeleteRequest, DeleteResult, Deleted};
 
 use super::dispatch::Call;
-use super::documents::{self, DeleteEntry};
 use super::namespace::Bucket;
 use super::refusal::Refusal;
 use super::respond::Answer;
 use super::wire_error;
-use super::xml::Xml;
 
 /// How many objects of one request are deleted at once.
 const AT_ONCE: usize = 16;
@@ -26,43 +25,40 @@ const AT_ONCE: usize = 16;
 /// `DeleteObjects`.
 pub(super) async fn delete_many(call: &Call, incoming: Incoming) -> Result<Answer, Refusal> {
     let bucket = call.bucket().await?;
-    let document = call.document(incoming).await?;
-    let document = documents::deletes(&document)?;
-    let deleting = document.entries.iter().map(async |entry| {
-        let done = delete_one(&bucket, entry).await;
-        (entry, done)
+    let document = call.document(incoming, call.announced()?).await?;
+    let request = DeleteRequest::read(&document)?;
+    drop(document);
+    let deleting = request.objects.into_iter().map(async |object| {
+        let done = delete_one(&bucket, &object).await;
+        (object, done)
     });
     let outcomes: Vec<_> = stream::iter(deleting).buffered(AT_ONCE).collect().await;
-    let mut xml = Xml::root("DeleteResult");
-    for (entry, done) in outcomes {
+    let mut result = DeleteResult::default();
+    for (object, done) in outcomes {
+        let (key, version_id) = (object.key, object.version_id);
         match done {
-            Ok(()) if document.quiet => {}
-            Ok(()) => {
-                xml.open("Deleted");
-                xml.text("Key", &entry.key);
-                xml.close();
-            }
-            Err(refusal) => {
-                xml.open("Error");
-                xml.text("Key", &entry.key);
-                xml.text("Code", wire_error::of(&refusal).code);
-                xml.text("Message", &refusal.to_string());
-                xml.close();
-            }
+            Ok(()) if request.quiet => {}
+            Ok(()) => result.deleted.push(Deleted { key, version_id }),
+            Err(refusal) => result.failures.push(DeleteFailure {
+                key,
+                version_id,
+                code: wire_error::of(&refusal).code.to_owned(),
+                message: refusal.to_string(),
+            }),
         }
     }
-    Ok(Answer::xml(StatusCode::OK, xml))
+    Ok(Answer::xml(StatusCode::OK, result.write()?))
 }
 
-async fn delete_one(bucket: &Bucket, entry: &DeleteEntry) -> Result<(), Refusal> {
-    if let Some(what) = entry.unoffered {
-        return Err(Refusal::not_implemented(format!("DeleteObjects by {what}")));
+async fn delete_one(bucket: &Bucket, object: &DeleteObject) -> Result<(), Refusal> {
+    if object.version_id.is_some() {
+        return Err(Refusal::not_implemented("deleting a version"));
     }
-    let condition = match &entry.etag {
+    let condition = match &object.etag {
         None => WriteCondition::Always,
         Some(text) => WriteCondition::IfMatch(etags(text)?),
     };
-    let key = bucket.key(entry.key.as_bytes())?;
+    let key = bucket.key(&object.key)?;
     bucket.store.delete(&key, condition).await?;
     Ok(())
 }

@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::body::Body;
 use crate::checksum::{Algorithm, Checksum, ChecksumKind};
+use crate::s3::codec::checksum as wire;
+use crate::s3::codec::xml::XmlError;
 use crate::upload::ChecksumChoice;
 
 use super::refusal::Refusal;
@@ -163,15 +165,35 @@ pub(super) fn kind_of(name: &str) -> Result<ChecksumChoice, Refusal> {
         .ok_or_else(|| Refusal::argument("x-amz-checksum-type is FULL_OBJECT or COMPOSITE"))
 }
 
-/// The element that carries a checksum in XML.
-pub(super) fn element(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::Crc32 => "ChecksumCRC32",
-        Algorithm::Crc32c => "ChecksumCRC32C",
-        Algorithm::Crc64Nvme => "ChecksumCRC64NVME",
-        Algorithm::Sha1 => "ChecksumSHA1",
-        Algorithm::Sha256 => "ChecksumSHA256",
-    }
+/// A checksum as the codec's documents have it: none or one.
+pub(super) fn in_document(checksum: Option<&Checksum>) -> Vec<(wire::Algorithm, String)> {
+    let named = checksum.map(|checksum| {
+        let algorithm = match checksum.algorithm {
+            Algorithm::Crc32 => wire::Algorithm::Crc32,
+            Algorithm::Crc32c => wire::Algorithm::Crc32c,
+            Algorithm::Crc64Nvme => wire::Algorithm::Crc64Nvme,
+            Algorithm::Sha1 => wire::Algorithm::Sha1,
+            Algorithm::Sha256 => wire::Algorithm::Sha256,
+        };
+        (algorithm, to_text(checksum))
+    });
+    named.into_iter().collect()
+}
+
+/// Reads the checksum of a document: none or one.
+pub(super) fn of_document(
+    checksums: &[(wire::Algorithm, String)],
+) -> Result<Option<Checksum>, Refusal> {
+    let Some((named, text)) = checksums.first() else {
+        return Ok(None);
+    };
+    let wrong = || {
+        Refusal::Xml(XmlError::Value {
+            element: named.element(),
+        })
+    };
+    let algorithm = Algorithm::from_name(named.name()).ok_or_else(wrong)?;
+    from_text(algorithm, text).map(Some).ok_or_else(wrong)
 }
 
 #[cfg(test)]

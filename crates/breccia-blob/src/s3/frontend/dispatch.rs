@@ -11,6 +11,7 @@ use hyper::http::request::Parts;
 use super::auth::{self, Identity};
 use super::body;
 use super::budget::{Budget, Share};
+use super::digests::Announced;
 use super::headers;
 use super::operation::{self, Operation, Scope, Unrouted};
 use super::refusal::Refusal;
@@ -47,16 +48,21 @@ impl Call {
 
     /// The request's body, for a store.
     pub(super) async fn body(&self, incoming: Incoming) -> Result<Body, Refusal> {
-        let (request, identity) = (&self.request, &self.identity);
-        let limits = &self.settings.limits;
-        body::object(request, identity, incoming, limits, self.budget()).await
+        body::object(self, incoming).await
     }
 
-    /// The request's document.
-    pub(super) async fn document(&self, incoming: Incoming) -> Result<bytes::Bytes, Refusal> {
-        let (request, identity) = (&self.request, &self.identity);
-        let limits = &self.settings.limits;
-        body::document(request, identity, incoming, limits, self.budget()).await
+    /// What the request's headers announce of its body.
+    pub(super) fn announced(&self) -> Result<Announced, Refusal> {
+        Announced::of(&self.request)
+    }
+
+    /// The request's document, of which its headers announce this.
+    pub(super) async fn document(
+        &self,
+        incoming: Incoming,
+        announced: Announced,
+    ) -> Result<bytes::Bytes, Refusal> {
+        body::document(self, incoming, announced).await
     }
 
     /// Memory for a body that comes from a store.
@@ -68,7 +74,8 @@ impl Call {
         })
     }
 
-    fn budget(&self) -> &Budget {
+    /// The memory of bodies in flight.
+    pub(super) fn budget(&self) -> &Budget {
         &self.frontend.budget
     }
 }

@@ -10,8 +10,7 @@ use hyper::StatusCode;
 
 use crate::key::MAX_KEY_BYTES;
 use crate::listing::{ListItem, ListPage, ListRequest, ListedObject, MAX_PAGE};
-use crate::s3::codec::time;
-use crate::s3::codec::uri::{Slash, encode};
+use crate::s3::codec::xml::{self, ListBucketResult, ListVersion};
 
 use super::buckets::owner;
 use super::dispatch::Call;
@@ -19,7 +18,6 @@ use super::namespace::Bucket;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::respond::Answer;
-use super::xml::Xml;
 
 /// What a continuation token begins with: the version of its form.
 const TOKEN_VERSION: u8 = 1;
@@ -37,17 +35,18 @@ pub(super) enum Version {
 pub(super) struct Names {
     pub(super) prefix: Vec<u8>,
     pub(super) delimiter: Option<Bytes>,
-    is_encoded: bool,
+    /// Whether names are percent-encoded in the answer.
+    pub(super) is_encoded: bool,
 }
 
 impl Names {
     /// Reads the parameters.
     pub(super) fn of(request: &Request) -> Result<Self, Refusal> {
-        let is_encoded = match request.parameter("encoding-type")? {
-            None | Some("") => false,
-            Some(kind) if kind.eq_ignore_ascii_case("url") => true,
-            Some(_) => return Err(Refusal::argument("encoding-type is url")),
-        };
+        let kind = request.parameter("encoding-type")?.unwrap_or_default();
+        let is_encoded = kind.eq_ignore_ascii_case("url");
+        if !is_encoded && !kind.is_empty() {
+            return Err(Refusal::argument("encoding-type is url"));
+        }
         let query = &request.query;
         let delimiter = query.get("delimiter").unwrap_or_default();
         Ok(Self {
@@ -58,30 +57,10 @@ impl Names {
     }
 
     /// How many items a page may have.
-    pub(super) fn limit(&self, asked: Option<u64>) -> usize {
+    pub(super) fn limit(asked: Option<u64>) -> usize {
         asked.map_or(MAX_PAGE, |asked| {
             usize::try_from(asked).unwrap_or(MAX_PAGE).min(MAX_PAGE)
         })
-    }
-
-    /// Writes a name.
-    pub(super) fn text(&self, xml: &mut Xml, element: &'static str, name: &[u8]) {
-        if self.is_encoded {
-            xml.text(element, &encode(name, Slash::Keep));
-        } else {
-            xml.text(element, &String::from_utf8_lossy(name));
-        }
-    }
-
-    /// Writes the parameters back.
-    pub(super) fn describe(&self, xml: &mut Xml) {
-        self.text(xml, "Prefix", &self.prefix);
-        if let Some(delimiter) = &self.delimiter {
-            self.text(xml, "Delimiter", delimiter);
-        }
-        if self.is_encoded {
-            xml.text("EncodingType", "url");
-        }
     }
 }
 
@@ -89,7 +68,7 @@ impl Names {
 pub(super) async fn objects(call: &Call, version: Version) -> Result<Answer, Refusal> {
     let request = &call.request;
     let names = Names::of(request)?;
-    let limit = names.limit(request.parameter_number("max-keys")?);
+    let limit = Names::limit(request.parameter_number("max-keys")?);
     let after = after(request, version)?;
     let bucket = call.bucket().await?;
     let page = if limit == 0 {
@@ -103,8 +82,8 @@ pub(super) async fn objects(call: &Call, version: Version) -> Result<Answer, Ref
         };
         bucket.store.list(list).await?
     };
-    let xml = write(request, &bucket, &names, version, limit, &page)?;
-    Ok(Answer::xml(StatusCode::OK, xml))
+    let document = describe(request, &bucket, names, version, limit, page)?;
+    Ok(Answer::xml(StatusCode::OK, document.write()?))
 }
 
 /// Behind which name the page begins.
@@ -139,80 +118,72 @@ fn read_token(token: &[u8]) -> Option<Vec<u8>> {
     (!name.is_empty()).then(|| name.to_vec())
 }
 
-fn write(
+fn describe(
     request: &Request,
     bucket: &Bucket,
-    names: &Names,
+    names: Names,
     version: Version,
     limit: usize,
-    page: &ListPage,
-) -> Result<Xml, Refusal> {
-    let mut xml = Xml::root("ListBucketResult");
-    xml.text("Name", &bucket.name);
-    names.describe(&mut xml);
-    xml.number("MaxKeys", limit as u64);
+    page: ListPage,
+) -> Result<ListBucketResult, Refusal> {
     let last = page.items.last().map(ListItem::name);
     let last = last.and_then(|name| bucket.visible(name));
-    let next = last.filter(|_| page.more);
-    xml.flag("IsTruncated", next.is_some());
-    let with_owner = match version {
+    let next = last.filter(|_| page.more).map(<[u8]>::to_vec);
+    let is_truncated = next.is_some();
+    let named = |name| request.query.get(name).map(<[u8]>::to_vec);
+    let (version, with_owner) = match version {
         Version::One => {
-            let marker = request.query.get("marker").unwrap_or_default();
-            names.text(&mut xml, "Marker", marker);
-            if let Some(next) = next {
-                names.text(&mut xml, "NextMarker", next);
-            }
-            true
+            let marker = named("marker").unwrap_or_default();
+            let next_marker = next;
+            (
+                ListVersion::One {
+                    marker,
+                    next_marker,
+                },
+                true,
+            )
         }
         Version::Two => {
-            xml.number("KeyCount", page.items.len() as u64);
             let given = request.parameter("continuation-token")?;
-            xml.text_some("ContinuationToken", given);
-            if let Some(next) = next {
-                xml.text("NextContinuationToken", &token(next));
-            }
-            if let Some(start) = request.query.get("start-after") {
-                names.text(&mut xml, "StartAfter", start);
-            }
-            request.parameter("fetch-owner")? == Some("true")
+            let two = ListVersion::Two {
+                start_after: named("start-after"),
+                continuation_token: given.map(str::to_owned),
+                next_continuation_token: next.as_deref().map(token),
+            };
+            (two, request.parameter("fetch-owner")? == Some("true"))
         }
     };
-    for item in &page.items {
-        if let ListItem::Object(object) = item {
-            write_object(&mut xml, bucket, names, object, with_owner);
+    let (mut objects, mut common_prefixes) = (Vec::new(), Vec::new());
+    for item in page.items {
+        match item {
+            ListItem::Object(object) => objects.extend(listed(bucket, &object, with_owner)),
+            ListItem::Prefix(prefix) => {
+                common_prefixes.extend(bucket.visible(&prefix).map(<[u8]>::to_vec));
+            }
         }
     }
-    for item in &page.items {
-        if let ListItem::Prefix(prefix) = item {
-            xml.open("CommonPrefixes");
-            let prefix = bucket.visible(prefix).unwrap_or_default();
-            names.text(&mut xml, "Prefix", prefix);
-            xml.close();
-        }
-    }
-    Ok(xml)
+    Ok(ListBucketResult {
+        bucket: bucket.name.clone(),
+        prefix: names.prefix,
+        delimiter: names.delimiter.map(|delimiter| delimiter.to_vec()),
+        max_keys: u32::try_from(limit).unwrap_or(u32::MAX),
+        is_truncated,
+        url_encoded: names.is_encoded,
+        objects,
+        common_prefixes,
+        version,
+    })
 }
 
-fn write_object(
-    xml: &mut Xml,
-    bucket: &Bucket,
-    names: &Names,
-    object: &ListedObject,
-    with_owner: bool,
-) {
-    let Some(key) = bucket.visible(object.key.as_bytes()) else {
-        return;
-    };
-    xml.open("Contents");
-    names.text(xml, "Key", key);
-    xml.text("LastModified", &time::iso8601(object.modified_ms));
-    xml.text("ETag", &object.etag.quoted());
-    xml.number("Size", object.size);
-    if with_owner {
-        owner(xml, "Owner");
-    }
-    xml.text("StorageClass", "STANDARD");
-    xml.close();
+fn listed(bucket: &Bucket, object: &ListedObject, with_owner: bool) -> Option<xml::ListedObject> {
+    Some(xml::ListedObject {
+        key: bucket.visible(object.key.as_bytes())?.to_vec(),
+        modified_ms: object.modified_ms,
+        etag: object.etag.quoted(),
+        size: object.size,
+        owner: with_owner.then(owner),
+        checksum_algorithms: Vec::new(),
+    })
 }
 
 #[cfg(test)]

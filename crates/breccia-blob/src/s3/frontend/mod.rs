@@ -58,7 +58,6 @@ pub mod settings;
 mod tagging;
 mod uploads;
 mod wire_error;
-mod xml;
 
 #[cfg(test)]
 mod tests;

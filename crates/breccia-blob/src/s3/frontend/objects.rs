@@ -10,9 +10,10 @@ use crate::checksum::ChecksumKind;
 use crate::condition::WriteCondition;
 use crate::error::BlobError;
 use crate::key::Key;
-use crate::meta::{ETag, ObjectMeta, PartSize};
+use crate::meta::{ETag, ObjectMeta};
 use crate::s3::codec::range::{ByteRange, RangeHeader, content_range};
 use crate::s3::codec::time;
+use crate::s3::codec::xml::ObjectAttributes;
 use crate::store::{GetOptions, Opened, PutOptions, Span, Written};
 use crate::upload::MAX_PART_NUMBER;
 
@@ -22,12 +23,17 @@ use super::headers::{self, Out, override_headers, set_checksum};
 use super::namespace::Bucket;
 use super::refusal::Refusal;
 use super::respond::Answer;
-use super::xml::Xml;
 
+/// What `GetObjectAttributes` may be asked for.
+const ATTRIBUTES: &[&str] = &[
+    "ETag",
+    "Checksum",
+    "ObjectParts",
+    "StorageClass",
+    "ObjectSize",
+];
 /// How often a get by part number begins anew because the object was replaced meanwhile.
 const PART_ATTEMPTS: usize = 3;
-/// The most parts of one answer, as S3 has it.
-const MAX_PARTS: u64 = 1000;
 
 /// `PutObject`.
 pub(super) async fn put(call: &Call, incoming: Incoming) -> Result<Answer, Refusal> {
@@ -261,14 +267,11 @@ pub(super) async fn attributes(call: &Call) -> Result<Answer, Refusal> {
         let text = text.map_err(|_| Refusal::argument("x-amz-object-attributes is not ASCII"))?;
         names.extend(text.split(',').map(|name| name.trim().to_owned()));
     }
-    const KNOWN: &[&str] = &[
-        "ETag",
-        "Checksum",
-        "ObjectParts",
-        "StorageClass",
-        "ObjectSize",
-    ];
-    if names.is_empty() || names.iter().any(|name| !KNOWN.contains(&name.as_str())) {
+    if names.is_empty()
+        || names
+            .iter()
+            .any(|name| !ATTRIBUTES.contains(&name.as_str()))
+    {
         return Err(Refusal::argument(
             "x-amz-object-attributes names no attribute",
         ));
@@ -277,63 +280,25 @@ pub(super) async fn attributes(call: &Call) -> Result<Answer, Refusal> {
     let (bucket, key) = call.object().await?;
     let meta = bucket.store.head(&key).await?;
     call.request.read_conditions()?.check(&meta)?;
-    let mut xml = Xml::root("GetObjectAttributesResponse");
-    if wants("ETag") {
-        xml.text("ETag", meta.etag.as_str());
-    }
-    if let Some(checksum) = meta.checksum.as_ref().filter(|_| wants("Checksum")) {
-        xml.open("Checksum");
-        let element = digests::element(checksum.algorithm);
+    let mut checksum = meta.checksum.filter(|_| wants("Checksum"));
+    let checksum_type = checksum
+        .as_ref()
+        .map(|checksum| digests::kind_name(checksum.kind.into()).to_owned());
+    if let Some(checksum) = &mut checksum {
         // Here, S3 leaves out how many parts there are.
-        let mut plain = checksum.clone();
-        plain.kind = ChecksumKind::FullObject;
-        xml.text(element, &digests::to_text(&plain));
-        xml.text("ChecksumType", digests::kind_name(checksum.kind.into()));
-        xml.close();
+        checksum.kind = ChecksumKind::FullObject;
     }
-    if wants("ObjectParts") && !meta.parts.is_empty() {
-        object_parts(call, &meta.parts, &mut xml)?;
-    }
-    if wants("StorageClass") {
-        xml.text("StorageClass", "STANDARD");
-    }
-    if wants("ObjectSize") {
-        xml.number("ObjectSize", meta.size);
-    }
+    // Without checksums of the parts, S3 tells no more of them than how many there are.
+    let parts = u32::try_from(meta.parts.len()).unwrap_or(u32::MAX);
+    let document = ObjectAttributes {
+        etag: wants("ETag").then(|| meta.etag.as_str().to_owned()),
+        checksums: digests::in_document(checksum.as_ref()),
+        checksum_type,
+        part_count: (wants("ObjectParts") && parts > 0).then_some(parts),
+        storage_class: wants("StorageClass").then(|| "STANDARD".to_owned()),
+        size: wants("ObjectSize").then_some(meta.size),
+    };
     let mut out = Out::default();
     out.set("last-modified", &time::http_date(meta.modified_ms));
-    Ok(Answer::xml(StatusCode::OK, xml).with(out))
-}
-
-fn object_parts(call: &Call, parts: &[PartSize], xml: &mut Xml) -> Result<(), Refusal> {
-    let most = call.request.number("x-amz-max-parts")?;
-    let most = most.unwrap_or(MAX_PARTS).min(MAX_PARTS);
-    let marker = call
-        .request
-        .number("x-amz-part-number-marker")?
-        .unwrap_or(0);
-    let behind: Vec<&PartSize> = parts
-        .iter()
-        .filter(|part| u64::from(part.number) > marker)
-        .collect();
-    let page: Vec<&PartSize> = behind
-        .iter()
-        .copied()
-        .take(usize::try_from(most).unwrap_or(usize::MAX))
-        .collect();
-    let last = page.last().map_or(marker, |part| u64::from(part.number));
-    xml.open("ObjectParts");
-    xml.number("TotalPartsCount", parts.len() as u64);
-    xml.number("PartNumberMarker", marker);
-    xml.number("NextPartNumberMarker", last);
-    xml.number("MaxParts", most);
-    xml.flag("IsTruncated", page.len() < behind.len());
-    for part in page {
-        xml.open("Part");
-        xml.number("PartNumber", u64::from(part.number));
-        xml.number("Size", part.size);
-        xml.close();
-    }
-    xml.close();
-    Ok(())
+    Ok(Answer::xml(StatusCode::OK, document.write()).with(out))
 }

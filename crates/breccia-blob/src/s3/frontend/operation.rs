@@ -210,9 +210,8 @@ fn route_bucket(method: &Method, query: &Query) -> Result<Operation, Unrouted> {
         Method::GET if query.has("uploads") => Ok(Operation::ListMultipartUploads),
         Method::GET if query.has("tagging") => not_implemented("GetBucketTagging"),
         Method::GET => match query.get("list-type") {
-            None => Ok(Operation::ListObjects),
+            None | Some(b"1") => Ok(Operation::ListObjects),
             Some(b"2") => Ok(Operation::ListObjectsV2),
-            Some(b"1") => Ok(Operation::ListObjects),
             Some(_) => Err(Unrouted::Argument("list-type")),
         },
         Method::HEAD => Ok(Operation::HeadBucket),

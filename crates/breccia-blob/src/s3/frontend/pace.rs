@@ -40,10 +40,10 @@ impl Pace {
             return true;
         }
         let wanted = self.least.saturating_mul(self.waited.as_secs());
-        let kept = self.bytes >= wanted;
+        let fast_enough = self.bytes >= wanted;
         self.bytes = 0;
         self.waited = Duration::ZERO;
-        kept
+        fast_enough
     }
 }
 

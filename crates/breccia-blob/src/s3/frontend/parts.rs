@@ -10,7 +10,7 @@ use crate::checksum::Checksum;
 use crate::error::BlobError;
 use crate::listing::MAX_PAGE;
 use crate::s3::codec::range::parse_copy_source_range;
-use crate::s3::codec::time;
+use crate::s3::codec::xml::{CopyResult, ListPartsResult, ListedPart};
 use crate::store::{GetOptions, Span};
 use crate::upload::{MAX_PART_NUMBER, PartInfo};
 
@@ -21,8 +21,7 @@ use super::dispatch::Call;
 use super::headers::{Out, set_checksum};
 use super::refusal::Refusal;
 use super::respond::Answer;
-use super::uploads::{text_of, upload_id};
-use super::xml::Xml;
+use super::uploads::upload_id;
 
 fn part_number(call: &Call) -> Result<u16, Refusal> {
     let wrong = || Refusal::argument("a part's number is between 1 and 10000");
@@ -91,17 +90,21 @@ pub(super) async fn copy(call: &Call) -> Result<Answer, Refusal> {
         body = body.compute(algorithm);
     }
     let part = bucket.store.put_part(&key, &id, number, body).await?;
-    let mut xml = Xml::root("CopyPartResult");
-    describe(&mut xml, &part);
-    Ok(Answer::xml(StatusCode::OK, xml))
+    let document = CopyResult {
+        etag: part.etag.quoted(),
+        modified_ms: part.modified_ms,
+        checksums: digests::in_document(part.checksum.as_ref()),
+    };
+    Ok(Answer::xml(StatusCode::OK, document.write_part()))
 }
 
-fn describe(xml: &mut Xml, part: &PartInfo) {
-    xml.text("LastModified", &time::iso8601(part.modified_ms));
-    xml.text("ETag", &part.etag.quoted());
-    if let Some(checksum) = &part.checksum {
-        let element = digests::element(checksum.algorithm);
-        xml.text(element, &digests::to_text(checksum));
+fn listed(part: &PartInfo) -> ListedPart {
+    ListedPart {
+        number: part.number,
+        modified_ms: part.modified_ms,
+        etag: part.etag.quoted(),
+        size: part.size,
+        checksums: digests::in_document(part.checksum.as_ref()),
     }
 }
 
@@ -125,28 +128,23 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Refusal> {
         page.parts.clear();
         page.more = false;
     }
-    let mut xml = Xml::root("ListPartsResult");
-    xml.text("Bucket", &bucket.name);
-    xml.text("Key", &text_of(&request.key));
-    xml.text("UploadId", &id.0);
-    owner(&mut xml, "Initiator");
-    owner(&mut xml, "Owner");
-    xml.text("StorageClass", "STANDARD");
-    xml.number("PartNumberMarker", marker);
-    let last = page.parts.last().map_or(after, |part| part.number);
-    xml.number("NextPartNumberMarker", u64::from(last));
-    xml.number("MaxParts", most as u64);
-    xml.flag("IsTruncated", page.more && !page.parts.is_empty());
-    if let Some((algorithm, choice)) = page.checksum {
-        xml.text("ChecksumAlgorithm", algorithm.name());
-        xml.text("ChecksumType", digests::kind_name(choice));
+    let begun = page.checksum;
+    let document = ListPartsResult {
+        bucket: bucket.name.clone(),
+        key: request.key.clone(),
+        upload_id: id.0,
+        part_number_marker: after,
+        next_part_number_marker: page.parts.last().map(|part| part.number),
+        max_parts: u32::try_from(most).unwrap_or(u32::MAX),
+        is_truncated: page.more && !page.parts.is_empty(),
+        url_encoded: false,
+        owner: Some(owner()),
+        parts: page.parts.iter().map(listed).collect(),
+    };
+    let mut out = Out::default();
+    if let Some((algorithm, choice)) = begun {
+        out.set("x-amz-checksum-algorithm", algorithm.name());
+        out.set("x-amz-checksum-type", digests::kind_name(choice));
     }
-    for part in &page.parts {
-        xml.open("Part");
-        xml.number("PartNumber", u64::from(part.number));
-        describe(&mut xml, part);
-        xml.number("Size", part.size);
-        xml.close();
-    }
-    Ok(Answer::xml(StatusCode::OK, xml))
+    Ok(Answer::xml(StatusCode::OK, document.write()?).with(out))
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::error::BlobError;
 use crate::s3::codec::sigv4::SignatureError;
 use crate::s3::codec::uri::UriError;
+use crate::s3::codec::xml::XmlError;
 
 /// See the module's page.
 #[derive(Debug, Clone, Error)]
@@ -93,12 +94,9 @@ pub(super) enum Refusal {
         /// The most.
         limit: u64,
     },
-    /// An XML document that cannot be understood.
-    #[error("the XML is not well-formed or not what the operation takes: {problem}")]
-    Xml {
-        /// What is wrong.
-        problem: String,
-    },
+    /// An XML document that cannot be understood, or a key that cannot stand in one.
+    #[error("the XML is not well-formed or not what the operation takes: {0}")]
+    Xml(#[from] XmlError),
     /// A digest that is none.
     #[error("{header} is not a digest in base64")]
     Digest {

@@ -16,13 +16,13 @@ use crate::body::ByteSource;
 use crate::error::BlobError;
 use crate::s3::codec::range::unsatisfied_content_range;
 use crate::s3::codec::time;
+use crate::s3::codec::xml::ErrorDocument;
 
 use super::budget::Share;
 use super::headers::Out;
 use super::refusal::Refusal;
 use super::service::InFlight;
 use super::wire_error;
-use super::xml::Xml;
 
 /// The header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
@@ -65,11 +65,11 @@ impl Answer {
     }
 
     /// An XML document.
-    pub(super) fn xml(status: StatusCode, document: Xml) -> Self {
+    pub(super) fn xml(status: StatusCode, document: String) -> Self {
         let mut answer = Self::empty(status);
         let kind = HeaderValue::from_static("application/xml");
         answer.headers.insert(CONTENT_TYPE, kind);
-        answer.body = Content::Whole(document.finish());
+        answer.body = Content::Whole(document.into());
         answer
     }
 
@@ -124,12 +124,14 @@ impl Answer {
         if bodiless {
             return Self::empty(row.status).with(out);
         }
-        let mut document = Xml::plain("Error");
-        document.text("Code", row.code);
-        document.text("Message", &refusal.to_string());
-        document.text("Resource", path);
-        document.text("RequestId", id);
-        Self::xml(row.status, document).with(out)
+        let document = ErrorDocument {
+            code: row.code.to_owned(),
+            message: refusal.to_string(),
+            resource: path.to_owned(),
+            request_id: id.to_owned(),
+            extra: Vec::new(),
+        };
+        Self::xml(row.status, document.write()).with(out)
     }
 
     /// The response that hyper sends.

@@ -12,16 +12,15 @@ use crate::error::BlobError;
 use crate::key::{Key, MAX_KEY_BYTES};
 use crate::listing::{ListRequest, MAX_PAGE};
 use crate::meta::ETag;
-use crate::s3::codec::time;
 use crate::s3::codec::uri::{Slash, encode};
+use crate::s3::codec::xml::{CompleteResult, Initiated, ListUploadsResult, ListedUpload};
 use crate::store::Written;
 use crate::upload::{
     ChecksumChoice, CompleteOptions, MAX_UPLOAD_ID_BYTES, PartChoice, UploadId, UploadInfo,
     UploadOptions,
 };
 
-use super::buckets::owner;
-use super::digests;
+use super::digests::{self, Announced};
 use super::dispatch::Call;
 use super::documents;
 use super::headers::{self, Out};
@@ -29,7 +28,6 @@ use super::listing::Names;
 use super::namespace::Bucket;
 use super::refusal::Refusal;
 use super::respond::Answer;
-use super::xml::Xml;
 
 /// The upload that a request names.
 pub(super) fn upload_id(call: &Call) -> Result<UploadId, Refusal> {
@@ -55,11 +53,12 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Refusal> {
     }
     let (bucket, key) = call.object().await?;
     let id = bucket.store.create_upload(&key, options).await?;
-    let mut xml = Xml::root("InitiateMultipartUploadResult");
-    xml.text("Bucket", &bucket.name);
-    xml.text("Key", &text_of(&request.key));
-    xml.text("UploadId", &id.0);
-    Ok(Answer::xml(StatusCode::OK, xml).with(out))
+    let document = Initiated {
+        bucket: bucket.name,
+        key: request.key.clone(),
+        upload_id: id.0,
+    };
+    Ok(Answer::xml(StatusCode::OK, document.write()?).with(out))
 }
 
 /// What the parts will come with, and what the whole's checksum will be of.
@@ -75,20 +74,21 @@ fn checksum_choice(call: &Call) -> Result<Option<(Algorithm, ChecksumChoice)>, R
         };
     };
     let algorithm = digests::algorithm(name)?;
-    let is_crc = !matches!(algorithm, Algorithm::Sha1 | Algorithm::Sha256);
-    let choice = match (algorithm, kind) {
-        (Algorithm::Crc64Nvme, None) => ChecksumChoice::FullObject,
-        (_, None) => ChecksumChoice::Composite,
-        (_, Some(ChecksumChoice::FullObject)) if is_crc => ChecksumChoice::FullObject,
-        (Algorithm::Crc64Nvme, Some(ChecksumChoice::Composite))
-        | (_, Some(ChecksumChoice::FullObject)) => {
-            let kind = kind.map_or("", digests::kind_name);
-            return Err(Refusal::request(format!(
-                "{algorithm} has no checksum of the type {kind}"
-            )));
-        }
-        (_, Some(ChecksumChoice::Composite)) => ChecksumChoice::Composite,
+    let default = match algorithm {
+        Algorithm::Crc64Nvme => ChecksumChoice::FullObject,
+        _ => ChecksumChoice::Composite,
     };
+    let choice = kind.unwrap_or(default);
+    let exists = match choice {
+        ChecksumChoice::FullObject => !matches!(algorithm, Algorithm::Sha1 | Algorithm::Sha256),
+        ChecksumChoice::Composite => algorithm != Algorithm::Crc64Nvme,
+    };
+    if !exists {
+        let kind = digests::kind_name(choice);
+        return Err(Refusal::request(format!(
+            "{algorithm} has no checksum of the type {kind}"
+        )));
+    }
     Ok(Some((algorithm, choice)))
 }
 
@@ -102,7 +102,8 @@ pub(super) async fn complete(call: &Call, incoming: Incoming) -> Result<Answer, 
     };
     let expected_size = request.number("x-amz-mp-object-size")?;
     let (bucket, key) = call.object().await?;
-    let document = call.document(incoming).await?;
+    // The checksum in its headers is the object's, not the document's.
+    let document = call.document(incoming, Announced::default()).await?;
     let parts = documents::complete(&document)?;
     drop(document);
     if let Some(expected) = expected_size {
@@ -118,28 +119,26 @@ pub(super) async fn complete(call: &Call, incoming: Incoming) -> Result<Answer, 
         (completed, _) => completed?,
     };
     bucket.confirm(&key).await?;
-    Ok(Answer::xml(StatusCode::OK, result(call, &bucket, &written)))
+    let document = result(call, &bucket, &written).write()?;
+    Ok(Answer::xml(StatusCode::OK, document))
 }
 
-fn result(call: &Call, bucket: &Bucket, written: &Written) -> Xml {
+fn result(call: &Call, bucket: &Bucket, written: &Written) -> CompleteResult {
     let request = &call.request;
-    let mut xml = Xml::root("CompleteMultipartUploadResult");
-    let place = format!(
-        "http://{}/{}/{}",
-        request.host(),
-        bucket.name,
-        encode(&request.key, Slash::Keep)
-    );
-    xml.text("Location", &place);
-    xml.text("Bucket", &bucket.name);
-    xml.text("Key", &text_of(&request.key));
-    xml.text("ETag", &written.etag.quoted());
-    if let Some(checksum) = &written.checksum {
-        let element = digests::element(checksum.algorithm);
-        xml.text(element, &digests::to_text(checksum));
-        xml.text("ChecksumType", digests::kind_name(checksum.kind.into()));
+    let kind = written.checksum.as_ref().map(|checksum| checksum.kind);
+    CompleteResult {
+        location: format!(
+            "http://{}/{}/{}",
+            request.host(),
+            bucket.name,
+            encode(&request.key, Slash::Keep)
+        ),
+        bucket: bucket.name.clone(),
+        key: request.key.clone(),
+        etag: written.etag.quoted(),
+        checksums: digests::in_document(written.checksum.as_ref()),
+        checksum_type: kind.map(|kind| digests::kind_name(kind.into()).to_owned()),
     }
-    xml
 }
 
 /// The checksum that the whole object shall have, if the request says it.
@@ -240,7 +239,7 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Refusal> {
     let request = &call.request;
     let bucket = call.bucket().await?;
     let names = Names::of(request)?;
-    let most = names.limit(request.parameter_number("max-uploads")?);
+    let most = Names::limit(request.parameter_number("max-uploads")?);
     let key_marker = request.query.get("key-marker").unwrap_or_default();
     let id_marker = request.parameter("upload-id-marker")?.unwrap_or_default();
     let mut page = Page::default();
@@ -251,39 +250,38 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Refusal> {
         });
         page = collect(&bucket, &names, marker, most).await?;
     }
-    let mut xml = Xml::root("ListMultipartUploadsResult");
-    xml.text("Bucket", &bucket.name);
-    names.text(&mut xml, "KeyMarker", key_marker);
-    xml.text("UploadIdMarker", id_marker);
-    if let Some((key, id)) = &page.next {
-        let key = bucket.visible(key).unwrap_or_default();
-        names.text(&mut xml, "NextKeyMarker", key);
-        let id = id.as_ref().map(|id| id.0.as_str()).unwrap_or_default();
-        xml.text("NextUploadIdMarker", id);
+    let document = describe(&bucket, names, page, key_marker, id_marker, most);
+    Ok(Answer::xml(StatusCode::OK, document.write()?))
+}
+
+fn describe(
+    bucket: &Bucket,
+    names: Names,
+    page: Page,
+    key_marker: &[u8],
+    id_marker: &str,
+    most: usize,
+) -> ListUploadsResult {
+    let visible = |name: &[u8]| bucket.visible(name).unwrap_or_default().to_vec();
+    let uploads = page.uploads.into_iter().map(|upload| ListedUpload {
+        key: visible(upload.key.as_bytes()),
+        upload_id: upload.id.0,
+        initiated_ms: upload.begun_ms,
+    });
+    ListUploadsResult {
+        bucket: bucket.name.clone(),
+        prefix: names.prefix,
+        delimiter: names.delimiter.map(|delimiter| delimiter.to_vec()),
+        key_marker: key_marker.to_vec(),
+        upload_id_marker: id_marker.to_owned(),
+        is_truncated: page.next.is_some(),
+        next_key_marker: page.next.as_ref().map(|(key, _)| visible(key)),
+        next_upload_id_marker: page.next.and_then(|(_, id)| id.map(|id| id.0)),
+        max_uploads: u32::try_from(most).unwrap_or(u32::MAX),
+        url_encoded: names.is_encoded,
+        uploads: uploads.collect(),
+        common_prefixes: page.prefixes.iter().map(|prefix| visible(prefix)).collect(),
     }
-    names.describe(&mut xml);
-    xml.number("MaxUploads", most as u64);
-    xml.flag("IsTruncated", page.next.is_some());
-    for upload in &page.uploads {
-        let Some(key) = bucket.visible(upload.key.as_bytes()) else {
-            continue;
-        };
-        xml.open("Upload");
-        names.text(&mut xml, "Key", key);
-        xml.text("UploadId", &upload.id.0);
-        owner(&mut xml, "Initiator");
-        owner(&mut xml, "Owner");
-        xml.text("StorageClass", "STANDARD");
-        xml.text("Initiated", &time::iso8601(upload.begun_ms));
-        xml.close();
-    }
-    for prefix in &page.prefixes {
-        xml.open("CommonPrefixes");
-        let prefix = bucket.visible(prefix).unwrap_or_default();
-        names.text(&mut xml, "Prefix", prefix);
-        xml.close();
-    }
-    Ok(Answer::xml(StatusCode::OK, xml))
 }
 
 /// Stores list uploads without rolling up; that is done here.
@@ -344,9 +342,4 @@ fn last_under(prefix: &[u8]) -> Result<Key, BlobError> {
         name.extend_from_slice(GREATEST);
     }
     Key::new(name)
-}
-
-/// A key as text: requests with others have been refused.
-pub(super) fn text_of(key: &[u8]) -> String {
-    String::from_utf8_lossy(key).into_owned()
 }

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 
 use crate::error::{BlobError, BodyFault};
 use crate::s3::codec::sigv4::SignatureError;
+use crate::s3::codec::xml::XmlError;
 
 use super::refusal::Refusal;
 
@@ -55,7 +56,9 @@ pub(super) fn of(refusal: &Refusal) -> Wire {
         Refusal::LengthMissing => wire(StatusCode::LENGTH_REQUIRED, "MissingContentLength"),
         Refusal::EntityTooLarge { .. } => bad("EntityTooLarge"),
         Refusal::DocumentTooLarge { .. } => bad("MaxMessageLengthExceeded"),
-        Refusal::Xml { .. } => bad("MalformedXML"),
+        // Nothing that the client sent is wrong; it must ask for `encoding-type=url`.
+        Refusal::Xml(XmlError::KeyNotUtf8) => REQUEST,
+        Refusal::Xml(_) => bad("MalformedXML"),
         Refusal::Digest { .. } => bad("InvalidDigest"),
         Refusal::Tag { .. } => bad("InvalidTag"),
         Refusal::MetadataTooLarge { .. } => bad("MetadataTooLarge"),

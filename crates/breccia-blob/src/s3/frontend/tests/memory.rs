@@ -30,9 +30,11 @@ pub(super) struct MemoryStore(Mutex<Inside>);
 #[derive(Debug, Default)]
 struct Inside {
     objects: BTreeMap<Key, (ObjectMeta, Bytes)>,
-    uploads: BTreeMap<(Key, UploadId), (UploadOptions, BTreeMap<u16, (PartInfo, Bytes)>)>,
+    uploads: BTreeMap<(Key, UploadId), (UploadOptions, Parts)>,
     count: u64,
 }
+
+type Parts = BTreeMap<u16, (PartInfo, Bytes)>;
 
 /// Something after 1970.
 const NOW_MS: u64 = 1_700_000_000_123;
@@ -77,7 +79,7 @@ fn meta(etag: ETag, checksum: Option<Checksum>, headers: Headers, tags: Tags) ->
 }
 
 impl BlobStore for MemoryStore {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "memory"
     }
 

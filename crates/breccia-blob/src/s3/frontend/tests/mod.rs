@@ -1,12 +1,6 @@
 //! The frontend over a socket: a listener with a store in memory behind it, and requests as clients
 //! write and sign them.
 
-#![expect(
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "a test that fails may panic"
-)]
-
 mod bodies;
 mod calls;
 mod made;
