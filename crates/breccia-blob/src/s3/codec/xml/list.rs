@@ -42,6 +42,10 @@ pub struct BucketList {
     pub owner: Owner,
     /// The buckets.
     pub buckets: Vec<BucketEntry>,
+    /// What the client continues with, if there are more.
+    pub continuation_token: Option<String>,
+    /// Only names that begin so, if the client asked.
+    pub prefix: Option<String>,
 }
 
 impl BucketList {
@@ -57,6 +61,8 @@ impl BucketList {
                     });
                 }
             });
+            writer.optional("ContinuationToken", self.continuation_token.as_deref());
+            writer.optional("Prefix", self.prefix.as_deref());
         })
     }
 }

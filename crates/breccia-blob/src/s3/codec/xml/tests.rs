@@ -200,6 +200,7 @@ fn small_documents_are_read_and_written() {
             name: "mail".to_owned(),
             created_ms: 0,
         }],
+        ..BucketList::default()
     };
     assert!(buckets.write().contains(
         "<Bucket><Name>mail</Name><CreationDate>1970-01-01T00:00:00.000Z</CreationDate></Bucket>"
