@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use breccia_blob::s3::frontend::SharedSettings as S3Settings;
 use breccia_config::{Plan, StorePlan};
 use breccia_core::address::Address;
 use breccia_core::layout::Layout;
-use breccia_blob::s3::frontend::SharedSettings as S3Settings;
 use breccia_kv::front::settings::SharedSettings;
 use breccia_kv::identity::Identity;
 use breccia_net::clock;
