@@ -52,8 +52,9 @@ impl Ballast {
             return Ok(());
         }
         let mut file = File::create(&self.path)?;
+        let step = vec![0; STEP_BYTES];
         for _ in 0..BALLAST_BYTES / STEP_BYTES {
-            file.write_all(&[0; STEP_BYTES])?;
+            file.write_all(&step)?;
         }
         file.sync_data()
     }
