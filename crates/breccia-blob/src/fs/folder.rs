@@ -50,6 +50,9 @@ impl Folder {
             ),
         };
         fs::create_dir_all(path).map_err(|error| refuse("make the folder", path, &error))?;
+        // One folder has one name, whatever the configuration calls it and wherever we run.
+        let found = fs::canonicalize(path).map_err(|error| refuse("find", path, &error))?;
+        let path = found.as_path();
         let lock = lock(name, path, refuse)?;
         for shard in 0..SHARDS {
             let at = path.join(DATA).join(format!("{shard:02x}"));
