@@ -7,6 +7,7 @@
 //! path/
 //! ├── breccia-fs.lock          held by the process that uses the folder
 //! ├── index.sqlite (-wal)      the index
+//! ├── ballast                  room that is kept for deletes
 //! ├── data/00 … data/ff/       generation files, named by 16 hex digits
 //! └── damaged/                 files that a rebuild of the index could make nothing of
 //! ```
@@ -21,6 +22,7 @@ use crate::error::BlobError;
 
 const LOCK_FILE: &str = "breccia-fs.lock";
 const INDEX_FILE: &str = "index.sqlite";
+const BALLAST_FILE: &str = "ballast";
 const DATA: &str = "data";
 const DAMAGED: &str = "damaged";
 /// Consecutive generations lie in one folder, so that a batch of writes syncs one folder or two.
@@ -48,6 +50,9 @@ impl Folder {
             ),
         };
         fs::create_dir_all(path).map_err(|error| refuse("make the folder", path, &error))?;
+        // One folder has one name, whatever the configuration calls it and wherever we run.
+        let found = fs::canonicalize(path).map_err(|error| refuse("find", path, &error))?;
+        let path = found.as_path();
         let lock = lock(name, path, refuse)?;
         for shard in 0..SHARDS {
             let at = path.join(DATA).join(format!("{shard:02x}"));
@@ -80,6 +85,11 @@ impl Folder {
 
     pub(super) fn index(&self) -> PathBuf {
         self.path.join(INDEX_FILE)
+    }
+
+    /// Room that is kept for deletes.
+    pub(super) fn ballast(&self) -> PathBuf {
+        self.path.join(BALLAST_FILE)
     }
 
     /// The file of a generation.
