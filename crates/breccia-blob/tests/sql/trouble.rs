@@ -186,9 +186,9 @@ async fn speaks_over_its_socket(kind: Kind) -> Result<()> {
     Ok(())
 }
 
-async fn checks_certificates_as_told(kind: Kind) -> Result<()> {
-    let ours = Certificates::new()?;
-    let others = Certificates::new()?;
+/// A server with these certificates.
+fn with_certificates(kind: Kind, ours: &Certificates) -> Result<Place> {
+    // PostgreSQL reads them once, MariaDB too: they may go with this function.
     let folder = tempfile::tempdir()?;
     // The servers run as users of their own, and PostgreSQL wants to own its key.
     let (cert, private) = (folder.path().join("cert"), folder.path().join("key"));
@@ -214,7 +214,12 @@ async fn checks_certificates_as_told(kind: Kind) -> Result<()> {
         let files = [("ssl_cert_file", &*cert), ("ssl_key_file", &*private)];
         std::iter::once(("ssl", "on")).chain(files).collect()
     };
-    let place = Place::start(kind, false, &names)?;
+    Place::start(kind, false, &names)
+}
+
+async fn checks_certificates_as_told(kind: Kind) -> Result<()> {
+    let (ours, others) = (Certificates::new()?, Certificates::new()?);
+    let place = with_certificates(kind, &ours)?;
     let check = async |mode, ca: Option<&Certificates>, name: Option<&str>, good| -> Result<()> {
         let mut server = place.server().expect("a server");
         server.tls = SqlTlsOptions {
