@@ -4,19 +4,20 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use breccia_core::error::Effect;
 use bytes::Bytes;
 use hyper::Method;
 
 use super::S3Store;
 use super::meta::{
-    bare, checksum_by, checksum_in, checksum_text, etag_in, etag_of, time_of, written_ms,
+    bare, checksum_by, checksum_in, checksum_text, etag_of, tag_is_opaque, time_of, written_ms,
 };
 use super::object::element_of;
 use super::refusal::Refusal;
 use super::wire::Repeat;
 use super::xml::{self, Element};
 use crate::body::Body;
-use crate::checksum::{Algorithm, Checksum, ChecksumKind};
+use crate::checksum::{self, Algorithm, Checksum, ChecksumKind};
 use crate::condition::ConditionalCall;
 use crate::error::{BlobError, BodyFault};
 use crate::key::Key;
@@ -38,6 +39,7 @@ impl S3Store {
     ) -> Result<UploadId, BlobError> {
         let name = self.names.name_of(key)?;
         self.require_kept(&options.headers, &options.tags).await?;
+        self.require_upload_tags(&options.tags).await?;
         let mut head = self.head_of(Method::POST, &name, &[("uploads", "")]);
         self.set_headers(&mut head, &options.headers)?;
         self.set_tagging(&mut head, &options.tags)?;
@@ -135,15 +137,12 @@ impl S3Store {
             Ok(document) => document,
             Err(error) => return Err(self.judge(error, &name, &guard).await),
         };
-        let native = document
-            .text_of("ETag")
-            .map(bare)
-            .filter(|tag| !tag.is_empty());
-        let native =
-            native.ok_or_else(|| self.nonsense("a completed upload without an ETag", true))?;
-        let etag = match etag_in(&answer.headers) {
-            Some((_, etag)) => etag,
-            None => etag_of(native),
+        let told = document.text_of("ETag").map(bare);
+        let etag = match told.filter(|tag| !tag.is_empty()) {
+            Some(native) if tag_is_opaque(&answer.headers) => ETag::unknown(native.as_bytes()),
+            Some(native) => etag_of(native),
+            // Ceph's gateway 16 leaves it empty.
+            None => self.completed_tag(&name, &examined.parts).await?,
         };
         Ok(Written {
             etag,
@@ -196,6 +195,18 @@ impl S3Store {
                 number: missing.number,
             }),
             None => Ok(found),
+        }
+    }
+
+    /// The tag of an object that was just completed, where the answer does not say it.
+    async fn completed_tag(&self, name: &str, parts: &[PartChoice]) -> Result<ETag, BlobError> {
+        let md5s: Option<Vec<[u8; 16]>> = parts.iter().map(|part| part.etag.md5()).collect();
+        match md5s {
+            Some(md5s) => Ok(ETag::of_parts(checksum::md5(&md5s.concat()), md5s.len())),
+            None => match self.look(name).await {
+                Ok(meta) => Ok(meta.etag),
+                Err(error) => Err(error.with_effect(Effect::Unknown)),
+            },
         }
     }
 
@@ -342,7 +353,7 @@ fn refuse_other_checksum(expected: &Checksum, parts: &[PartChoice]) -> Result<()
     let ChecksumKind::Composite { .. } = expected.kind else {
         return Ok(());
     };
-    let mut hasher = crate::checksum::Hasher::new(algorithm);
+    let mut hasher = checksum::Hasher::new(algorithm);
     for part in parts {
         match &part.checksum {
             Some(checksum) if checksum.algorithm == algorithm => hasher.update(&checksum.value),
