@@ -12,6 +12,7 @@ pub mod buckets;
 pub mod checksum;
 pub mod condition;
 pub mod error;
+pub mod fs;
 pub mod guarded;
 pub mod key;
 pub mod key_encoding;

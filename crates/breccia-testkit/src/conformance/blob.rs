@@ -29,7 +29,10 @@ pub async fn blob_conformance(store: &Arc<dyn BlobStore>) -> Result<()> {
     store.probe().await.context("probe")?;
     objects::check(&**store).await.context("objects")?;
     integrity::check(&**store).await.context("integrity")?;
+    // What follows looks at listings of everything, so nothing of before may be left.
+    clear(&**store).await.context("clear before keys")?;
     keys::check(&**store).await.context("keys")?;
+    clear(&**store).await.context("clear before listings")?;
     lists::check(&**store).await.context("lists")?;
     conditions::check(store).await.context("conditions")?;
     copies::check(&**store).await.context("copies")?;
