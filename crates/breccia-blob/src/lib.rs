@@ -23,6 +23,7 @@ pub mod object_store_adapter;
 pub mod placement_key;
 pub mod s3;
 pub mod sharded;
+pub mod sql;
 pub mod store;
 pub mod upload;
 

@@ -1,7 +1,8 @@
 //! A TCP proxy that misbehaves on demand, to stand between Breccia and a server.
 //!
-//! Requests pass untouched, unless everything is black-holed; faults apply to what the server sends
-//! back. Not a proxy for speed: two threads a connection. Invariant: a fault set applies at once to
+//! Requests pass untouched, but for [`Fault::BlackHole`] and [`Fault::CutRequestAfter`]; the other
+//! faults apply to what the server sends back. `CutAfter(0)` loses a whole reply after the server has
+//! done what the request asked. Not a proxy for speed: two threads a connection. Invariant: a fault set applies at once to
 //! open connections and to new ones.
 
 use std::io::{Read, Write};
@@ -27,6 +28,11 @@ pub enum Fault {
     ResetAfter(u64),
     /// The same, but closes it in order (FIN).
     CutAfter(u64),
+    /// Passes so many bytes of what the client sends on each connection, counted from now, then resets
+    /// it on both sides: an upload that breaks halfway.
+    CutRequestAfter(u64),
+    /// Passes requests and swallows what comes back, and stays open: done, but nobody learns of it.
+    SwallowReplies,
     /// Swallows everything in both directions and stays open.
     BlackHole,
     /// Closes new connections at once, keeps old ones.
@@ -153,42 +159,69 @@ fn join(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) -> std::io::
 
 fn requests(shared: &Shared, mut client: TcpStream, mut server: TcpStream) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut budget = Budget::default();
     while let Ok(count @ 1..) = client.read(&mut buffer) {
-        if shared.fault().0 == Fault::BlackHole {
-            continue;
-        }
-        if server
-            .write_all(buffer.get(..count).unwrap_or_default())
-            .is_err()
-        {
+        let bytes = buffer.get(..count).unwrap_or_default();
+        let (fault, change) = shared.fault();
+        let (passed, cut) = match fault {
+            Fault::BlackHole => continue,
+            Fault::CutRequestAfter(limit) => budget.spend(bytes, limit, change),
+            _ => (bytes, false),
+        };
+        if server.write_all(passed).is_err() {
             break;
+        }
+        if cut {
+            // Let the part arrive first: a reset discards what is unread.
+            std::thread::sleep(Duration::from_millis(2));
+            reset(&client);
+            reset(&server);
+            forget(shared, &client);
+            let _wake = server.shutdown(Shutdown::Read);
+            let _wake = client.shutdown(Shutdown::Read);
+            return;
         }
     }
     let _half = server.shutdown(Shutdown::Write);
 }
 
+/// What is left of the bytes that a fault lets through on one connection.
+#[derive(Debug, Default)]
+struct Budget(Option<(u64, u64)>);
+
+impl Budget {
+    /// The part of `bytes` that passes, and whether the connection ends after it. The count begins
+    /// anew with each change of the fault.
+    fn spend<'a>(&mut self, bytes: &'a [u8], limit: u64, change: u64) -> (&'a [u8], bool) {
+        let left = match self.0 {
+            Some((left, since)) if since == change => left,
+            _ => limit,
+        };
+        let part = usize::try_from(left).unwrap_or(usize::MAX);
+        let passed = bytes.get(..part).unwrap_or(bytes);
+        self.0 = Some((left - passed.len() as u64, change));
+        (passed, part < bytes.len())
+    }
+}
+
 fn replies(shared: &Shared, mut server: TcpStream, mut client: TcpStream) {
     let mut buffer = vec![0; 64 * 1024];
-    let mut budget: Option<(u64, u64)> = None;
+    let mut budget = Budget::default();
     while let Ok(count @ 1..) = server.read(&mut buffer) {
         let bytes = buffer.get(..count).unwrap_or_default();
         let (fault, change) = shared.fault();
         let passed = match fault {
-            Fault::None | Fault::Refuse => client.write_all(bytes),
-            Fault::BlackHole => Ok(()),
+            Fault::None | Fault::Refuse | Fault::CutRequestAfter(_) => client.write_all(bytes),
+            Fault::BlackHole | Fault::SwallowReplies => Ok(()),
             Fault::Delay(time) => {
                 std::thread::sleep(time);
                 client.write_all(bytes)
             }
             Fault::Throttle(rate) => throttle(&mut client, bytes, rate),
             Fault::ResetAfter(limit) | Fault::CutAfter(limit) => {
-                let left = match budget {
-                    Some((left, since)) if since == change => left,
-                    _ => limit,
-                };
-                if left < count as u64 {
-                    let part = usize::try_from(left).unwrap_or(count);
-                    let _last = client.write_all(bytes.get(..part).unwrap_or_default());
+                let (part, cut) = budget.spend(bytes, limit, change);
+                let written = client.write_all(part);
+                if cut {
                     if matches!(fault, Fault::ResetAfter(_)) {
                         // Let the part arrive first: a reset discards what is unread.
                         std::thread::sleep(Duration::from_millis(2));
@@ -196,8 +229,7 @@ fn replies(shared: &Shared, mut server: TcpStream, mut client: TcpStream) {
                     }
                     break;
                 }
-                budget = Some((left - count as u64, change));
-                client.write_all(bytes)
+                written
             }
         };
         if passed.is_err() {

@@ -7,22 +7,46 @@ pub mod conformance;
 pub mod process;
 pub mod resp;
 
+mod azurite;
 mod breccia;
 mod certificates;
 mod faulty;
+mod garage;
+mod gcs_stub;
+mod http_message;
+mod mariadb;
 mod memcached;
 mod ports;
+mod postgres;
 mod redis;
 mod reply;
+mod rgw;
+mod s3_server;
 mod text;
+mod utc;
 
+pub use azurite::Azurite;
 pub use breccia::{Breccia, binary, http};
 pub use certificates::Certificates;
 pub use faulty::{Fault, FaultyProxy};
+pub use garage::{Garage, GarageOptions};
+pub use gcs_stub::GcsStub;
+pub use http_message::{HttpReply, http_call};
+pub use mariadb::{MariaDb, MariaDbOptions};
 pub use memcached::Memcached;
 pub use ports::free_port;
+pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Process, Signal, wait_until};
 pub use redis::{Redis, RedisOptions};
 pub use reply::Reply;
 pub use resp::RespClient;
+pub use rgw::Rgw;
+pub use s3_server::S3Server;
 pub use text::TextClient;
+
+/// Where `cargo xtask test setup` has put programs and libraries that Debian does not have:
+/// `BRECCIA_TEST_CLIENTS`, or `target/clients` of the workspace.
+pub fn clients_folder() -> std::path::PathBuf {
+    let beside = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/clients");
+    std::env::var_os("BRECCIA_TEST_CLIENTS").map_or_else(beside, std::path::PathBuf::from)
+}

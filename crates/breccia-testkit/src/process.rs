@@ -1,11 +1,14 @@
 //! A child process with signals, ended when dropped.
 //!
 //! Not a supervisor: nothing is restarted by itself. Invariant: no process started here outlives its
-//! [`Process`], however the test ends, short of a kill -9 of the test itself.
+//! [`Process`], however the test ends, short of a kill -9 of the test itself; one that is made by
+//! [`tied`] does not outlive even that.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +20,8 @@ pub enum Signal {
     Term,
     /// Re-read the configuration.
     Hup,
+    /// Ask to end at once.
+    Quit,
     /// End at once.
     Kill,
     /// Freeze.
@@ -39,20 +44,30 @@ impl Process {
     /// `package` is the Debian package that has the program, for the message when it is missing.
     pub fn start(command: &mut Command, package: &str, log: &Path) -> Result<Process> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let file = File::options().create(true).append(true).open(log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| {
-                format!("cannot start {name}; install it with: apt-get install {package}")
-            })?;
-        Ok(Process {
-            child,
-            name,
-            log: log.to_owned(),
-        })
+        redirect(command, log)?;
+        Process::of(command.spawn(), name, package, log)
+    }
+
+    /// Starts a command that [`tied`] made, from a thread that lives as long as the test process.
+    pub fn start_tied(mut command: Command, package: &str, log: &Path) -> Result<Process> {
+        redirect(&mut command, log)?;
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let program = words.skip_while(|word| *word != "--").nth(1);
+        let name = program.map_or_else(String::new, |word| word.to_string_lossy().into_owned());
+        Process::of(launch(command), name, package, log)
+    }
+
+    fn of(
+        child: std::io::Result<Child>,
+        name: String,
+        package: &str,
+        log: &Path,
+    ) -> Result<Process> {
+        let child = child.with_context(|| {
+            format!("cannot start {name}; install it with: apt-get install {package}")
+        })?;
+        let log = log.to_owned();
+        Ok(Process { child, name, log })
     }
 
     /// The process id.
@@ -67,21 +82,26 @@ impl Process {
 
     /// Sends a signal.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        let word = match signal {
-            Signal::Term => "TERM",
-            Signal::Hup => "HUP",
-            Signal::Stop => "STOP",
-            Signal::Cont => "CONT",
-            Signal::Kill => return self.child.kill().context("kill"),
-        };
-        // The shell's own `kill`: the program of that name is not on every machine.
-        let status = Command::new("sh")
-            .args(["-c", "kill -s \"$0\" \"$1\"", word, &self.id().to_string()])
-            .status()?;
-        if !status.success() {
-            bail!("cannot send {word} to {} ({})", self.name, self.id());
+        match signal {
+            Signal::Kill => self.child.kill().context("kill"),
+            _ => send(signal, self.id()).with_context(|| self.name.clone()),
+        }
+    }
+
+    /// Sends a signal to every child of the process.
+    pub fn signal_children(&mut self, signal: Signal) -> Result<()> {
+        for id in self.children()? {
+            // A child may have ended since.
+            let _sent = send(signal, id);
         }
         Ok(())
+    }
+
+    /// The process ids of its children, from `/proc`.
+    pub fn children(&self) -> Result<Vec<u32>> {
+        let id = self.id();
+        let text = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        Ok(text.split_whitespace().flat_map(str::parse).collect())
     }
 
     /// The exit status, if it has ended.
@@ -155,6 +175,123 @@ impl Drop for Process {
         }
         self.kill();
     }
+}
+
+fn send(signal: Signal, id: u32) -> Result<()> {
+    let word = match signal {
+        Signal::Term => "TERM",
+        Signal::Hup => "HUP",
+        Signal::Quit => "QUIT",
+        Signal::Kill => "KILL",
+        Signal::Stop => "STOP",
+        Signal::Cont => "CONT",
+    };
+    // The shell's own `kill`: the program of that name is not on every machine.
+    let status = Command::new("sh")
+        .args(["-c", "kill -s \"$0\" \"$1\"", word, &id.to_string()])
+        .status()?;
+    if !status.success() {
+        bail!("cannot send {word} to {id}");
+    }
+    Ok(())
+}
+
+/// Kills processes that are not children of this one and waits until they run no more.
+pub(crate) fn kill_all(ids: &[u32]) {
+    for id in ids {
+        let _sent = send(Signal::Kill, *id);
+    }
+    let _gone = wait_until(Duration::from_secs(5), "killed processes", || {
+        Ok((!ids.iter().any(|id| runs(*id))).then_some(()))
+    });
+}
+
+/// Whether a process of this id runs; one that has ended and waits for its parent does not.
+pub fn runs(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_some_and(|state| !state.starts_with('Z'))
+}
+
+fn redirect(command: &mut Command, log: &Path) -> Result<()> {
+    let file = File::options().create(true).append(true).open(log)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file);
+    Ok(())
+}
+
+/// `program`, run by `setpriv` so that the kernel sends it SIGKILL when this process has ended.
+///
+/// With `user`, it runs as that user where this process may change users (as root), and as the
+/// user of this process otherwise.
+pub fn tied(program: impl AsRef<OsStr>, user: Option<&str>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if let Some(user) = user.filter(|_| is_root()) {
+        command.args(["--reuid", user, "--regid", user, "--init-groups"]);
+    }
+    command.arg("--").arg(program);
+    command
+}
+
+/// Runs a command to its end; its standard output, or an error with everything it printed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {name}; `cargo xtask test setup` installs it"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?}: {}\n{text}{errors}", output.status);
+    }
+    Ok(text)
+}
+
+/// Whether this process may become another user.
+pub(crate) fn is_root() -> bool {
+    static ROOT: OnceLock<bool> = OnceLock::new();
+    *ROOT.get_or_init(|| {
+        let output = Command::new("id").arg("-u").output();
+        output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+    })
+}
+
+/// A program's path in PATH or in the folders of system programs.
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+
+/// Starts a command from one thread that never ends: the kernel's signal comes at the end of the
+/// thread that started the child, and a test's thread may end long before its process does.
+fn launch(command: Command) -> std::io::Result<Child> {
+    static LAUNCHER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    let launcher = LAUNCHER.get_or_init(|| {
+        let (sender, orders) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in orders {
+                let _nobody_waits = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(sender)
+    });
+    let gone = || std::io::Error::other("the launching thread has ended");
+    let (answer, child) = mpsc::channel();
+    let sent = launcher
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send((command, answer));
+    sent.map_err(|_| gone())?;
+    child.recv().map_err(|_| gone())?
 }
 
 /// Calls `probe` until it gives a value, for at most `limit`.
