@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use breccia_blob::condition::WriteCondition;
 use breccia_blob::listing::{ListItem, ListRequest, ListedObject, RollUp, Step};
 use breccia_blob::meta::ETag;
 use breccia_blob::store::BlobStoreExt;
@@ -128,7 +129,7 @@ async fn what_is_there_all_the_time_is_listed_once_while_others_write() -> Resul
                 store.put_bytes(&name, "x").await.expect("it is up");
                 if number % 3 != 0 {
                     store
-                        .delete(&name, Default::default())
+                        .delete(&name, WriteCondition::Always)
                         .await
                         .expect("it is up");
                 }
