@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod checksum;
 pub mod condition;
 pub mod error;
+pub mod fs;
 pub mod key;
 pub mod key_encoding;
 pub mod listing;
