@@ -42,7 +42,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a client is told for whom the listener has no connection left.
 pub const TOO_MANY_CLIENTS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-content-type: application/xml\r\ncontent-length: 111\r\nconnection: close\r\n\r\n\
+content-type: application/xml\r\ncontent-length: 116\r\nconnection: close\r\n\r\n\
 <?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
 <Error><Code>SlowDown</Code><Message>max-clients is reached</Message></Error>";
 

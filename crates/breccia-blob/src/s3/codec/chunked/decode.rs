@@ -196,7 +196,8 @@ impl Decoder {
                 .ok_or(malformed("a chunk's signature is not 64 digits"))?;
             size
         } else {
-            text.split_once(';').map_or(text, |(size, _)| size)
+            text.split_once(";chunk-signature=")
+                .map_or(text, |(size, _)| size)
         };
         let digits = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_hexdigit());
         let size = u64::from_str_radix(size, 16)

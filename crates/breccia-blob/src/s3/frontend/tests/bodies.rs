@@ -44,7 +44,10 @@ fn a_client_that_finds_no_room_is_told_whole() {
     let end = memchr::memmem::find(text, b"\r\n\r\n").expect("a head");
     let body = text.len() - end - 4;
     let head = String::from_utf8_lossy(&text[..end]);
-    assert!(head.contains(&format!("content-length: {body}\r\n")), "{body}");
+    assert!(
+        head.contains(&format!("content-length: {body}\r\n")),
+        "{body}"
+    );
 }
 
 #[tokio::test]
