@@ -40,6 +40,12 @@ const MAX_HEADERS: usize = 128;
 /// How long a client may take to read the last answer after we are done with its connection.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
+/// What a client is told for whom the listener has no connection left.
+pub const TOO_MANY_CLIENTS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+content-type: application/xml\r\ncontent-length: 116\r\nconnection: close\r\n\r\n\
+<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+<Error><Code>SlowDown</Code><Message>max-clients is reached</Message></Error>";
+
 /// An S3 listener, shared by all workers.
 #[derive(Debug)]
 pub struct S3Frontend {
