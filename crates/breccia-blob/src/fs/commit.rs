@@ -1,23 +1,22 @@
 //! The committer: one thread that owns the index's writing connection, and commits for all.
 //!
 //! Not what a change does to the tables (see `index::change`). Invariant: a change is answered as
-//! made only after its files' names and then its transaction are on the disk.
+//! made only after its transaction is on the disk, and its files were there before.
 //!
-//! *Group commit.* Requests wait in a bounded channel. The thread takes what is there, syncs each
-//! folder with new names once, and runs all of it in one transaction: conditions are decided there,
-//! one after the other, so they are exact whoever races. With many writers the cost of a commit is
+//! *Group commit.* Requests wait in a bounded channel. The thread takes what is there and runs all of
+//! it in one transaction: conditions are decided there, one after the other, so they are exact
+//! whoever races. With many writers the cost of a commit is
 //! shared by all that came while the last one was being synced; a lone writer never waits for more.
 //!
 //! *A full disk.* Deletes need room in the index's log before they can free any: the ballast is let
 //! go for them, once, and taken again by `maintain`.
 //!
 //! Seen with `strace -f -y -e trace=openat,write,pwrite64,fdatasync,fsync,unlink` for one put over
-//! an older object, in this order: by the writing thread `openat(data/00/0…2, O_CREAT|O_EXCL)`,
-//! `write` (all of the file), `fdatasync`; by this thread `openat(data/00)`, `fsync`, then
-//! `pwrite64(index.sqlite-wal)` twice a page, `fsync(index.sqlite-wal)`, and the answer; by the
-//! sweeping thread `unlink(data/00/0…1)`.
+//! an older object, in this order: by the writing thread `openat(data/02/0…2, O_CREAT|O_EXCL)`,
+//! `write` (all of the file), `fdatasync`, `openat(data/02)`, `fsync`; by this thread
+//! `pwrite64(index.sqlite-wal)` twice a page, `fdatasync(index.sqlite-wal)`, and the answer; by the
+//! sweeping thread `unlink(data/01/0…1)`.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,7 +26,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ballast::Ballast;
-use super::folder::{Folder, shard_of};
+use super::folder::Folder;
 use super::generations::Generations;
 use super::index::change::{Change, Decision};
 use super::index::{open_writer, schema};
@@ -185,7 +184,6 @@ impl Worker {
         batch: &[Request],
         limit: Option<u64>,
     ) -> Result<Vec<Decision>, BlobError> {
-        self.sync_names(batch)?;
         let connection = self.connected()?;
         match self.try_transact(&connection, batch, limit) {
             Ok(decisions) => {
@@ -197,21 +195,6 @@ impl Worker {
                 Err(failure.error)
             }
         }
-    }
-
-    /// The names of new files reach the disk before anything refers to them.
-    fn sync_names(&self, batch: &[Request]) -> Result<(), BlobError> {
-        let files = batch.iter().flat_map(|request| &request.files);
-        let shards: BTreeSet<u64> = files.map(|file| shard_of(file.generation())).collect();
-        for shard in shards {
-            self.shared.folder.sync_shard(shard).map_err(|error| {
-                let what = "sync the folder of a new file";
-                self.shared
-                    .folder
-                    .io_error(what, &error, Effect::NotApplied)
-            })?;
-        }
-        Ok(())
     }
 
     fn connected(&mut self) -> Result<Connection, BlobError> {

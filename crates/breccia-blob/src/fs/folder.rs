@@ -25,8 +25,8 @@ const INDEX_FILE: &str = "index.sqlite";
 const BALLAST_FILE: &str = "ballast";
 const DATA: &str = "data";
 const DAMAGED: &str = "damaged";
-/// Consecutive generations lie in one folder, so that a batch of writes syncs one folder or two.
-const PER_SHARD: u64 = 256;
+/// Consecutive generations lie in different folders: who syncs the folder of a new file then finds
+/// it changed by nobody else since, and does not wait for the names of files that others write.
 const SHARDS: u64 = 256;
 
 /// The folder of a store, held by this process.
@@ -102,9 +102,9 @@ impl Folder {
         self.path.join(DATA).join(format!("{shard:02x}"))
     }
 
-    /// Makes the names of files in this shard survive a loss of power.
-    pub(super) fn sync_shard(&self, shard: u64) -> io::Result<()> {
-        sync_folder(&self.shard(shard))
+    /// Makes the name of a file survive a loss of power.
+    pub(super) fn sync_name(&self, generation: u64) -> io::Result<()> {
+        sync_folder(&self.shard(shard_of(generation)))
     }
 
     /// Makes the names in the folder itself survive a loss of power.
@@ -217,8 +217,8 @@ impl Folder {
 }
 
 /// Which of the folders under `data` a generation lies in.
-pub(super) fn shard_of(generation: u64) -> u64 {
-    generation / PER_SHARD % SHARDS
+fn shard_of(generation: u64) -> u64 {
+    generation % SHARDS
 }
 
 fn lock(

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! put  body ─▶ a new generation file: data, block checksums, footer     (write, format)
-//!           ─▶ fdatasync of the file                                    (write)
-//!           ─▶ committer: fsync of its folder, BEGIN, condition, row, COMMIT (commit, index::change)
+//!           ─▶ fdatasync of the file, fsync of its folder               (write, folder)
+//!           ─▶ committer: BEGIN, condition, row, COMMIT with fdatasync  (commit, index::change)
 //!           ─▶ the answer                    the older file is unlinked behind it (sweep)
 //! get  key ─▶ row of the index ─▶ open ─▶ read ─▶ verify ─▶ bytes       (index::lookup, read)
 //! ```
