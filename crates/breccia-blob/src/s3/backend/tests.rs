@@ -270,10 +270,11 @@ async fn completing_may_fail_inside_of_a_success() {
 #[tokio::test]
 async fn a_listing_out_of_order_is_refused() {
     let list = async |keys: &str| {
-        let items: String = keys
-            .split_whitespace()
-            .map(|key| format!("<Contents><Key>{key}</Key><Size>1</Size><ETag>e</ETag></Contents>"))
-            .collect();
+        let item = |key: &str| {
+            format!("<Contents><Key>{key}</Key><Size>1</Size><ETag>e</ETag></Contents>")
+        };
+        let items: Vec<String> = keys.split_whitespace().map(item).collect();
+        let items = items.concat();
         let body =
             format!("<ListBucketResult>{items}<IsTruncated>false</IsTruncated></ListBucketResult>");
         let stub = Stub::start(move |_, _| answer("200 OK", "", &body)).await;
