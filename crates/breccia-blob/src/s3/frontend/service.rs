@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::budget::Budget;
 use super::dispatch;
-use super::metrics::{Metrics, Outcome};
+use super::metrics::{MAX_IN_FLIGHT, Metrics, Outcome};
 use super::namespace::Namespace;
 use super::operation::Operation;
 use super::progress::Progress;
@@ -171,9 +171,10 @@ impl S3Service {
         let is_head = *request.method() == Method::HEAD;
         let path = request.uri().path().to_owned();
         let Some(place) = self.frontend.enter(settings.limits.max_in_flight) else {
-            self.metrics.limit_hit("max-in-flight");
-            let limit = "max-in-flight";
-            let refusal = Refusal::SlowDown { limit };
+            self.metrics.limit_hit(MAX_IN_FLIGHT);
+            let refusal = Refusal::SlowDown {
+                limit: MAX_IN_FLIGHT,
+            };
             self.metrics.count(None, Outcome::Refused, arrived);
             return Answer::refusal(&refusal, &path, &id, is_head).into_response(&id, None);
         };
