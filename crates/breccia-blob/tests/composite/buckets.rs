@@ -46,7 +46,8 @@ impl Gateways {
     fn home(&self, name: &BucketName) -> &Arc<Memory> {
         let record = format!("bucket/{name}");
         let shard = self.store.layout().place(record.as_bytes()).shard;
-        &self.memories[shard.as_usize()]
+        let memory = self.memories.get(shard.as_usize());
+        memory.expect("a layout places on its shards")
     }
 
     fn bucket_records(&self) -> usize {
@@ -249,11 +250,11 @@ async fn race(turns: (usize, usize), all: &Gateways, bucket: &BucketName) -> Res
         wait(turns.0).await;
         write(&all.two, &all.store, bucket, "object").await
     };
-    let deleter = async {
+    let remover = async {
         wait(turns.1).await;
         all.one.delete(bucket).await
     };
-    let (written, deleted) = tokio::join!(writer, deleter);
+    let (written, deleted) = tokio::join!(writer, remover);
     let deleted = deleted?;
     assert_ne!(deleted, Deleted::Missing);
     Ok((written, deleted == Deleted::Removed))

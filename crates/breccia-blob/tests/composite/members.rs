@@ -143,11 +143,11 @@ async fn a_delete_of_a_bucket_that_races_a_write_orphans_nothing() -> Result<()>
             }
             Ok::<_, BlobError>(confirmed)
         };
-        let deleter = async {
+        let remover = async {
             tokio::time::sleep(std::time::Duration::from_micros(round * 100)).await;
             one.delete(&bucket).await
         };
-        let (written, deleted) = tokio::join!(writer, deleter);
+        let (written, deleted) = tokio::join!(writer, remover);
         let written = written? == Confirmed::Alive;
         assert_ne!(written, deleted? == Deleted::Removed, "one of them wins");
         assert_eq!(store.head(&object).await.is_ok(), written);
