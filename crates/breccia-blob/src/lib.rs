@@ -6,15 +6,19 @@
 //! Invariant: an object is visible whole or not at all, on every kind of store, also after a crash.
 
 pub mod adoption;
+pub mod azure;
 pub mod body;
 pub mod bucket;
 pub mod buckets;
 pub mod checksum;
 pub mod condition;
 pub mod error;
+pub mod gcs;
 pub mod guarded;
+pub mod http;
 pub mod key;
 pub mod key_encoding;
+pub mod key_names;
 pub mod listing;
 pub mod markers;
 pub mod meta;

@@ -2,4 +2,5 @@
 //!
 //! Not here: where an object lies. Invariant: the two ends share the codec and nothing else.
 
+pub mod backend;
 pub mod codec;

@@ -1,0 +1,547 @@
+//! Listings of objects, reserved objects and uploads.
+//!
+//! Invariant: pages are exact whatever the server makes of markers inside of common prefixes: where
+//! servers differ, keys are listed plainly and rolled up here.
+
+use bytes::Bytes;
+use hyper::Method;
+
+use super::S3Store;
+use super::meta::{bare, etag_of, time_of};
+use super::wire::Repeat;
+use super::xml::Element;
+use crate::error::BlobError;
+use crate::key::Key;
+use crate::key_names::{KeyMode, ListFrom, RESERVED_PREFIX};
+use crate::listing::{
+    ListItem, ListPage, ListRequest, ListedObject, MAX_PAGE, RollUp, Start, Step, check_page,
+    successor,
+};
+use crate::s3::codec::uri::decode_plus;
+use crate::store::Maintained;
+use crate::upload::{UploadId, UploadInfo, UploadPage};
+
+/// The most pages of uploads of one key that are put in order, and of uploads that one call reads.
+const MAX_UPLOAD_PAGES: usize = 20;
+/// The most uploads that one call of maintenance ends.
+const MAX_ENDED_UPLOADS: usize = 1000;
+
+/// What to ask for a page.
+#[derive(Debug, Default)]
+struct Question {
+    prefix: String,
+    behind: Option<String>,
+    delimiter: bool,
+    most: usize,
+    token: Option<String>,
+}
+
+/// A page as the server gives it.
+#[derive(Debug, Default)]
+struct RawPage {
+    objects: Vec<(String, ListedFacts)>,
+    prefixes: Vec<String>,
+    truncated: bool,
+    token: Option<String>,
+}
+
+#[derive(Debug)]
+struct ListedFacts {
+    size: u64,
+    modified_ms: u64,
+    native: String,
+}
+
+impl ListedFacts {
+    fn of(self, key: Key) -> ListedObject {
+        ListedObject {
+            key,
+            size: self.size,
+            modified_ms: self.modified_ms,
+            etag: etag_of(&self.native),
+        }
+    }
+}
+
+impl S3Store {
+    pub(super) async fn list_objects(&self, request: ListRequest) -> Result<ListPage, BlobError> {
+        let text = |bytes: &Bytes| std::str::from_utf8(bytes).is_ok();
+        // A slash is the one delimiter after which reserved names roll up by themselves.
+        let natively = self.names.mode() == KeyMode::Plain
+            && request.delimiter.as_deref() == Some(b"/")
+            && text(&request.prefix)
+            && request.after.as_ref().is_none_or(text);
+        let page = if natively {
+            self.list_natively(&request).await?
+        } else {
+            self.list_plainly(&request).await?
+        };
+        check_page(&self.name, &request, &page)?;
+        Ok(page)
+    }
+
+    /// Lists keys, and rolls them up here.
+    async fn list_plainly(&self, request: &ListRequest) -> Result<ListPage, BlobError> {
+        let mut roll_up = RollUp::new(request.clone());
+        let prefix = self.names.name_prefix(&request.prefix);
+        let (mut last, mut count): (Option<String>, usize) = (None, 0);
+        loop {
+            let behind = match self.names.list_from(roll_up.next()) {
+                ListFrom::Nowhere => break,
+                ListFrom::First => None,
+                ListFrom::Behind(name) => Some(name),
+            };
+            let behind = behind.filter(|name| *name > prefix || !prefix.starts_with(name));
+            let question = Question {
+                prefix: prefix.clone(),
+                behind: behind.max(last.clone()),
+                most: request.limit.saturating_add(1).min(MAX_PAGE),
+                ..Question::default()
+            };
+            let page = self.page(question).await?;
+            let truncated = page.truncated && !page.objects.is_empty();
+            for (name, facts) in page.objects {
+                if last.as_ref().is_some_and(|last| *last >= name) {
+                    return Err(self.out_of_order(&name));
+                }
+                last = Some(name.clone());
+                let Some(key) = self.names.key_of(&name) else {
+                    continue;
+                };
+                let before = roll_up.next().clone();
+                let step = roll_up.push(facts.of(key));
+                if step == Step::Full {
+                    return Ok(roll_up.finish());
+                }
+                count += usize::from(before != *roll_up.next());
+            }
+            if !truncated {
+                break;
+            }
+            if count >= request.limit {
+                let mut page = roll_up.finish();
+                page.more = true;
+                return Ok(page);
+            }
+        }
+        Ok(roll_up.finish())
+    }
+
+    /// Lets the server roll up, which costs one request a page.
+    async fn list_natively(&self, request: &ListRequest) -> Result<ListPage, BlobError> {
+        let mut page = ListPage::default();
+        let mut behind = match request.start() {
+            Start::Nowhere => return Ok(page),
+            Start::At(first) if first == request.prefix => None,
+            start => match self.names.list_from(&start) {
+                ListFrom::Behind(name) => Some(name),
+                ListFrom::First => None,
+                ListFrom::Nowhere => return Ok(page),
+            },
+        };
+        let mut done: Option<Bytes> = request.after.clone();
+        if let Start::Behind(after) = request.start()
+            && let Some(prefix) = request.common_prefix(&after)
+        {
+            // Servers differ for a marker under a common prefix: what is behind it there is looked
+            // up, and the page goes on behind the prefix.
+            let prefix = Bytes::copy_from_slice(prefix);
+            if self.any_behind(&prefix, &after).await? {
+                page.items.push(ListItem::Prefix(prefix.clone()));
+            }
+            let next = successor(&prefix).map_or(Start::Nowhere, Start::At);
+            behind = match self.names.list_from(&next) {
+                ListFrom::Behind(name) => Some(name),
+                _ => None,
+            };
+            done = Some(prefix);
+        }
+        let mut token = None;
+        loop {
+            let room = request.limit.saturating_sub(page.items.len());
+            if room == 0 {
+                page.more = true;
+                return Ok(page);
+            }
+            let raw = self
+                .page(Question {
+                    prefix: self.names.name_prefix(&request.prefix),
+                    behind: behind.clone(),
+                    delimiter: true,
+                    most: room.min(MAX_PAGE),
+                    token: token.take(),
+                })
+                .await?;
+            let (truncated, next) = (raw.truncated, raw.token.clone());
+            let news = self.items_of(raw).into_iter();
+            let news = news.filter(|item| done.as_deref().is_none_or(|done| item.name() > done));
+            page.items.extend(news);
+            if page.items.len() > request.limit {
+                page.items.truncate(request.limit);
+                page.more = true;
+                return Ok(page);
+            }
+            match (truncated, next) {
+                (false, _) => return Ok(page),
+                (true, Some(next)) => token = Some(next),
+                (true, None) => return Err(self.nonsense("a cut listing without a token", false)),
+            }
+        }
+    }
+
+    /// Whether there are keys with this prefix behind this name.
+    async fn any_behind(&self, prefix: &[u8], after: &[u8]) -> Result<bool, BlobError> {
+        if prefix.starts_with(RESERVED_PREFIX.as_bytes()) {
+            return Ok(false);
+        }
+        let ListFrom::Behind(behind) = self
+            .names
+            .list_from(&Start::Behind(Bytes::copy_from_slice(after)))
+        else {
+            return Ok(false);
+        };
+        let page = self
+            .page(Question {
+                prefix: self.names.name_prefix(prefix),
+                behind: Some(behind),
+                most: 1,
+                ..Question::default()
+            })
+            .await?;
+        Ok(!page.objects.is_empty())
+    }
+
+    /// Objects and common prefixes in one order: each of both lists is in order already.
+    fn items_of(&self, raw: RawPage) -> Vec<ListItem> {
+        let own = self.names.prefix().len();
+        let mut objects = raw
+            .objects
+            .into_iter()
+            .filter_map(|(name, facts)| {
+                let key = self.names.key_of(&name)?;
+                Some(ListItem::Object(facts.of(key)))
+            })
+            .peekable();
+        let mut prefixes = raw
+            .prefixes
+            .into_iter()
+            .filter_map(|name| {
+                let prefix = name.get(own..)?;
+                let hidden = prefix.starts_with(RESERVED_PREFIX);
+                (!hidden).then(|| ListItem::Prefix(Bytes::copy_from_slice(prefix.as_bytes())))
+            })
+            .peekable();
+        let mut items = Vec::new();
+        loop {
+            let object_first = match (objects.peek(), prefixes.peek()) {
+                (Some(object), Some(prefix)) => object.name() < prefix.name(),
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => return items,
+            };
+            items.extend(if object_first {
+                objects.next()
+            } else {
+                prefixes.next()
+            });
+        }
+    }
+
+    async fn page(&self, question: Question) -> Result<RawPage, BlobError> {
+        let most = question.most.to_string();
+        let mut query = vec![
+            ("list-type", "2"),
+            ("encoding-type", "url"),
+            ("max-keys", most.as_str()),
+            ("prefix", question.prefix.as_str()),
+        ];
+        if question.delimiter {
+            query.push(("delimiter", "/"));
+        }
+        match (&question.token, &question.behind) {
+            (Some(token), _) => query.push(("continuation-token", token)),
+            (None, Some(behind)) => query.push(("start-after", behind)),
+            (None, None) => {}
+        }
+        let head = self.head_of(Method::GET, "", &query);
+        let answer = self
+            .call(head, Bytes::new(), Repeat::WhenFailed)
+            .await
+            .map_err(no_bucket(&self.name))?;
+        let document = self.document(&answer, false)?;
+        if document.name != "ListBucketResult" {
+            return Err(self.nonsense("a listing that is none", false));
+        }
+        let encoded = document.text_of("EncodingType") == Some("url");
+        let mut page = RawPage {
+            truncated: document.says("IsTruncated"),
+            token: document.text_of("NextContinuationToken").map(str::to_owned),
+            ..RawPage::default()
+        };
+        for object in document.all("Contents") {
+            if let Some(name) = self.listed_name(object, "Key", encoded)? {
+                let size = object.text_of("Size").and_then(|text| text.parse().ok());
+                let facts = ListedFacts {
+                    size: size
+                        .ok_or_else(|| self.nonsense("a listed object without a size", false))?,
+                    modified_ms: time_of(object.text_of("LastModified")),
+                    native: bare(object.text_of("ETag").unwrap_or_default()).to_owned(),
+                };
+                page.objects.push((name, facts));
+            }
+        }
+        for prefix in document.all("CommonPrefixes") {
+            page.prefixes
+                .extend(self.listed_name(prefix, "Prefix", encoded)?);
+        }
+        Ok(page)
+    }
+
+    /// A name in a listing; `None` if it is not text, which no name of ours is.
+    fn listed_name(
+        &self,
+        element: &Element,
+        child: &str,
+        encoded: bool,
+    ) -> Result<Option<String>, BlobError> {
+        let missing = || self.nonsense("a listing with a nameless item", false);
+        let text = &element.child(child).ok_or_else(missing)?.text;
+        if !encoded {
+            return Ok(Some(text.clone()));
+        }
+        let bytes = decode_plus(text).map_err(|error| self.nonsense(error.to_string(), false))?;
+        Ok(String::from_utf8(bytes).ok())
+    }
+
+    fn out_of_order(&self, name: &str) -> BlobError {
+        BlobError::OutOfOrder {
+            store: self.name.clone(),
+            name: name.escape_debug().to_string(),
+        }
+    }
+
+    pub(super) async fn reserved_names(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<String>, BlobError> {
+        let mut found: Vec<String> = Vec::new();
+        let mut behind = after.map(|after| self.names.reserved(after));
+        loop {
+            let page = self
+                .page(Question {
+                    prefix: self.names.reserved(prefix),
+                    behind: behind.take(),
+                    most: MAX_PAGE.saturating_sub(found.len()),
+                    ..Question::default()
+                })
+                .await?;
+            behind = page.objects.last().map(|(name, _)| name.clone());
+            let names = page
+                .objects
+                .iter()
+                .filter_map(|(name, _)| self.names.reserved_of(name));
+            found.extend(names.map(str::to_owned));
+            if !page.truncated || behind.is_none() || found.len() >= MAX_PAGE {
+                found.truncate(MAX_PAGE);
+                return Ok(found);
+            }
+        }
+    }
+
+    pub(super) async fn uploads_page(
+        &self,
+        prefix: Bytes,
+        after: Option<(Key, Option<UploadId>)>,
+        limit: usize,
+    ) -> Result<UploadPage, BlobError> {
+        let mut found: Vec<UploadInfo> = Vec::new();
+        let mut marker: Option<String> = None;
+        if let Some((key, id)) = after {
+            let name = self.names.name_of(&key)?;
+            if let Some(id) = id {
+                let mut same = self.uploads_of(&name, &key).await?;
+                same.retain(|upload| upload.id > id);
+                found = same;
+            }
+            marker = Some(name);
+        }
+        let within = self.names.name_prefix(&prefix);
+        let mut id_marker: Option<String> = None;
+        for _ in 0..MAX_UPLOAD_PAGES {
+            let page = self
+                .raw_uploads(&within, marker.take(), id_marker.take())
+                .await?;
+            let taken = page.uploads.iter().filter_map(|raw| {
+                let key = self.names.key_of(&raw.name)?;
+                let wanted = key.as_bytes().starts_with(&prefix);
+                wanted.then(|| UploadInfo {
+                    key,
+                    id: UploadId(raw.id.clone()),
+                    begun_ms: raw.begun_ms,
+                })
+            });
+            found.extend(taken);
+            // The server's order within a key is its own; a key is whole once another one follows.
+            let whole = found.last().map(|last| last.key.clone());
+            let in_whole_keys = found
+                .iter()
+                .filter(|upload| Some(&upload.key) != whole.as_ref())
+                .count();
+            if !page.truncated || in_whole_keys > limit {
+                found.sort_by(|one, other| (&one.key, &one.id).cmp(&(&other.key, &other.id)));
+                let more = page.truncated || found.len() > limit;
+                found.truncate(limit);
+                return Ok(UploadPage {
+                    more: more && !found.is_empty(),
+                    uploads: found,
+                });
+            }
+            (marker, id_marker) = (page.next_key, page.next_id);
+            if marker.is_none() {
+                return Err(self.nonsense("a cut listing of uploads without a marker", false));
+            }
+        }
+        Err(BlobError::Overloaded {
+            store: self.name.clone(),
+            limit: "the most uploads of one key that can be listed".to_owned(),
+        })
+    }
+
+    /// All uploads of one key, in the order of their ids.
+    async fn uploads_of(&self, name: &str, key: &Key) -> Result<Vec<UploadInfo>, BlobError> {
+        let mut found = Vec::new();
+        let (mut marker, mut id_marker) = (None, None);
+        for _ in 0..MAX_UPLOAD_PAGES {
+            let page = self
+                .raw_uploads(name, marker.take(), id_marker.take())
+                .await?;
+            let beyond = page.uploads.iter().any(|raw| raw.name != name);
+            let own = page.uploads.into_iter().filter(|raw| raw.name == name);
+            found.extend(own.map(|raw| UploadInfo {
+                key: key.clone(),
+                id: UploadId(raw.id),
+                begun_ms: raw.begun_ms,
+            }));
+            if beyond || !page.truncated {
+                found.sort_by(|one, other| one.id.cmp(&other.id));
+                return Ok(found);
+            }
+            (marker, id_marker) = (page.next_key, page.next_id);
+        }
+        Err(BlobError::Overloaded {
+            store: self.name.clone(),
+            limit: "the most uploads of one key that can be listed".to_owned(),
+        })
+    }
+
+    async fn raw_uploads(
+        &self,
+        prefix: &str,
+        key_marker: Option<String>,
+        id_marker: Option<String>,
+    ) -> Result<RawUploads, BlobError> {
+        let most = MAX_PAGE.to_string();
+        let mut query = vec![
+            ("uploads", ""),
+            ("encoding-type", "url"),
+            ("max-uploads", &most),
+            ("prefix", prefix),
+        ];
+        if let Some(marker) = &key_marker {
+            query.push(("key-marker", marker));
+            if let Some(marker) = &id_marker {
+                query.push(("upload-id-marker", marker));
+            }
+        }
+        let head = self.head_of(Method::GET, "", &query);
+        let answer = self
+            .call(head, Bytes::new(), Repeat::WhenFailed)
+            .await
+            .map_err(no_bucket(&self.name))?;
+        let document = self.document(&answer, false)?;
+        let encoded = document.text_of("EncodingType") == Some("url");
+        let mut page = RawUploads {
+            truncated: document.says("IsTruncated"),
+            ..RawUploads::default()
+        };
+        for upload in document.all("Upload") {
+            let id = upload.text_of("UploadId").filter(|id| !id.is_empty());
+            let id = id.ok_or_else(|| self.nonsense("a listed upload without an id", false))?;
+            if let Some(name) = self.listed_name(upload, "Key", encoded)? {
+                page.uploads.push(RawUpload {
+                    name,
+                    id: id.to_owned(),
+                    begun_ms: time_of(upload.text_of("Initiated")),
+                });
+            }
+        }
+        if page.truncated {
+            page.next_key = self.listed_name(&document, "NextKeyMarker", encoded)?;
+            page.next_id = document.text_of("NextUploadIdMarker").map(str::to_owned);
+        }
+        Ok(page)
+    }
+
+    /// Ends uploads that were begun too long ago; those that are left are for the next call.
+    pub(super) async fn end_expired(
+        &self,
+        expired_before_ms: u64,
+    ) -> Result<Maintained, BlobError> {
+        let mut done = Maintained::default();
+        let (mut marker, mut id_marker) = (None, None);
+        for _ in 0..MAX_UPLOAD_PAGES {
+            let page = self
+                .raw_uploads(self.names.prefix(), marker.take(), id_marker.take())
+                .await?;
+            for upload in page.uploads {
+                // A time that could not be read is 0: such an upload is left alone.
+                if upload.begun_ms == 0 || upload.begun_ms >= expired_before_ms {
+                    continue;
+                }
+                match self.end_named(&upload.name, &UploadId(upload.id)).await {
+                    Ok(()) => done.uploads += 1,
+                    Err(BlobError::NoSuchUpload) => {}
+                    Err(error) => return Err(error),
+                }
+                if done.uploads >= MAX_ENDED_UPLOADS as u64 {
+                    return Ok(done);
+                }
+            }
+            if !page.truncated || page.next_key.is_none() {
+                break;
+            }
+            (marker, id_marker) = (page.next_key, page.next_id);
+        }
+        Ok(done)
+    }
+}
+
+#[derive(Debug, Default)]
+struct RawUploads {
+    uploads: Vec<RawUpload>,
+    truncated: bool,
+    next_key: Option<String>,
+    next_id: Option<String>,
+}
+
+#[derive(Debug)]
+struct RawUpload {
+    name: String,
+    id: String,
+    begun_ms: u64,
+}
+
+/// About the bucket itself, "not found" is the bucket.
+fn no_bucket(store: &str) -> impl Fn(BlobError) -> BlobError {
+    move |error| match error {
+        BlobError::NotFound => BlobError::Server {
+            store: store.to_owned(),
+            status: 404,
+            code: "NoSuchBucket".to_owned(),
+            message: "the bucket does not exist".to_owned(),
+            effect: breccia_core::error::Effect::NotApplied,
+        },
+        error => error,
+    }
+}
