@@ -26,7 +26,7 @@ mod signer;
 mod tests;
 mod upload;
 mod wire;
-mod xml;
+pub(crate) mod xml;
 
 use std::sync::Mutex;
 
