@@ -13,7 +13,7 @@ pub mod buckets;
 pub mod checksum;
 pub mod condition;
 pub mod error;
-//GCS pub mod gcs;
+pub mod gcs;
 pub mod guarded;
 pub mod http;
 pub mod key;

@@ -155,14 +155,18 @@ impl AzureStore {
                     .extend(prefix.child("Name").map(|name| name.text.clone()));
             }
         }
-        let token = document.text_of("NextMarker").filter(|text| !text.is_empty());
+        let token = document
+            .text_of("NextMarker")
+            .filter(|text| !text.is_empty());
         page.token = token.map(str::to_owned);
         Ok(page)
     }
 
     async fn read_whole(&self, name: &str) -> Result<Option<Bytes>, BlobError> {
         let head = self.head_of(Method::GET, name, &[]);
-        let answer = self.exchange(head, Bytes::new(), Repeat::WhenFailed).await?;
+        let answer = self
+            .exchange(head, Bytes::new(), Repeat::WhenFailed)
+            .await?;
         let limit = MAX_RESERVED_BYTES.min(MAX_ANSWER_BYTES);
         let answer = answer.collect(limit).await?;
         if answer.status.is_success() {
@@ -238,15 +242,12 @@ impl Member for AzureStore {
         })
     }
 
-    fn publish<'a>(
-        &'a self,
-        from: &'a str,
-        to: &'a str,
-        guard: &'a Guard,
-    ) -> StoreFuture<'a, ()> {
+    fn publish<'a>(&'a self, from: &'a str, to: &'a str, guard: &'a Guard) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let version = self.see(from).await?.native;
-            self.copy_blob(from, &version, to, "", guard).await.map(drop)
+            self.copy_blob(from, &version, to, "", guard)
+                .await
+                .map(drop)
         })
     }
 
@@ -265,9 +266,12 @@ impl BlobStore for AzureStore {
     }
 
     fn location(&self) -> Option<String> {
-        let place = self.client.endpoint();
+        let endpoint = self.client.endpoint();
+        let scheme = if endpoint.https { "https" } else { "http" };
         Some(format!(
-            "azure:{place}/{}/{}",
+            "azure:{scheme}://{}{}/{}/{}",
+            endpoint.host_header(),
+            endpoint.base_path,
             self.container,
             self.names.prefix()
         ))

@@ -27,7 +27,9 @@ pub(super) fn name_of(store: &str, names: &KeyNames, key: &Key) -> Result<String
 }
 
 fn fault(name: &str, key: &str) -> Option<&'static str> {
-    if name.chars().any(|letter| letter.is_control() || ('\u{fffe}'..='\u{ffff}').contains(&letter))
+    if name
+        .chars()
+        .any(|letter| letter.is_control() || ('\u{fffe}'..='\u{ffff}').contains(&letter))
     {
         return Some("it has a control character in it, which the service's listings cannot tell");
     }
@@ -58,11 +60,22 @@ mod tests {
             assert_eq!(held(KeyMode::Plain), plain, "{key}");
             assert!(held(KeyMode::Encoded), "{key}");
         };
-        for good in ["a", "a/b", "a//b/", "/a", " ", "%2F", "a?b#c", "\u{e9}", "\u{e000}"] {
+        for good in [
+            "a", "a/b", "a//b/", "/a", " ", "%2F", "a?b#c", "\u{e9}", "\u{e000}",
+        ] {
             check(good, true);
         }
         for bad in [
-            ".", "..", "a/../b", "a.", "a./b", "a\\b", "a\tb", "\u{7f}", "\u{85}", "\u{ffff}",
+            ".",
+            "..",
+            "a/../b",
+            "a.",
+            "a./b",
+            "a\\b",
+            "a\tb",
+            "\u{7f}",
+            "\u{85}",
+            "\u{ffff}",
             "\u{1f600}",
         ] {
             check(bad, false);

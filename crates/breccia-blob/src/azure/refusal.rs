@@ -25,7 +25,11 @@ impl Refusal {
     /// Reads an answer that is no success; answers to HEAD have no words, but a code.
     pub(super) fn of(answer: &Collected) -> Self {
         let document = Element::parse(&answer.bytes).ok();
-        let text = |name: &str| document.as_ref().and_then(|document| document.text_of(name));
+        let text = |name: &str| {
+            document
+                .as_ref()
+                .and_then(|document| document.text_of(name))
+        };
         let code = answer.header("x-ms-error-code").or(text("Code"));
         // Behind the first line the message has the request's id and time.
         let message = text("Message").and_then(|message| message.lines().next());
@@ -44,7 +48,8 @@ impl Refusal {
             (404, "BlobNotFound" | "ResourceNotFound" | "CannotVerifyCopySource" | "") => {
                 BlobError::NotFound
             }
-            (409, "BlobAlreadyExists") | (412, "ConditionNotMet" | "TargetConditionNotMet" | "") => {
+            (409, "BlobAlreadyExists")
+            | (412, "ConditionNotMet" | "TargetConditionNotMet" | "") => {
                 BlobError::PreconditionFailed
             }
             (412, "SourceConditionNotMet") | (409, "PendingCopyOperation") => {

@@ -56,7 +56,8 @@ impl AzureSigner {
                     .decode(key.trim())
                     .ok()
                     .filter(|bytes| !bytes.is_empty());
-                let bytes = bytes.ok_or("access-key: it is not base64, as the account's keys are")?;
+                let bytes =
+                    bytes.ok_or("access-key: it is not base64, as the account's keys are")?;
                 Secret::Key(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
             }
             AzureCredential::SasToken(token) => {
@@ -90,8 +91,7 @@ impl AzureSigner {
         let resource = format!("/blob/{}/{container}/{name}", self.account);
         // Permissions, start, expiry, resource, identifier, address, protocol, version, kind,
         // snapshot, encryption scope, and five headers of the answer.
-        let text =
-            format!("r\n\n{until}\n{resource}\n\n\n\n{TOKEN_VERSION}\nb\n\n\n\n\n\n\n");
+        let text = format!("r\n\n{until}\n{resource}\n\n\n\n{TOKEN_VERSION}\nb\n\n\n\n\n\n\n");
         let signature = STANDARD.encode(hmac::sign(key, text.as_bytes()));
         format!(
             "sv={TOKEN_VERSION}&se={}&sr=b&sp=r&sig={}",
@@ -104,7 +104,8 @@ impl AzureSigner {
         head.set("x-ms-version", VERSION)?;
         match &self.secret {
             Secret::Token(token) => {
-                head.target.push(if head.target.contains('?') { '&' } else { '?' });
+                head.target
+                    .push(if head.target.contains('?') { '&' } else { '?' });
                 head.target.push_str(token);
                 Ok(())
             }

@@ -95,9 +95,10 @@ impl AzureStore {
     fn compare_block(&self, headers: &HeaderMap, body: &Body) -> Result<(), BlobError> {
         let theirs = header(headers, "content-md5").and_then(md5_of);
         match (theirs, body.digests()) {
-            (Some(theirs), Some(ours)) if theirs != ours.md5 => {
-                Err(self.nonsense("Content-MD5 is not the MD5 of the block that was sent", true))
-            }
+            (Some(theirs), Some(ours)) if theirs != ours.md5 => Err(self.nonsense(
+                "Content-MD5 is not the MD5 of the block that was sent",
+                true,
+            )),
             _ => Ok(()),
         }
     }

@@ -132,7 +132,10 @@ impl AzureStore {
         let properties = [
             ("x-ms-blob-content-type", &headers.content_type),
             ("x-ms-blob-cache-control", &headers.cache_control),
-            ("x-ms-blob-content-disposition", &headers.content_disposition),
+            (
+                "x-ms-blob-content-disposition",
+                &headers.content_disposition,
+            ),
             ("x-ms-blob-content-encoding", &headers.content_encoding),
             ("x-ms-blob-content-language", &headers.content_language),
         ];
@@ -274,7 +277,11 @@ impl AzureStore {
                 .and_then(parse_http_date)
                 .ok_or_else(|| missing("Last-Modified"))?,
             md5: md5.filter(|_| note.is_some()),
-            native: quoted(properties.text_of("Etag").ok_or_else(|| missing("an ETag"))?),
+            native: quoted(
+                properties
+                    .text_of("Etag")
+                    .ok_or_else(|| missing("an ETag"))?,
+            ),
             note,
             ..Seen::default()
         };

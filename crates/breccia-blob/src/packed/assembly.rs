@@ -9,9 +9,7 @@ use crate::checksum::{self, Algorithm, Checksum, ChecksumKind};
 use crate::error::{BlobError, BodyFault};
 use crate::meta::{ETag, PartSize};
 use crate::s3::codec::checksum as codec;
-use crate::upload::{
-    ChecksumChoice, CompleteOptions, MIN_PART_BYTES, PartChoice, PartInfo,
-};
+use crate::upload::{ChecksumChoice, CompleteOptions, MIN_PART_BYTES, PartChoice, PartInfo};
 
 /// A part as a member keeps it.
 #[derive(Debug, Clone)]
@@ -207,9 +205,9 @@ mod tests {
             assert!(right(&found), "{places:?}: {found:?}");
         };
         check(&[0, 1, 2], |found| {
-            found.as_ref().is_ok_and(|found| {
-                found.parts.len() == 3 && found.etag.as_str().ends_with("-3")
-            })
+            found
+                .as_ref()
+                .is_ok_and(|found| found.parts.len() == 3 && found.etag.as_str().ends_with("-3"))
         });
         check(&[0, 2], Result::is_ok);
         check(&[], |found| {
@@ -219,12 +217,7 @@ mod tests {
         check(&[0, 0], |found| matches!(found, Err(BlobError::PartOrder)));
         let mut wrong = choice(&stored[0]);
         wrong.number = 2;
-        let found = Assembly::choose(
-            stored.to_vec(),
-            &[wrong],
-            None,
-            &CompleteOptions::default(),
-        );
+        let found = Assembly::choose(stored.to_vec(), &[wrong], None, &CompleteOptions::default());
         assert!(matches!(found, Err(BlobError::InvalidPart { number: 2 })));
     }
 

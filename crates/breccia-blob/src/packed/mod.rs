@@ -64,12 +64,7 @@ pub(crate) trait Member: BlobStore {
     fn remove<'a>(&'a self, name: &'a str, guard: &'a Guard) -> StoreFuture<'a, bool>;
 
     /// Publishes one object as another, in the way that completes an upload.
-    fn publish<'a>(
-        &'a self,
-        from: &'a str,
-        to: &'a str,
-        guard: &'a Guard,
-    ) -> StoreFuture<'a, ()>;
+    fn publish<'a>(&'a self, from: &'a str, to: &'a str, guard: &'a Guard) -> StoreFuture<'a, ()>;
 
     /// Removes what an upload was put together in.
     fn discard_stage<'a>(&'a self, id: &'a str) -> StoreFuture<'a, ()>;

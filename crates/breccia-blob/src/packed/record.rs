@@ -275,7 +275,10 @@ mod tests {
             note: Some("!".to_owned()),
             ..seen
         };
-        assert!(matches!(bad.clone().meta("s"), Err(BlobError::Damaged { .. })));
+        assert!(matches!(
+            bad.clone().meta("s"),
+            Err(BlobError::Damaged { .. })
+        ));
         assert_eq!(bad.listed_meta().etag, ETag::unknown(b"n"));
     }
 
@@ -288,6 +291,9 @@ mod tests {
         assert!(read.parts().is_empty());
         let tags = (0..40).map(|n| (format!("{n}"), "v".repeat(250))).collect();
         let record = Record::new(Headers::default(), tags);
-        assert!(matches!(record.pack("s"), Err(BlobError::Unsupported { .. })));
+        assert!(matches!(
+            record.pack("s"),
+            Err(BlobError::Unsupported { .. })
+        ));
     }
 }

@@ -163,7 +163,11 @@ pub(crate) async fn begin<M: Member + ?Sized>(
         }),
     };
     let body = serde_json::to_vec(&record).map_err(|error| {
-        nonsense(member.name(), format!("a record that cannot be: {error}"), false)
+        nonsense(
+            member.name(),
+            format!("a record that cannot be: {error}"),
+            false,
+        )
     })?;
     let name = upload_name(member, &id.0);
     member
@@ -179,7 +183,10 @@ pub(crate) async fn require<M: Member + ?Sized>(
     id: &UploadId,
 ) -> Result<(), BlobError> {
     check_id(id)?;
-    let seen = member.look(&upload_name(member, &id.0)).await.map_err(ended)?;
+    let seen = member
+        .look(&upload_name(member, &id.0))
+        .await
+        .map_err(ended)?;
     let note: UploadNote = unpack(member.name(), seen.note.as_deref().unwrap_or_default())?;
     if note.key == key_text(key) {
         Ok(())
@@ -229,7 +236,9 @@ pub(crate) async fn parts<M: Member + ?Sized>(
     let behind = (after > 0).then(|| part_name(member, id, after));
     let found = walk(member, prefix.clone(), behind, most).await?;
     let parts = found.into_iter().map(|(name, seen)| {
-        let number = name.strip_prefix(&prefix).and_then(|text| text.parse().ok());
+        let number = name
+            .strip_prefix(&prefix)
+            .and_then(|text| text.parse().ok());
         let number = number.ok_or_else(|| nonsense(member.name(), "a nameless part", false))?;
         stored(member, name, number, seen)
     });
