@@ -15,19 +15,21 @@ mod memcached;
 mod others;
 mod pieces;
 mod resp;
+mod s3;
 pub mod seeds;
 mod typed;
 
 pub use memcached::{memcached_reply, memcached_request};
 pub use others::{command_keys, config, layout_document};
 pub use resp::{resp_reply, resp_request};
+pub use s3::{s3_authorization, s3_chunked, s3_key_encoding, s3_range, s3_xml};
 pub use typed::{memcached_typed, resp_portable};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 14] = [
     ("resp_request", resp_request),
     ("resp_reply", resp_reply),
     ("memcached_request", memcached_request),
@@ -37,6 +39,11 @@ pub const TARGETS: [Target; 9] = [
     ("command_keys", command_keys),
     ("layout_document", layout_document),
     ("config", config),
+    ("s3_chunked", s3_chunked),
+    ("s3_range", s3_range),
+    ("s3_xml", s3_xml),
+    ("s3_key_encoding", s3_key_encoding),
+    ("s3_authorization", s3_authorization),
 ];
 
 #[cfg(test)]

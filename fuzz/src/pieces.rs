@@ -108,6 +108,17 @@ fn found_when_whole<S, T: PartialEq + Debug>(
     }
 }
 
+/// The pieces, as many short as long ones.
+pub(crate) fn cut(data: &[u8], short: u64, long: u64) -> Vec<&[u8]> {
+    let mut begin = 0;
+    let mut parts = Vec::new();
+    for end in ends(data, short, long) {
+        parts.push(data.get(begin..end).unwrap_or_default());
+        begin = end;
+    }
+    parts
+}
+
 /// Whether `part` is a piece of `whole`'s own memory.
 pub(crate) fn lies_in(whole: &[u8], part: &[u8]) -> bool {
     let (whole, part) = (whole.as_ptr_range(), part.as_ptr_range());

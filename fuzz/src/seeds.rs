@@ -3,6 +3,8 @@
 //! Not coverage-guided: libFuzzer is for that. Invariant: the same name and number give the same
 //! inputs on every machine.
 
+mod s3;
+
 use std::path::Path;
 
 use breccia_core::hash::HashKind;
@@ -19,6 +21,11 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "resp_portable" => bytes(&PORTABLE),
         "command_keys" => bytes(&COMMANDS),
         "layout_document" => layouts(),
+        "s3_chunked" => bytes(&s3::CHUNKED),
+        "s3_range" => bytes(&s3::RANGES),
+        "s3_xml" => bytes(&s3::DOCUMENTS),
+        "s3_key_encoding" => bytes(&s3::KEYS),
+        "s3_authorization" => bytes(&s3::HEADS),
         _ => bytes(&[CONFIG.as_bytes()]),
     };
     let mut all = edges(target);

@@ -4,8 +4,8 @@
 //! Invariant: a marker is written only to a leaf that holds nothing yet, over an earlier one of
 //! ours, or where an administrator says so.
 //!
-//! A start goes: [`restore`] (layouts that the state folder lost are made again), the layouts are
-//! opened, [`refusals`] (leaves that answer are held against them), and from then on each leaf is
+//! A start goes: [`restore`] (layouts that the state folder lost are made again), [`first_refusals`]
+//! (before layouts are made that do not exist yet), the layouts are opened, [`refusals`] (leaves that answer are held against them), and from then on each leaf is
 //! looked at before its first use, and again after each time it was unreachable.
 
 mod start;
@@ -22,7 +22,7 @@ use crate::error::BlobError;
 use crate::listing::ListRequest;
 use crate::store::{BlobStore, ReservedWrite};
 
-pub use start::{refusals, restore};
+pub use start::{first_refusals, refusals, restore};
 
 /// What the names of markers begin with; the composite's name follows.
 const MARKERS: &str = "marker/";

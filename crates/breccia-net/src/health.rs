@@ -183,7 +183,12 @@ impl EndpointHealth {
     fn publish_down(&self, why: &str) {
         let mut state = self.lock();
         if state.reason.is_none() {
-            tracing::warn!(store = self.name, address = self.location, reason = why, "store is down");
+            tracing::warn!(
+                store = self.name,
+                address = self.location,
+                reason = why,
+                "store is down"
+            );
             state.reason = Some(DownReason {
                 text: why.to_owned(),
                 since: clock::now(),

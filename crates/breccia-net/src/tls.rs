@@ -7,12 +7,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::NetError;
@@ -66,6 +70,15 @@ impl std::fmt::Debug for TlsClient {
 impl TlsClient {
     /// Reads the files of `options`; `host` is the name the server is reached by.
     pub fn new(options: &TlsClientOptions, host: &str) -> Result<Self, NetError> {
+        Self::build(options, host, false)
+    }
+
+    /// The same, but the server's certificate may hold any name: only who signed it counts.
+    pub fn of_any_name(options: &TlsClientOptions, host: &str) -> Result<Self, NetError> {
+        Self::build(options, host, true)
+    }
+
+    fn build(options: &TlsClientOptions, host: &str, any_name: bool) -> Result<Self, NetError> {
         let name = options.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(name.to_owned()).map_err(|_| NetError::ServerName {
             name: name.to_owned(),
@@ -84,7 +97,15 @@ impl TlsClient {
                 .with_custom_certificate_verifier(verifier)
         } else {
             let path = options.ca.as_deref().unwrap_or(Path::new(SYSTEM_ROOTS));
-            builder.with_root_certificates(roots("tls.ca", path)?)
+            let roots = roots("tls.ca", path)?;
+            if any_name {
+                let verifier = AnyName::new(roots, provider)?;
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(verifier))
+            } else {
+                builder.with_root_certificates(roots)
+            }
         };
         let config = match (&options.cert, &options.key) {
             (Some(cert), Some(key)) => builder
@@ -264,6 +285,74 @@ impl ServerCertVerifier for AnyCertificate {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+/// Takes a certificate of any name that one of the authorities has signed.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl AnyName {
+    fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Self, NetError> {
+        let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        built.map(Self).map_err(|source| NetError::TlsSetup {
+            option: "tls.ca",
+            source: rustls::Error::General(source.to_string()),
+        })
+    }
+}
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let found =
+            self.0
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match found {
+            // The name is looked at last: all else was found right.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            found => found,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// Makes ring the process's provider, unless one was chosen: for libraries that insist on a default.
+pub fn use_ring_unless_chosen() {
+    if CryptoProvider::get_default().is_none() {
+        // Losing the race to somebody else is as good.
+        let _ = ring::default_provider().install_default();
     }
 }
 

@@ -141,7 +141,7 @@ fn write_config(folder: &Path, options: GarageOptions, port: u16, rpc_port: u16)
     use std::os::unix::fs::PermissionsExt as _;
     let (at, fsync) = (folder.display(), options.fsync);
     let text = format!(
-        "metadata_dir = '{at}/meta'\ndata_dir = '{at}/data'\ndb_engine = 'lmdb'\n\
+        "metadata_dir = '{at}/meta'\ndata_dir = '{at}/data'\ndb_engine = 'sqlite'\n\
          metadata_fsync = {fsync}\ndata_fsync = {fsync}\nreplication_factor = 1\n\
          rpc_bind_addr = '127.0.0.1:{rpc_port}'\nrpc_public_addr = '127.0.0.1:{rpc_port}'\n\
          rpc_secret = '{SECRET_KEY}'\n\n\

@@ -182,7 +182,10 @@ async fn maintain(composite: Arc<ShardedBlob>, expiry: Duration) {
     loop {
         tokio::time::sleep(MAINTAIN_EVERY).await;
         let store = composite.name();
-        match composite.maintain(clock::unix_ms().saturating_sub(expiry_ms)).await {
+        match composite
+            .maintain(clock::unix_ms().saturating_sub(expiry_ms))
+            .await
+        {
             Ok(done) if done == breccia_blob::store::Maintained::default() => {}
             Ok(done) => tracing::info!(
                 store,
@@ -190,7 +193,9 @@ async fn maintain(composite: Arc<ShardedBlob>, expiry: Duration) {
                 leftovers = done.leftovers,
                 "expired uploads were ended and leftovers cleared away"
             ),
-            Err(error) => tracing::warn!(store, %error, "it could not be tidied; tried again later"),
+            Err(error) => {
+                tracing::warn!(store, %error, "it could not be tidied; tried again later")
+            }
         }
     }
 }

@@ -171,7 +171,9 @@ fn local_places(plan: &Plan) -> BTreeMap<String, Result<String, String>> {
         let is_made = there == Some(path.as_path());
         let answer = match (writable, is_made) {
             (true, true) => Ok(format!("{place} is there")),
-            (true, false) => Ok(format!("{place} is not there yet: the first start makes it")),
+            (true, false) => Ok(format!(
+                "{place} is not there yet: the first start makes it"
+            )),
             (false, _) => Err(format!("{place} cannot be used (it cannot be written to)")),
         };
         found.insert(name.clone(), answer);

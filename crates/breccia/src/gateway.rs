@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use breccia_config::{ListenerPlan, Plan, StorePlan};
+use breccia_blob::s3::frontend::SharedSettings as S3Settings;
+use breccia_config::{Plan, StorePlan};
 use breccia_core::address::Address;
 use breccia_core::layout::Layout;
-use breccia_blob::s3::frontend::SharedSettings as S3Settings;
 use breccia_kv::front::settings::SharedSettings;
 use breccia_kv::identity::Identity;
 use breccia_net::clock;
@@ -142,12 +142,7 @@ impl Gateway {
         let served: BTreeMap<&str, &StorePlan> = plan
             .listeners
             .values()
-<<<<<<< HEAD
-            .flat_map(ListenerPlan::stores)
-            .flat_map(|store| plan.leaves(store))
-=======
             .flat_map(|listener| plan.served(listener))
->>>>>>> wt-config
             .collect();
         let each = served.values().map(|store| match store {
             StorePlan::Redis(redis) => redis.connections,
@@ -168,12 +163,7 @@ impl Gateway {
         }
         let mut faults = String::new();
         for (name, listener) in &plan.listeners {
-<<<<<<< HEAD
-            let stores = listener.stores().into_iter();
-            let leaves: Vec<_> = stores.flat_map(|store| plan.leaves(store)).collect();
-=======
             let leaves = plan.served(listener);
->>>>>>> wt-config
             let down: Vec<String> = leaves
                 .iter()
                 .filter_map(|(leaf, _)| self.cannot_serve(leaf))
@@ -247,14 +237,10 @@ impl Gateway {
 fn endpoints(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<EndpointHealth>> {
     let mut by_address: BTreeMap<&Address, BTreeSet<&str>> = BTreeMap::new();
     for listener in plan.listeners.values() {
-<<<<<<< HEAD
-        for (name, store) in plan.leaves(&listener.store) {
+        for (name, store) in plan.served(listener) {
             if store.is_blob() {
                 continue;
             }
-=======
-        for (name, store) in plan.served(listener) {
->>>>>>> wt-config
             if let Some(address) = store.address() {
                 by_address.entry(address).or_default().insert(name);
             }

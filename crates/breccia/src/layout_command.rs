@@ -345,7 +345,10 @@ fn mark_blobs(
         .into_iter()
         .map(|(leaf, _)| leaf)
         .collect();
-    if let Some(stranger) = shards.iter().find(|shard| !leaves.contains(&shard.as_str())) {
+    if let Some(stranger) = shards
+        .iter()
+        .find(|shard| !leaves.contains(&shard.as_str()))
+    {
         let known = leaves.join(", ");
         let line = format!("'{stranger}' is no leaf of '{name}'; there are: {known}");
         return Err(Trouble::refused(line));

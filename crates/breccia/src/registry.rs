@@ -34,8 +34,10 @@ pub(crate) fn refusal(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Redis => b"-ERR max number of clients reached\r\n",
         Protocol::Memcached => b"SERVER_ERROR max number of clients reached\r\n",
-        Protocol::S3 => b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
-            retry-after: 1\r\nconnection: close\r\n\r\n",
+        Protocol::S3 => {
+            b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
+            retry-after: 1\r\nconnection: close\r\n\r\n"
+        }
         _ => b"",
     }
 }
@@ -152,7 +154,7 @@ pub(crate) fn services(
         .map(|(name, listener)| match listener.protocol {
             Protocol::Redis => redis::service(gateway, wiring, &resp, name, listener),
             Protocol::Memcached => memcached::service(gateway, wiring, &memcached, name, listener),
-            Protocol::S3 => s3::service(gateway, &wiring.s3, name, listener),
+            Protocol::S3 => s3::service(gateway, &wiring.s3, name),
             _ => Rc::new(Closed),
         });
     services.collect()

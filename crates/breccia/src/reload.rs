@@ -220,19 +220,12 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
                 note(key("protocol"), old.protocol != new.protocol);
                 note(key("bind"), old.bind != new.bind);
                 note(key("store"), old.store != new.store);
-<<<<<<< HEAD
-                let fixed = |it: &ListenerPlan| it.s3.as_ref().map(|s3| s3.buckets.clone());
-                note(key("buckets"), fixed(old) != fixed(new));
-                let memory = |it: &ListenerPlan| it.s3.as_ref().map(|s3| s3.buffer_memory);
-                note(key("buffer-memory"), memory(old) != memory(new));
-=======
                 if let (Some(old), Some(new)) = (&old.s3, &new.s3) {
                     note(key("buckets"), old.buckets != new.buckets);
                     note(key("domain"), old.domain != new.domain);
                     note(key("region"), old.region != new.region);
                     note(key("buffer-memory"), old.buffer_memory != new.buffer_memory);
                 }
->>>>>>> wt-config
             }
             _ => note(format!("listener.{name}"), true),
         }

@@ -19,7 +19,9 @@ use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
-use crate::{admin, blobs, check, descriptors, loading, logging, markers, registry, reload, s3_keys};
+use crate::{
+    admin, blobs, check, descriptors, loading, logging, markers, registry, reload, s3_keys,
+};
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     let (plan, warnings) = read_plan(arguments)?;
@@ -212,22 +214,35 @@ async fn sample_rates(gateway: Arc<Gateway>) {
 
 /// What listens where, and a command to try each.
 fn banner(plan: &Plan) -> String {
-    let mut out = String::from("Breccia's quick start. It keeps nothing: stop it with Ctrl-C.\n\n");
+    let folder = plan.state_dir.display();
+    let mut out = format!(
+        "Breccia's quick start. Blobs stay in {folder}; what is in memory is gone at the end. \
+         Stop it with Ctrl-C.\n\n"
+    );
     for listener in plan.listeners.values() {
         let bind = &listener.bind;
         let port = match bind {
             breccia_config::BindPlan::Tcp(address) => address.port(),
             breccia_config::BindPlan::Unix(_) => 0,
         };
-        let (name, example) = match listener.protocol {
-            Protocol::Redis => ("Redis", format!("redis-cli -p {port} SET greeting hello")),
-            Protocol::Memcached => ("memcached", memcached_example(port)),
+        let (name, kind, examples) = match listener.protocol {
+            Protocol::Redis => {
+                let example = format!("redis-cli -p {port} SET greeting hello");
+                ("Redis", "memory stores", vec![example])
+            }
+            Protocol::Memcached => ("memcached", "memory stores", vec![memcached_example(port)]),
+            Protocol::S3 => ("S3", "folders", s3_examples(listener, port)),
             _ => continue,
         };
-        let shards = plan.leaves(&listener.store).len();
+        let shards = plan.served(listener).len();
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "  {name:<10} {bind}  over {shards} memory stores");
-        let _ = writeln!(out, "             try: {example}\n");
+        let _ = writeln!(out, "  {name:<10} {bind}  over {shards} {kind}");
+        let mut word = "try:";
+        for example in examples {
+            let _ = writeln!(out, "             {word:<4} {example}");
+            word = "";
+        }
+        out.push('\n');
     }
     if let Some(admin) = &plan.admin {
         let _ = writeln!(out, "  {:<10} {}", "admin", admin.bind);
@@ -237,6 +252,26 @@ fn banner(plan: &Plan) -> String {
         let _ = writeln!(out, "             try: {program} status\n");
     }
     out
+}
+
+/// Makes a bucket and puts an object with nothing but curl, which signs requests itself.
+fn s3_examples(listener: &breccia_config::ListenerPlan, port: u16) -> Vec<String> {
+    let keys = listener.users.iter().find_map(|user| user.s3.as_ref());
+    let Some(keys) = keys else {
+        return Vec::new();
+    };
+    let (access_key, secret_key) = (&keys.access_key, keys.secret_key.expose());
+    let url = format!("http://127.0.0.1:{port}");
+    // Older curls do not send the header that S3 asks for.
+    let curl = format!(
+        "curl --aws-sigv4 aws:amz:us-east-1:s3 --user {access_key}:{secret_key} \
+         -H x-amz-content-sha256:UNSIGNED-PAYLOAD"
+    );
+    vec![
+        format!("{curl} -X PUT {url}/first"),
+        format!("{curl} --data-binary hello -X PUT {url}/first/greeting"),
+        format!("{curl} {url}/first/greeting"),
+    ]
 }
 
 /// Sets and gets a value with nothing but a shell.

@@ -5,9 +5,10 @@
 //! store is written to from here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use breccia_core::layout::{Layout, Marker};
+use breccia_core::layout::{Layout, LayoutSpec, Marker};
 use breccia_net::layout_store::{LayoutStore, MarkerRecord};
 use futures_util::stream::{StreamExt as _, iter};
 
@@ -113,6 +114,35 @@ async fn read_all(composite: &Composite) -> Result<BTreeMap<String, Marker>, Str
         }
     }
     Ok(found)
+}
+
+/// What stands against making the layouts that do not exist yet: to be called between [`restore`]
+/// and opening layouts, so that a start that is refused leaves no layout behind.
+pub async fn first_refusals(
+    composites: &[(&Composite, &LayoutSpec)],
+    layouts: &LayoutStore,
+) -> Vec<String> {
+    let mut any_new = false;
+    let mut wanted = BTreeMap::new();
+    for (composite, spec) in composites {
+        // What else is wrong with a layout is told when it is opened.
+        let layout = match layouts.load(&composite.name) {
+            Ok(Some(layout)) => Ok(layout),
+            Ok(None) => {
+                any_new = true;
+                Layout::first(spec)
+            }
+            Err(_) => continue,
+        };
+        if let Ok(layout) = layout {
+            wanted.insert(composite.name.clone(), Arc::new(layout));
+        }
+    }
+    if !any_new {
+        return Vec::new();
+    }
+    let all: Vec<Composite> = composites.iter().map(|(one, _)| (*one).clone()).collect();
+    refusals(&MarkedLeaf::all(&all, &wanted), layouts).await
 }
 
 /// What the leaves that answer carry, held against the layouts: a line for each that must not be

@@ -14,7 +14,7 @@ use breccia_net::layout_store::{LayoutRequest, LayoutStore, open_layouts};
 use super::ShardedBlob;
 use crate::error::BlobError;
 use crate::guarded::Guarded;
-use crate::markers::{Composite, MarkedLeaf, refusals, restore};
+use crate::markers::{Composite, MarkedLeaf, first_refusals, refusals, restore};
 use crate::store::{BlobStore, StoreKind};
 
 /// What a composite's layout shall be. What is not set has its default.
@@ -161,6 +161,14 @@ impl ShardedBlob {
         check_names(&asked).map_err(wrong)?;
         let composites: Vec<Composite> = asked.iter().map(|one| one.composite.clone()).collect();
         restore(&composites, layouts).await.map_err(refused)?;
+        let specs: Vec<_> = asked
+            .iter()
+            .map(|one| (&one.composite, &one.spec))
+            .collect();
+        let lines = first_refusals(&specs, layouts).await;
+        if !lines.is_empty() {
+            return Err(refused(lines));
+        }
         let opened = open_all(&asked, layouts, refused)?;
         let marked = MarkedLeaf::all(&composites, &opened);
         let lines = refusals(&marked, layouts).await;

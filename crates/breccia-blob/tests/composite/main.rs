@@ -2,9 +2,13 @@
 //!
 //! Not the kinds of stores themselves. Invariant: every store here obeys the conformance suite.
 
+mod adapter;
+mod adoption;
+mod buckets;
 mod conformance;
 mod guarding;
 mod listing;
+mod members;
 mod memory;
 mod opening;
 mod routing;

@@ -29,7 +29,10 @@ pub async fn blob_conformance(store: &Arc<dyn BlobStore>) -> Result<()> {
     store.probe().await.context("probe")?;
     objects::check(&**store).await.context("objects")?;
     integrity::check(&**store).await.context("integrity")?;
+    // The odd keys lie anywhere: nothing else may be there.
+    clear(&**store).await.context("clear before keys")?;
     keys::check(&**store).await.context("keys")?;
+    clear(&**store).await.context("clear before listings")?;
     lists::check(&**store).await.context("lists")?;
     conditions::check(store).await.context("conditions")?;
     copies::check(&**store).await.context("copies")?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use breccia_blob::s3::frontend::{
-    Budget, Limits, Namespace, S3Listener, S3Service, S3User, Settings, SharedSettings,
+    Budget, Limits, Namespace, S3Frontend, S3User, Settings, SharedSettings,
 };
 use breccia_config::{ListenerPlan, Plan, S3ListenerPlan};
 use breccia_net::clock;
@@ -15,9 +15,9 @@ use breccia_net::worker::Service;
 
 use crate::gateway::Gateway;
 
-/// What all workers share of each S3 listener, by its name.
+/// Each S3 listener by its name, shared by all workers.
 #[derive(Default)]
-pub(super) struct S3Wiring(BTreeMap<String, (Namespace, Budget)>);
+pub(super) struct S3Wiring(BTreeMap<String, Arc<S3Frontend>>);
 
 impl S3Wiring {
     /// What the plan's S3 listeners lead to.
@@ -25,7 +25,10 @@ impl S3Wiring {
         let listeners = plan.listeners.iter().filter_map(|(name, listener)| {
             let s3 = listener.s3.as_ref()?;
             let namespace = namespace(gateway, listener, s3)?;
-            Some((name.clone(), (namespace, Budget::new(s3.buffer_memory))))
+            let settings = Arc::clone(gateway.s3_settings.get(name)?);
+            let budget = Budget::new(s3.buffer_memory);
+            let frontend = S3Frontend::new(name.clone(), namespace, settings, budget);
+            Some((name.clone(), frontend))
         });
         Self(listeners.collect())
     }
@@ -50,8 +53,10 @@ fn namespace(gateway: &Gateway, listener: &ListenerPlan, s3: &S3ListenerPlan) ->
 /// The settings of each S3 listener that a reload may change.
 pub(crate) fn shared_settings(plan: &Plan) -> BTreeMap<String, Arc<SharedSettings>> {
     let each = plan.listeners.iter();
-    each.filter_map(|(name, listener)| Some((name.clone(), SharedSettings::new(settings(listener)?))))
-        .collect()
+    each.filter_map(|(name, listener)| {
+        Some((name.clone(), SharedSettings::new(settings(listener)?)))
+    })
+    .collect()
 }
 
 /// Who may use a listener, and within which limits; none if it does not speak S3.
@@ -86,23 +91,9 @@ pub(crate) fn settings(plan: &ListenerPlan) -> Option<Settings> {
 }
 
 /// The service of one listener on one worker. Runs on the worker.
-pub(super) fn service(
-    gateway: &Arc<Gateway>,
-    wiring: &S3Wiring,
-    name: &str,
-    _listener: &ListenerPlan,
-) -> Rc<dyn Service> {
-    let (Some((namespace, budget)), Some(settings)) =
-        (wiring.0.get(name), gateway.s3_settings.get(name))
-    else {
-        return Rc::new(super::Closed);
-    };
-    S3Service::new(S3Listener {
-        name: name.to_owned(),
-        namespace: namespace.clone(),
-        budget: budget.clone(),
-        settings: Arc::clone(settings),
-        registry: gateway.metrics.clone(),
-        drain: gateway.drain.clone(),
-    })
+pub(super) fn service(gateway: &Gateway, wiring: &S3Wiring, name: &str) -> Rc<dyn Service> {
+    match wiring.0.get(name) {
+        Some(frontend) => frontend.service(gateway.drain.clone(), &gateway.metrics),
+        None => Rc::new(super::Closed),
+    }
 }

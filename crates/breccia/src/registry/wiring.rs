@@ -13,9 +13,9 @@ use breccia_kv::memcached::frontend::{MemcachedBackend, MemcachedLeaf};
 use breccia_kv::resp::frontend::{ForwardStore, RespBackend};
 use breccia_kv::topology::{Branch, Topology};
 
+use super::s3::S3Wiring;
 use crate::gateway::Gateway;
 use crate::trouble::Trouble;
-use super::s3::S3Wiring;
 use typed::Typed;
 
 /// See the module's page.

@@ -3,12 +3,14 @@
 //! Invariant: a conditional write is sent once, so whoever wins is never told that it lost.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::S3Store;
+use super::meta::bare;
 use super::refusal::Refusal;
 use super::wire::Repeat;
 use super::xml::{self, Element};
@@ -20,7 +22,7 @@ use crate::meta::{ETag, hex};
 use crate::upload::PartChoice;
 
 /// A tag that no object of the probe has.
-const WRONG_TAG: &str = "\"00000000000000000000000000000000\"";
+const WRONG_TAG: &str = "00000000000000000000000000000000";
 const PROBE_BYTES: &[u8] = b"breccia probe";
 
 /// A condition as it is sent.
@@ -74,12 +76,12 @@ impl S3Store {
             && let [tag] = tags.as_slice()
             && !tag.as_str().ends_with("-0")
         {
-            return Ok(Guard::IfMatch(tag.quoted()));
+            return Ok(Guard::IfMatch(tag.as_str().to_owned()));
         }
         // S3 takes one tag, its own: the version that meets the condition is named instead.
         let meta = self.look(&self.names.name_of(key)?).await?;
         condition.check(Some(&meta.etag), || BlobError::NotFound)?;
-        Ok(Guard::Pinned(format!("\"{}\"", meta.native.0)))
+        Ok(Guard::Pinned(meta.native.0))
     }
 
     fn require(&self, call: ConditionalCall) -> Result<(), BlobError> {
@@ -100,7 +102,20 @@ impl S3Store {
         match guard {
             Guard::None => Ok(()),
             Guard::IfAbsent => self.set(head, "if-none-match", "*"),
-            Guard::IfMatch(tag) | Guard::Pinned(tag) => self.set(head, "if-match", tag),
+            Guard::IfMatch(tag) | Guard::Pinned(tag) => {
+                let tag = self.as_compared(tag);
+                self.set(head, "if-match", &tag)
+            }
+        }
+    }
+
+    /// A tag as the member compares it: with quotes, or without where the probe found that it
+    /// compares them as well (Ceph's gateway 16 does).
+    fn as_compared(&self, tag: &str) -> String {
+        if self.bare_tags.load(Ordering::Relaxed) {
+            tag.to_owned()
+        } else {
+            format!("\"{tag}\"")
         }
     }
 
@@ -147,16 +162,22 @@ impl S3Store {
         }
         // Whatever became of those, there is an object from here on.
         let there = put(None).await?;
-        let tag = there.header("etag").unwrap_or_default().to_owned();
-        let wrong = put(Some(("if-match", WRONG_TAG))).await?;
-        let right = put(Some(("if-match", &tag))).await?;
-        if refused(&wrong) && right.status.is_success() {
-            found = found.with(ConditionalCall::PutIfMatch, Support::Yes);
+        let tag = bare(there.header("etag").unwrap_or_default()).to_owned();
+        for without_quotes in [false, true] {
+            self.bare_tags.store(without_quotes, Ordering::Relaxed);
+            let (other, same) = (self.as_compared(WRONG_TAG), self.as_compared(&tag));
+            let wrong = self.probe_put(name, Some(("if-match", &other))).await?;
+            let right = self.probe_put(name, Some(("if-match", &same))).await?;
+            if refused(&wrong) && right.status.is_success() {
+                found = found.with(ConditionalCall::PutIfMatch, Support::Yes);
+                break;
+            }
         }
+        let wrong = self.as_compared(WRONG_TAG);
         if self.probe_complete(name, ("if-none-match", "*")).await? {
             found = found.with(ConditionalCall::CompleteIfAbsent, Support::Yes);
         }
-        if self.probe_complete(name, ("if-match", WRONG_TAG)).await? {
+        if self.probe_complete(name, ("if-match", &wrong)).await? {
             found = found.with(ConditionalCall::CompleteIfMatch, Support::Yes);
         }
         if self.probe_delete(name).await? {
@@ -166,7 +187,7 @@ impl S3Store {
     }
 
     /// An answer that tells something: a server's own trouble tells nothing.
-    fn telling(&self, answer: Collected) -> Result<Collected, BlobError> {
+    pub(super) fn telling(&self, answer: Collected) -> Result<Collected, BlobError> {
         let status = answer.status;
         let failed = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
         let barred = matches!(status.as_u16(), 401 | 403 | 404 | 429);
@@ -193,38 +214,48 @@ impl S3Store {
     /// Whether completing an upload over the object is refused by a condition that is not met.
     async fn probe_complete(&self, name: &str, guard: (&str, &str)) -> Result<bool, BlobError> {
         let head = self.head_of(Method::POST, name, &[("uploads", "")]);
-        let answer = self.call(head, Bytes::new(), Repeat::Never).await?;
-        let document = self.document(&answer, true)?;
-        let id = self.upload_id(&document)?;
-        let query = [("partNumber", "1"), ("uploadId", id.as_str())];
-        let head = self.head_of(Method::PUT, name, &query);
-        let part = self
-            .call(head, Bytes::from_static(PROBE_BYTES), Repeat::WhenFailed)
-            .await?;
-        let choice = PartChoice {
-            number: 1,
-            etag: ETag::from_text(super::meta::bare(part.header("etag").unwrap_or_default())),
-            checksum: None,
-        };
-        let query = [("uploadId", id.as_str())];
-        let mut head = self.head_of(Method::POST, name, &query);
-        self.set(&mut head, guard.0, guard.1)?;
-        let body = Bytes::from(xml::complete(&[choice], |_| None));
-        let answer = self.ask(head, body, Repeat::Never).await?;
+        let (id, answer) = self.probe_upload(head, name, Some(guard)).await?;
         let answer = self.telling(answer)?;
         let honoured = refused(&answer) || refused_inside(&answer);
         if !answer.status.is_success() || honoured {
-            let head = self.head_of(Method::DELETE, name, &query);
+            let head = self.head_of(Method::DELETE, name, &[("uploadId", &id)]);
             // It may be gone already.
             let _ = self.ask(head, Bytes::new(), Repeat::WhenFailed).await?;
         }
         Ok(honoured)
     }
 
+    /// Begins an upload, writes its one small part, completes it; gives its id and the last answer.
+    pub(super) async fn probe_upload(
+        &self,
+        begin: RequestHead,
+        name: &str,
+        guard: Option<(&str, &str)>,
+    ) -> Result<(String, Collected), BlobError> {
+        let answer = self.call(begin, Bytes::new(), Repeat::Never).await?;
+        let id = self.upload_id(&self.document(&answer, true)?)?;
+        let query = [("partNumber", "1"), ("uploadId", id.as_str())];
+        let head = self.head_of(Method::PUT, name, &query);
+        let bytes = Bytes::from_static(PROBE_BYTES);
+        let part = self.call(head, bytes, Repeat::WhenFailed).await?;
+        let choice = PartChoice {
+            number: 1,
+            etag: ETag::from_text(bare(part.header("etag").unwrap_or_default())),
+            checksum: None,
+        };
+        let mut head = self.head_of(Method::POST, name, &[("uploadId", &id)]);
+        if let Some((header, value)) = guard {
+            self.set(&mut head, header, value)?;
+        }
+        let body = Bytes::from(xml::complete(&[choice], |_| None));
+        let answer = self.ask(head, body, Repeat::Never).await?;
+        Ok((id, answer))
+    }
+
     async fn probe_delete(&self, name: &str) -> Result<bool, BlobError> {
         let delete = async |tag: &str| {
             let mut head = self.head_of(Method::DELETE, name, &[]);
-            self.set(&mut head, "if-match", tag)?;
+            self.set(&mut head, "if-match", &self.as_compared(tag))?;
             self.telling(self.ask(head, Bytes::new(), Repeat::Never).await?)
         };
         let wrong = delete(WRONG_TAG).await?;
@@ -236,7 +267,7 @@ impl S3Store {
         if !refused(&wrong) {
             return Ok(false);
         }
-        let right = delete(&format!("\"{}\"", there.native.0)).await?;
+        let right = delete(&there.native.0).await?;
         Ok(right.status.is_success())
     }
 }
@@ -252,7 +283,7 @@ fn refused_inside(answer: &Collected) -> bool {
     })
 }
 
-fn random(store: &str) -> Result<String, BlobError> {
+pub(super) fn random(store: &str) -> Result<String, BlobError> {
     let mut bytes = [0; 8];
     SystemRandom::new()
         .fill(&mut bytes)

@@ -14,6 +14,7 @@
 //!
 //! Invariant: streamed and conditional requests are sent once; a lost answer is an unknown outcome.
 
+mod abilities;
 mod conditional;
 mod credentials;
 mod listing;
@@ -29,11 +30,14 @@ mod wire;
 pub(crate) mod xml;
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 pub use options::{CredentialSource, S3Options};
 
+use self::abilities::Abilities;
 use self::credentials::{CredentialCache, Variables, process_variables};
 use self::signer::MemberSigner;
 use crate::body::Body;
@@ -67,6 +71,8 @@ pub struct S3Store {
     client: HttpClient,
     signer: MemberSigner,
     conditional: Mutex<ConditionalSupport>,
+    bare_tags: AtomicBool,
+    abilities: OnceCell<Abilities>,
 }
 
 impl S3Store {
@@ -130,6 +136,8 @@ impl S3Store {
             root,
             client,
             conditional: Mutex::new(ConditionalSupport::all(Support::Unprobed)),
+            bare_tags: AtomicBool::new(false),
+            abilities: OnceCell::new(),
         })
     }
 }

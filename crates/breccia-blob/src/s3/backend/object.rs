@@ -24,7 +24,7 @@ use crate::condition::{ConditionalCall, WriteCondition};
 use crate::error::BlobError;
 use crate::http::{Collected, HOLD_BACK_BYTES, HttpResponse, RequestHead};
 use crate::key::Key;
-use crate::meta::{ETag, ObjectMeta, Tags};
+use crate::meta::{ETag, Headers, ObjectMeta, Tags};
 use crate::s3::codec::range::ContentRange;
 use crate::s3::codec::uri::{Slash, encode};
 use crate::store::{
@@ -40,6 +40,7 @@ impl S3Store {
         options: PutOptions,
     ) -> Result<Written, BlobError> {
         let name = self.names.name_of(key)?;
+        self.require_kept(&options.headers, &options.tags).await?;
         let guard = self
             .guard(
                 key,
@@ -126,7 +127,10 @@ impl S3Store {
         self.look_with_headers(name).await.map(|(meta, _)| meta)
     }
 
-    async fn look_with_headers(&self, name: &str) -> Result<(ObjectMeta, HeaderMap), BlobError> {
+    pub(super) async fn look_with_headers(
+        &self,
+        name: &str,
+    ) -> Result<(ObjectMeta, HeaderMap), BlobError> {
         let mut head = self.head_of(Method::HEAD, name, &[]);
         self.set(&mut head, "x-amz-checksum-mode", "ENABLED")?;
         let answer = self.call(head, Bytes::new(), Repeat::WhenFailed).await?;
@@ -274,6 +278,7 @@ impl S3Store {
             self.call(head, Bytes::new(), Repeat::WhenFailed).await?;
             return Ok(());
         }
+        self.require_kept(&Headers::default(), &tags).await?;
         let body = Bytes::from(xml::tagging(&tags));
         let mut head = self.head_of(Method::PUT, &name, &[("tagging", "")]);
         self.set(
@@ -293,24 +298,25 @@ impl S3Store {
         options: CopyOptions,
     ) -> Result<Written, BlobError> {
         let (source, target) = (self.names.name_of(from)?, self.names.name_of(to)?);
-        if options.condition != WriteCondition::Always {
-            return copy_streamed(self, from, self, to, options).await;
-        }
+        let headers = options.headers.clone().unwrap_or_default();
+        let tags = options.tags.clone().unwrap_or_default();
+        self.require_kept(&headers, &tags).await?;
         let meta = self.look(&source).await?;
         options.source.check(&meta)?;
-        if meta.size > MAX_PUT_BYTES {
+        let conditional = !options.source.is_empty();
+        let natively = options.condition == WriteCondition::Always
+            && meta.size <= MAX_PUT_BYTES
+            && (!conditional || self.abilities().await?.copied_version)
+            && (options.tags.is_none() || self.abilities().await?.copied_tags);
+        if !natively {
             return copy_streamed(self, from, self, to, options).await;
         }
-        let mut head = self.head_of(Method::PUT, &target, &[]);
-        let path = format!(
-            "/{}/{}",
-            self.bucket,
-            encode(source.as_bytes(), Slash::Keep)
-        );
-        self.set(&mut head, "x-amz-copy-source", &path)?;
-        // The version that met the conditions, and no other.
-        let seen = format!("\"{}\"", meta.native.0);
-        self.set(&mut head, "x-amz-copy-source-if-match", &seen)?;
+        let mut head = self.copy_head(&source, &target)?;
+        if conditional {
+            // The version that met the conditions, and no other.
+            let seen = format!("\"{}\"", meta.native.0);
+            self.set(&mut head, "x-amz-copy-source-if-match", &seen)?;
+        }
         if let Some(headers) = &options.headers {
             self.set(&mut head, "x-amz-metadata-directive", "REPLACE")?;
             self.set_headers(&mut head, headers)?;
@@ -326,7 +332,20 @@ impl S3Store {
             }
             answer => answer?,
         };
-        let document = self.document(&answer, true)?;
+        self.copied(&answer)
+    }
+
+    /// The head of a copy within the bucket.
+    pub(super) fn copy_head(&self, source: &str, target: &str) -> Result<RequestHead, BlobError> {
+        let mut head = self.head_of(Method::PUT, target, &[]);
+        let source = encode(source.as_bytes(), Slash::Keep);
+        let source = format!("/{}/{source}", self.bucket);
+        self.set(&mut head, "x-amz-copy-source", &source)?;
+        Ok(head)
+    }
+
+    fn copied(&self, answer: &Collected) -> Result<Written, BlobError> {
+        let document = self.document(answer, true)?;
         let native = document.text_of("ETag").map(super::meta::bare);
         let native = native.ok_or_else(|| self.nonsense("a copy without an ETag", true))?;
         let opaque = tag_is_opaque(&answer.headers);

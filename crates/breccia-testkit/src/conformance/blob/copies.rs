@@ -18,7 +18,10 @@ pub(super) async fn check(store: &dyn BlobStore) -> Result<()> {
         user: BTreeMap::from([("a".to_owned(), value.to_owned())]),
         ..Headers::default()
     };
-    let tags = BTreeMap::from([("t".to_owned(), "1".to_owned())]);
+    let mut tags = BTreeMap::from([("t".to_owned(), "1".to_owned())]);
+    if !super::objects::keeps_tags(store).await? {
+        tags.clear();
+    }
     let options = PutOptions {
         headers: headers("source"),
         tags: tags.clone(),

@@ -125,9 +125,10 @@ impl Authorization {
             .filter(|seconds| (1..=MOST_EXPIRES_S).contains(seconds))
             .ok_or(wrong("X-Amz-Expires is not between 1 and 604800"))?;
         let (access_key, scope) = parse_credential(credential, true)?;
-        let session_token = match query.has("X-Amz-Security-Token") {
-            true => Some(required(query, "X-Amz-Security-Token", "the token")?.to_owned()),
-            false => None,
+        let session_token = if query.has("X-Amz-Security-Token") {
+            Some(required(query, "X-Amz-Security-Token", "the token is missing")?.to_owned())
+        } else {
+            None
         };
         Ok(Authorization {
             form: Form::Presigned { expires_s },

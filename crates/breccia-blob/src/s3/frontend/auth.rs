@@ -1,0 +1,104 @@
+//! Who sends a request, and whether they may.
+//!
+//! The signature itself is the codec's. Invariant: nothing of a request is acted upon before it went
+//! through here.
+
+use breccia_net::clock;
+
+use crate::s3::codec::chunked::ChunkSigner;
+use crate::s3::codec::sigv4::{self, Payload, Regions, Scope, SignatureError, SigningKey};
+
+use super::operation::Operation;
+use super::refusal::Refusal;
+use super::request::Request;
+use super::settings::{S3User, Settings};
+
+/// Who sends a request, and how its body is covered.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    /// The user; `None` on a listener that lets everybody in.
+    pub(super) user: Option<S3User>,
+    /// How the body is covered by the signature.
+    pub(super) payload: Payload,
+    /// What the body's chunks are signed with, if they are.
+    pub(super) chunks: Option<ChunkSigner>,
+    /// Whether the request is signed at all.
+    pub(super) signed: bool,
+}
+
+/// Finds out who sends a request.
+pub(super) fn identify(request: &Request, settings: &Settings) -> Result<Identity, Refusal> {
+    if settings.is_open() {
+        return unverified(request);
+    }
+    let keys = |access_key: &str, scope: &Scope| {
+        let user = settings.user(access_key)?;
+        Some(SigningKey::derive(&user.secret_key, scope.clone()))
+    };
+    let verified = sigv4::verify(&request.head(), clock::unix_ms(), Regions::Any, &keys)?;
+    let Some(verified) = verified else {
+        return Err(Refusal::AccessDenied {
+            reason: "the request is not signed",
+        });
+    };
+    let access_key = &verified.authorization.access_key;
+    let user = settings.user(access_key).cloned().ok_or_else(|| {
+        let access_key = access_key.clone();
+        SignatureError::UnknownAccessKey { access_key }
+    })?;
+    Ok(Identity {
+        user: Some(user),
+        payload: verified.payload,
+        chunks: ChunkSigner::of(&verified),
+        signed: true,
+    })
+}
+
+/// Everybody is let in: signatures are not looked at, digests still are.
+fn unverified(request: &Request) -> Result<Identity, Refusal> {
+    let payload = match request.header("x-amz-content-sha256")? {
+        None => Payload::Unsigned,
+        Some(text) => Payload::parse(text.as_bytes())?,
+    };
+    let signed =
+        request.headers().contains_key("authorization") || request.query.has("X-Amz-Signature");
+    Ok(Identity {
+        user: None,
+        payload,
+        chunks: None,
+        signed,
+    })
+}
+
+impl Identity {
+    /// Whether they may do this to this bucket.
+    pub(super) fn authorize(&self, operation: Operation, bucket: &str) -> Result<(), Refusal> {
+        let Some(user) = &self.user else {
+            return Ok(());
+        };
+        if operation.writes() && user.read_only {
+            return Err(Refusal::AccessDenied {
+                reason: "the user may only read",
+            });
+        }
+        if operation == Operation::ListBuckets {
+            return Ok(());
+        }
+        self.may_use(bucket)
+    }
+
+    /// Whether they may use a bucket at all.
+    pub(super) fn may_use(&self, bucket: &str) -> Result<(), Refusal> {
+        match &self.user {
+            Some(user) if !user.may_use(bucket) => Err(Refusal::AccessDenied {
+                reason: "the user may not use this bucket",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The user's name, if there is one.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| user.name.as_str())
+    }
+}

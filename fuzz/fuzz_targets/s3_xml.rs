@@ -1,0 +1,4 @@
+//! The target `s3_xml` for libFuzzer; its body, and what it asserts, is in the library.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| breccia_fuzz::s3_xml(data));
