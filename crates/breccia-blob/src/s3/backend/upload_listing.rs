@@ -11,7 +11,8 @@ use super::meta::time_of;
 use super::wire::Repeat;
 use crate::error::BlobError;
 use crate::key::Key;
-use crate::listing::MAX_PAGE;
+use crate::key_names::ListFrom;
+use crate::listing::{MAX_PAGE, Start};
 use crate::store::Maintained;
 use crate::upload::{UploadId, UploadInfo, UploadPage};
 
@@ -29,14 +30,17 @@ impl S3Store {
     ) -> Result<UploadPage, BlobError> {
         let mut found: Vec<UploadInfo> = Vec::new();
         let mut marker: Option<String> = None;
+        let behind = after.as_ref().map(|(key, _)| key.clone());
         if let Some((key, id)) = after {
-            let name = self.names.name_of(&key)?;
-            if let Some(id) = id {
-                let mut same = self.uploads_of(&name, &key).await?;
-                same.retain(|upload| upload.id > id);
-                found = same;
+            if let (Some(id), Ok(name)) = (id, self.names.name_of(&key))
+                && key.as_bytes().starts_with(&prefix)
+            {
+                found = self.uploads_of(&name, &key).await?;
+                found.retain(|upload| upload.id > id);
             }
-            marker = Some(name);
+            if let ListFrom::Behind(name) = self.names.list_from(&Start::Behind(key.bytes())) {
+                marker = Some(name);
+            }
         }
         let within = self.names.name_prefix(&prefix);
         let mut id_marker: Option<String> = None;
@@ -46,7 +50,9 @@ impl S3Store {
                 .await?;
             let taken = page.uploads.iter().filter_map(|raw| {
                 let key = self.names.key_of(&raw.name)?;
-                let wanted = key.as_bytes().starts_with(&prefix);
+                // Ceph's gateway gives the marker's own key again.
+                let news = behind.as_ref().is_none_or(|behind| key > *behind);
+                let wanted = news && key.as_bytes().starts_with(&prefix);
                 wanted.then(|| UploadInfo {
                     key,
                     id: UploadId(raw.id.clone()),
