@@ -16,16 +16,19 @@
 
 mod abilities;
 mod conditional;
+mod copy;
 mod credentials;
 mod listing;
 mod meta;
 mod object;
 mod options;
 mod refusal;
+mod reserved;
 mod signer;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod upload_listing;
 mod wire;
 pub(crate) mod xml;
 
