@@ -27,7 +27,7 @@ mod signer;
 mod tests;
 mod upload;
 mod wire;
-mod xml;
+pub(crate) mod xml;
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
