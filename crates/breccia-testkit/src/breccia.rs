@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::process::{Process, Signal};
 
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running gateway.
 #[derive(Debug)]
@@ -130,6 +130,15 @@ impl Breccia {
     /// Ends the gateway, if it runs, and starts it again over the same state folder with another
     /// config.
     pub fn restart(&mut self, config: &str) -> Result<()> {
+        self.restart_until(config, "/readyz")
+    }
+
+    /// The same, but waits only for `/healthz`: for gateways over servers that are down.
+    pub fn restart_unready(&mut self, config: &str) -> Result<()> {
+        self.restart_until(config, "/healthz")
+    }
+
+    fn restart_until(&mut self, config: &str, path: &str) -> Result<()> {
         if self.process.ended().is_none() {
             self.terminate(Duration::from_secs(20))?;
         }
@@ -141,7 +150,7 @@ impl Breccia {
             "nothing; build it",
             &self.folder.path().join("log"),
         )?;
-        self.wait_for("/readyz")
+        self.wait_for(path)
     }
 
     /// Ends the gateway and tries to start it with a config that must be refused: exit status and

@@ -25,7 +25,8 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    pub(crate) fn local(port: u16, access_key: &str, secret_key: &str, region: &str) -> S3Server {
+    /// One on 127.0.0.1.
+    pub fn local(port: u16, access_key: &str, secret_key: &str, region: &str) -> S3Server {
         S3Server {
             endpoint: format!("http://127.0.0.1:{port}"),
             access_key: access_key.to_owned(),
@@ -70,6 +71,16 @@ impl S3Server {
         Ok(())
     }
 
+    /// What a signature of this time is for, and the key that makes it.
+    pub(crate) fn scope(&self, time: &str) -> (String, Vec<u8>) {
+        let day = time.get(..8).unwrap_or_default();
+        let mut key = format!("AWS4{}", self.secret_key).into_bytes();
+        for part in [day, &self.region, "s3", "aws4_request"] {
+            key = hmac_sha256(&key, part.as_bytes());
+        }
+        (format!("{day}/{}/s3/aws4_request", self.region), key)
+    }
+
     fn authorization(
         &self,
         method: &str,
@@ -78,6 +89,31 @@ impl S3Server {
         hash: &str,
         time: &str,
     ) -> String {
+        let canonical = Canonical::of(method, target, headers, hash);
+        let (scope, key) = self.scope(time);
+        let signature = canonical.signature(time, &scope, &key);
+        format!(
+            "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={}, Signature={signature}",
+            self.access_key, canonical.names
+        )
+    }
+}
+
+/// A request in the form that is signed.
+#[derive(Debug)]
+pub(crate) struct Canonical {
+    text: String,
+    /// The names of the signed headers.
+    pub(crate) names: String,
+}
+
+impl Canonical {
+    pub(crate) fn of(
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        hash: &str,
+    ) -> Canonical {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut pairs: Vec<String> = query
             .split('&')
@@ -102,23 +138,17 @@ impl S3Server {
         for (name, value) in &lines {
             let _infallible = writeln!(shown, "{name}:{value}");
         }
-        let request = format!(
+        let text = format!(
             "{method}\n{path}\n{}\n{shown}\n{names}\n{hash}",
             pairs.join("&")
         );
-        let day = time.get(..8).unwrap_or_default();
-        let scope = format!("{day}/{}/s3/aws4_request", self.region);
-        let request = hex(digest::digest(&digest::SHA256, request.as_bytes()).as_ref());
+        Canonical { text, names }
+    }
+
+    pub(crate) fn signature(&self, time: &str, scope: &str, key: &[u8]) -> String {
+        let request = hex(digest::digest(&digest::SHA256, self.text.as_bytes()).as_ref());
         let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{request}");
-        let mut key = format!("AWS4{}", self.secret_key).into_bytes();
-        for part in [day, &self.region, "s3", "aws4_request"] {
-            key = hmac_sha256(&key, part.as_bytes());
-        }
-        let signature = hex(&hmac_sha256(&key, text.as_bytes()));
-        format!(
-            "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
-            self.access_key
-        )
+        hex(&hmac_sha256(key, text.as_bytes()))
     }
 }
 

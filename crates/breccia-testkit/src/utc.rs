@@ -23,6 +23,12 @@ impl Utc {
         Utc::from_unix_ms(u64::try_from(ms).unwrap_or_default())
     }
 
+    /// So many seconds later, or earlier.
+    pub(crate) fn plus_seconds(self, seconds: i64) -> Utc {
+        let own = (self.days * 86_400 + self.second_of_day) * 1_000 + self.millisecond;
+        Utc::from_unix_ms(own.saturating_add_signed(seconds * 1_000))
+    }
+
     /// Counts years from March, so that the leap day is the last of its year.
     pub(crate) fn from_unix_ms(ms: u64) -> Utc {
         let days = ms / 86_400_000;
