@@ -12,6 +12,11 @@
 //! `head` and `get` (ending in `-0`) than in a listing, which does not tell how it is encrypted; and
 //! `write_reserved` with `IfAbsent` looks first where the server ignores `If-None-Match`.
 //!
+//! Seen on servers: Ceph's gateway 16 compares `If-Match` of a put with the tag without quotes, ignores
+//! `x-amz-copy-source-if-match` and the tagging directive of a copy, writes `-` for `_` in names of
+//! user metadata, drops the tags of an upload in parts, and completes only with all parts; Garage 2
+//! ignores all conditions of writes and drops tags. Each is found out by trying, not by name.
+//!
 //! Invariant: streamed and conditional requests are sent once; a lost answer is an unknown outcome.
 
 mod abilities;
