@@ -171,10 +171,7 @@ impl AzureStore {
         match answer.status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
             StatusCode::RANGE_NOT_SATISFIABLE => return Err(self.no_range(&name).await),
-            StatusCode::PRECONDITION_FAILED if last => {
-                let store = self.name.clone();
-                return Err(BlobError::Conflict { store });
-            }
+            StatusCode::PRECONDITION_FAILED if last => return Err(self.conflict()),
             _ => {
                 let answer = answer.collect(MAX_ANSWER_BYTES).await?;
                 return Err(self.refused(&answer, false));
@@ -245,9 +242,13 @@ impl AzureStore {
                 Err(error) => return Err(error),
             }
         }
-        Err(BlobError::Conflict {
+        Err(self.conflict())
+    }
+
+    fn conflict(&self) -> BlobError {
+        BlobError::Conflict {
             store: self.name.clone(),
-        })
+        }
     }
 
     pub(super) async fn copy_object(
@@ -284,10 +285,7 @@ impl AzureStore {
                 modified_ms: written_ms(&answer.headers),
             }),
             // Without a condition on the target it is the source that has changed.
-            Err(BlobError::PreconditionFailed) if guard == Guard::None => {
-                let store = self.name.clone();
-                Err(BlobError::Conflict { store })
-            }
+            Err(BlobError::PreconditionFailed) if guard == Guard::None => Err(self.conflict()),
             Err(error) => Err(guard::judge(self, error, &target, &guard, &options.condition).await),
         }
     }

@@ -133,7 +133,7 @@ impl Signer for AzureSigner {
 }
 
 fn value<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
-    let value = headers.get(name).map(|value| value.as_bytes());
+    let value = headers.get(name).map(hyper::header::HeaderValue::as_bytes);
     std::str::from_utf8(value.unwrap_or_default()).unwrap_or_default()
 }
 
