@@ -4,7 +4,6 @@
 //! accepted is within its limits, and no signature is believed that nobody made.
 
 use breccia_blob::key_encoding;
-use breccia_blob::placement_key::PlacementKey;
 use breccia_blob::s3::codec::chunked::{ChunkError, ChunkSigner, Decoder, Encoder, Event};
 use breccia_blob::s3::codec::range::{self, RangeHeader};
 use breccia_blob::s3::codec::sigv4::{
@@ -12,6 +11,7 @@ use breccia_blob::s3::codec::sigv4::{
 };
 use breccia_blob::s3::codec::uri::{Query, Target};
 use breccia_blob::s3::codec::xml;
+use breccia_core::PlacementKey;
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -191,10 +191,12 @@ pub fn s3_key_encoding(data: &[u8]) {
     {
         assert_eq!(key_encoding::encode(&key), text, "a key has two names");
     }
-    let prefix = b"p/".to_vec();
-    let raw = PlacementKey::Stalwart { prefix }.of(data).into_owned();
+    let prefix = "p/".to_owned();
+    let raw = PlacementKey::Stalwart { prefix }
+        .hashed_bytes(data)
+        .into_owned();
     assert!(raw.len() <= data.len());
-    assert_eq!(PlacementKey::Name.of(data).as_ref(), data);
+    assert_eq!(PlacementKey::Raw.hashed_bytes(data).as_ref(), data);
 }
 
 /// A request's head: method, path and query on the first line, then headers. Its signer is unknown.

@@ -62,6 +62,15 @@ impl KeyNames {
         &self.prefix
     }
 
+    /// The word for it, as the markers and a configuration have it.
+    #[must_use]
+    pub fn mode_name(&self) -> &'static str {
+        match self.mode {
+            KeyMode::Plain => "plain",
+            KeyMode::Encoded => "encoded",
+        }
+    }
+
     /// How keys are written.
     #[must_use]
     pub fn mode(&self) -> KeyMode {

@@ -25,7 +25,6 @@ pub mod markers;
 pub mod meta;
 pub mod object_store_adapter;
 pub(crate) mod packed;
-pub mod placement_key;
 pub mod s3;
 pub mod sharded;
 pub mod sql;

@@ -34,7 +34,7 @@ use crate::condition::{ConditionalSupport, Support, WriteCondition};
 use crate::error::BlobError;
 use crate::http::{Endpoint, HttpClient, HttpOptions};
 use crate::key::Key;
-use crate::key_names::{KeyMode, KeyNames};
+use crate::key_names::KeyNames;
 use crate::listing::{ListPage, ListRequest};
 use crate::meta::{ObjectMeta, Tags};
 use crate::packed::{Guard, Member, Question, RawPage, Seen, guard, listing, reserved, uploads};
@@ -273,10 +273,7 @@ impl BlobStore for GcsStore {
     }
 
     fn key_mode(&self) -> Option<&'static str> {
-        Some(match self.names.mode() {
-            KeyMode::Plain => "plain",
-            KeyMode::Encoded => "encoded",
-        })
+        Some(self.names.mode_name())
     }
 
     fn conditional(&self) -> ConditionalSupport {

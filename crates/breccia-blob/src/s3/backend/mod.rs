@@ -159,6 +159,10 @@ impl BlobStore for S3Store {
         StoreKind::S3
     }
 
+    fn key_mode(&self) -> Option<&'static str> {
+        Some(self.names.mode_name())
+    }
+
     fn location(&self) -> Option<String> {
         let place = self.client.endpoint();
         Some(format!(

@@ -2,6 +2,8 @@
 //!
 //! Invariant: whoever copies may read the source's bucket, and a source is read in one version only.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 
 use crate::condition::ReadConditions;
@@ -110,15 +112,20 @@ pub(super) async fn object(call: &Call) -> Result<Answer, Refusal> {
         condition,
     };
     // Without a copy of its own, the member's bytes go through here.
-    let _share = call.share(None).await?;
-    let (from, to) = (&source.bucket.store, &bucket.store);
-    let copied = if source.bucket.shares_store(&bucket) {
-        to.copy(&source.key, &key, options).await
-    } else {
-        copy_streamed(from.as_ref(), &source.key, to.as_ref(), &key, options).await
+    let share = call.share(None).await?;
+    let within = source.bucket.shares_store(&bucket);
+    let (from, to) = (source.bucket.store, Arc::clone(&bucket.store));
+    let (source, target) = (source.key, key.clone());
+    let write = async move {
+        let copied = if within {
+            to.copy(&source, &target, options).await
+        } else {
+            copy_streamed(from.as_ref(), &source, to.as_ref(), &target, options).await
+        };
+        drop(share);
+        Ok(copied.map_err(as_precondition)?)
     };
-    let written = copied.map_err(as_precondition)?;
-    bucket.confirm(&key).await?;
+    let written = bucket.publish(&key, write).await?;
     Ok(Answer::xml(StatusCode::OK, result(&written).write_object()))
 }
 

@@ -110,17 +110,24 @@ impl Bucket {
         std::ptr::addr_eq(Arc::as_ptr(&self.store), Arc::as_ptr(&other.store))
     }
 
-    /// To be called after a write was published under `key`, before it is acknowledged.
+    /// Carries out a write under `key` and makes sure of its bucket, before it is acknowledged.
     ///
-    /// It runs to its end even if the client goes away: an object in a bucket that is gone must go.
-    pub(super) async fn confirm(&self, key: &Key) -> Result<(), Refusal> {
+    /// Where clients make buckets it runs to its end even if the client goes away: an object that
+    /// was published in a bucket that is gone must go. (A body whose client went away ends the
+    /// write with an error.)
+    pub(super) async fn publish<T: Send + 'static>(
+        &self,
+        key: &Key,
+        write: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let Some((name, buckets)) = self.made.clone() else {
-            return Ok(());
+            return write.await;
         };
         let (store, key) = (Arc::clone(&self.store), key.clone());
-        let confirming = tokio::spawn(async move {
+        let publishing = tokio::spawn(async move {
+            let written = write.await?;
             match buckets.confirm_write(&name).await {
-                Ok(Confirmed::Alive) => Ok(()),
+                Ok(Confirmed::Alive) => Ok(written),
                 Ok(Confirmed::Gone) => {
                     store.delete(&key, WriteCondition::Always).await?;
                     Err(Refusal::NoSuchBucket {
@@ -130,7 +137,7 @@ impl Bucket {
                 Err(error) => Err(error.with_effect(Effect::Unknown).into()),
             }
         });
-        confirming.await.unwrap_or_else(|_| {
+        publishing.await.unwrap_or_else(|_| {
             Err(Refusal::Internal {
                 problem: "a task ended early; outcome unknown".to_owned(),
             })

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a put is acknowledged only after the store has published it whole.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::body::Incoming;
 
@@ -45,8 +47,9 @@ pub(super) async fn put(call: &Call, incoming: Incoming) -> Result<Answer, Refus
     };
     let (bucket, key) = call.object().await?;
     let body = call.body(incoming).await?;
-    let written = bucket.store.put(&key, body, options).await?;
-    bucket.confirm(&key).await?;
+    let (store, target) = (Arc::clone(&bucket.store), key.clone());
+    let write = async move { Ok(store.put(&target, body, options).await?) };
+    let written = bucket.publish(&key, write).await?;
     Ok(Answer::empty(StatusCode::OK).with(of_written(&written)))
 }
 
@@ -195,6 +198,12 @@ fn part_number(call: &Call) -> Result<Option<u16>, Refusal> {
 /// The bytes of a part. An object that was written whole is its own first part.
 fn part_of(meta: &ObjectMeta, number: u16) -> Result<Wanted, Refusal> {
     if meta.parts.is_empty() {
+        let in_parts = meta.etag.as_str().rsplit_once('-');
+        if in_parts.is_some_and(|(_, parts)| parts != "1") {
+            return Err(Refusal::not_implemented(
+                "partNumber of an object whose shard does not tell its parts",
+            ));
+        }
         return match number {
             1 => Ok(Wanted {
                 range: 0..meta.size,

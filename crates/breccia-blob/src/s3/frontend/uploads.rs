@@ -110,15 +110,17 @@ pub(super) async fn complete(call: &Call, incoming: Incoming) -> Result<Answer, 
         check_size(&bucket, &key, &id, &parts, expected).await?;
     }
     let again = etag_of(&parts).filter(|_| options.condition == WriteCondition::Always);
-    let completed = bucket
-        .store
-        .complete_upload(&key, &id, parts, options)
-        .await;
-    let written = match (completed, again) {
-        (Err(BlobError::NoSuchUpload), Some(etag)) => completed_before(&bucket, &key, etag).await?,
-        (completed, _) => completed?,
+    let (own, target) = (bucket.clone(), key.clone());
+    let write = async move {
+        let completed = own.store.complete_upload(&target, &id, parts, options);
+        match (completed.await, again) {
+            (Err(BlobError::NoSuchUpload), Some(etag)) => {
+                Ok(completed_before(&own, &target, etag).await?)
+            }
+            (completed, _) => Ok(completed?),
+        }
     };
-    bucket.confirm(&key).await?;
+    let written = bucket.publish(&key, write).await?;
     let document = result(call, &bucket, &written).write()?;
     Ok(Answer::xml(StatusCode::OK, document))
 }
