@@ -1,4 +1,5 @@
-//! Brings in what the tests need: servers from Debian packages, clients and Azurite from `PyPI` and npm.
+//! Brings in what the tests need: servers from Debian packages, clients and Azurite from `PyPI` and npm,
+//! Rust's clients of S3 from source.
 //!
 //! As root it installs; otherwise it says what is missing and how to get it. Not installed: Garage, which is
 //! built from source for minutes; tests that can use one look for it themselves. Invariant: nothing
@@ -12,10 +13,11 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, which};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 24] = [
+const PROGRAMS: [(&str, &str); 25] = [
     ("ceph", "ceph-common"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),
+    ("curl", "curl"),
     ("git", "git"),
     ("mariadb", "mariadb-client"),
     ("mariadbd", "mariadb-server"),
