@@ -49,9 +49,9 @@ fn run(mut command: Command, rig: &Rig, kind: Kind, client: &str) -> Result<()> 
 }
 
 /// Runs a client against both listeners at once.
-fn check(client: &str, make: impl Fn(&Rig, Kind) -> Result<Command> + Sync) -> Result<()> {
+fn check(client: &str, prepare: impl Fn(&Rig, Kind) -> Result<Command> + Sync) -> Result<()> {
     let rig = Rig::shared()?;
-    let one = |kind| run(make(&rig, kind)?, &rig, kind, client);
+    let one = |kind| run(prepare(&rig, kind)?, &rig, kind, client);
     std::thread::scope(|scope| {
         let made = scope.spawn(|| one(Kind::Made));
         let fixed = one(Kind::Fixed);
