@@ -1,10 +1,11 @@
-//! Brings in what the tests need: servers from Debian packages, clients and Azurite from `PyPI` and npm.
+//! Brings in what the tests need: servers from Debian packages, clients and Azurite from `PyPI` and npm,
+//! Rust's clients of S3 from source.
 //!
 //! As root it installs; otherwise it says what is missing and how to get it. Not installed: Garage, which is
 //! built from source for minutes; tests that can use one look for it themselves. Invariant: nothing
 //! is fetched that is already there, so a second run needs no network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -12,10 +13,11 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, which};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 24] = [
+const PROGRAMS: [(&str, &str); 25] = [
     ("ceph", "ceph-common"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),
+    ("curl", "curl"),
     ("git", "git"),
     ("mariadb", "mariadb-client"),
     ("mariadbd", "mariadb-server"),
@@ -51,7 +53,8 @@ pub(super) fn clients_folder() -> PathBuf {
 pub(super) fn run() -> Result<()> {
     packages()?;
     python()?;
-    javascript()
+    javascript()?;
+    rust()
 }
 
 fn packages() -> Result<()> {
@@ -178,4 +181,40 @@ fn javascript() -> Result<()> {
             .current_dir(&folder),
     )?;
     Ok(std::fs::write(&stamp, pins)?)
+}
+
+/// The program with Rust's S3 clients. It is a workspace of its own, and takes minutes: it is built when
+/// it is missing, or older than what it is made of.
+fn rust() -> Result<()> {
+    let source = process::root().join("clients/s3");
+    let folder = clients_folder().join("s3");
+    let program = folder.join("debug/s3-clients");
+    let made_of = ["Cargo.toml", "Cargo.lock", "src/main.rs"].map(|name| source.join(name));
+    if is_newer(&program, &made_of)? {
+        return Ok(());
+    }
+    println!("building Rust clients");
+    process::run(
+        Command::new("cargo")
+            .args(["build", "--quiet", "--locked"])
+            .env("CARGO_TARGET_DIR", &folder)
+            .current_dir(&source),
+    )?;
+    // Cargo leaves a program alone whose sources were only touched.
+    let built = std::fs::File::options().append(true).open(&program)?;
+    Ok(built.set_modified(std::time::SystemTime::now())?)
+}
+
+/// Whether a file is there, and was written after all of the others.
+fn is_newer(file: &Path, others: &[PathBuf]) -> Result<bool> {
+    let Ok(written) = std::fs::metadata(file).and_then(|about| about.modified()) else {
+        return Ok(false);
+    };
+    for other in others {
+        let about = std::fs::metadata(other).with_context(|| other.display().to_string())?;
+        if about.modified()? > written {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

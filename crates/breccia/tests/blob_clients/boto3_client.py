@@ -1,4 +1,4 @@
-"""boto3: URL ACCESS-KEY SECRET-KEY BUCKET KIND FOLDER, as in awscli.sh. The last line says that all was good."""
+"""boto3: URL ACCESS-KEY SECRET-KEY BUCKET KIND, as in awscli_client.py. The last line says that all was good."""
 
 import hashlib
 import io
@@ -10,9 +10,10 @@ from datetime import datetime, timezone
 
 import boto3
 from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
-url, access_key, secret_key, bucket, kind, folder = sys.argv[1:]
+url, access_key, secret_key, bucket, kind = sys.argv[1:]
 s3 = boto3.client(
     "s3",
     endpoint_url=url,
@@ -20,6 +21,9 @@ s3 = boto3.client(
     aws_access_key_id=access_key,
     aws_secret_access_key=secret_key,
 )
+# Without a word about it, presigned URLs of us-east-1 still have version 2, which is refused.
+signer = boto3.client("s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id=access_key,
+                      aws_secret_access_key=secret_key, config=Config(signature_version="s3v4"))
 PREFIX = "boto3/"
 ODD_KEYS = [
     "plain", "a b", "a+b", "a%20b", "a%2Fb", "ü/é", "日本", "a//b", "a/", "dots/./x", "dots/../x", "q?x=1&y=2", "#h",
@@ -114,7 +118,7 @@ def odd_keys():
 
 
 def big_objects():
-    path, back = os.path.join(folder, "big"), os.path.join(folder, "back")
+    path, back = "big", "back"
     body = os.urandom(12 * MIB + 1)
     with open(path, "wb") as file:
         file.write(body)
@@ -125,8 +129,10 @@ def big_objects():
         s3.download_file(bucket, PREFIX + key, back, Config=config)
         with open(back, "rb") as file:
             assert file.read() == body, key
-    head = s3.head_object(Bucket=bucket, Key=PREFIX + "big", PartNumber=3)
-    assert (head["PartsCount"], head["ContentLength"]) == (3, 2 * MIB + 1), head
+    head = s3.head_object(Bucket=bucket, Key=PREFIX + "big", PartNumber=1)
+    # RGW 16 does not tell parts apart: there the whole is the first.
+    told = (head.get("PartsCount"), head["ContentLength"])
+    assert told in [(3, 5 * MIB), (None, len(body))], head
     s3.copy({"Bucket": bucket, "Key": PREFIX + "big"}, bucket, PREFIX + "big.copy", Config=config)
     copied = get("big.copy")
     assert copied["Metadata"] == {"colour": "red"} and copied["Body"].read() == body
@@ -149,6 +155,7 @@ def conditions():
     """RGW honours both conditions on PutObject; a server that does not makes them 501."""
     for number in range(6):
         key = f"condition/{number}"
+        s3.delete_object(Bucket=bucket, Key=PREFIX + key)
         try:
             put(key, b"1", IfNoneMatch="*")
         except ClientError as error:
@@ -181,7 +188,7 @@ def uploads():
     refused(["InvalidPart"], s3.complete_multipart_upload,
             **complete([{**parts[0], "ETag": '"00000000000000000000000000000000"'}, parts[1]]))
     refused(["InvalidPartOrder"], s3.complete_multipart_upload, **complete(parts[::-1]))
-    refused(["InvalidPart"], s3.complete_multipart_upload, **complete(parts + [{"PartNumber": 3, "ETag": '"x"'}]))
+    refused(["InvalidPart"], s3.complete_multipart_upload, **complete([parts[0], {"PartNumber": 3, "ETag": '"x"'}]))
     done = s3.complete_multipart_upload(Bucket=bucket, **complete(parts))
     digests = b"".join(hashlib.md5(body).digest() for body in bodies)
     assert done["ETag"] == f'"{hashlib.md5(digests).hexdigest()}-2"', done
@@ -203,16 +210,21 @@ def fetch(method, address, body=None, headers=None):
 
 def presigned():
     name = {"Bucket": bucket, "Key": PREFIX + "signed ü"}
-    fetch("PUT", s3.generate_presigned_url("put_object", Params=name), b"by url")
-    address = s3.generate_presigned_url("get_object", Params={**name, "ResponseContentType": "a/b"})
+    fetch("PUT", signer.generate_presigned_url("put_object", Params=name), b"by url")
+    address = signer.generate_presigned_url("get_object", Params={**name, "ResponseContentType": "a/b"})
     assert fetch("GET", address) == b"by url"
-    fetch("DELETE", s3.generate_presigned_url("delete_object", Params=name))
+    try:
+        fetch("GET", s3.generate_presigned_url("get_object", Params=name))
+        raise AssertionError("a URL of version 2 was taken")
+    except urllib.error.HTTPError as error:
+        assert error.code == 400 and b"AWS4-HMAC-SHA256" in error.read(), error
+    fetch("DELETE", signer.generate_presigned_url("delete_object", Params=name))
     try:
         fetch("GET", address)
         raise AssertionError("a deleted object was read")
     except urllib.error.HTTPError as error:
         assert error.code == 404, error
-    form = s3.generate_presigned_post(bucket, PREFIX + "posted")
+    form = signer.generate_presigned_post(bucket, PREFIX + "posted")
     lines = [f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
              for name, value in {**form["fields"], "file": "words"}.items()]
     try:

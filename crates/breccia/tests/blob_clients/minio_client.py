@@ -1,4 +1,4 @@
-"""minio: URL ACCESS-KEY SECRET-KEY BUCKET KIND FOLDER, as in awscli.sh. The last line says that all was good."""
+"""minio: URL ACCESS-KEY SECRET-KEY BUCKET KIND, as in awscli_client.py. The last line says that all was good."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from minio.commonconfig import REPLACE, ComposeSource, CopySource, Tags
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 
-url, access_key, secret_key, bucket, kind, folder = sys.argv[1:]
+url, access_key, secret_key, bucket, kind = sys.argv[1:]
 client = Minio(url.removeprefix("http://"), access_key=access_key, secret_key=secret_key, secure=False)
 PREFIX = "minio/"
 MIB = 1 << 20
@@ -60,7 +60,7 @@ def objects():
     assert read("parts") == body and read("stream") == body and read("short stream") == b"short"
     assert read("parts", offset=5 * MIB - 2, length=4) == body[5 * MIB - 2:5 * MIB + 2]
     assert read("parts", offset=11 * MIB - 3) == body[-3:]
-    path = os.path.join(folder, "file")
+    path = "file"
     client.fget_object(bucket, PREFIX + "parts", path)
     with open(path, "rb") as file:
         assert file.read() == body

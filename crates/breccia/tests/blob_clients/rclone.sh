@@ -1,9 +1,8 @@
 #!/bin/sh
-# rclone: URL ACCESS-KEY SECRET-KEY BUCKET KIND FOLDER, as in awscli.sh.
+# rclone: URL ACCESS-KEY SECRET-KEY BUCKET KIND, as in awscli_client.py.
 # The last line says that all steps were good.
 set -eu
 bucket=$4 kind=$5
-cd "$6"
 : >rclone.conf
 export RCLONE_CONFIG="$PWD/rclone.conf" RCLONE_CONFIG_GATE_TYPE=s3 RCLONE_CONFIG_GATE_ENDPOINT="$1"
 export RCLONE_CONFIG_GATE_ACCESS_KEY_ID="$2" RCLONE_CONFIG_GATE_SECRET_ACCESS_KEY="$3"

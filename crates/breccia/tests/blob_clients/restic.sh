@@ -1,8 +1,7 @@
 #!/bin/sh
-# restic: URL ACCESS-KEY SECRET-KEY BUCKET KIND FOLDER, as in awscli.sh.
+# restic: URL ACCESS-KEY SECRET-KEY BUCKET KIND, as in awscli_client.py.
 # The last line says that all steps were good.
 set -eu
-cd "$6"
 export AWS_ACCESS_KEY_ID="$2" AWS_SECRET_ACCESS_KEY="$3" AWS_DEFAULT_REGION=us-east-1
 # Where clients make buckets, init makes one.
 export RESTIC_REPOSITORY="s3:$1/$4/restic" RESTIC_PASSWORD=password RESTIC_CACHE_DIR="$PWD/cache"

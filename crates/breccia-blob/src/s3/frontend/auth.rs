@@ -4,11 +4,12 @@
 //! through here.
 
 use breccia_net::clock;
+use hyper::Method;
 
 use crate::s3::codec::chunked::ChunkSigner;
 use crate::s3::codec::sigv4::{self, Payload, Regions, Scope, SignatureError, SigningKey};
 
-use super::operation::Operation;
+use super::operation::{self, Operation};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::settings::{S3User, Settings};
@@ -37,9 +38,7 @@ pub(super) fn identify(request: &Request, settings: &Settings) -> Result<Identit
     };
     let verified = sigv4::verify(&request.head(), clock::unix_ms(), Regions::Any, &keys)?;
     let Some(verified) = verified else {
-        return Err(Refusal::AccessDenied {
-            reason: "the request is not signed",
-        });
+        return Err(unsigned(request));
     };
     let access_key = &verified.authorization.access_key;
     let user = settings.user(access_key).cloned().ok_or_else(|| {
@@ -52,6 +51,21 @@ pub(super) fn identify(request: &Request, settings: &Settings) -> Result<Identit
         chunks: ChunkSigner::of(&verified),
         signed: true,
     })
+}
+
+/// What is wrong with a request that carries no signature. A form has its own within its body, so whoever
+/// sends one is told that forms are not offered, not that they forgot to sign.
+fn unsigned(request: &Request) -> Refusal {
+    let kind = request.headers().get("content-type");
+    let is_form = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/form-data"));
+    if is_form && request.method == Method::POST && request.scope == operation::Scope::Bucket {
+        return Refusal::NotImplemented {
+            what: operation::FORM_UPLOAD.to_owned(),
+        };
+    }
+    Refusal::AccessDenied {
+        reason: "the request is not signed",
+    }
 }
 
 /// Everybody is let in: signatures are not looked at, digests still are.

@@ -7,6 +7,9 @@ use hyper::Method;
 
 use crate::s3::codec::uri::Query;
 
+/// What is not offered to `POST` on a bucket.
+pub(super) const FORM_UPLOAD: &str = "PostObject (uploads by HTML forms)";
+
 /// What a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -221,7 +224,7 @@ fn route_bucket(method: &Method, query: &Query) -> Result<Operation, Unrouted> {
         Method::DELETE if query.has("tagging") => not_implemented("DeleteBucketTagging"),
         Method::DELETE => plain(query, Operation::DeleteBucket),
         Method::POST if query.has("delete") => Ok(Operation::DeleteObjects),
-        Method::POST => not_implemented("PostObject (uploads by HTML forms)"),
+        Method::POST => not_implemented(FORM_UPLOAD),
         _ => Err(Unrouted::MethodNotAllowed),
     }
 }

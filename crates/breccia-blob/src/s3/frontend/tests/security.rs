@@ -21,6 +21,9 @@ async fn unsigned_and_wrongly_signed_requests_are_refused() {
     server.send(twice).await.is(400, "InvalidArgument");
     let old = get().header("authorization", "AWS AKEXAMPLE:abc");
     server.send(old).await.is(400, "InvalidRequest");
+    let form =
+        Message::new("POST", "/mail").header("content-type", "multipart/form-data; boundary=b");
+    server.send(form).await.is(501, "NotImplemented");
 }
 
 #[tokio::test]
