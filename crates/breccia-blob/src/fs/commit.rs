@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::ballast::Ballast;
 use super::folder::Folder;
 use super::generations::Generations;
+use super::hot::Hot;
 use super::index::change::{Change, Decision};
 use super::index::{open_writer, schema};
 use super::sweep::Sweep;
@@ -116,6 +117,7 @@ pub(super) struct Shared {
     pub(super) sweep: Arc<Sweep>,
     pub(super) generations: Arc<Generations>,
     pub(super) ballast: Arc<Ballast>,
+    pub(super) hot: Arc<Hot>,
 }
 
 /// What the thread owns.
@@ -148,6 +150,8 @@ impl Worker {
     }
 
     fn commit(&mut self, batch: &mut Vec<Request>) {
+        let keys = batch.iter().filter_map(|request| request.change.object());
+        let committing = self.shared.hot.before_commit(keys);
         let limit = self.shared.generations.wanted_limit();
         let mut result = self.transact(batch, limit);
         if let Err(full @ BlobError::Full { .. }) = &result
@@ -159,6 +163,7 @@ impl Worker {
             }
             result = self.transact(batch, limit);
         }
+        self.shared.hot.after_commit(committing);
         match result {
             Ok(decisions) => {
                 if let Some(limit) = limit {

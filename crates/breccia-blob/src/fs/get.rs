@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::Inner;
 use super::index::lookup;
-use super::read::{Fault, ObjectSource, Reader, Walk};
+use super::read::{Fault, ObjectSource, Reader, Walk, slice};
 use super::records::ObjectRow;
 use super::sweep::Pins;
+use crate::body::Whole;
 use crate::error::BlobError;
 use crate::key::Key;
 use crate::store::{GetOptions, Opened};
@@ -32,16 +33,39 @@ pub(super) async fn get(
     key: &Key,
     options: GetOptions,
 ) -> Result<Opened, BlobError> {
+    if let Some(opened) = open_hot(inner, key, &options)? {
+        return Ok(opened);
+    }
     let key = key.clone();
     inner
         .read_blocking(move |inner| open_object(inner, &key, &options))
         .await
 }
 
+/// Opens a small object that was read lately, without waiting for anything; none if that cannot be.
+fn open_hot(inner: &Inner, key: &Key, options: &GetOptions) -> Result<Option<Opened>, BlobError> {
+    let Some(entry) = inner.hot.get(key) else {
+        return Ok(None);
+    };
+    options.conditions.check(&entry.meta)?;
+    let range = match options.span {
+        Some(span) => span.of(entry.meta.size)?,
+        None => 0..entry.meta.size,
+    };
+    // What is damaged is found again, and told, on the long way.
+    let bytes = entry.read().and_then(|data| slice(&data, &range).ok());
+    Ok(bytes.map(|bytes| Opened {
+        meta: entry.meta.clone(),
+        range,
+        source: Box::new(Whole::new(bytes)),
+    }))
+}
+
 /// Looks the object up, opens it and reads its first bytes, all on one thread.
 fn open_object(inner: &Arc<Inner>, key: &Key, options: &GetOptions) -> Result<Opened, BlobError> {
     let mut missed = None;
     for _ in 0..LOOK_UPS {
+        let since = inner.hot.since(key);
         let row = inner.index.read(|c| lookup::object(c, key.as_bytes()))?;
         let row = row.ok_or(BlobError::NotFound)?;
         let meta = row.meta();
@@ -57,7 +81,12 @@ fn open_object(inner: &Arc<Inner>, key: &Key, options: &GetOptions) -> Result<Op
         let mut walk = Walk::new(key.clone(), &row.pieces(), &range);
         if row.upload.is_none() {
             match Reader::open(&inner.folder, row.file) {
-                Ok(reader) => walk = walk.with_open(reader),
+                Ok(reader) => {
+                    if let Some(file) = reader.small_file() {
+                        inner.hot.put(key, since, &meta, file, row.file);
+                    }
+                    walk = walk.with_open(reader);
+                }
                 // Replaced since it was looked up, unless the same one is missing twice.
                 Err(Fault::Gone) if missed != Some(row.file.generation) => {
                     missed = Some(row.file.generation);

@@ -27,6 +27,7 @@ mod folder;
 mod format;
 mod generations;
 mod get;
+mod hot;
 mod index;
 mod open;
 mod read;
@@ -52,6 +53,7 @@ use self::ballast::Ballast;
 use self::commit::Committer;
 use self::folder::Folder;
 use self::generations::Generations;
+use self::hot::Hot;
 use self::index::Index;
 use self::index::change::Change;
 use self::sweep::{Sweep, Sweeper};
@@ -89,6 +91,7 @@ struct Inner {
     sweep: Arc<Sweep>,
     generations: Arc<Generations>,
     ballast: Arc<Ballast>,
+    hot: Arc<Hot>,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     folder: Arc<Folder>,

@@ -13,6 +13,7 @@ use super::ballast::Ballast;
 use super::commit::{Committer, Shared};
 use super::folder::Folder;
 use super::generations::Generations;
+use super::hot::Hot;
 use super::index::{Index, open_writer, schema};
 use super::sweep::{Sweep, Sweeper};
 use super::{FsOptions, Inner, READS, WRITES, rebuild};
@@ -40,6 +41,7 @@ pub(super) fn open(options: &FsOptions) -> Result<Inner, BlobError> {
     let readers = Index::open(&folder)?;
     let sweep = Sweep::new(&folder);
     let ballast = Arc::new(Ballast::take(&folder));
+    let hot = Arc::new(Hot::new());
     let failed = |error: std::io::Error| folder.io_error("start a thread", &error, NOT_APPLIED);
     let sweeper = Sweeper::start(&sweep).map_err(failed)?;
     let shared = Shared {
@@ -47,6 +49,7 @@ pub(super) fn open(options: &FsOptions) -> Result<Inner, BlobError> {
         sweep: Arc::clone(&sweep),
         generations: Arc::clone(&generations),
         ballast: Arc::clone(&ballast),
+        hot: Arc::clone(&hot),
     };
     let committer = Committer::start(shared, connection).map_err(failed)?;
     Ok(Inner {
@@ -55,6 +58,7 @@ pub(super) fn open(options: &FsOptions) -> Result<Inner, BlobError> {
         index: readers,
         generations,
         ballast,
+        hot,
         reads: Arc::new(Semaphore::new(READS)),
         writes: Arc::new(Semaphore::new(WRITES)),
         committer,

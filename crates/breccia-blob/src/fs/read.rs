@@ -69,8 +69,8 @@ impl Fault {
 /// An open file whose table was found right, or all of its bytes.
 #[derive(Debug)]
 pub(super) enum Reader {
-    /// The data of a small file, verified.
-    Whole(Bytes),
+    /// The data of a small file, verified, and the file.
+    Whole(Bytes, File),
     /// A large file.
     Steps {
         file: File,
@@ -84,7 +84,8 @@ impl Reader {
     pub(super) fn open(folder: &Folder, wanted: FileRef) -> Result<Self, Fault> {
         let file = File::open(folder.file(wanted.generation))?;
         if wanted.file_bytes <= AT_ONCE_BYTES {
-            return whole(&file, wanted).map(Self::Whole);
+            let data = whole(&file, wanted)?;
+            return Ok(Self::Whole(data, file));
         }
         let (trailer, tail) = read_tail(&file, wanted.file_bytes)?;
         expect(&trailer, wanted)?;
@@ -96,10 +97,18 @@ impl Reader {
         })
     }
 
+    /// The file, if it is a small one.
+    pub(super) fn small_file(&self) -> Option<File> {
+        match self {
+            Self::Whole(_, file) => file.try_clone().ok(),
+            Self::Steps { .. } => None,
+        }
+    }
+
     /// The first bytes of a range that is not empty: as many as one step gives.
     fn read(&self, range: &Range<u64>) -> Result<Bytes, Fault> {
         match self {
-            Self::Whole(data) => slice(data, range),
+            Self::Whole(data, _) => slice(data, range),
             Self::Steps {
                 file,
                 table,
@@ -126,7 +135,7 @@ fn length(range: &Range<u64>) -> usize {
     usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
 }
 
-fn slice(data: &Bytes, range: &Range<u64>) -> Result<Bytes, Fault> {
+pub(super) fn slice(data: &Bytes, range: &Range<u64>) -> Result<Bytes, Fault> {
     let start = usize::try_from(range.start).unwrap_or(usize::MAX);
     let end = usize::try_from(range.end).unwrap_or(usize::MAX);
     if start > end || end > data.len() {
@@ -147,7 +156,12 @@ fn whole(file: &File, wanted: FileRef) -> Result<Bytes, Fault> {
     let length = usize::try_from(wanted.file_bytes).unwrap_or(usize::MAX);
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, 0)?;
-    let at = length.saturating_sub(TRAILER_BYTES);
+    verified(bytes, wanted)
+}
+
+/// The data of a small file that was read whole, if all of it is right.
+pub(super) fn verified(mut bytes: Vec<u8>, wanted: FileRef) -> Result<Bytes, Fault> {
+    let at = bytes.len().saturating_sub(TRAILER_BYTES);
     let (rest, trailer) = bytes.split_at_checked(at).ok_or("it is too short")?;
     let trailer = Trailer::read(trailer, wanted.file_bytes)?;
     expect(&trailer, wanted)?;

@@ -59,7 +59,12 @@ impl BlobStore for FsStore {
     }
 
     fn head<'a>(&'a self, key: &'a Key) -> StoreFuture<'a, ObjectMeta> {
-        Box::pin(async move { Ok(find(&self.inner, key).await?.meta()) })
+        Box::pin(async move {
+            match self.inner.hot.get(key) {
+                Some(entry) => Ok(entry.meta.clone()),
+                None => Ok(find(&self.inner, key).await?.meta()),
+            }
+        })
     }
 
     fn delete<'a>(&'a self, key: &'a Key, condition: WriteCondition) -> StoreFuture<'a, bool> {

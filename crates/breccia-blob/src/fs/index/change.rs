@@ -108,6 +108,21 @@ impl Change {
         )
     }
 
+    /// The key of the object that it may change.
+    pub(crate) fn object(&self) -> Option<&Key> {
+        match self {
+            Self::Put(object) => Some(&object.key),
+            Self::Complete(completion) => Some(&completion.object.key),
+            Self::Delete { key, .. } | Self::SetTags { key, .. } => Some(key),
+            Self::CreateUpload(_)
+            | Self::PutPart { .. }
+            | Self::Abort { .. }
+            | Self::WriteReserved { .. }
+            | Self::DeleteReserved { .. }
+            | Self::Reserve => None,
+        }
+    }
+
     /// Decides about it and makes it.
     pub(crate) fn apply(&self, connection: &Connection, store: &str) -> rusqlite::Result<Decision> {
         match self {
