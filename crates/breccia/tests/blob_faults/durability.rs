@@ -142,8 +142,11 @@ fn nothing_is_left(site: &mut Site, before: usize) -> Result<()> {
         site.call("DELETE", &format!("{key}?uploadId={id}"), b"")?.success()?;
     }
     let folder = site.folder().join("disk");
-    // What a process that was killed leaves: a file that no index knows.
-    let stray = folder.join("data/7f/00000000007f7f7f");
+    // What a process that was killed leaves: a file that no index knows, of a number that was given out.
+    let stray = (1..)
+        .map(|number: u64| folder.join(format!("data/{:02x}/{number:016x}", number / 256)))
+        .find(|file| !file.exists())
+        .context("a number")?;
     std::fs::write(&stray, bytes_of("stray", 1, 100_000))?;
     site.kill_and_restart()?;
     let swept = || Ok((generation_files(&folder)?.len() <= before).then_some(()));

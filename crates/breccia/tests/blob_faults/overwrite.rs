@@ -25,7 +25,8 @@ fn slow_reads(site: &Site, shard: usize, always_whole: bool) -> Result<()> {
     let mut upload = Upload::begin(&site.s3, &key)?;
     upload.part(&site.s3, &bytes_of(&key, 5, 6_000_000))?;
     upload.part(&site.s3, &bytes_of(&key, 6, 6_000_000))?;
-    ensure!(upload.complete(&site.s3)?.0 == 200);
+    let (status, text) = upload.complete(&site.s3)?;
+    ensure!(status == 200, "shard {shard}: {status} {text}");
     read.extend(whole.read(1_000_000)?);
     let newest = [bytes_of(&key, 5, 6_000_000), bytes_of(&key, 6, 6_000_000)].concat();
     ensure!(site.get(&key)? == Some(newest), "shard {shard}: not the newest");

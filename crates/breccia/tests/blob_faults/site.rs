@@ -294,7 +294,7 @@ pub(crate) fn got(server: &S3Server, key: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// All keys of a bucket whose keys need no escapes, by pages.
+/// All keys of a bucket, by pages; of their characters only `/` may need an escape.
 pub(crate) fn listed(server: &S3Server, bucket: &str) -> Result<Vec<String>> {
     let (mut keys, mut after) = (Vec::new(), String::new());
     loop {
@@ -308,7 +308,7 @@ pub(crate) fn listed(server: &S3Server, bucket: &str) -> Result<Vec<String>> {
             .collect();
         keys.extend(found.iter().cloned());
         match found.last() {
-            Some(last) if text.contains("<IsTruncated>true<") => after.clone_from(last),
+            Some(last) if text.contains("<IsTruncated>true<") => after = last.replace('/', "%2F"),
             _ => return Ok(keys),
         }
     }

@@ -112,7 +112,6 @@ impl Chunks {
         let (head, mut signer) = request.length(length).head();
         let mut exchange = Exchange::open(address, &head)?;
         let _sent = exchange.write(&self.encoded(&mut signer, body)?);
-        let _sent = exchange.end_request();
         Ok(exchange.reply()?.0)
     }
 }
