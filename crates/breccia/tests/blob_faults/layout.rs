@@ -277,6 +277,6 @@ fn deleting_a_bucket_while_another_gateway_writes_leaves_no_orphan() -> Result<(
     let plan = Plan::new()?.postgres("a", &postgres, port, "one").postgres("b", &postgres, port, "two");
     race(&plan.made_by_clients().start()?, 30).context("postgresql")?;
     let address = rgw.address();
-    let plan = Plan::new()?.s3("a", rgw, address, "race-a").s3("b", rgw, address, "race-b");
+    let plan = Plan::new()?.patient().s3("a", rgw, address, "race-a").s3("b", rgw, address, "race-b");
     race(&plan.made_by_clients().start()?, 16).context("s3")
 }

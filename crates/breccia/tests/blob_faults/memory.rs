@@ -113,6 +113,7 @@ fn many_big_bodies_stay_within_bounded_memory_over_buckets() -> Result<()> {
     rgw.create_bucket("memory-a")?;
     rgw.create_bucket("memory-b")?;
     let plan = Plan::new()?
+        .patient()
         .s3("a", rgw, rgw.address(), "memory-a")
         .s3("b", rgw, rgw.address(), "memory-b");
     let site = plan.listener("deadline = \"30s\"").start()?;

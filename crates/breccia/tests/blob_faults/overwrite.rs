@@ -63,6 +63,7 @@ fn a_slow_reader_never_sees_two_versions() -> Result<()> {
     let rgw = Rgw::shared()?.s3();
     rgw.create_bucket("overwrite")?;
     let site = Plan::new()?
+        .patient()
         .fs("disk")
         .sqlite("file")
         .postgres("pg", &postgres, postgres.port(), "blobs")

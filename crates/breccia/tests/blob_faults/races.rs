@@ -136,7 +136,7 @@ fn exactly_one_of_many_writers_wins_on_members_of_our_own() -> Result<()> {
     let _shared = among_others();
     let postgres = Postgres::new()?;
     postgres.create_database("blobs")?;
-    let plan = Plan::new()?.fs("disk").sqlite("file");
+    let plan = Plan::new()?.patient().fs("disk").sqlite("file");
     let site = plan.postgres("pg", &postgres, postgres.port(), "blobs").start()?;
     for shard in 0..3 {
         puts(&site, shard, WRITERS, 1_024)?;
@@ -160,7 +160,8 @@ fn exactly_one_writer_wins_where_a_server_decides_and_answers_may_be_lost() -> R
     let rgw = Rgw::shared()?.s3();
     rgw.create_bucket("races")?;
     let proxy = FaultyProxy::start(rgw.address())?;
-    let site = Plan::new()?.s3("rgw", rgw, &proxy.address(), "races").start()?;
+    let plan = Plan::new()?.patient();
+    let site = plan.s3("rgw", rgw, &proxy.address(), "races").start()?;
     puts(&site, 0, WRITERS, 1_024)?;
     nobody_waits(&site, 0)?;
     // Completions with a condition are not honoured by it, so they are refused, by name.
