@@ -11,9 +11,8 @@
 //! ```
 //!
 //! The state is changed only by the holder of `bucket-delete/NAME`, which is created if absent. A
-//! holder gives up within [`deleting::LIMIT`]; one that died is recognised after
-//! [`deleting::STALE_MS`], and the bucket is alive again. This takes clocks of gateways that are
-//! less than a minute apart.
+//! holder gives up within half a minute; one that died is recognised after two, and the bucket is
+//! alive again. This takes clocks of gateways that are less than a minute apart.
 
 mod deleting;
 mod record;

@@ -209,9 +209,10 @@ impl Guarded {
         if refusal.as_deref() == reason {
             return;
         }
-        match reason {
-            Some(reason) => tracing::error!(store, "{reason}"),
-            None => tracing::info!(store, "the markers are right again"),
+        if let Some(reason) = reason {
+            tracing::error!(store, "{reason}");
+        } else {
+            tracing::info!(store, "the markers are right again");
         }
         *refusal = reason.map(str::to_owned);
     }
@@ -260,12 +261,12 @@ impl Guarded {
     {
         Box::pin(async move {
             if let Err(error) = self.look().await {
-                self.count(&Err::<(), _>(&error), None);
+                self.count(Some(&error), None);
                 return Err(error);
             }
             let begun = clock::now();
             let answer = request(&*self.leaf.leaf).await;
-            self.count(&answer.as_ref().map(|_| ()), Some(begun));
+            self.count(answer.as_ref().err(), Some(begun));
             match &answer {
                 Ok(_) => {
                     if let Some(health) = &self.health {
@@ -278,9 +279,9 @@ impl Guarded {
         })
     }
 
-    fn count(&self, answer: &Result<(), &BlobError>, begun: Option<Instant>) {
+    fn count(&self, error: Option<&BlobError>, begun: Option<Instant>) {
         if let Some(counts) = &self.counts {
-            counts.count(answer.err(), begun);
+            counts.count(error, begun);
         }
     }
 }

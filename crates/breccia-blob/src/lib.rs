@@ -6,6 +6,7 @@
 //! Invariant: an object is visible whole or not at all, on every kind of store, also after a crash.
 
 pub mod adoption;
+pub mod azure;
 pub mod body;
 pub mod bucket;
 pub mod buckets;
@@ -13,6 +14,7 @@ pub mod checksum;
 pub mod condition;
 pub mod error;
 pub mod fs;
+pub mod gcs;
 pub mod guarded;
 pub mod http;
 pub mod key;
@@ -22,6 +24,7 @@ pub mod listing;
 pub mod markers;
 pub mod meta;
 pub mod object_store_adapter;
+pub(crate) mod packed;
 pub mod placement_key;
 pub mod s3;
 pub mod sharded;

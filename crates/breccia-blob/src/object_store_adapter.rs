@@ -17,9 +17,9 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
-    CopyMode, CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-    RenameOptions, RenameTargetMode, Result,
+    CopyMode, CopyOptions, Extensions, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, RenameTargetMode, Result,
 };
 
 use crate::condition::WriteCondition;
@@ -85,7 +85,7 @@ impl ObjectStoreAdapter {
                 range: 0..meta.size,
                 attributes: convert::attributes(&meta.headers),
                 meta: convert::object_meta(location.clone(), &meta),
-                extensions: Default::default(),
+                extensions: Extensions::default(),
             });
         }
         let span = options.range.as_ref().map(convert::span).transpose()?;
@@ -185,7 +185,7 @@ impl ObjectStoreAdapter {
         let mut result = ListResult {
             common_prefixes: Vec::new(),
             objects: Vec::new(),
-            extensions: Default::default(),
+            extensions: Extensions::default(),
         };
         let mut pages = self.pages(request);
         while let Some(items) = pages.try_next().await? {
@@ -237,7 +237,7 @@ fn result_of(location: &Path, opened: Opened) -> GetResult {
         range: opened.range,
         attributes: convert::attributes(&opened.meta.headers),
         meta: convert::object_meta(location.clone(), &opened.meta),
-        extensions: Default::default(),
+        extensions: Extensions::default(),
     }
 }
 

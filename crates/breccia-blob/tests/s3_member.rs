@@ -94,3 +94,47 @@ async fn the_probe_tells_what_each_server_honours() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_versioned_bucket_is_warned_of() -> Result<()> {
+    let server = Rgw::shared()?.s3();
+    let store = member(server, "versioned", KeyMode::Plain)?;
+    ensure!(store.describe().await?.is_empty(), "not versioned yet");
+    let body = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+    let answer = server.call("PUT", "/versioned?versioning", &[], body.as_bytes())?;
+    answer.success().context("versioning")?;
+    let words = store.describe().await?;
+    ensure!(
+        words.len() == 1 && words.iter().all(|text| text.contains("enabled")),
+        "{words:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_missing_bucket_and_a_wrong_secret_are_told_in_words() -> Result<()> {
+    let server = Rgw::shared()?.s3();
+    let known = member(server, "known", KeyMode::Plain)?;
+    known.probe().await?;
+    let with = |bucket: &str, secret_key: &str| {
+        S3Store::new(S3Options {
+            endpoint: Some(server.endpoint.clone()),
+            credentials: CredentialSource::Given {
+                access_key: server.access_key.clone(),
+                secret_key: secret_key.to_owned(),
+                session_token: None,
+            },
+            ..S3Options::new("member", bucket)
+        })
+    };
+    let error = with("unknown", &server.secret_key)?.probe().await;
+    let words = error.expect_err("no bucket").to_string();
+    ensure!(words.contains("bucket does not exist"), "{words}");
+    let error = with("known", "wrong")?.probe().await;
+    let words = error.expect_err("no right").to_string();
+    ensure!(
+        words.contains(&server.access_key) && !words.contains("wrong"),
+        "{words}"
+    );
+    Ok(())
+}

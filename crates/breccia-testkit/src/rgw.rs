@@ -205,7 +205,7 @@ fn start_monitor(folder: &Path, cluster: &str, port: u16) -> Result<Process> {
 }
 
 fn start_gateway(folder: &Path, port: u16) -> Result<Process> {
-    let frontend = format!("beast endpoint=127.0.0.1:{port}");
+    let frontend = format!("beast endpoint=127.0.0.1:{port} tcp_nodelay=1");
     serve(
         "radosgw",
         folder,

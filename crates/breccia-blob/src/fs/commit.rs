@@ -1,19 +1,22 @@
 //! The committer: one thread that owns the index's writing connection, and commits for all.
 //!
 //! Not what a change does to the tables (see `index::change`). Invariant: a change is answered as
-//! made only after its files' names and then its transaction are on the disk.
+//! made only after its transaction is on the disk, and its files were there before.
 //!
-//! *Group commit.* Requests wait in a bounded channel. The thread takes what is there, syncs each
-//! folder with new names once, and runs all of it in one transaction: conditions are decided there,
-//! one after the other, so they are exact whoever races. With many writers the cost of a commit is
+//! *Group commit.* Requests wait in a bounded channel. The thread takes what is there and runs all of
+//! it in one transaction: conditions are decided there, one after the other, so they are exact
+//! whoever races. With many writers the cost of a commit is
 //! shared by all that came while the last one was being synced; a lone writer never waits for more.
 //!
-//! Seen with `strace -f -e trace=openat,write,pwrite64,fdatasync,fsync,unlink` for one put over an
-//! older object: `openat(data/…)`, `write(data)`, `fdatasync(data)`, `openat(data/00)`,
-//! `fsync(data/00)`, `pwrite64(index.sqlite-wal)`…, `fdatasync(index.sqlite-wal)`, the answer, and
-//! after it `unlink(the older file)`.
+//! *A full disk.* Deletes need room in the index's log before they can free any: the ballast is let
+//! go for them, once, and taken again by `maintain`.
+//!
+//! Seen with `strace -f -y -e trace=openat,write,pwrite64,fdatasync,fsync,unlink` for one put over
+//! an older object, in this order: by the writing thread `openat(data/02/0…2, O_CREAT|O_EXCL)`,
+//! `write` (all of the file), `fdatasync`, `openat(data/02)`, `fsync`; by this thread
+//! `pwrite64(index.sqlite-wal)` twice a page, `fdatasync(index.sqlite-wal)`, and the answer; by the
+//! sweeping thread `unlink(data/01/0…1)`.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,7 +25,8 @@ use breccia_core::error::Effect;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::folder::{Folder, shard_of};
+use super::ballast::Ballast;
+use super::folder::Folder;
 use super::generations::Generations;
 use super::index::change::{Change, Decision};
 use super::index::{open_writer, schema};
@@ -51,24 +55,18 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn start(
-        folder: &Arc<Folder>,
-        sweep: &Arc<Sweep>,
-        generations: &Arc<Generations>,
-        connection: Connection,
-    ) -> io::Result<Self> {
+    pub(super) fn start(shared: Shared, connection: Connection) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(QUEUE);
+        let folder = Arc::clone(&shared.folder);
         let worker = Worker {
-            folder: Arc::clone(folder),
-            sweep: Arc::clone(sweep),
-            generations: Arc::clone(generations),
+            shared,
             connection: Some(connection),
         };
         let thread = std::thread::Builder::new()
             .name("breccia-fs-commit".to_owned())
             .spawn(move || worker.run(receiver))?;
         Ok(Self {
-            folder: Arc::clone(folder),
+            folder,
             sender: Some(sender),
             thread: Some(thread),
         })
@@ -112,11 +110,17 @@ impl Drop for Committer {
     }
 }
 
+/// What the committer shares with the store.
+pub(super) struct Shared {
+    pub(super) folder: Arc<Folder>,
+    pub(super) sweep: Arc<Sweep>,
+    pub(super) generations: Arc<Generations>,
+    pub(super) ballast: Arc<Ballast>,
+}
+
 /// What the thread owns.
 struct Worker {
-    folder: Arc<Folder>,
-    sweep: Arc<Sweep>,
-    generations: Arc<Generations>,
+    shared: Shared,
     /// None after a failed commit: it is opened again before the next.
     connection: Option<Connection>,
 }
@@ -144,18 +148,28 @@ impl Worker {
     }
 
     fn commit(&mut self, batch: &mut Vec<Request>) {
-        let limit = self.generations.wanted_limit();
-        match self.transact(batch, limit) {
+        let limit = self.shared.generations.wanted_limit();
+        let mut result = self.transact(batch, limit);
+        if let Err(full @ BlobError::Full { .. }) = &result
+            && batch.iter().any(|request| request.change.frees())
+            && self.shared.ballast.let_go()
+        {
+            for refused in batch.extract_if(.., |request| !request.change.frees()) {
+                fail(refused, full);
+            }
+            result = self.transact(batch, limit);
+        }
+        match result {
             Ok(decisions) => {
                 if let Some(limit) = limit {
-                    self.generations.raise(limit);
+                    self.shared.generations.raise(limit);
                 }
                 for (request, decision) in batch.drain(..).zip(decisions) {
                     self.answer(request, decision);
                 }
             }
             Err(error) => {
-                tracing::warn!(store = self.folder.name(), %error,
+                tracing::warn!(store = self.shared.folder.name(), %error,
                     "a commit of {} changes failed", batch.len());
                 for request in batch.drain(..) {
                     fail(request, &error);
@@ -170,7 +184,6 @@ impl Worker {
         batch: &[Request],
         limit: Option<u64>,
     ) -> Result<Vec<Decision>, BlobError> {
-        self.sync_names(batch)?;
         let connection = self.connected()?;
         match self.try_transact(&connection, batch, limit) {
             Ok(decisions) => {
@@ -184,26 +197,15 @@ impl Worker {
         }
     }
 
-    /// The names of new files reach the disk before anything refers to them.
-    fn sync_names(&self, batch: &[Request]) -> Result<(), BlobError> {
-        let files = batch.iter().flat_map(|request| &request.files);
-        let shards: BTreeSet<u64> = files.map(|file| shard_of(file.generation())).collect();
-        for shard in shards {
-            self.folder.sync_shard(shard).map_err(|error| {
-                let what = "sync the folder of a new file";
-                self.folder.io_error(what, &error, Effect::NotApplied)
-            })?;
-        }
-        Ok(())
-    }
-
     fn connected(&mut self) -> Result<Connection, BlobError> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        open_writer(&self.folder.index(), false).map_err(|error| {
+        open_writer(&self.shared.folder.index(), false).map_err(|error| {
             let what = "open the index again";
-            self.folder.index_error(what, &error, Effect::NotApplied)
+            self.shared
+                .folder
+                .index_error(what, &error, Effect::NotApplied)
         })
     }
 
@@ -217,7 +219,7 @@ impl Worker {
         let mut decisions = Vec::with_capacity(batch.len());
         execute(connection, "BEGIN IMMEDIATE").map_err(before)?;
         for request in batch {
-            let decision = request.change.apply(connection, self.folder.name());
+            let decision = request.change.apply(connection, self.shared.folder.name());
             decisions.push(decision.map_err(before)?);
         }
         if let Some(limit) = limit {
@@ -232,7 +234,10 @@ impl Worker {
         let broken = !connection.is_autocommit() && execute(connection, "ROLLBACK").is_err();
         let what = "write to the index";
         Failure {
-            error: self.folder.index_error(what, error, Effect::NotApplied),
+            error: self
+                .shared
+                .folder
+                .index_error(what, error, Effect::NotApplied),
             broken,
         }
     }
@@ -245,7 +250,7 @@ impl Worker {
         }
         Failure {
             error: BlobError::System {
-                store: self.folder.name().to_owned(),
+                store: self.shared.folder.name().to_owned(),
                 what: "commit to the index".to_owned(),
                 reason: error.to_string(),
                 effect: Effect::Unknown,
@@ -261,7 +266,7 @@ impl Worker {
                 if applied.made {
                     files.into_iter().for_each(Pending::keep);
                 }
-                self.sweep.remove(applied.garbage);
+                self.shared.sweep.remove(applied.garbage);
                 Ok(applied.made)
             }
             Err(error) => Err(error),

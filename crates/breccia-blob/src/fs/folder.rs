@@ -7,6 +7,7 @@
 //! path/
 //! ├── breccia-fs.lock          held by the process that uses the folder
 //! ├── index.sqlite (-wal)      the index
+//! ├── ballast                  room that is kept for deletes
 //! ├── data/00 … data/ff/       generation files, named by 16 hex digits
 //! └── damaged/                 files that a rebuild of the index could make nothing of
 //! ```
@@ -21,10 +22,11 @@ use crate::error::BlobError;
 
 const LOCK_FILE: &str = "breccia-fs.lock";
 const INDEX_FILE: &str = "index.sqlite";
+const BALLAST_FILE: &str = "ballast";
 const DATA: &str = "data";
 const DAMAGED: &str = "damaged";
-/// Consecutive generations lie in one folder, so that a batch of writes syncs one folder or two.
-const PER_SHARD: u64 = 256;
+/// Consecutive generations lie in different folders: who syncs the folder of a new file then finds
+/// it changed by nobody else since, and does not wait for the names of files that others write.
 const SHARDS: u64 = 256;
 
 /// The folder of a store, held by this process.
@@ -48,6 +50,9 @@ impl Folder {
             ),
         };
         fs::create_dir_all(path).map_err(|error| refuse("make the folder", path, &error))?;
+        // One folder has one name, whatever the configuration calls it and wherever we run.
+        let found = fs::canonicalize(path).map_err(|error| refuse("find", path, &error))?;
+        let path = found.as_path();
         let lock = lock(name, path, refuse)?;
         for shard in 0..SHARDS {
             let at = path.join(DATA).join(format!("{shard:02x}"));
@@ -82,6 +87,11 @@ impl Folder {
         self.path.join(INDEX_FILE)
     }
 
+    /// Room that is kept for deletes.
+    pub(super) fn ballast(&self) -> PathBuf {
+        self.path.join(BALLAST_FILE)
+    }
+
     /// The file of a generation.
     pub(super) fn file(&self, generation: u64) -> PathBuf {
         self.shard(shard_of(generation))
@@ -92,9 +102,9 @@ impl Folder {
         self.path.join(DATA).join(format!("{shard:02x}"))
     }
 
-    /// Makes the names of files in this shard survive a loss of power.
-    pub(super) fn sync_shard(&self, shard: u64) -> io::Result<()> {
-        sync_folder(&self.shard(shard))
+    /// Makes the name of a file survive a loss of power.
+    pub(super) fn sync_name(&self, generation: u64) -> io::Result<()> {
+        sync_folder(&self.shard(shard_of(generation)))
     }
 
     /// Makes the names in the folder itself survive a loss of power.
@@ -207,8 +217,8 @@ impl Folder {
 }
 
 /// Which of the folders under `data` a generation lies in.
-pub(super) fn shard_of(generation: u64) -> u64 {
-    generation / PER_SHARD % SHARDS
+fn shard_of(generation: u64) -> u64 {
+    generation % SHARDS
 }
 
 fn lock(

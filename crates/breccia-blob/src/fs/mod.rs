@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! put  body ─▶ a new generation file: data, block checksums, footer     (write, format)
-//!           ─▶ fdatasync of the file                                    (write)
-//!           ─▶ committer: fsync of its folder, BEGIN, condition, row, COMMIT (commit, index::change)
+//!           ─▶ fdatasync of the file, fsync of its folder               (write, folder)
+//!           ─▶ committer: BEGIN, condition, row, COMMIT with fdatasync  (commit, index::change)
 //!           ─▶ the answer                    the older file is unlinked behind it (sweep)
 //! get  key ─▶ row of the index ─▶ open ─▶ read ─▶ verify ─▶ bytes       (index::lookup, read)
 //! ```
@@ -20,6 +20,7 @@
 //!   parts of an object are pinned (`sweep`).
 //! - All file work runs on threads that may block, at most [`READS`] and [`WRITES`] at a time.
 
+mod ballast;
 mod commit;
 mod complete;
 mod folder;
@@ -47,6 +48,7 @@ use breccia_core::error::Effect;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use self::ballast::Ballast;
 use self::commit::Committer;
 use self::folder::Folder;
 use self::generations::Generations;
@@ -86,6 +88,7 @@ struct Inner {
     _sweeper: Sweeper,
     sweep: Arc<Sweep>,
     generations: Arc<Generations>,
+    ballast: Arc<Ballast>,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     folder: Arc<Folder>,

@@ -9,7 +9,8 @@ use breccia_core::error::Effect;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::commit::Committer;
+use super::ballast::Ballast;
+use super::commit::{Committer, Shared};
 use super::folder::Folder;
 use super::generations::Generations;
 use super::index::{Index, open_writer, schema};
@@ -38,14 +39,22 @@ pub(super) fn open(options: &FsOptions) -> Result<Inner, BlobError> {
     reserve(&folder, &connection, &generations)?;
     let readers = Index::open(&folder)?;
     let sweep = Sweep::new(&folder);
+    let ballast = Arc::new(Ballast::take(&folder));
     let failed = |error: std::io::Error| folder.io_error("start a thread", &error, NOT_APPLIED);
     let sweeper = Sweeper::start(&sweep).map_err(failed)?;
-    let committer = Committer::start(&folder, &sweep, &generations, connection).map_err(failed)?;
+    let shared = Shared {
+        folder: Arc::clone(&folder),
+        sweep: Arc::clone(&sweep),
+        generations: Arc::clone(&generations),
+        ballast: Arc::clone(&ballast),
+    };
+    let committer = Committer::start(shared, connection).map_err(failed)?;
     Ok(Inner {
         folder: Arc::clone(&folder),
         sweep,
         index: readers,
         generations,
+        ballast,
         reads: Arc::new(Semaphore::new(READS)),
         writes: Arc::new(Semaphore::new(WRITES)),
         committer,

@@ -17,7 +17,7 @@ use super::index::change::{insert_reserved, write_object};
 use super::index::uploads::{write_part, write_upload};
 use super::index::{int, lookup, open_writer, schema, to_json};
 use super::read::{Fault, read_record};
-use super::records::{FileRef, HexText, PartRow, Record, UploadRow};
+use super::records::{FileRef, PartRow, Record, UploadRow};
 use crate::error::BlobError;
 
 /// So many files between two commits of the index that is being made.
@@ -223,20 +223,23 @@ fn stage(connection: &Connection, file: FileRef, record: Record) -> rusqlite::Re
                 ])
                 .map(drop)
         }
-        Record::Tags { key, target, tags } => connection
-            .prepare_cached(
-                "INSERT INTO staged_tags VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET target = excluded.target,
-                    generation = excluded.generation, tags = excluded.tags
-                 WHERE excluded.generation > generation",
-            )?
-            .execute(params![
-                HexText::bytes(&key),
-                int(target),
-                int(file.generation),
-                to_json(&tags)?
-            ])
-            .map(drop),
+        Record::Tags { key, target, tags } => {
+            let Some(key) = key.key() else { return Ok(()) };
+            connection
+                .prepare_cached(
+                    "INSERT INTO staged_tags VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET target = excluded.target,
+                        generation = excluded.generation, tags = excluded.tags
+                     WHERE excluded.generation > generation",
+                )?
+                .execute(params![
+                    key.as_bytes(),
+                    int(target),
+                    int(file.generation),
+                    to_json(&tags)?
+                ])
+                .map(drop)
+        }
         _ => Ok(()),
     }
 }

@@ -267,6 +267,11 @@ async fn probe(inner: &Arc<Inner>) -> Result<(), BlobError> {
 
 async fn maintain(inner: &Arc<Inner>, expired_before_ms: u64) -> Result<Maintained, BlobError> {
     let uploads = uploads::expire(inner, expired_before_ms).await?;
-    let leftovers = inner.read_blocking(|inner| Ok(inner.sweep.retry())).await?;
+    let leftovers = inner
+        .read_blocking(|inner| {
+            inner.ballast.take_again();
+            Ok(inner.sweep.retry())
+        })
+        .await?;
     Ok(Maintained { uploads, leftovers })
 }

@@ -30,10 +30,6 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
-    }
-
     /// The index refers to it now.
     pub(super) fn keep(mut self) {
         self.sweep = None;
@@ -90,8 +86,13 @@ impl Writer {
         self.file.write_all(data)
     }
 
-    /// Writes the last data and everything behind it at once, and syncs.
-    fn finish(mut self, mut buffer: Vec<u8>, footer: &[u8]) -> io::Result<WrittenFile> {
+    /// Writes the last data and everything behind it at once, and syncs file and name.
+    fn finish(
+        mut self,
+        folder: &Folder,
+        mut buffer: Vec<u8>,
+        footer: &[u8],
+    ) -> io::Result<WrittenFile> {
         self.take_in(&buffer);
         let generation = self.pending.generation;
         format::add_tail(
@@ -103,6 +104,7 @@ impl Writer {
         );
         self.file.write_all(&buffer)?;
         self.file.sync_data()?;
+        folder.sync_name(generation)?;
         let tail = [self.table.len(), footer.len(), TRAILER_BYTES];
         let tail: u64 = tail.iter().map(|bytes| *bytes as u64).sum();
         let file = FileRef {
@@ -187,7 +189,8 @@ impl Inner {
     ) -> Result<WrittenFile, BlobError> {
         let generation = self.generation_unless(writer.is_some()).await?;
         self.write_blocking("write a file", move |inner| {
-            inner.writer(writer, generation)?.finish(buffer, &footer)
+            let writer = inner.writer(writer, generation)?;
+            writer.finish(&inner.folder, buffer, &footer)
         })
         .await
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, Error, GetOptions, GetRange, ObjectMeta, PutPayload, PutResult, Result,
-    TagSet, UpdateVersion,
+    Attribute, Attributes, Error, Extensions, GetOptions, GetRange, ObjectMeta, PutPayload,
+    PutResult, Result, TagSet, UpdateVersion,
 };
 
 use crate::body::{Body, ByteSource, NextChunk};
@@ -128,7 +128,7 @@ pub(super) fn put_result(etag: &ETag) -> PutResult {
     PutResult {
         e_tag: Some(etag.quoted()),
         version: None,
-        extensions: Default::default(),
+        extensions: Extensions::default(),
     }
 }
 

@@ -11,11 +11,16 @@ use breccia_core::layout::{CompositeKind, Layout, LayoutSpec, Role};
 use breccia_core::{HashKind, HashTag, PlacementKey};
 use breccia_net::layout_store::{LayoutRequest, LayoutStore, open_layouts};
 
+use futures_util::stream::{StreamExt as _, iter};
+
 use super::ShardedBlob;
 use crate::error::BlobError;
 use crate::guarded::Guarded;
 use crate::markers::{Composite, MarkedLeaf, first_refusals, refusals, restore};
-use crate::store::{BlobStore, StoreKind};
+use crate::store::{BlobStore, StoreFuture, StoreKind};
+
+/// How many leaves are looked at at once.
+const MAX_LOOKED: usize = 64;
 
 /// What a composite's layout shall be. What is not set has its default.
 #[derive(Clone, Debug)]
@@ -175,21 +180,33 @@ impl ShardedBlob {
         if !lines.is_empty() {
             return Err(refused(lines));
         }
-        let mut guarded = BTreeMap::new();
-        for leaf in marked {
+        let guarded = guards(marked, layouts).await;
+        build(&options.name, &members, &opened, &guarded)
+    }
+}
+
+type Guards = BTreeMap<String, Arc<Guarded>>;
+
+/// Each leaf behind its guard, looked at once.
+async fn guards(leaves: Vec<MarkedLeaf>, layouts: &Arc<LayoutStore>) -> Guards {
+    let mut looks: Vec<StoreFuture<'_, (String, Arc<Guarded>)>> = Vec::with_capacity(leaves.len());
+    for leaf in leaves {
+        looks.push(Box::pin(async move {
             let name = leaf.leaf.name().to_owned();
             let guard = Guarded::new(leaf, Arc::clone(layouts));
             // Who does not answer is looked at again with the first request.
             if let Err(error) = guard.look().await {
                 tracing::warn!(%error, "a shard cannot be used yet");
             }
-            guarded.insert(name, Arc::new(guard));
-        }
-        build(&options.name, &members, &opened, &guarded)
+            Ok((name, Arc::new(guard)))
+        }));
     }
+    let looked = iter(looks).buffer_unordered(MAX_LOOKED);
+    looked
+        .filter_map(|guard| std::future::ready(guard.ok()))
+        .collect()
+        .await
 }
-
-type Guards = BTreeMap<String, Arc<Guarded>>;
 
 fn build(
     name: &str,

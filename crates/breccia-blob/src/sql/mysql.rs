@@ -25,6 +25,9 @@ use crate::error::BlobError;
 /// Where the system keeps its certificate authorities.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
+/// How long a connection may take to say goodbye before its socket is just closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
 /// One MySQL or MariaDB database.
 pub(super) struct Mysql {
     opts: Opts,
@@ -76,7 +79,7 @@ impl Mysql {
         };
         let conn = connected.map_err(|error| refused(&error))?;
         Ok(Box::new(MysqlConnection {
-            conn,
+            conn: Some(conn),
             statements: Arc::clone(&self.statements),
         }))
     }
@@ -147,15 +150,32 @@ impl Driver for Mysql {
 }
 
 struct MysqlConnection {
-    conn: Conn,
+    /// There until the value is dropped.
+    conn: Option<Conn>,
     statements: Arc<Statements>,
 }
 
+impl Drop for MysqlConnection {
+    fn drop(&mut self) {
+        // By itself it would wait without end for a server that is frozen.
+        let conn = self.conn.take();
+        if let (Some(conn), Ok(runtime)) = (conn, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(tokio::time::timeout(CLOSE_LIMIT, conn.disconnect()));
+        }
+    }
+}
+
 impl MysqlConnection {
+    fn conn(&mut self) -> Result<&mut Conn, Fault> {
+        let gone = || Fault::Lost("the connection is gone".to_owned());
+        self.conn.as_mut().ok_or_else(gone)
+    }
+
     async fn execute(&mut self, query: Query, values: Vec<Value>) -> Result<Answer, Fault> {
         let parameters: Vec<mysql_async::Value> = values.into_iter().map(parameter).collect();
-        let text = self.statements.text(query);
-        let started = self.conn.exec_iter(text, parameters).await;
+        let statements = Arc::clone(&self.statements);
+        let text = statements.text(query);
+        let started = self.conn()?.exec_iter(text, parameters).await;
         let mut result = started.map_err(|error| fault(&error))?;
         let affected = result.affected_rows();
         let rows = result.collect::<mysql_async::Row>().await;
@@ -169,7 +189,7 @@ impl MysqlConnection {
     }
 
     async fn simple(&mut self, sql: &str) -> Result<(), Fault> {
-        let done = self.conn.query_drop(sql).await;
+        let done = self.conn()?.query_drop(sql).await;
         done.map_err(|error| fault(&error))
     }
 }

@@ -3,24 +3,24 @@
 //! Not a pool. Invariant: a connection that is dropped closes its socket at once, so that the server
 //! undoes an open transaction and frees its locks.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use breccia_core::address::Address;
 use breccia_net::error::{NetError, plain_reason};
 use breccia_net::stream::{self, Socket, Stream};
-use breccia_net::tls::{TlsClient, TlsClientOptions};
+use breccia_net::tls::TlsClient;
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding, SslMode};
-use tokio_postgres::tls::{self, TlsConnect, TlsStream};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, Statement};
+
+mod secure;
+
+pub(super) use secure::client_options;
+use secure::{Tls, tls_client};
 
 use super::driver::{Answer, Connection, Driver, DriverFuture, Row, Value};
 use super::fault::Fault;
@@ -28,6 +28,9 @@ use super::options::{ServerOptions, SqlOptions, SqlTlsMode};
 use super::statements::{Dialect, Query, Statements};
 use super::store::statements;
 use crate::error::BlobError;
+
+/// The name of the usual port's socket in its folder.
+const SOCKET: &str = ".s.PGSQL.5432";
 
 /// One PostgreSQL database.
 #[derive(Debug)]
@@ -66,8 +69,16 @@ impl Postgresql {
         })
     }
 
+    /// Where to connect to. PostgreSQL's own programs name the folder of a socket, not the socket.
+    fn address(&self) -> Address {
+        match &self.address {
+            Address::Unix(path) if path.is_dir() => Address::Unix(path.join(SOCKET)),
+            address => address.clone(),
+        }
+    }
+
     async fn open(&self) -> Result<Box<dyn Connection>, Fault> {
-        let opened = stream::connect(&self.address, None, self.timeout).await;
+        let opened = stream::connect(&self.address(), None, self.timeout).await;
         let socket = match opened.map_err(lost)? {
             Stream::Tcp(stream) => Socket::Tcp(stream),
             Stream::Unix(stream) => Socket::Unix(stream),
@@ -103,40 +114,6 @@ fn setup(timeout: Duration) -> String {
         "SET statement_timeout = {ms}; SET lock_timeout = {half}; \
          SET idle_in_transaction_session_timeout = {double}; SET client_min_messages = warning"
     )
-}
-
-fn tls_client(
-    options: &SqlOptions,
-    server: &ServerOptions,
-) -> Result<Option<TlsClient>, BlobError> {
-    let mode = server.tls.mode;
-    let Address::Tcp { host, .. } = &server.address else {
-        return Ok(None);
-    };
-    if mode == SqlTlsMode::Disable {
-        return Ok(None);
-    }
-    let client = client_options(server);
-    let built = if mode == SqlTlsMode::VerifyCa {
-        TlsClient::of_any_name(&client, host)
-    } else {
-        TlsClient::new(&client, host)
-    };
-    built
-        .map(Some)
-        .map_err(|error| options.fault(error.to_string()))
-}
-
-/// The options of TLS as breccia-net has them.
-pub(super) fn client_options(server: &ServerOptions) -> TlsClientOptions {
-    let tls = &server.tls;
-    TlsClientOptions {
-        ca: tls.ca.clone(),
-        cert: tls.cert.clone(),
-        key: tls.key.clone(),
-        server_name: tls.server_name.clone(),
-        insecure: !tls.mode.verifies(),
-    }
 }
 
 impl Driver for Postgresql {
@@ -353,59 +330,6 @@ fn classify(code: &str, message: &str) -> Fault {
             code: code.to_owned(),
             message: words(),
         },
-    }
-}
-
-/// Gives tokio-postgres the TLS of breccia-net.
-struct Tls(Option<TlsClient>);
-
-impl TlsConnect<Socket> for Tls {
-    type Stream = Secure;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Secure>> + Send>>;
-
-    fn connect(self, socket: Socket) -> Self::Future {
-        Box::pin(async move {
-            let client = self.0.ok_or_else(|| io::Error::other("TLS is off"))?;
-            let stream = client.handshake(socket).await?;
-            Ok(Secure(Stream::TlsClient(Box::new(stream))))
-        })
-    }
-}
-
-struct Secure(Stream);
-
-impl TlsStream for Secure {
-    fn channel_binding(&self) -> tls::ChannelBinding {
-        tls::ChannelBinding::none()
-    }
-}
-
-impl AsyncRead for Secure {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Secure {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 

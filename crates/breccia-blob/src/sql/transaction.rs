@@ -4,7 +4,7 @@
 //! itself said that it was undone.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use breccia_core::error::Effect;
 use breccia_net::clock;
@@ -47,6 +47,7 @@ impl Inner {
     /// Runs a unit of work.
     pub(crate) async fn transact<W: Work>(&self, work: &W) -> Result<W::Output, BlobError> {
         self.ready().await?;
+        let begun = clock::now();
         let mut attempt = 0;
         loop {
             let failure = match self.attempt(work).await {
@@ -57,7 +58,7 @@ impl Inner {
             if failure.open {
                 return Err(failure.fault.into_error(&self.name, Effect::Unknown));
             }
-            if attempt >= MAX_ATTEMPTS || !self.may_retry(&failure.fault, failure.stale) {
+            if attempt >= MAX_ATTEMPTS || !self.may_retry(&failure.fault, failure.stale, begun) {
                 return Err(failure.fault.into_error(&self.name, Effect::NotApplied));
             }
             if matches!(failure.fault, Fault::Busy) {
@@ -125,6 +126,7 @@ impl Inner {
         values: Vec<Value>,
         effect: Effect,
     ) -> Result<Answer, BlobError> {
+        let begun = clock::now();
         let mut attempt = 0;
         loop {
             let (mut stale, mut sent) = (false, false);
@@ -144,7 +146,7 @@ impl Inner {
             attempt += 1;
             // A write that broke off may have been done: only reads are asked again then.
             let again = purpose == Purpose::Read || !sent || matches!(fault, Fault::Busy);
-            if attempt >= MAX_ATTEMPTS || !again || !self.may_retry(&fault, stale) {
+            if attempt >= MAX_ATTEMPTS || !again || !self.may_retry(&fault, stale, begun) {
                 let effect = if sent { effect } else { Effect::NotApplied };
                 return Err(fault.into_error(&self.name, effect));
             }
@@ -154,7 +156,10 @@ impl Inner {
         }
     }
 
-    fn may_retry(&self, fault: &Fault, stale: bool) -> bool {
+    fn may_retry(&self, fault: &Fault, stale: bool, begun: Instant) -> bool {
+        if clock::now().duration_since(begun) >= self.options.timeout {
+            return false;
+        }
         match fault {
             Fault::Busy => true,
             Fault::Lost(_) if stale => {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use breccia_blob::BlobStore;
+use breccia_blob::condition::WriteCondition;
 use breccia_blob::object_store_adapter::ObjectStoreAdapter;
 use breccia_blob::store::{BlobStoreExt, PutOptions};
 use breccia_blob::{Body, ShardedBlob};
@@ -95,7 +96,7 @@ async fn what_a_path_cannot_name_is_an_error_and_never_another_path() -> Result<
         let listed: Result<Vec<_>, _> = adapter.list(None).try_collect().await;
         let error = listed.expect_err("it is no path").to_string();
         assert!(error.contains(name), "{error}");
-        store.delete(&key(name), Default::default()).await?;
+        store.delete(&key(name), WriteCondition::Always).await?;
     }
     store
         .put(&key("ok"), Body::from_bytes("x"), PutOptions::default())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use breccia_blob::bucket::{Confirmed, Created, Deleted};
 use breccia_blob::buckets::Buckets;
+use breccia_blob::condition::WriteCondition;
 use breccia_blob::store::{BlobStoreExt, ReservedWrite};
 use breccia_blob::upload::UploadOptions;
 use breccia_blob::{BlobError, BlobStore, BucketName, BucketStore, ShardedBlob};
@@ -45,7 +46,8 @@ impl Gateways {
     fn home(&self, name: &BucketName) -> &Arc<Memory> {
         let record = format!("bucket/{name}");
         let shard = self.store.layout().place(record.as_bytes()).shard;
-        &self.memories[shard.as_usize()]
+        let memory = self.memories.get(shard.as_usize());
+        memory.expect("a layout places on its shards")
     }
 
     fn bucket_records(&self) -> usize {
@@ -103,7 +105,7 @@ async fn a_bucket_with_objects_stays_and_one_with_uploads_goes() -> Result<()> {
     assert_eq!(all.one.delete(&bucket).await?, Deleted::NotEmpty);
     assert_eq!(all.two.confirm_write(&bucket).await?, Confirmed::Alive);
     all.store
-        .delete(&key("photos/a"), Default::default())
+        .delete(&key("photos/a"), WriteCondition::Always)
         .await?;
     // One whose name begins the same is another.
     all.store.put_bytes(&key("photos2/a"), "x").await?;
@@ -226,7 +228,7 @@ async fn write(buckets: &Buckets, store: &ShardedBlob, bucket: &BucketName, obje
         Confirmed::Alive => true,
         Confirmed::Gone => {
             store
-                .delete(&name, Default::default())
+                .delete(&name, WriteCondition::Always)
                 .await
                 .expect("all is up");
             false
@@ -248,11 +250,11 @@ async fn race(turns: (usize, usize), all: &Gateways, bucket: &BucketName) -> Res
         wait(turns.0).await;
         write(&all.two, &all.store, bucket, "object").await
     };
-    let deleter = async {
+    let remover = async {
         wait(turns.1).await;
         all.one.delete(bucket).await
     };
-    let (written, deleted) = tokio::join!(writer, deleter);
+    let (written, deleted) = tokio::join!(writer, remover);
     let deleted = deleted?;
     assert_ne!(deleted, Deleted::Missing);
     Ok((written, deleted == Deleted::Removed))
@@ -276,7 +278,7 @@ async fn no_object_is_orphaned_by_a_delete_that_races_a_write() -> Result<()> {
         let bucket_there = all.one.look_up(&bucket).await?.is_some();
         assert_eq!(bucket_there, !removed);
         if there {
-            all.store.delete(&object, Default::default()).await?;
+            all.store.delete(&object, WriteCondition::Always).await?;
         }
         if !removed {
             assert_eq!(all.two.delete(&bucket).await?, Deleted::Removed);
@@ -309,7 +311,7 @@ async fn no_object_is_orphaned_where_gateways_run_in_parallel() -> Result<()> {
                     let there = buckets.confirm_write(&bucket).await.expect("all is up");
                     assert_eq!(there, Confirmed::Alive, "it holds an object");
                     let name = key(format!("{bucket}/{object}"));
-                    let deleted = all.store.delete(&name, Default::default()).await;
+                    let deleted = all.store.delete(&name, WriteCondition::Always).await;
                     assert!(deleted.expect("all is up"), "the object is there");
                 }
             }

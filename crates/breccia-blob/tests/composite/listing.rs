@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use breccia_blob::condition::WriteCondition;
 use breccia_blob::listing::{ListItem, ListRequest, ListedObject, RollUp, Step};
 use breccia_blob::meta::ETag;
 use breccia_blob::store::BlobStoreExt;
@@ -126,9 +127,9 @@ async fn what_is_there_all_the_time_is_listed_once_while_others_write() -> Resul
             while !done.load(Ordering::SeqCst) {
                 let name = key(format!("k/{:04}.{number}", number * 7 % 300));
                 store.put_bytes(&name, "x").await.expect("it is up");
-                if number % 3 != 0 {
+                if !number.is_multiple_of(3) {
                     store
-                        .delete(&name, Default::default())
+                        .delete(&name, WriteCondition::Always)
                         .await
                         .expect("it is up");
                 }
@@ -222,6 +223,42 @@ async fn members_are_asked_for_little_more_than_their_share() -> Result<()> {
     let before = requests();
     store.list(everything(1)).await?;
     assert_eq!(requests() - before, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_shards_that_share_their_prefixes_are_merged_in_bounded_requests() -> Result<()> {
+    let names: Vec<String> = (0..40).map(|number| format!("s{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let memories = memories(&names);
+    let store = sharded(&memories);
+    let name = |number: usize| format!("{:03}/{number}", number % 300).into_bytes();
+    let keys: BTreeSet<Vec<u8>> = (0..6000).map(name).collect();
+    for name in &keys {
+        store.put_bytes(&key(name), "x").await?;
+    }
+    let requests = || {
+        memories
+            .iter()
+            .map(|m| m.requests.load(Ordering::SeqCst))
+            .sum::<u64>()
+    };
+    for (delimiter, limit, most) in [
+        (Some("/"), 1000, 40 * 8),
+        (Some("/"), 40, 40 * 6),
+        (None, 1000, 40 * 6),
+    ] {
+        let mut request = everything(limit);
+        request.delimiter = delimiter.map(crate::shared::text);
+        let before = requests();
+        let page = store.list(request.clone()).await?;
+        assert_eq!((shown(&page.items), page.more), model(&keys, &request));
+        let asked = requests() - before;
+        assert!(
+            asked <= most,
+            "{asked} requests for {delimiter:?} and {limit}"
+        );
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod buckets;
 mod conformance;
 mod guarding;
 mod listing;
+mod members;
 mod memory;
 mod opening;
 mod routing;

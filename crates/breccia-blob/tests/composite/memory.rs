@@ -41,30 +41,30 @@ struct State {
 
 /// See the module's page.
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     name: String,
     state: Mutex<State>,
     next_id: AtomicU64,
     /// The most items it gives in a page.
-    pub page: AtomicUsize,
+    pub(crate) page: AtomicUsize,
     /// It cannot be reached.
-    pub down: AtomicBool,
+    pub(crate) down: AtomicBool,
     /// It never answers.
-    pub stuck: AtomicBool,
+    pub(crate) stuck: AtomicBool,
     /// It lists backwards.
-    pub backwards: AtomicBool,
+    pub(crate) backwards: AtomicBool,
     /// How many requests it has had.
-    pub requests: AtomicU64,
+    pub(crate) requests: AtomicU64,
     /// What it says of conditional calls.
-    pub support: Mutex<ConditionalSupport>,
+    pub(crate) support: Mutex<ConditionalSupport>,
     /// What a probe of it finds.
-    pub probed: Mutex<Option<ConditionalSupport>>,
+    pub(crate) probed: Mutex<Option<ConditionalSupport>>,
     /// How it writes keys.
-    pub mode: Mutex<Option<&'static str>>,
+    pub(crate) mode: Mutex<Option<&'static str>>,
 }
 
 impl Memory {
-    pub fn new(name: &str) -> Arc<Self> {
+    pub(crate) fn new(name: &str) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             state: Mutex::default(),
@@ -81,30 +81,30 @@ impl Memory {
     }
 
     /// The same data under another name.
-    pub fn moved(&self, name: &str) -> Arc<Self> {
+    pub(crate) fn moved(&self, name: &str) -> Arc<Self> {
         let other = Self::new(name);
         *other.lock() = std::mem::take(&mut *self.lock());
         other
     }
 
     /// Forgets everything.
-    pub fn empty(&self) {
+    pub(crate) fn empty(&self) {
         *self.lock() = State::default();
     }
 
-    pub fn set_down(&self, down: bool) {
+    pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
 
-    pub fn reserved_names(&self) -> Vec<String> {
+    pub(crate) fn reserved_names(&self) -> Vec<String> {
         self.lock().reserved.keys().cloned().collect()
     }
 
-    pub fn remove_reserved(&self, name: &str) {
+    pub(crate) fn remove_reserved(&self, name: &str) {
         self.lock().reserved.remove(name);
     }
 
-    pub fn keys(&self) -> Vec<Key> {
+    pub(crate) fn keys(&self) -> Vec<Key> {
         self.lock().objects.keys().cloned().collect()
     }
 

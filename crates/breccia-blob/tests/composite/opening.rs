@@ -26,10 +26,8 @@ fn forgetful() -> Arc<LayoutStore> {
 }
 
 async fn refused(layouts: &Arc<LayoutStore>, memories: &[Arc<Memory>], words: &[&str]) {
-    let error = match open(layouts, memories).await {
-        Ok(_) => panic!("it opens"),
-        Err(error) => error.to_string(),
-    };
+    let opened = open(layouts, memories).await;
+    let error = opened.expect_err("it is refused").to_string();
     for word in words {
         assert!(error.contains(word), "{word:?} is missing in: {error}");
     }

@@ -14,35 +14,35 @@ use bytes::Bytes;
 
 use crate::memory::Memory;
 
-pub fn key(name: impl AsRef<[u8]>) -> Key {
+pub(crate) fn key(name: impl AsRef<[u8]>) -> Key {
     Key::new(name.as_ref().to_vec()).expect("a key")
 }
 
-pub fn text(text: &str) -> Bytes {
+pub(crate) fn text(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-pub fn everything(limit: usize) -> ListRequest {
+pub(crate) fn everything(limit: usize) -> ListRequest {
     ListRequest {
         limit,
         ..ListRequest::default()
     }
 }
 
-pub fn memories(names: &[&str]) -> Vec<Arc<Memory>> {
+pub(crate) fn memories(names: &[&str]) -> Vec<Arc<Memory>> {
     names.iter().map(|name| Memory::new(name)).collect()
 }
 
-pub fn stores(memories: &[Arc<Memory>]) -> Vec<Arc<dyn BlobStore>> {
+pub(crate) fn stores(memories: &[Arc<Memory>]) -> Vec<Arc<dyn BlobStore>> {
     let stores = memories.iter().map(Arc::clone);
     stores.map(|memory| memory as Arc<dyn BlobStore>).collect()
 }
 
-pub fn members(memories: &[Arc<Memory>]) -> Vec<Member> {
+pub(crate) fn members(memories: &[Arc<Memory>]) -> Vec<Member> {
     stores(memories).into_iter().map(Member::from).collect()
 }
 
-pub fn layout(composite: &str, role: Role, shards: &[&str]) -> Arc<Layout> {
+pub(crate) fn layout(composite: &str, role: Role, shards: &[&str]) -> Arc<Layout> {
     let spec = LayoutSpec {
         composite: composite.to_owned(),
         kind: CompositeKind::Blob,
@@ -56,13 +56,13 @@ pub fn layout(composite: &str, role: Role, shards: &[&str]) -> Arc<Layout> {
 }
 
 /// A composite `all` without markers.
-pub fn sharded(memories: &[Arc<Memory>]) -> Arc<ShardedBlob> {
+pub(crate) fn sharded(memories: &[Arc<Memory>]) -> Arc<ShardedBlob> {
     let names: Vec<&str> = memories.iter().map(|memory| memory.name()).collect();
     let layout = layout("all", Role::Outer, &names);
     Arc::new(ShardedBlob::new(layout, stores(memories)).expect("its members fit"))
 }
 
-pub async fn open(
+pub(crate) async fn open(
     layouts: &Arc<LayoutStore>,
     memories: &[Arc<Memory>],
 ) -> Result<ShardedBlob, BlobError> {
@@ -71,7 +71,7 @@ pub async fn open(
 }
 
 /// A key that lies on this shard.
-pub fn key_on(store: &ShardedBlob, shard: &str) -> Key {
+pub(crate) fn key_on(store: &ShardedBlob, shard: &str) -> Key {
     let on = |key: &Key| {
         let shard_of = store.layout().place(key.as_bytes()).shard;
         store.layout().shard_name(shard_of) == Some(shard)

@@ -9,6 +9,7 @@
 )]
 
 mod chunks;
+mod figures;
 mod life;
 mod listings;
 mod place;

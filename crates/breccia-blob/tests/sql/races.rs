@@ -91,9 +91,9 @@ pub(crate) async fn dropped_requests_leave_no_dirty_connection(place: &Place) ->
     let store = place.open("c_", |options| options.max_connections = 3);
     let old = pattern(20_000, 0);
     store.put_bytes(&key("k"), old.clone()).await?;
-    for round in 0..150_u32 {
+    for round in 0..60_u32 {
         let name = key("k");
-        let limit = Duration::from_micros(u64::from(round) * 40);
+        let limit = Duration::from_micros(u64::from(round) * 100);
         let bytes = pattern(20_000, round);
         let put = store.put_bytes(&name, bytes);
         let _cut = tokio::time::timeout(limit, put).await;

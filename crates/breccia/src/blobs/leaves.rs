@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use breccia_blob::BlobStore;
+use breccia_blob::azure::{AzureCredential, AzureOptions, AzureStore};
 use breccia_blob::error::BlobError;
 use breccia_blob::fs::{FsOptions, FsStore};
+use breccia_blob::gcs::{GcsCredential, GcsOptions, GcsStore};
 use breccia_blob::key_names::KeyMode;
 use breccia_blob::s3::backend::{CredentialSource, S3Options, S3Store};
 use breccia_blob::sql;
 use breccia_config::{
-    HttpStorePlan, KeyForm, Plan, S3Plan, SqlPlan, SqlTlsPlan, StorePlan, TlsClientPlan,
+    AzurePlan, GcsPlan, HttpStorePlan, KeyForm, Plan, S3Plan, SqlPlan, SqlTlsPlan, StorePlan,
+    TlsClientPlan,
 };
 use breccia_net::tls::TlsClientOptions;
 
@@ -87,6 +90,8 @@ fn open(name: &str, store: &StorePlan) -> Result<Option<Arc<dyn BlobStore>>, Blo
             Arc::new(sql::SqlStore::open_sqlite(options, &file)?) as _
         }
         StorePlan::S3(plan) => Arc::new(S3Store::new(s3_options(name, plan))?) as _,
+        StorePlan::Azure(plan) => Arc::new(AzureStore::open(azure_options(name, plan))?) as _,
+        StorePlan::Gcs(plan) => Arc::new(GcsStore::open(gcs_options(name, plan))?) as _,
         StorePlan::Postgresql(plan) => sql_store(name, plan, sql::Server::Postgresql)?,
         StorePlan::Mysql(plan) => sql_store(name, plan, sql::Server::Mysql)?,
         _ => return Ok(None),
@@ -138,6 +143,53 @@ fn s3_options(name: &str, plan: &S3Plan) -> S3Options {
         max_connections: http.max_connections,
         tls: tls(http.tls.as_ref()),
         ..S3Options::new(name, plan.bucket.clone())
+    }
+}
+
+fn azure_options(name: &str, plan: &AzurePlan) -> AzureOptions {
+    let credential = match &plan.credential {
+        breccia_config::AzureCredential::SasToken(token) => {
+            AzureCredential::SasToken(token.expose().to_owned())
+        }
+        breccia_config::AzureCredential::AccessKey(key) => {
+            AzureCredential::AccessKey(key.expose().to_owned())
+        }
+        _ => AzureCredential::AccessKey(String::new()),
+    };
+    let http = &plan.http;
+    AzureOptions {
+        endpoint: plan.endpoint.to_string(),
+        key_prefix: http.key_prefix.clone(),
+        keys: key_mode(http),
+        timeout: http.timeout,
+        max_retries: http.max_retries,
+        max_connections: http.max_connections,
+        tls: tls(http.tls.as_ref()),
+        ..AzureOptions::new(
+            name,
+            plan.account.clone(),
+            plan.container.clone(),
+            credential,
+        )
+    }
+}
+
+fn gcs_options(name: &str, plan: &GcsPlan) -> GcsOptions {
+    let credential = match &plan.credential {
+        breccia_config::GcsCredential::File(path) => GcsCredential::File(path.clone()),
+        breccia_config::GcsCredential::Anonymous => GcsCredential::Anonymous,
+        _ => GcsCredential::Metadata,
+    };
+    let http = &plan.http;
+    GcsOptions {
+        endpoint: plan.endpoint.to_string(),
+        key_prefix: http.key_prefix.clone(),
+        keys: key_mode(http),
+        timeout: http.timeout,
+        max_retries: http.max_retries,
+        max_connections: http.max_connections,
+        tls: tls(http.tls.as_ref()),
+        ..GcsOptions::new(name, plan.bucket.clone(), credential)
     }
 }
 

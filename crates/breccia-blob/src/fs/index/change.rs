@@ -100,6 +100,14 @@ const NOTHING: Decision = Ok(Applied {
 });
 
 impl Change {
+    /// Whether it makes room on the disk.
+    pub(crate) fn frees(&self) -> bool {
+        matches!(
+            self,
+            Self::Delete { .. } | Self::Abort { .. } | Self::DeleteReserved { .. }
+        )
+    }
+
     /// Decides about it and makes it.
     pub(crate) fn apply(&self, connection: &Connection, store: &str) -> rusqlite::Result<Decision> {
         match self {

@@ -27,6 +27,8 @@ const READERS: usize = 8;
 const STATEMENTS: usize = 64;
 /// Pages of the WAL after which they are moved into the index: 16 MiB.
 const CHECKPOINT_PAGES: i64 = 4096;
+/// What a WAL that had to grow further is cut to afterwards.
+const LOG_BYTES: i64 = 32 * 1024 * 1024;
 
 /// The readers' side of the index.
 #[derive(Debug)]
@@ -132,6 +134,7 @@ pub(super) fn open_writer(path: &Path, create: bool) -> rusqlite::Result<Connect
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     Ok(connection)
 }
 

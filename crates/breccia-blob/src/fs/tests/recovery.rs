@@ -50,8 +50,8 @@ async fn files_without_a_commit_are_removed_at_the_start() {
     drop(store);
     let file = files(folder.path()).pop().expect("a file");
     // As whole as it can be, and never committed.
-    std::fs::copy(&file, file.with_file_name(format!("{:016x}", 0xff))).expect("copied");
-    std::fs::write(file.with_file_name(format!("{:016x}", 0xfe)), "half").expect("written");
+    std::fs::copy(&file, file.with_file_name(format!("{:016x}", 0x101))).expect("copied");
+    std::fs::write(file.with_file_name(format!("{:016x}", 0x201)), "half").expect("written");
     std::fs::write(file.with_file_name("notes.txt"), "not ours").expect("written");
     let store = open(folder.path());
     assert_eq!(read(&store, "o").await.as_deref(), Some(&b"kept"[..]));

@@ -7,6 +7,8 @@ use super::*;
 const TASKS: usize = 32;
 const STORES: usize = 3;
 const SECONDS: u64 = 5;
+/// Of each task; a multiple of the stores, so that a name lies always on the same one.
+const NAMES: usize = 99;
 
 async fn measure(what: &str, stores: &[Arc<FsStore>], put: bool) {
     let end = breccia_net::clock::now() + std::time::Duration::from_secs(SECONDS);
@@ -17,7 +19,7 @@ async fn measure(what: &str, stores: &[Arc<FsStore>], put: bool) {
                 let mut count = 0_usize;
                 while breccia_net::clock::now() < end {
                     let store = &stores[(task + count) % STORES];
-                    let name = key(format!("{task}/{}", count % 600));
+                    let name = key(format!("{task}/{}", count % NAMES));
                     if put {
                         store
                             .put_bytes(&name, bytes(1024, count))
@@ -46,17 +48,14 @@ async fn small_objects_a_second() {
     let stores: Vec<_> = (0..STORES)
         .map(|store| open(&folder.path().join(store.to_string())))
         .collect();
-    for task in 0..TASKS {
-        for count in 0..600 {
-            let store = &stores[(task + count) % STORES];
-            if count % 6 == 0 {
-                let name = key(format!("{task}/{count}"));
-                store
-                    .put_bytes(&name, bytes(1024, count))
-                    .await
-                    .expect("put");
-            }
-        }
+    for count in 0..NAMES {
+        let stores = &stores;
+        let puts = (0..TASKS).map(|task| async move {
+            let name = key(format!("{task}/{count}"));
+            let put = stores[(task + count) % STORES].put_bytes(&name, bytes(1024, count));
+            put.await.expect("put")
+        });
+        futures_util::future::join_all(puts).await;
     }
     for round in 0..3 {
         measure(&format!("round {round}: puts of 1 KiB"), &stores, true).await;

@@ -100,6 +100,14 @@ async fn an_upload_becomes_an_object_and_leaves_nothing_else() {
     });
     assert_eq!((meta.etag, &meta.parts[..]), (etag.clone(), &parts[..]));
     assert!(etag.as_str().ends_with("-3"));
+    read_across_parts(&store, &whole).await;
+    // The manifest and three parts.
+    until_files(folder.path(), 4).await;
+    replaced_while_it_is_read(&folder, &store, &whole).await;
+}
+
+/// Ranges that begin and end at both sides of parts' borders.
+async fn read_across_parts(store: &FsStore, whole: &[u8]) {
     let borders = [LARGE, 2 * LARGE + 7, whole.len()];
     for border in borders.map(|border| border as u64) {
         for (from, to) in [
@@ -107,7 +115,7 @@ async fn an_upload_becomes_an_object_and_leaves_nothing_else() {
             (border - 1, border - 1),
             (1, border),
         ] {
-            let (range, found) = read_span(&store, "o", Span::Between(from, to))
+            let (range, found) = read_span(store, "o", Span::Between(from, to))
                 .await
                 .expect("r");
             let start = usize::try_from(range.start).expect("small");
@@ -115,8 +123,10 @@ async fn an_upload_becomes_an_object_and_leaves_nothing_else() {
             assert!(found == whole[start..end], "{from} to {to}");
         }
     }
-    // The manifest and three parts.
-    until_files(folder.path(), 4).await;
+}
+
+/// A slow reader keeps the parts, and they go behind it.
+async fn replaced_while_it_is_read(folder: &TempDir, store: &FsStore, whole: &[u8]) {
     let mut slow = store
         .get(&key("o"), GetOptions::default())
         .await

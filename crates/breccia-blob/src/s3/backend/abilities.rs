@@ -22,6 +22,8 @@ const BENT_NAME: &str = "a_b";
 pub(super) struct Abilities {
     /// Tags given with a put.
     tags: bool,
+    /// Tags given with an upload in parts.
+    upload_tags: bool,
     /// Underscores in the names of user metadata.
     underscores: bool,
     /// `x-amz-website-redirect-location`.
@@ -75,6 +77,22 @@ impl S3Store {
         Ok(())
     }
 
+    /// Refuses tags of an upload that the member would not keep.
+    ///
+    /// # Errors
+    /// [`BlobError::Unsupported`], and those of the probe.
+    pub(super) async fn require_upload_tags(&self, tags: &Tags) -> Result<(), BlobError> {
+        if tags.is_empty() || self.abilities().await?.upload_tags {
+            return Ok(());
+        }
+        Err(BlobError::Unsupported {
+            store: self.name.clone(),
+            operation: "tags of an upload in parts".to_owned(),
+            reason: "the server does not keep them; set them once the upload is completed"
+                .to_owned(),
+        })
+    }
+
     async fn probe_abilities(&self) -> Result<Abilities, BlobError> {
         let word = random(&self.name)?;
         let source = self.names.reserved(&format!("probe-{word}-a"));
@@ -112,12 +130,20 @@ impl S3Store {
                 tag_count(&headers) == Some(2)
             }
         };
+        let upload_tags = tags && {
+            let mut head = self.head_of(Method::POST, target, &[("uploads", "")]);
+            self.set(&mut head, "x-amz-tagging", "a=b")?;
+            self.probe_upload(head, target, None).await?;
+            let (_, headers) = self.look_with_headers(target).await?;
+            tag_count(&headers) == Some(1)
+        };
         let mut head = self.copy_head(source, target)?;
         let wrong = format!("\"{}\"", "0".repeat(32));
         self.set(&mut head, "x-amz-copy-source-if-match", &wrong)?;
         let copied_version = !self.accepted(head).await?;
         Ok(Abilities {
             tags,
+            upload_tags,
             underscores,
             redirects,
             copied_tags,

@@ -214,32 +214,42 @@ impl S3Store {
     /// Whether completing an upload over the object is refused by a condition that is not met.
     async fn probe_complete(&self, name: &str, guard: (&str, &str)) -> Result<bool, BlobError> {
         let head = self.head_of(Method::POST, name, &[("uploads", "")]);
-        let answer = self.call(head, Bytes::new(), Repeat::Never).await?;
-        let document = self.document(&answer, true)?;
-        let id = self.upload_id(&document)?;
+        let (id, answer) = self.probe_upload(head, name, Some(guard)).await?;
+        let answer = self.telling(answer)?;
+        let honoured = refused(&answer) || refused_inside(&answer);
+        if !answer.status.is_success() || honoured {
+            let head = self.head_of(Method::DELETE, name, &[("uploadId", &id)]);
+            // It may be gone already.
+            let _ = self.ask(head, Bytes::new(), Repeat::WhenFailed).await?;
+        }
+        Ok(honoured)
+    }
+
+    /// Begins an upload, writes its one small part, completes it; gives its id and the last answer.
+    pub(super) async fn probe_upload(
+        &self,
+        begin: RequestHead,
+        name: &str,
+        guard: Option<(&str, &str)>,
+    ) -> Result<(String, Collected), BlobError> {
+        let answer = self.call(begin, Bytes::new(), Repeat::Never).await?;
+        let id = self.upload_id(&self.document(&answer, true)?)?;
         let query = [("partNumber", "1"), ("uploadId", id.as_str())];
         let head = self.head_of(Method::PUT, name, &query);
-        let part = self
-            .call(head, Bytes::from_static(PROBE_BYTES), Repeat::WhenFailed)
-            .await?;
+        let bytes = Bytes::from_static(PROBE_BYTES);
+        let part = self.call(head, bytes, Repeat::WhenFailed).await?;
         let choice = PartChoice {
             number: 1,
             etag: ETag::from_text(bare(part.header("etag").unwrap_or_default())),
             checksum: None,
         };
-        let query = [("uploadId", id.as_str())];
-        let mut head = self.head_of(Method::POST, name, &query);
-        self.set(&mut head, guard.0, guard.1)?;
+        let mut head = self.head_of(Method::POST, name, &[("uploadId", &id)]);
+        if let Some((header, value)) = guard {
+            self.set(&mut head, header, value)?;
+        }
         let body = Bytes::from(xml::complete(&[choice], |_| None));
         let answer = self.ask(head, body, Repeat::Never).await?;
-        let answer = self.telling(answer)?;
-        let honoured = refused(&answer) || refused_inside(&answer);
-        if !answer.status.is_success() || honoured {
-            let head = self.head_of(Method::DELETE, name, &query);
-            // It may be gone already.
-            let _ = self.ask(head, Bytes::new(), Repeat::WhenFailed).await?;
-        }
-        Ok(honoured)
+        Ok((id, answer))
     }
 
     async fn probe_delete(&self, name: &str) -> Result<bool, BlobError> {

@@ -16,18 +16,21 @@
 
 mod abilities;
 mod conditional;
+mod copy;
 mod credentials;
 mod listing;
 mod meta;
 mod object;
 mod options;
 mod refusal;
+mod reserved;
 mod signer;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod upload_listing;
 mod wire;
-mod xml;
+pub(crate) mod xml;
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;

@@ -1,20 +1,17 @@
-//! Single objects: put, get, head, delete, copy, tags; and reserved objects.
+//! Single objects: put, get, head, delete, tags.
 //!
 //! Invariant: a put is one streamed `PutObject`, sent once; the server has it whole only after the
 //! body's clean end.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use breccia_core::error::Effect;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::HeaderMap;
 
 use super::S3Store;
 use super::conditional::Guard;
-use super::meta::{
-    checksum_in, checksum_text, etag_in, etag_of, tag_count, tag_is_opaque, time_of, written_ms,
-};
+use super::meta::{checksum_in, checksum_text, etag_in, tag_count, tag_is_opaque, written_ms};
 use super::refusal::{MAX_PUT_BYTES, Refusal};
 use super::wire::Repeat;
 use super::xml;
@@ -26,11 +23,7 @@ use crate::http::{Collected, HOLD_BACK_BYTES, HttpResponse, RequestHead};
 use crate::key::Key;
 use crate::meta::{ETag, Headers, ObjectMeta, Tags};
 use crate::s3::codec::range::ContentRange;
-use crate::s3::codec::uri::{Slash, encode};
-use crate::store::{
-    CopyOptions, GetOptions, MAX_RESERVED_BYTES, Opened, PutOptions, ReservedWrite, Span, Written,
-    copy_streamed,
-};
+use crate::store::{GetOptions, Opened, PutOptions, Span, Written};
 
 impl S3Store {
     pub(super) async fn put_object(
@@ -289,176 +282,6 @@ impl S3Store {
         self.set(&mut head, "content-type", "application/xml")?;
         self.call(head, body, Repeat::WhenFailed).await?;
         Ok(())
-    }
-
-    pub(super) async fn copy_object(
-        &self,
-        from: &Key,
-        to: &Key,
-        options: CopyOptions,
-    ) -> Result<Written, BlobError> {
-        let (source, target) = (self.names.name_of(from)?, self.names.name_of(to)?);
-        let headers = options.headers.clone().unwrap_or_default();
-        let tags = options.tags.clone().unwrap_or_default();
-        self.require_kept(&headers, &tags).await?;
-        let meta = self.look(&source).await?;
-        options.source.check(&meta)?;
-        let conditional = !options.source.is_empty();
-        let natively = options.condition == WriteCondition::Always
-            && meta.size <= MAX_PUT_BYTES
-            && (!conditional || self.abilities().await?.copied_version)
-            && (options.tags.is_none() || self.abilities().await?.copied_tags);
-        if !natively {
-            return copy_streamed(self, from, self, to, options).await;
-        }
-        let mut head = self.copy_head(&source, &target)?;
-        if conditional {
-            // The version that met the conditions, and no other.
-            let seen = format!("\"{}\"", meta.native.0);
-            self.set(&mut head, "x-amz-copy-source-if-match", &seen)?;
-        }
-        if let Some(headers) = &options.headers {
-            self.set(&mut head, "x-amz-metadata-directive", "REPLACE")?;
-            self.set_headers(&mut head, headers)?;
-        }
-        if let Some(tags) = &options.tags {
-            self.set(&mut head, "x-amz-tagging-directive", "REPLACE")?;
-            self.set_tagging(&mut head, tags)?;
-        }
-        let answer = match self.call(head, Bytes::new(), Repeat::Never).await {
-            Err(BlobError::PreconditionFailed) => {
-                let store = self.name.clone();
-                return Err(BlobError::Conflict { store });
-            }
-            answer => answer?,
-        };
-        self.copied(&answer)
-    }
-
-    /// The head of a copy within the bucket.
-    pub(super) fn copy_head(&self, source: &str, target: &str) -> Result<RequestHead, BlobError> {
-        let mut head = self.head_of(Method::PUT, target, &[]);
-        let source = encode(source.as_bytes(), Slash::Keep);
-        let source = format!("/{}/{source}", self.bucket);
-        self.set(&mut head, "x-amz-copy-source", &source)?;
-        Ok(head)
-    }
-
-    fn copied(&self, answer: &Collected) -> Result<Written, BlobError> {
-        let document = self.document(answer, true)?;
-        let native = document.text_of("ETag").map(super::meta::bare);
-        let native = native.ok_or_else(|| self.nonsense("a copy without an ETag", true))?;
-        let opaque = tag_is_opaque(&answer.headers);
-        let modified_ms = match time_of(document.text_of("LastModified")) {
-            0 => written_ms(&answer.headers),
-            time => time,
-        };
-        Ok(Written {
-            etag: if opaque {
-                ETag::unknown(native.as_bytes())
-            } else {
-                etag_of(native)
-            },
-            checksum: super::meta::checksum_by(|header| element_of(&document, header)),
-            modified_ms,
-        })
-    }
-
-    pub(super) async fn get_reserved(&self, name: &str) -> Result<Option<Bytes>, BlobError> {
-        let head = self.head_of(Method::GET, &self.names.reserved(name), &[]);
-        let answer = self.open(head, Bytes::new(), Repeat::WhenFailed).await?;
-        let answer = answer.collect(MAX_RESERVED_BYTES).await?;
-        if answer.status.is_success() {
-            return Ok(Some(answer.bytes));
-        }
-        match self.refused(Refusal::of(&answer), false) {
-            BlobError::NotFound => Ok(None),
-            error => Err(error),
-        }
-    }
-
-    pub(super) async fn put_reserved(
-        &self,
-        name: &str,
-        bytes: Bytes,
-        how: ReservedWrite,
-    ) -> Result<bool, BlobError> {
-        let name = self.names.reserved(name);
-        let head = self.head_of(Method::PUT, &name, &[]);
-        if how == ReservedWrite::Always {
-            self.call(head, bytes, Repeat::WhenFailed).await?;
-            return Ok(true);
-        }
-        match self.look(&name).await {
-            Ok(_) => return Ok(false),
-            Err(BlobError::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-        let mut guarded = head.clone();
-        self.set_guard(&mut guarded, &Guard::IfAbsent)?;
-        let written = match self.call(guarded, bytes.clone(), Repeat::Never).await {
-            // A server that refuses the condition itself: it was looked at, and that must do.
-            Err(BlobError::Unsupported { .. }) => self.call(head, bytes, Repeat::Never).await,
-            answer => answer,
-        };
-        match written {
-            Ok(_) => Ok(true),
-            Err(BlobError::PreconditionFailed) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(super) async fn remove_reserved(&self, name: &str) -> Result<(), BlobError> {
-        let head = self.head_of(Method::DELETE, &self.names.reserved(name), &[]);
-        match self.call(head, Bytes::new(), Repeat::WhenFailed).await {
-            Ok(_) | Err(BlobError::NotFound) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// What an operator should know of the bucket, in words.
-    ///
-    /// # Errors
-    /// Those of a request.
-    pub async fn describe(&self) -> Result<Vec<String>, BlobError> {
-        let head = self.head_of(Method::GET, "", &[("versioning", "")]);
-        let answer = match self.call(head, Bytes::new(), Repeat::WhenFailed).await {
-            Err(BlobError::Unsupported { .. }) => return Ok(Vec::new()),
-            answer => answer?,
-        };
-        let document = self.document(&answer, false)?;
-        Ok(match document.text_of("Status") {
-            Some(status @ ("Enabled" | "Suspended")) => vec![format!(
-                "'{}': versioning of bucket {} is {}: only current versions are seen, and \
-                 overwritten and deleted objects keep their space until a lifecycle rule removes them",
-                self.name,
-                self.bucket,
-                status.to_lowercase()
-            )],
-            _ => Vec::new(),
-        })
-    }
-
-    pub(super) async fn sign_of_life(&self) -> Result<(), BlobError> {
-        let prefix = self.names.reserved("");
-        let query = [
-            ("list-type", "2"),
-            ("max-keys", "1"),
-            ("prefix", prefix.as_str()),
-        ];
-        let head = self.head_of(Method::GET, "", &query);
-        match self.call(head, Bytes::new(), Repeat::Never).await {
-            Ok(_) => Ok(()),
-            // An unclear 404 is of the bucket here.
-            Err(BlobError::NotFound) => Err(BlobError::Server {
-                store: self.name.clone(),
-                status: 404,
-                code: "NoSuchBucket".to_owned(),
-                message: "the bucket does not exist".to_owned(),
-                effect: Effect::NotApplied,
-            }),
-            Err(error) => Err(error),
-        }
     }
 }
 

@@ -4,22 +4,24 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use breccia_core::error::Effect;
 use bytes::Bytes;
 use hyper::Method;
 
 use super::S3Store;
 use super::meta::{
-    bare, checksum_by, checksum_in, checksum_text, etag_in, etag_of, time_of, written_ms,
+    bare, checksum_by, checksum_in, checksum_text, etag_of, tag_is_opaque, time_of, written_ms,
 };
 use super::object::element_of;
 use super::refusal::Refusal;
 use super::wire::Repeat;
 use super::xml::{self, Element};
 use crate::body::Body;
-use crate::checksum::{Algorithm, Checksum, ChecksumKind};
+use crate::checksum::{self, Algorithm, Checksum, ChecksumKind};
 use crate::condition::ConditionalCall;
 use crate::error::{BlobError, BodyFault};
 use crate::key::Key;
+use crate::meta::ETag;
 use crate::store::Written;
 use crate::upload::{
     ChecksumChoice, CompleteOptions, MAX_PART_NUMBER, MAX_UPLOAD_ID_BYTES, MIN_PART_BYTES,
@@ -37,6 +39,7 @@ impl S3Store {
     ) -> Result<UploadId, BlobError> {
         let name = self.names.name_of(key)?;
         self.require_kept(&options.headers, &options.tags).await?;
+        self.require_upload_tags(&options.tags).await?;
         let mut head = self.head_of(Method::POST, &name, &[("uploads", "")]);
         self.set_headers(&mut head, &options.headers)?;
         self.set_tagging(&mut head, &options.tags)?;
@@ -119,33 +122,27 @@ impl S3Store {
             let choice = ChecksumChoice::from(checksum.kind);
             self.set(&mut head, "x-amz-checksum-type", choice_name(choice))?;
         }
-        let body = xml::complete(&parts, |part| {
+        let examined = self.examine(&name, upload, parts).await?;
+        let body = xml::complete(&examined.parts, |part| {
             let checksum = part.checksum.as_ref()?;
             let name = format!("Checksum{}", checksum.algorithm.name());
             Some((name, STANDARD.encode(&checksum.value)))
         });
         let answer = self.ask(head, Bytes::from(body), Repeat::Never).await?;
         if !answer.status.is_success() {
-            let refusal = Refusal::of(&answer);
-            if matches!(refusal.code.as_str(), "InvalidPart" | "EntityTooSmall") {
-                return Err(self.culprit(key, upload, &parts, refusal).await);
-            }
-            let error = no_upload(self.refused(refusal, true));
+            let error = self.incomplete(Refusal::of(&answer), &examined);
             return Err(self.judge(error, &name, &guard).await);
         }
         let document = match self.document(&answer, true) {
             Ok(document) => document,
             Err(error) => return Err(self.judge(error, &name, &guard).await),
         };
-        let native = document
-            .text_of("ETag")
-            .map(bare)
-            .filter(|tag| !tag.is_empty());
-        let native =
-            native.ok_or_else(|| self.nonsense("a completed upload without an ETag", true))?;
-        let etag = match etag_in(&answer.headers) {
-            Some((_, etag)) => etag,
-            None => etag_of(native),
+        let told = document.text_of("ETag").map(bare);
+        let etag = match told.filter(|tag| !tag.is_empty()) {
+            Some(native) if tag_is_opaque(&answer.headers) => ETag::unknown(native.as_bytes()),
+            Some(native) => etag_of(native),
+            // Ceph's gateway 16 leaves it empty.
+            None => self.completed_tag(&name, &examined.parts).await?,
         };
         Ok(Written {
             etag,
@@ -154,55 +151,81 @@ impl S3Store {
         })
     }
 
-    /// Which part a refusal is about, where the server does not name it.
-    async fn culprit(
+    /// Holds the chosen parts against those that are there: not every server checks all of it, and
+    /// few say which part it is.
+    async fn examine(
         &self,
-        key: &Key,
+        name: &str,
         upload: &UploadId,
-        parts: &[PartChoice],
-        refusal: Refusal,
-    ) -> BlobError {
-        let small = refusal.code == "EntityTooSmall";
-        if let Some(number) = refusal.part {
-            return match (small, refusal.size) {
-                (true, Some(size)) => BlobError::PartTooSmall { number, size },
-                _ => BlobError::InvalidPart { number },
-            };
-        }
-        let last = parts.last().map_or(0, |part| part.number);
-        let mut wanted = parts.iter().peekable();
+        choices: Vec<PartChoice>,
+    ) -> Result<Examined, BlobError> {
+        let last = choices.last().map_or(0, |choice| choice.number);
+        let mut wanted = choices.into_iter().peekable();
+        let mut found = Examined::default();
         let mut after = 0;
         loop {
-            let page = match self.parts_page(key, upload, after, MAX_PART_PAGE).await {
-                Ok(page) => page,
-                Err(error) => return error,
-            };
-            for there in &page.parts {
+            let page = self.raw_parts(name, upload, after, MAX_PART_PAGE).await?;
+            let before = after;
+            for (there, native) in page.parts {
                 after = after.max(there.number);
-                let Some(choice) = wanted.peek().copied() else {
-                    break;
-                };
-                if choice.number > there.number {
-                    continue;
+                match wanted.next_if(|choice| choice.number <= there.number) {
+                    None => found.left_out = true,
+                    Some(choice) if is_part(&choice, &there, &native) => {
+                        if choice.number < last && there.size < MIN_PART_BYTES {
+                            let (number, size) = (there.number, there.size);
+                            return Err(BlobError::PartTooSmall { number, size });
+                        }
+                        found.parts.push(PartChoice {
+                            etag: ETag::from_text(native),
+                            ..choice
+                        });
+                    }
+                    Some(choice) => {
+                        let number = choice.number;
+                        return Err(BlobError::InvalidPart { number });
+                    }
                 }
-                let other = choice.number != there.number || choice.etag != there.etag;
-                if other && !small {
-                    return BlobError::InvalidPart {
-                        number: choice.number,
-                    };
-                }
-                if small && choice.number < last && there.size < MIN_PART_BYTES {
-                    let (number, size) = (there.number, there.size);
-                    return BlobError::PartTooSmall { number, size };
-                }
-                wanted.next();
             }
-            if !page.more || page.parts.is_empty() {
+            if !page.more || after == before {
                 break;
             }
         }
-        let number = wanted.peek().map_or(last, |choice| choice.number);
-        BlobError::InvalidPart { number }
+        match wanted.next() {
+            Some(missing) => Err(BlobError::InvalidPart {
+                number: missing.number,
+            }),
+            None => Ok(found),
+        }
+    }
+
+    /// The tag of an object that was just completed, where the answer does not say it.
+    async fn completed_tag(&self, name: &str, parts: &[PartChoice]) -> Result<ETag, BlobError> {
+        let md5s: Option<Vec<[u8; 16]>> = parts.iter().map(|part| part.etag.md5()).collect();
+        match md5s {
+            Some(md5s) => Ok(ETag::of_parts(checksum::md5(&md5s.concat()), md5s.len())),
+            None => match self.look(name).await {
+                Ok(meta) => Ok(meta.etag),
+                Err(error) => Err(error.with_effect(Effect::Unknown)),
+            },
+        }
+    }
+
+    /// What a refused completion means, all of whose parts were found to be there.
+    fn incomplete(&self, refusal: Refusal, examined: &Examined) -> BlobError {
+        if examined.left_out && refusal.code == "InvalidPart" {
+            return BlobError::Unsupported {
+                store: self.name.clone(),
+                operation: "completing an upload without some of its parts".to_owned(),
+                reason: "the server wants all parts that were uploaded".to_owned(),
+            };
+        }
+        let last = examined.parts.last().map_or(0, |part| part.number);
+        let number = refusal.part.unwrap_or(last);
+        match (refusal.code.as_str(), refusal.size) {
+            ("EntityTooSmall", Some(size)) => BlobError::PartTooSmall { number, size },
+            ("EntityTooSmall" | "InvalidPart", _) => BlobError::InvalidPart { number },
+            _ => no_upload(self.refused(refusal, true)),
+        }
     }
 
     pub(super) async fn end_upload(&self, key: &Key, upload: &UploadId) -> Result<(), BlobError> {
@@ -224,18 +247,30 @@ impl S3Store {
         limit: usize,
     ) -> Result<PartPage, BlobError> {
         let name = self.names.name_of(key)?;
+        let page = self.raw_parts(&name, upload, after, limit).await?;
+        Ok(PartPage {
+            parts: page.parts.into_iter().map(|(part, _)| part).collect(),
+            more: page.more,
+            checksum: page.checksum,
+        })
+    }
+
+    async fn raw_parts(
+        &self,
+        name: &str,
+        upload: &UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Result<RawParts, BlobError> {
         let (marker, most) = (after.to_string(), limit.clamp(1, MAX_PART_PAGE).to_string());
         let query = [
             ("max-parts", most.as_str()),
             ("part-number-marker", marker.as_str()),
             ("uploadId", upload.0.as_str()),
         ];
-        let head = self.head_of(Method::GET, &name, &query);
-        let answer = self
-            .call(head, Bytes::new(), Repeat::WhenFailed)
-            .await
-            .map_err(no_upload)?;
-        let document = self.document(&answer, false)?;
+        let head = self.head_of(Method::GET, name, &query);
+        let answer = self.call(head, Bytes::new(), Repeat::WhenFailed).await;
+        let document = self.document(&answer.map_err(no_upload)?, false)?;
         let mut parts = Vec::new();
         for part in document.all("Part") {
             parts.push(self.part_in(part)?);
@@ -247,25 +282,54 @@ impl S3Store {
             Some("FULL_OBJECT") => ChecksumChoice::FullObject,
             _ => ChecksumChoice::Composite,
         };
-        Ok(PartPage {
+        Ok(RawParts {
             parts,
             more: document.says("IsTruncated"),
             checksum: algorithm.map(|algorithm| (algorithm, choice)),
         })
     }
 
-    fn part_in(&self, part: &Element) -> Result<PartInfo, BlobError> {
+    fn part_in(&self, part: &Element) -> Result<(PartInfo, String), BlobError> {
         let read = || {
-            Some(PartInfo {
+            let native = bare(part.text_of("ETag")?);
+            let info = PartInfo {
                 number: part.text_of("PartNumber")?.parse().ok()?,
                 size: part.text_of("Size")?.parse().ok()?,
-                etag: etag_of(bare(part.text_of("ETag")?)),
+                etag: etag_of(native),
                 checksum: checksum_by(|header| element_of(part, header)),
                 modified_ms: time_of(part.text_of("LastModified")),
-            })
+            };
+            Some((info, native.to_owned()))
         };
         read().ok_or_else(|| self.nonsense("a part that lacks something", false))
     }
+}
+
+/// The parts to complete with, by the server's own tags.
+#[derive(Debug, Default)]
+struct Examined {
+    parts: Vec<PartChoice>,
+    /// Whether there are others.
+    left_out: bool,
+}
+
+/// A page of parts with the server's own tags.
+#[derive(Debug)]
+struct RawParts {
+    parts: Vec<(PartInfo, String)>,
+    more: bool,
+    checksum: Option<(Algorithm, ChecksumChoice)>,
+}
+
+/// Whether a chosen part is the one that is there. A part that the server encrypts was given a tag
+/// made of the server's own.
+fn is_part(choice: &PartChoice, there: &PartInfo, native: &str) -> bool {
+    let tagged = choice.etag == there.etag || choice.etag == ETag::unknown(native.as_bytes());
+    let summed = match (&choice.checksum, &there.checksum) {
+        (Some(said), Some(kept)) if said.algorithm == kept.algorithm => said.value == kept.value,
+        _ => true,
+    };
+    choice.number == there.number && tagged && summed
 }
 
 /// About an upload, "not found" is the upload.
@@ -289,7 +353,7 @@ fn refuse_other_checksum(expected: &Checksum, parts: &[PartChoice]) -> Result<()
     let ChecksumKind::Composite { .. } = expected.kind else {
         return Ok(());
     };
-    let mut hasher = crate::checksum::Hasher::new(algorithm);
+    let mut hasher = checksum::Hasher::new(algorithm);
     for part in parts {
         match &part.checksum {
             Some(checksum) if checksum.algorithm == algorithm => hasher.update(&checksum.value),

@@ -22,6 +22,7 @@ use super::auth::Identity;
 use super::budget::Share;
 use super::digests::{self, Announced};
 use super::dispatch::Call;
+use super::metrics::BUFFER_MEMORY;
 use super::pace::Pace;
 use super::refusal::Refusal;
 use super::request::Request;
@@ -74,7 +75,7 @@ pub(super) async fn document(
     let wanted = size.saturating_mul(DOCUMENT_FACTOR);
     let share = call.budget().for_whole(wanted, limits.deadline).await;
     let share = share.ok_or(Refusal::SlowDown {
-        limit: "buffer-memory",
+        limit: BUFFER_MEMORY,
     })?;
     let mut body = checked(call, incoming, announced, size, share)?;
     Ok(body.collect().await?)

@@ -13,6 +13,7 @@ use super::body;
 use super::budget::{Budget, Share};
 use super::digests::Announced;
 use super::headers;
+use super::metrics::BUFFER_MEMORY;
 use super::operation::{self, Operation, Scope, Unrouted};
 use super::refusal::Refusal;
 use super::request::Request;
@@ -70,7 +71,7 @@ impl Call {
         let deadline = self.settings.limits.deadline;
         let share = self.budget().for_stream(size, deadline).await;
         share.ok_or(Refusal::SlowDown {
-            limit: "buffer-memory",
+            limit: BUFFER_MEMORY,
         })
     }
 

@@ -187,11 +187,14 @@ impl Out {
         self.0.remove(name);
     }
 
-    fn set_user(&mut self, short: &str, value: &str) {
+    /// Answers whether it can be a header.
+    fn set_user(&mut self, short: &str, value: &str) -> bool {
         let name = HeaderName::from_bytes(format!("{USER_PREFIX}{short}").as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
-            self.0.insert(name, value);
-        }
+        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) else {
+            return false;
+        };
+        self.0.insert(name, value);
+        true
     }
 
     /// The headers.
@@ -219,8 +222,13 @@ pub(super) fn of_object(meta: &ObjectMeta) -> Out {
     out.set_some("expires", headers.expires.as_deref());
     let redirect = headers.website_redirect.as_deref();
     out.set_some("x-amz-website-redirect-location", redirect);
-    for (name, value) in &headers.user {
-        out.set_user(name, value);
+    let missing = headers
+        .user
+        .iter()
+        .filter(|(name, value)| !out.set_user(name, value));
+    let missing = missing.count();
+    if missing > 0 {
+        out.set("x-amz-missing-meta", &missing.to_string());
     }
     if !meta.tags.is_empty() {
         out.set("x-amz-tagging-count", &meta.tags.len().to_string());

@@ -130,10 +130,10 @@ fn describe(
     let last = last.and_then(|name| bucket.visible(name));
     let next = last.filter(|_| page.more).map(<[u8]>::to_vec);
     let is_truncated = next.is_some();
-    let named = |name| request.query.get(name).map(<[u8]>::to_vec);
+    let given = |name| request.query.get(name).map(<[u8]>::to_vec);
     let (version, with_owner) = match version {
         Version::One => {
-            let marker = named("marker").unwrap_or_default();
+            let marker = given("marker").unwrap_or_default();
             let next_marker = next;
             (
                 ListVersion::One {
@@ -144,10 +144,10 @@ fn describe(
             )
         }
         Version::Two => {
-            let given = request.parameter("continuation-token")?;
+            let token_given = request.parameter("continuation-token")?;
             let two = ListVersion::Two {
-                start_after: named("start-after"),
-                continuation_token: given.map(str::to_owned),
+                start_after: given("start-after"),
+                continuation_token: token_given.map(str::to_owned),
                 next_continuation_token: next.as_deref().map(token),
             };
             (two, request.parameter("fetch-owner")? == Some("true"))

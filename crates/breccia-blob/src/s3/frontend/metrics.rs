@@ -16,6 +16,12 @@ use super::refusal::Refusal;
 
 const OUTCOMES: [&str; 4] = ["ok", "error", "refused", "unknown"];
 
+/// The limit on requests in flight on a listener.
+pub(super) const MAX_IN_FLIGHT: &str = "max-in-flight";
+/// The memory of bodies in flight.
+pub(super) const BUFFER_MEMORY: &str = "buffer-memory";
+const LIMITS: [&str; 2] = [MAX_IN_FLIGHT, BUFFER_MEMORY];
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -48,6 +54,8 @@ pub(super) struct Metrics {
     /// One row an operation, and one for what is none.
     rows: Vec<[OnceCell<Counter>; OUTCOMES.len()]>,
     seconds: Histogram,
+    /// A row a limit.
+    limits: [OnceCell<Counter>; LIMITS.len()],
 }
 
 impl Metrics {
@@ -59,6 +67,7 @@ impl Metrics {
                 .map(|_| Default::default())
                 .collect(),
             seconds: registry.histogram(&metrics::REQUEST_SECONDS, &[listener]),
+            limits: Default::default(),
         }
     }
 
@@ -81,10 +90,15 @@ impl Metrics {
     }
 
     /// Counts a limit that was met.
-    pub(super) fn limit_hit(&self, limit: &str) {
-        let counter = self
-            .registry
-            .shared_counter(&metrics::LIMIT_HITS, &[&self.listener, limit]);
-        counter.increment();
+    pub(super) fn limit_hit(&self, limit: &'static str) {
+        let row = LIMITS.iter().position(|known| *known == limit);
+        let Some(counter) = row.and_then(|row| self.limits.get(row)) else {
+            return;
+        };
+        let made = || {
+            self.registry
+                .counter(&metrics::LIMIT_HITS, &[&self.listener, limit])
+        };
+        counter.get_or_init(made).increment();
     }
 }

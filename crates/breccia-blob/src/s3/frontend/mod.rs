@@ -64,5 +64,5 @@ mod tests;
 
 pub use budget::Budget;
 pub use namespace::Namespace;
-pub use service::{S3Frontend, S3Service};
+pub use service::{S3Frontend, S3Service, TOO_MANY_CLIENTS};
 pub use settings::{Limits, S3User, Settings, SharedSettings};

@@ -39,8 +39,8 @@ impl Pace {
         if self.least == 0 || self.waited < WINDOW {
             return true;
         }
-        let wanted = self.least.saturating_mul(self.waited.as_secs());
-        let fast_enough = self.bytes >= wanted;
+        let needed = self.least.saturating_mul(self.waited.as_secs());
+        let fast_enough = self.bytes >= needed;
         self.bytes = 0;
         self.waited = Duration::ZERO;
         fast_enough

@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::budget::Budget;
 use super::dispatch;
-use super::metrics::{Metrics, Outcome};
+use super::metrics::{MAX_IN_FLIGHT, Metrics, Outcome};
 use super::namespace::Namespace;
 use super::operation::Operation;
 use super::progress::Progress;
@@ -39,6 +39,12 @@ const CONNECTION_BUFFER_BYTES: usize = 128 * 1024;
 const MAX_HEADERS: usize = 128;
 /// How long a client may take to read the last answer after we are done with its connection.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What a client is told for whom the listener has no connection left.
+pub const TOO_MANY_CLIENTS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+content-type: application/xml\r\ncontent-length: 116\r\nconnection: close\r\n\r\n\
+<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+<Error><Code>SlowDown</Code><Message>max-clients is reached</Message></Error>";
 
 /// An S3 listener, shared by all workers.
 #[derive(Debug)]
@@ -165,9 +171,10 @@ impl S3Service {
         let is_head = *request.method() == Method::HEAD;
         let path = request.uri().path().to_owned();
         let Some(place) = self.frontend.enter(settings.limits.max_in_flight) else {
-            self.metrics.limit_hit("max-in-flight");
-            let limit = "max-in-flight";
-            let refusal = Refusal::SlowDown { limit };
+            self.metrics.limit_hit(MAX_IN_FLIGHT);
+            let refusal = Refusal::SlowDown {
+                limit: MAX_IN_FLIGHT,
+            };
             self.metrics.count(None, Outcome::Refused, arrived);
             return Answer::refusal(&refusal, &path, &id, is_head).into_response(&id, None);
         };

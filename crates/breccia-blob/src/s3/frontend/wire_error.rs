@@ -45,7 +45,8 @@ pub(super) fn of(refusal: &Refusal) -> Wire {
         Refusal::NotImplemented { .. } => NOT_IMPLEMENTED,
         Refusal::MethodNotAllowed => wire(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         Refusal::Argument { .. } => ARGUMENT,
-        Refusal::Request { .. } => REQUEST,
+        // Nothing is wrong with the latter's XML: it must ask for `encoding-type=url`.
+        Refusal::Request { .. } | Refusal::Xml(XmlError::KeyNotUtf8) => REQUEST,
         Refusal::Target { .. } => bad("InvalidURI"),
         Refusal::NoSuchBucket { .. } => wire(StatusCode::NOT_FOUND, "NoSuchBucket"),
         Refusal::BucketName => bad("InvalidBucketName"),
@@ -56,8 +57,6 @@ pub(super) fn of(refusal: &Refusal) -> Wire {
         Refusal::LengthMissing => wire(StatusCode::LENGTH_REQUIRED, "MissingContentLength"),
         Refusal::EntityTooLarge { .. } => bad("EntityTooLarge"),
         Refusal::DocumentTooLarge { .. } => bad("MaxMessageLengthExceeded"),
-        // Nothing that the client sent is wrong; it must ask for `encoding-type=url`.
-        Refusal::Xml(XmlError::KeyNotUtf8) => REQUEST,
         Refusal::Xml(_) => bad("MalformedXML"),
         Refusal::Digest { .. } => bad("InvalidDigest"),
         Refusal::Tag { .. } => bad("InvalidTag"),

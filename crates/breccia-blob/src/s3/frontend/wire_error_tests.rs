@@ -1,4 +1,7 @@
-//! Tests of the rows.
+//! The rows of refusals, as tables.
+//!
+//! Not their texts, but for what a message must name. Invariant: an unknown outcome is
+//! a 503 in every row.
 
 use super::*;
 use crate::checksum::Algorithm;
@@ -9,20 +12,18 @@ fn store() -> String {
     "blobs/pg-1".to_owned()
 }
 
+#[track_caller]
+fn check(refusal: impl Into<Refusal>, status: u16, code: &str, says: &str) {
+    let refusal = refusal.into();
+    let row = of(&refusal);
+    let found = (row.status.as_u16(), row.code);
+    assert_eq!(found, (status, code), "{refusal:?}");
+    let message = refusal.to_string();
+    assert!(message.contains(says), "{message}");
+}
+
 #[test]
-fn errors_of_stores_have_their_rows() {
-    let check = |error: BlobError, status: u16, code: &str, says: &str| {
-        let refusal = Refusal::from(error);
-        let row = of(&refusal);
-        assert_eq!(
-            (row.status.as_u16(), row.code),
-            (status, code),
-            "{refusal:?}"
-        );
-        let message = refusal.to_string();
-        assert!(message.contains(says), "{message}");
-    };
-    let unknown = Effect::Unknown;
+fn errors_of_requests_have_their_rows() {
     check(BlobError::NotFound, 404, "NoSuchKey", "");
     check(BlobError::NoSuchUpload, 404, "NoSuchUpload", "");
     let etag = ETag::from_text("x");
@@ -61,6 +62,10 @@ fn errors_of_stores_have_their_rows() {
         limit: 7,
     };
     check(large, 400, "EntityTooLarge", "7");
+}
+
+#[test]
+fn errors_of_members_have_their_rows_and_name_the_member() {
     let call = ConditionalCall::PutIfAbsent;
     let stores = store();
     check(
@@ -80,11 +85,11 @@ fn errors_of_stores_have_their_rows() {
         effect: Effect::NotApplied,
     };
     check(down.clone(), 503, "ServiceUnavailable", "not applied");
-    let down = down.with_effect(unknown);
+    let down = down.with_effect(Effect::Unknown);
     check(down, 503, "ServiceUnavailable", "outcome unknown");
     let timeout = BlobError::Timeout {
         store: store(),
-        effect: unknown,
+        effect: Effect::Unknown,
     };
     check(timeout, 503, "ServiceUnavailable", "blobs/pg-1");
     let limit = "in flight".to_owned();
@@ -121,6 +126,110 @@ fn an_answer_of_a_server_behind_is_a_503_whenever_its_outcome_is_unknown() {
     check(403, Effect::Unknown, UNAVAILABLE);
     check(500, Effect::NotApplied, UNAVAILABLE);
     check(429, Effect::NotApplied, UNAVAILABLE);
+}
+
+#[test]
+fn troubles_inside_have_their_rows() {
+    let conflict = BlobError::Conflict { store: store() };
+    check(conflict, 409, "ConditionalRequestConflict", "try again");
+    let name = "k".to_owned();
+    let order = BlobError::OutOfOrder {
+        store: store(),
+        name,
+    };
+    check(order, 500, "InternalError", "blobs/pg-1");
+    let reason = "its marker is gone".to_owned();
+    let unused = BlobError::NotUsed {
+        store: store(),
+        reason,
+    };
+    check(unused, 503, "ServiceUnavailable", "marker");
+    let unsupported = BlobError::Unsupported {
+        store: store(),
+        operation: "copy".to_owned(),
+        reason: "it cannot".to_owned(),
+    };
+    check(unsupported, 501, "NotImplemented", "blobs/pg-1");
+    let protocol = BlobError::Protocol {
+        store: store(),
+        problem: "no head".to_owned(),
+        effect: Effect::NotApplied,
+    };
+    check(protocol.clone(), 500, "InternalError", "not applied");
+    let protocol = protocol.with_effect(Effect::Unknown);
+    check(protocol, 503, "ServiceUnavailable", "outcome unknown");
+    let system = BlobError::System {
+        store: store(),
+        what: "write a file".to_owned(),
+        reason: "input/output error".to_owned(),
+        effect: Effect::Unknown,
+    };
+    check(system, 503, "ServiceUnavailable", "outcome unknown");
+}
+
+#[test]
+fn refusals_of_the_frontend_have_their_rows() {
+    let reason = "why";
+    check(Refusal::AccessDenied { reason }, 403, "AccessDenied", "why");
+    let what = || "PutBucketAcl".to_owned();
+    check(
+        Refusal::not_implemented(what()),
+        501,
+        "NotImplemented",
+        "PutBucketAcl",
+    );
+    check(Refusal::MethodNotAllowed, 405, "MethodNotAllowed", "");
+    check(Refusal::argument("a"), 400, "InvalidArgument", "a");
+    check(Refusal::request("a"), 400, "InvalidRequest", "a");
+    let reason = "why".to_owned();
+    check(Refusal::Target { reason }, 400, "InvalidURI", "why");
+    let bucket = "mail".to_owned();
+    check(
+        Refusal::NoSuchBucket { bucket },
+        404,
+        "NoSuchBucket",
+        "mail",
+    );
+    check(Refusal::BucketName, 400, "InvalidBucketName", "");
+    check(Refusal::BucketIsThere, 409, "BucketAlreadyOwnedByYou", "");
+    check(Refusal::BucketOfOthers, 409, "BucketAlreadyExists", "");
+    check(Refusal::BucketNotEmpty, 409, "BucketNotEmpty", "");
+    let region = "eu".to_owned();
+    check(
+        Refusal::Location { region },
+        400,
+        "InvalidLocationConstraint",
+        "eu",
+    );
+    check(Refusal::LengthMissing, 411, "MissingContentLength", "");
+    let (size, limit) = (2, 1);
+    check(
+        Refusal::EntityTooLarge { size, limit },
+        400,
+        "EntityTooLarge",
+        "1",
+    );
+    let document = Refusal::DocumentTooLarge { limit };
+    check(document, 400, "MaxMessageLengthExceeded", "1");
+    let element = "Key";
+    check(XmlError::Missing { element }, 400, "MalformedXML", "Key");
+    check(XmlError::KeyNotUtf8, 400, "InvalidRequest", "encoding-type");
+    let header = "Content-MD5";
+    check(Refusal::Digest { header }, 400, "InvalidDigest", header);
+    let problem = "twice";
+    check(Refusal::Tag { problem }, 400, "InvalidTag", problem);
+    let metadata = Refusal::MetadataTooLarge { size: 3, limit: 2 };
+    check(metadata, 400, "MetadataTooLarge", "3 bytes");
+    check(
+        Refusal::NoSuchPart { number: 7 },
+        416,
+        "InvalidPartNumber",
+        "7",
+    );
+    let limit = "buffer-memory";
+    check(Refusal::SlowDown { limit }, 503, "SlowDown", "not applied");
+    let problem = "odd".to_owned();
+    check(Refusal::Internal { problem }, 500, "InternalError", "odd");
 }
 
 #[test]

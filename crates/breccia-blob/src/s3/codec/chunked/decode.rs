@@ -78,8 +78,9 @@ impl std::fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// For a body of `decoded_length` bytes (`x-amz-decoded-content-length`), signed when there is a
-    /// signer, with the trailers that `x-amz-trailer` names.
+    /// For a body of `decoded_length` bytes (`x-amz-decoded-content-length`), with the trailers that
+    /// `x-amz-trailer` names. Without a signer, signatures that come all the same are passed over: so
+    /// reads a listener that lets everybody in.
     pub fn new<'a>(
         signer: Option<ChunkSigner>,
         decoded_length: u64,
@@ -195,7 +196,8 @@ impl Decoder {
                 .ok_or(malformed("a chunk's signature is not 64 digits"))?;
             size
         } else {
-            text
+            text.split_once(";chunk-signature=")
+                .map_or(text, |(size, _)| size)
         };
         let digits = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_hexdigit());
         let size = u64::from_str_radix(size, 16)
@@ -260,7 +262,10 @@ impl Decoder {
             .split_once(':')
             .ok_or(malformed("a trailer has no value"))?;
         let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().to_owned());
-        if name == TRAILER_SIGNATURE && self.signer.is_some() {
+        if name == TRAILER_SIGNATURE && self.signer.is_none() {
+            return Ok(());
+        }
+        if name == TRAILER_SIGNATURE {
             let signature = hex::decode(value.as_bytes()).ok_or(ChunkError::TrailerSignature)?;
             if self.trailer_signature.replace(signature).is_some() {
                 return Err(ChunkError::Trailer { name });

@@ -10,7 +10,7 @@ const CRC32: &str = "x-amz-checksum-crc32";
 const CRC32_VALUE: &str = "y/Q5Jg==";
 
 /// A put in chunks; `signed` chunk by chunk, and with a trailer if it is given.
-fn chunked(signed: bool, trailer: Option<(&str, &str)>) -> Message {
+pub(super) fn chunked(signed: bool, trailer: Option<(&str, &str)>) -> Message {
     let payload = if signed {
         Payload::SignedChunks {
             trailer: trailer.is_some(),
@@ -36,6 +36,18 @@ fn chunked(signed: bool, trailer: Option<(&str, &str)>) -> Message {
     // Not signed, as a client would: it is known only after the signature.
     message = message.body(body);
     message
+}
+
+#[test]
+fn a_client_that_finds_no_room_is_told_whole() {
+    let text = super::super::TOO_MANY_CLIENTS;
+    let end = memchr::memmem::find(text, b"\r\n\r\n").expect("a head");
+    let body = text.len() - end - 4;
+    let head = String::from_utf8_lossy(&text[..end]);
+    assert!(
+        head.contains(&format!("content-length: {body}\r\n")),
+        "{body}"
+    );
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn an_object_is_put_read_and_deleted() {
         check("x-amz-meta-colour", "gr\u{fc}n");
         check("x-amz-tagging-count", "2");
         check("x-amz-checksum-crc32c", "4waSgw==");
-        check("last-modified", "Tue, 14 Nov 2023 22:13:20 GMT");
+        assert!(reply.header("last-modified").ends_with(" GMT"));
         let body = if method == "GET" { "123456789" } else { "" };
         assert_eq!(reply.text(), body);
     }

@@ -12,7 +12,7 @@ use crate::listing::ListRequest;
 /// Records in memory; `vanishing` names are deleted by another gateway at the next write.
 #[derive(Debug)]
 struct Records {
-    store: Arc<MemoryStore>,
+    store: Arc<dyn BlobStore>,
     found: Mutex<BTreeMap<BucketName, BucketRecord>>,
     vanishing: Mutex<BTreeSet<BucketName>>,
 }
@@ -80,7 +80,8 @@ impl BucketStore for Records {
 }
 
 fn server() -> (Server, Arc<Records>) {
-    let store = Arc::new(MemoryStore::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder, "all");
     let records = Arc::new(Records {
         store: Arc::clone(&store),
         found: Mutex::default(),
@@ -90,7 +91,7 @@ fn server() -> (Server, Arc<Records>) {
         store,
         buckets: Arc::clone(&records) as Arc<dyn BucketStore>,
     };
-    (Server::start(namespace, settings()), records)
+    (Server::start(namespace, settings(), folder), records)
 }
 
 #[tokio::test]

@@ -1,10 +1,9 @@
-//! The frontend over a socket: a listener with a store in memory behind it, and requests as clients
-//! write and sign them.
+//! The frontend over a socket: a listener with folders behind it, and requests as clients write and
+//! sign them.
 
 mod bodies;
 mod calls;
 mod made;
-mod memory;
 mod security;
 mod uploading;
 
@@ -18,14 +17,15 @@ use breccia_net::metrics::Registry;
 use breccia_net::worker::{ListenerIndex, ListenerOptions, Service, WorkerPool};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Budget, Namespace, S3Frontend, S3User, Settings, SharedSettings};
+use crate::fs::{FsOptions, FsStore};
 use crate::s3::codec::sigv4::{Payload, Scope, Signature, Signer, SigningKey};
 use crate::s3::codec::time;
 use crate::store::BlobStore;
-use memory::MemoryStore;
 
 const ACCESS_KEY: &str = "AKEXAMPLE";
 const SECRET: &str = "secret";
@@ -37,6 +37,7 @@ struct Server {
     registry: Registry,
     drain: Drain,
     _pool: WorkerPool,
+    _folder: TempDir,
 }
 
 fn user(access_key: &str, buckets: Option<&[&str]>, read_only: bool) -> S3User {
@@ -47,6 +48,15 @@ fn user(access_key: &str, buckets: Option<&[&str]>, read_only: bool) -> S3User {
         buckets: buckets.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
         read_only,
     }
+}
+
+/// A store in a folder of its own.
+fn open(folder: &TempDir, name: &str) -> Arc<dyn BlobStore> {
+    let options = FsOptions {
+        name: name.to_owned(),
+        path: folder.path().join(name),
+    };
+    FsStore::open(&options).expect("a store")
 }
 
 fn settings() -> Settings {
@@ -65,19 +75,16 @@ fn settings() -> Settings {
 impl Server {
     /// Two buckets, `mail` and `other`, each a store of its own.
     fn fixed(settings: Settings) -> Self {
-        let store = || -> Arc<dyn BlobStore> { Arc::new(MemoryStore::default()) };
-        let buckets = [("mail".to_owned(), store()), ("other".to_owned(), store())];
-        let since_ms = 1_700_000_000_000;
-        Self::start(
-            Namespace::Fixed {
-                buckets: buckets.into(),
-                since_ms,
-            },
-            settings,
-        )
+        let folder = tempfile::tempdir().expect("a folder");
+        let buckets = ["mail", "other"].map(|name| (name.to_owned(), open(&folder, name)));
+        let namespace = Namespace::Fixed {
+            buckets: buckets.into(),
+            since_ms: 1_700_000_000_000,
+        };
+        Self::start(namespace, settings, folder)
     }
 
-    fn start(namespace: Namespace, settings: Settings) -> Self {
+    fn start(namespace: Namespace, settings: Settings, folder: TempDir) -> Self {
         let settings = SharedSettings::new(settings);
         let budget = Budget::new(8 * 1024 * 1024);
         let frontend = S3Frontend::new("blobs".to_owned(), namespace, settings, budget);
@@ -106,6 +113,7 @@ impl Server {
             registry,
             drain,
             _pool: pool,
+            _folder: folder,
         }
     }
 

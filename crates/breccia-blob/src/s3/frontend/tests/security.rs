@@ -97,6 +97,12 @@ async fn an_open_listener_lets_everybody_in_and_still_verifies_digests() {
         server.send(Message::new("GET", "/mail/k")).await.text(),
         "x"
     );
+    let chunked = super::bodies::chunked(true, Some(("x-amz-checksum-crc32", "y/Q5Jg==")));
+    assert_eq!(server.send(chunked).await.status, 200);
+    assert_eq!(
+        server.send(Message::new("GET", "/mail/k")).await.text(),
+        "123456789"
+    );
     let named = Message::new("GET", "/mail/k?response-content-type=a");
     server.send(named).await.is(400, "InvalidRequest");
 }
