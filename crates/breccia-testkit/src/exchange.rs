@@ -62,10 +62,7 @@ impl Exchange {
     /// Reads the reply with as much of its body as comes, and whether that is all it announced.
     pub fn reply(&mut self) -> Result<(HttpReply, bool)> {
         let mut reply = self.head()?;
-        let length: Option<u64> = reply
-            .header("content-length")
-            .map(str::parse)
-            .transpose()?;
+        let length: Option<u64> = reply.header("content-length").map(str::parse).transpose()?;
         let limit = length.unwrap_or(u64::MAX);
         let outcome = (&mut self.reader).take(limit).read_to_end(&mut reply.body);
         let whole = outcome.is_ok() && length.is_none_or(|all| all == reply.body.len() as u64);
@@ -75,7 +72,9 @@ impl Exchange {
     /// Reads up to `count` bytes of the reply; fewer if it ends before that.
     pub fn read(&mut self, count: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(count);
-        (&mut self.reader).take(count as u64).read_to_end(&mut bytes)?;
+        (&mut self.reader)
+            .take(count as u64)
+            .read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -83,7 +82,8 @@ impl Exchange {
     /// come before are thrown away.
     pub fn is_cut_within(&mut self, limit: Duration) -> Result<bool> {
         let begun = std::time::Instant::now();
-        self.stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+        self.stream
+            .set_read_timeout(Some(Duration::from_millis(100)))?;
         while begun.elapsed() < limit {
             match self.reader.fill_buf() {
                 Ok([]) => return Ok(true),

@@ -25,7 +25,12 @@ fn flip(file: &Path, at: u64) -> Result<()> {
 }
 
 /// A read of `range` (all with `None`) gives the right bytes, or is seen to fail.
-fn never_wrong(site: &Site, key: &str, bytes: &[u8], range: Option<(usize, usize)>) -> Result<bool> {
+fn never_wrong(
+    site: &Site,
+    key: &str,
+    bytes: &[u8],
+    range: Option<(usize, usize)>,
+) -> Result<bool> {
     let mut request = site.request("GET", key);
     let mut expected = bytes;
     if let Some((first, last)) = range {
@@ -36,7 +41,11 @@ fn never_wrong(site: &Site, key: &str, bytes: &[u8], range: Option<(usize, usize
     let (reply, whole) = exchange.reply()?;
     if !matches!(reply.status, 200 | 206) {
         ensure!(reply.status == 500, "{} {}", reply.status, reply.text());
-        ensure!(reply.text().contains("disk"), "the shard has no name: {}", reply.text());
+        ensure!(
+            reply.text().contains("disk"),
+            "the shard has no name: {}",
+            reply.text()
+        );
         return Ok(false);
     }
     ensure!(
@@ -44,33 +53,58 @@ fn never_wrong(site: &Site, key: &str, bytes: &[u8], range: Option<(usize, usize
         "{} bytes were sent that are not the object's",
         reply.body.len()
     );
-    ensure!(!whole || reply.body.len() == expected.len(), "a short answer counts as whole");
+    ensure!(
+        !whole || reply.body.len() == expected.len(),
+        "a short answer counts as whole"
+    );
     Ok(whole)
 }
 
 /// All reads while one byte of a file is wrong. `data` is where the file's data lies in the object.
-fn check(site: &Site, key: &str, bytes: &[u8], file: &Path, at: u64, data: (usize, usize)) -> Result<()> {
+fn check(
+    site: &Site,
+    key: &str,
+    bytes: &[u8],
+    file: &Path,
+    at: u64,
+    data: (usize, usize),
+) -> Result<()> {
     flip(file, at)?;
     let all = never_wrong(site, key, bytes, None)?;
     let (start, length) = data;
     let at = usize::try_from(at)?;
     if at < length {
-        ensure!(!all, "byte {at} of the data is wrong, and the object was given");
+        ensure!(
+            !all,
+            "byte {at} of the data is wrong, and the object was given"
+        );
         let place = start + at;
         let before = place.saturating_sub(10);
         let after = (place + 10).min(bytes.len() - 1);
-        for range in [(place, place), (before, after), (0, after), (before, bytes.len() - 1)] {
+        for range in [
+            (place, place),
+            (before, after),
+            (0, after),
+            (before, bytes.len() - 1),
+        ] {
             ensure!(
                 !never_wrong(site, key, bytes, Some(range))?,
                 "byte {at} of the data is wrong, and {range:?} was given"
             );
         }
     }
-    for range in [(0, 9), (bytes.len() - 10, bytes.len() - 1), (70_000, 140_000)] {
+    for range in [
+        (0, 9),
+        (bytes.len() - 10, bytes.len() - 1),
+        (70_000, 140_000),
+    ] {
         never_wrong(site, key, bytes, Some(range))?;
     }
     flip(file, u64::try_from(at)?)?;
-    ensure!(never_wrong(site, key, bytes, None)?, "the mended file is not read");
+    ensure!(
+        never_wrong(site, key, bytes, None)?,
+        "the mended file is not read"
+    );
     Ok(())
 }
 
@@ -149,8 +183,14 @@ fn a_file_that_is_cut_or_gone_is_an_error() -> Result<()> {
     let kept = std::fs::read(&file)?;
     for length in [kept.len() - 1, kept.len() - 60, SIZE, SIZE / 2, 0] {
         std::fs::write(&file, &kept[..length])?;
-        ensure!(!never_wrong(&site, "object", &bytes, None)?, "cut to {length}");
-        ensure!(!never_wrong(&site, "object", &bytes, Some((0, 9)))?, "cut to {length}");
+        ensure!(
+            !never_wrong(&site, "object", &bytes, None)?,
+            "cut to {length}"
+        );
+        ensure!(
+            !never_wrong(&site, "object", &bytes, Some((0, 9)))?,
+            "cut to {length}"
+        );
     }
     std::fs::write(&file, [&kept[..], b"more"].concat())?;
     never_wrong(&site, "object", &bytes, None)?;

@@ -42,7 +42,9 @@ impl Disk {
 
     fn grow(&self, size: &str) -> Result<()> {
         let options = format!("remount,size={size}");
-        run(Command::new("mount").args(["-o", &options]).arg(self.path()))?;
+        run(Command::new("mount")
+            .args(["-o", &options])
+            .arg(self.path()))?;
         Ok(())
     }
 }
@@ -72,7 +74,10 @@ fn fill(site: &Site, size: usize) -> Result<Vec<(String, Vec<u8>)>> {
 
 fn full(what: &str, status: u16, text: &str) -> Result<()> {
     ensure!(matches!(status, 503 | 507), "{what}: {status} {text}");
-    ensure!(text.contains("tiny"), "{what} does not name the shard: {text}");
+    ensure!(
+        text.contains("tiny"),
+        "{what} does not name the shard: {text}"
+    );
     Ok(())
 }
 
@@ -91,7 +96,11 @@ fn holds(site: &Site, stored: &[(String, Vec<u8>)]) -> Result<()> {
 /// What every member does on a full disk.
 fn check(mut site: Site, disk: &Disk) -> Result<()> {
     let mut stored = fill(&site, MIB)?;
-    ensure!(stored.len() >= 2, "only {} objects found room", stored.len());
+    ensure!(
+        stored.len() >= 2,
+        "only {} objects found room",
+        stored.len()
+    );
     holds(&site, &stored)?;
     // An overwrite that finds no room leaves the old version whole.
     let key = stored[0].0.clone();
@@ -151,7 +160,12 @@ fn deleting_makes_room(site: &Site, disk: &Disk, needs_room: bool) -> Result<()>
         disk.grow("24m")?;
         site.call("DELETE", &key, b"")?.success()?;
     } else {
-        ensure!(reply.status == 204, "delete: {} {}", reply.status, reply.text());
+        ensure!(
+            reply.status == 204,
+            "delete: {} {}",
+            reply.status,
+            reply.text()
+        );
     }
     stored.swap_remove(0);
     holds(site, &stored)?;
@@ -163,15 +177,22 @@ fn deleting_makes_room(site: &Site, disk: &Disk, needs_room: bool) -> Result<()>
 #[test]
 fn a_full_disk_of_an_fs_member_is_told_and_harms_nothing() -> Result<()> {
     let _shared = among_others();
-    let Some(disk) = Disk::mount("8m")? else { return Ok(()) };
-    let site = Plan::new()?.fs_at("tiny", &disk.path().join("blobs")).fs("wide").start()?;
+    let Some(disk) = Disk::mount("8m")? else {
+        return Ok(());
+    };
+    let site = Plan::new()?
+        .fs_at("tiny", &disk.path().join("blobs"))
+        .fs("wide")
+        .start()?;
     check(site, &disk)
 }
 
 #[test]
 fn a_full_disk_of_an_sqlite_member_is_told_and_harms_nothing() -> Result<()> {
     let _shared = among_others();
-    let Some(disk) = Disk::mount("16m")? else { return Ok(()) };
+    let Some(disk) = Disk::mount("16m")? else {
+        return Ok(());
+    };
     let path = disk.path().join("blobs.sqlite");
     let site = Plan::new()?.sqlite_at("tiny", &path).fs("wide").start()?;
     check(site, &disk)
@@ -180,15 +201,22 @@ fn a_full_disk_of_an_sqlite_member_is_told_and_harms_nothing() -> Result<()> {
 #[test]
 fn deleting_works_on_a_full_disk_of_an_fs_member() -> Result<()> {
     let _shared = among_others();
-    let Some(disk) = Disk::mount("8m")? else { return Ok(()) };
-    let site = Plan::new()?.fs_at("tiny", &disk.path().join("blobs")).fs("wide").start()?;
+    let Some(disk) = Disk::mount("8m")? else {
+        return Ok(());
+    };
+    let site = Plan::new()?
+        .fs_at("tiny", &disk.path().join("blobs"))
+        .fs("wide")
+        .start()?;
     deleting_makes_room(&site, &disk, false)
 }
 
 #[test]
 fn deleting_on_a_full_disk_of_an_sqlite_member_needs_a_little_room() -> Result<()> {
     let _shared = among_others();
-    let Some(disk) = Disk::mount("16m")? else { return Ok(()) };
+    let Some(disk) = Disk::mount("16m")? else {
+        return Ok(());
+    };
     let path = disk.path().join("blobs.sqlite");
     let site = Plan::new()?.sqlite_at("tiny", &path).fs("wide").start()?;
     deleting_makes_room(&site, &disk, true)

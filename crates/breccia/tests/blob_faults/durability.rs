@@ -11,9 +11,7 @@ use anyhow::{Context, Result, ensure};
 use breccia_core::hash::splitmix64;
 use breccia_testkit::{S3Request, S3Server, wait_until};
 
-use super::site::{
-    Plan, Site, Upload, among_others, bytes_of, generation_files, got, path,
-};
+use super::site::{Plan, Site, Upload, among_others, bytes_of, generation_files, got, path};
 
 const CLIENTS: u64 = 8;
 const KEYS: u64 = 12;
@@ -28,7 +26,11 @@ type Knowledge = BTreeMap<String, (State, Vec<State>)>;
 
 fn length_of(version: u64) -> usize {
     let number = splitmix64(version);
-    let limit = if number.is_multiple_of(16) { 900_000 } else { 70_000 };
+    let limit = if number.is_multiple_of(16) {
+        900_000
+    } else {
+        70_000
+    };
     usize::try_from(number / 16 % limit).unwrap_or(0)
 }
 
@@ -52,7 +54,10 @@ fn write(server: &S3Server, key: &str, version: u64) -> Result<bool> {
         upload.part(server, &bytes[PART..])?;
         return Ok(upload.complete(server)?.0 == 200);
     }
-    Ok(S3Request::new(server, "PUT", &path(key)).send(&bytes)?.status == 200)
+    Ok(S3Request::new(server, "PUT", &path(key))
+        .send(&bytes)?
+        .status
+        == 200)
 }
 
 /// Writes until the gateway is gone; adds what it learnt.
@@ -84,14 +89,19 @@ fn client(
 fn verify(server: &S3Server, known: &mut Knowledge) -> Result<()> {
     for (key, (acknowledged, tried)) in known {
         let found = got(server, key)?;
-        let allowed: Vec<State> = std::iter::once(*acknowledged).chain(tried.drain(..)).collect();
+        let allowed: Vec<State> = std::iter::once(*acknowledged)
+            .chain(tried.drain(..))
+            .collect();
         let matching = allowed.iter().find(|state| match (state, &found) {
             (None, None) => true,
             (Some(version), Some(bytes)) => *bytes == content(key, *version),
             _ => false,
         });
         let start = found.as_ref().map(|bytes| {
-            let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let line = bytes
+                .split(|byte| *byte == b'\n')
+                .next()
+                .unwrap_or_default();
             (bytes.len(), line.escape_ascii().to_string())
         });
         let state = matching.with_context(|| {
@@ -139,7 +149,8 @@ fn nothing_is_left(site: &mut Site, before: usize) -> Result<()> {
     for upload in uploads.split("<Upload>").skip(1) {
         let key = super::site::element(upload, "Key")?;
         let id = super::site::element(upload, "UploadId")?;
-        site.call("DELETE", &format!("{key}?uploadId={id}"), b"")?.success()?;
+        site.call("DELETE", &format!("{key}?uploadId={id}"), b"")?
+            .success()?;
     }
     let folder = site.folder().join("disk");
     // What a process that was killed leaves: a file that no index knows, of a number that was given out.
@@ -167,7 +178,10 @@ fn what_was_acknowledged_outlives_a_kill() -> Result<()> {
     let mut rounds = 0;
     while acknowledged.load(Ordering::Relaxed) < ACKNOWLEDGED || rounds < 5 {
         rounds += 1;
-        ensure!(rounds <= 60, "only {acknowledged:?} writes in {rounds} rounds");
+        ensure!(
+            rounds <= 60,
+            "only {acknowledged:?} writes in {rounds} rounds"
+        );
         let pause = Duration::from_millis(300 + splitmix64(rounds) % 1_500);
         let outcome = round(&mut site, &mut known, &versions, &acknowledged, pause);
         outcome.with_context(|| format!("after kill {rounds}, {acknowledged:?} acknowledged"))?;

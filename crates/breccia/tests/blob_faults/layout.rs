@@ -35,7 +35,10 @@ fn beside(site: &Site, order: &[usize]) -> Result<(Breccia, S3Server)> {
     let port = free_port()?;
     let gateway = Breccia::start(&site.plan.config(port, order))?;
     let (access_key, secret_key) = (&site.s3.access_key, &site.s3.secret_key);
-    Ok((gateway, S3Server::local(port, access_key, secret_key, "us-east-1")))
+    Ok((
+        gateway,
+        S3Server::local(port, access_key, secret_key, "us-east-1"),
+    ))
 }
 
 #[test]
@@ -43,17 +46,24 @@ fn a_gateway_with_members_in_another_order_and_no_state_places_every_key_alike()
     let _shared = among_others();
     let rgw = Rgw::shared()?.s3();
     rgw.create_bucket("alike")?;
-    let plan = Plan::new()?.sqlite("a").s3("b", rgw, rgw.address(), "alike").sqlite("c");
+    let plan = Plan::new()?
+        .sqlite("a")
+        .s3("b", rgw, rgw.address(), "alike")
+        .sqlite("c");
     let site = plan.start()?;
     fill(&site)?;
     let (_second, server) = beside(&site, &[2, 0, 1])?;
     holds_all(&server)?;
-    S3Request::new(&server, "PUT", "/mail/new").send(b"by the second")?.success()?;
+    S3Request::new(&server, "PUT", "/mail/new")
+        .send(b"by the second")?
+        .success()?;
     ensure!(site.get("new")?.as_deref() == Some(b"by the second".as_slice()));
     ensure!(listed(&server, "mail")?.len() as u64 == KEYS + 1);
     let (_, first) = site.gateway.admin("/status")?;
     let digest = |status: &str| {
-        let rest = status.split_once("\"digest\"").map(|(_, rest)| rest.to_owned());
+        let rest = status
+            .split_once("\"digest\"")
+            .map(|(_, rest)| rest.to_owned());
         rest.and_then(|rest| Some(rest.split('"').nth(1)?.to_owned()))
     };
     let (_, second) = _second.admin("/status")?;
@@ -77,7 +87,10 @@ fn folders_that_are_swapped_or_emptied_are_refused_and_a_lost_state_is_restored(
     ensure!(swapped != config);
     refused(&mut site, &swapped, "swapped")?;
     let (status, log) = Breccia::refused(&swapped)?;
-    ensure!(status.code() == Some(2), "swapped, no state: {status} {log}");
+    ensure!(
+        status.code() == Some(2),
+        "swapped, no state: {status} {log}"
+    );
     // A disk that is not mounted: the folder is there, and empty.
     let away = site.folder().join("away");
     std::fs::rename(&one, &away)?;
@@ -85,7 +98,10 @@ fn folders_that_are_swapped_or_emptied_are_refused_and_a_lost_state_is_restored(
     let log = refused(&mut site, &config, "emptied")?;
     ensure!(log.contains("one"), "{log}");
     let (status, log) = Breccia::refused(&config)?;
-    ensure!(status.code() == Some(2), "emptied, no state: {status} {log}");
+    ensure!(
+        status.code() == Some(2),
+        "emptied, no state: {status} {log}"
+    );
     std::fs::remove_dir_all(&one)?;
     std::fs::rename(&away, &one)?;
     site.gateway.restart(&config)?;
@@ -96,7 +112,8 @@ fn folders_that_are_swapped_or_emptied_are_refused_and_a_lost_state_is_restored(
     let before = layouts(&state)?;
     ensure!(!before.is_empty(), "no layout in {}", state.display());
     std::fs::remove_dir_all(&state)?;
-    site.gateway.restart(&site.plan.config(port_of(&site)?, &[2, 1, 0]))?;
+    site.gateway
+        .restart(&site.plan.config(port_of(&site)?, &[2, 1, 0]))?;
     holds_all(&site.s3)?;
     ensure!(layouts(&state)? == before, "another layout than before");
     Ok(())
@@ -112,7 +129,11 @@ fn layouts(state: &Path) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(state)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if name.contains("layout") && path.is_file() {
             found.push((name, std::fs::read_to_string(&path)?));
         }
@@ -133,7 +154,9 @@ fn foreign(server: &S3Server, bucket: &str, keys: &[String]) -> Result<()> {
         let put = |keys: &[String]| -> Result<()> {
             for key in keys {
                 let target = format!("/{bucket}/{key}");
-                S3Request::new(server, "PUT", &target).send(key.as_bytes())?.success()?;
+                S3Request::new(server, "PUT", &target)
+                    .send(key.as_bytes())?
+                    .success()?;
             }
             Ok(())
         };
@@ -153,31 +176,54 @@ fn a_bucket_of_another_program_is_refused_and_then_adopted_whole() -> Result<()>
     let _shared = among_others();
     let rgw = Rgw::shared()?.s3();
     rgw.create_bucket("foreign")?;
-    let mut keys: Vec<String> = (0..FOREIGN).map(|number| format!("folder{}/{number}", number % 7)).collect();
+    let mut keys: Vec<String> = (0..FOREIGN)
+        .map(|number| format!("folder{}/{number}", number % 7))
+        .collect();
     foreign(rgw, "foreign", &keys)?;
     let plan = Plan::new()?.s3("theirs", rgw, rgw.address(), "foreign");
     let log = plan.refused()?;
-    ensure!(log.contains("theirs") && log.contains("layout adopt"), "{log}");
+    ensure!(
+        log.contains("theirs") && log.contains("layout adopt"),
+        "{log}"
+    );
     let port = free_port()?;
     let folder = tempfile::tempdir()?;
     let config = state_in(&plan.config(port, &[0]), folder.path())?;
-    let adopted = Breccia::run(folder.path(), &["layout", "adopt", "--config", "breccia.toml", "all"])?;
+    let adopted = Breccia::run(
+        folder.path(),
+        &["layout", "adopt", "--config", "breccia.toml", "all"],
+    )?;
     let text = printed(&adopted);
     ensure!(adopted.status.success(), "{text}");
-    ensure!(text.contains("2000") || text.contains("2,000"), "no count: {text}");
+    ensure!(
+        text.contains("2000") || text.contains("2,000"),
+        "no count: {text}"
+    );
     let _gateway = Breccia::start(&config)?;
-    let server = S3Server::local(port, "FAULTSACCESSKEY", "faults-secret-key-of-the-tests", "us-east-1");
+    let server = S3Server::local(
+        port,
+        "FAULTSACCESSKEY",
+        "faults-secret-key-of-the-tests",
+        "us-east-1",
+    );
     keys.sort();
     ensure!(listed(&server, "mail")? == keys, "the listing differs");
     for key in keys.iter().step_by(97) {
-        ensure!(super::site::got(&server, key)?.as_deref() == Some(key.as_bytes()), "{key}");
+        ensure!(
+            super::site::got(&server, key)?.as_deref() == Some(key.as_bytes()),
+            "{key}"
+        );
     }
     Ok(())
 }
 
 fn printed(output: &std::process::Output) -> String {
     let (out, error) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(error))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(error)
+    )
 }
 
 /// The configuration with a state folder, also written to `breccia.toml` in the folder.
@@ -197,7 +243,9 @@ fn a_set_that_lies_elsewhere_than_the_layout_says_is_not_adopted() -> Result<()>
     }
     // Of the first bucket's forty keys, thirty belong to it.
     let at = |shard: usize, count: usize| -> Vec<String> {
-        (0..count).map(|number| key_on(shard, 2, &format!("s{shard}-{number}"))).collect()
+        (0..count)
+            .map(|number| key_on(shard, 2, &format!("s{shard}-{number}")))
+            .collect()
     };
     foreign(rgw, "elsewhere-a", &[at(0, 30), at(1, 10)].concat())?;
     let plan = Plan::new()?
@@ -211,7 +259,9 @@ fn a_set_that_lies_elsewhere_than_the_layout_says_is_not_adopted() -> Result<()>
     ensure!(!refused.status.success(), "{text}");
     ensure!(text.contains("10") && text.contains("first"), "{text}");
     ensure!(text.contains("s1-"), "no example: {text}");
-    plan.refused().context("after an adoption that was refused").map(drop)
+    plan.refused()
+        .context("after an adoption that was refused")
+        .map(drop)
 }
 
 /// DeleteBucket by one gateway against puts by another: no object without a bucket.
@@ -222,7 +272,9 @@ fn race(site: &Site, rounds: usize) -> Result<()> {
         let bucket = format!("race-{round}");
         site.s3.create_bucket(&bucket)?;
         // The second gateway has the record in its cache.
-        S3Request::new(&server, "HEAD", &format!("/{bucket}")).send(b"")?.success()?;
+        S3Request::new(&server, "HEAD", &format!("/{bucket}"))
+            .send(b"")?
+            .success()?;
         let (deleted, put) = std::thread::scope(|scope| {
             let server = &server;
             let target = format!("/{bucket}/object");
@@ -248,12 +300,19 @@ fn race(site: &Site, rounds: usize) -> Result<()> {
         }
         outcomes[1] += 1;
         let text = put.text();
-        ensure!(matches!(put.status, 404 | 409 | 503), "round {round}: {} {text}", put.status);
+        ensure!(
+            matches!(put.status, 404 | 409 | 503),
+            "round {round}: {} {text}",
+            put.status
+        );
         if deleted.status == 204 {
             // A bucket of the same name has nothing of the old one.
             site.s3.create_bucket(&bucket)?;
             let keys = listed(&site.s3, &bucket)?;
-            ensure!(keys.is_empty(), "round {round}: an orphan {keys:?} after {text}");
+            ensure!(
+                keys.is_empty(),
+                "round {round}: an orphan {keys:?} after {text}"
+            );
         }
     }
     println!("puts won {}, deletes won {}", outcomes[0], outcomes[1]);
@@ -271,12 +330,21 @@ fn deleting_a_bucket_while_another_gateway_writes_leaves_no_orphan() -> Result<(
     for bucket in ["race-a", "race-b"] {
         rgw.create_bucket(bucket)?;
     }
-    let site = Plan::new()?.sqlite("a").sqlite("b").made_by_clients().start()?;
+    let site = Plan::new()?
+        .sqlite("a")
+        .sqlite("b")
+        .made_by_clients()
+        .start()?;
     race(&site, 30).context("sqlite")?;
     let port = postgres.port();
-    let plan = Plan::new()?.postgres("a", &postgres, port, "one").postgres("b", &postgres, port, "two");
+    let plan = Plan::new()?
+        .postgres("a", &postgres, port, "one")
+        .postgres("b", &postgres, port, "two");
     race(&plan.made_by_clients().start()?, 30).context("postgresql")?;
     let address = rgw.address();
-    let plan = Plan::new()?.patient().s3("a", rgw, address, "race-a").s3("b", rgw, address, "race-b");
+    let plan = Plan::new()?
+        .patient()
+        .s3("a", rgw, address, "race-a")
+        .s3("b", rgw, address, "race-b");
     race(&plan.made_by_clients().start()?, 16).context("s3")
 }

@@ -27,7 +27,9 @@ fn memory(site: &mut Site) -> Result<(u64, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
     let value = |name: &str| -> Result<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let text = line.and_then(|line| line.split_whitespace().next()).context("a line")?;
+        let text = line
+            .and_then(|line| line.split_whitespace().next())
+            .context("a line")?;
         Ok(text.parse::<u64>()? * 1024)
     };
     Ok((value("VmHWM:")?, value("VmRSS:")?))
@@ -37,10 +39,13 @@ fn together(work: impl Fn(usize, &Barrier) -> Result<()> + Sync) -> Result<()> {
     let gate = Barrier::new(CLIENTS);
     std::thread::scope(|scope| {
         let (gate, work) = (&gate, &work);
-        let clients: Vec<_> =
-            (0..CLIENTS).map(|number| scope.spawn(move || work(number, gate))).collect();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| scope.spawn(move || work(number, gate)))
+            .collect();
         for client in clients {
-            client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+            client
+                .join()
+                .map_err(|_| anyhow::anyhow!("a client panicked"))??;
         }
         Ok(())
     })
@@ -59,8 +64,15 @@ fn upload(site: &Site, number: usize, gate: &Barrier, piece: &[u8], size: usize)
             sent = exchange.write(piece);
         }
     }
-    let (reply, _) = exchange?.reply().with_context(|| format!("upload {number}, {sent:?}"))?;
-    ensure!(reply.status == 200, "upload {number}: {} {}", reply.status, reply.text());
+    let (reply, _) = exchange?
+        .reply()
+        .with_context(|| format!("upload {number}, {sent:?}"))?;
+    ensure!(
+        reply.status == 200,
+        "upload {number}: {} {}",
+        reply.status,
+        reply.text()
+    );
     sent
 }
 
@@ -75,7 +87,11 @@ fn download(site: &Site, number: usize, gate: &Barrier, piece: &[u8], size: usiz
     let mut exchange = begun?;
     for count in 0..size / PIECE {
         let read = exchange.read(PIECE)?;
-        ensure!(read == piece, "download {number}: piece {count} has {} bytes", read.len());
+        ensure!(
+            read == piece,
+            "download {number}: piece {count} has {} bytes",
+            read.len()
+        );
     }
     Ok(())
 }
@@ -103,7 +119,13 @@ fn check(mut site: Site) -> Result<()> {
 #[test]
 fn many_big_bodies_stay_within_bounded_memory_over_folders() -> Result<()> {
     let _alone = alone();
-    check(Plan::new()?.fs("a").fs("b").listener("deadline = \"30s\"").start()?)
+    check(
+        Plan::new()?
+            .fs("a")
+            .fs("b")
+            .listener("deadline = \"30s\"")
+            .start()?,
+    )
 }
 
 #[test]
@@ -139,7 +161,11 @@ fn clients_that_are_too_slow_are_cut_and_their_memory_comes_back() -> Result<()>
         writer.write(&bytes_of(&key, 1, 100_000))?;
         writers.push(writer);
     }
-    ensure!(readers.len() > 4, "only {} readers were let in", readers.len());
+    ensure!(
+        readers.len() > 4,
+        "only {} readers were let in",
+        readers.len()
+    );
     // The writers send one byte a second; nobody reads.
     std::thread::scope(|scope| -> Result<()> {
         let mut threads = Vec::new();
@@ -161,15 +187,25 @@ fn clients_that_are_too_slow_are_cut_and_their_memory_comes_back() -> Result<()>
         Ok(())
     })?;
     // All of the small budget is to be had again.
-    let free = wait_until(Duration::from_secs(20), "the memory of slow readers", || {
-        let key = site.key_on(0, "after");
-        let stored = site.call("PUT", &key, &bytes_of(&key, 1, 2_000_000))?.status == 200;
-        Ok((stored && site.get(&key)?.is_some()).then_some(()))
-    });
+    let free = wait_until(
+        Duration::from_secs(20),
+        "the memory of slow readers",
+        || {
+            let key = site.key_on(0, "after");
+            let stored = site
+                .call("PUT", &key, &bytes_of(&key, 1, 2_000_000))?
+                .status
+                == 200;
+            Ok((stored && site.get(&key)?.is_some()).then_some(()))
+        },
+    );
     free?;
     for reader in &mut readers {
         let read = reader.read(size).unwrap_or_default();
-        ensure!(read.len() < size, "a client that did not read was waited for");
+        ensure!(
+            read.len() < size,
+            "a client that did not read was waited for"
+        );
         ensure!(bytes_of(&there, 1, size).starts_with(&read), "wrong bytes");
     }
     for number in 0..12 {

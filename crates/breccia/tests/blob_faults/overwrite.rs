@@ -20,7 +20,10 @@ fn slow_reads(site: &Site, shard: usize, always_whole: bool) -> Result<()> {
     let mut read = whole.read(100_000)?;
     let mut read_part = part.read(100_000)?;
     for version in 2..5 {
-        site.put(&key, &bytes_of(&key, version, SIZE - 1000 * usize::try_from(version)?))?;
+        site.put(
+            &key,
+            &bytes_of(&key, version, SIZE - 1000 * usize::try_from(version)?),
+        )?;
     }
     let mut upload = Upload::begin(&site.s3, &key)?;
     upload.part(&site.s3, &bytes_of(&key, 5, 6_000_000))?;
@@ -29,16 +32,34 @@ fn slow_reads(site: &Site, shard: usize, always_whole: bool) -> Result<()> {
     ensure!(status == 200, "shard {shard}: {status} {text}");
     read.extend(whole.read(1_000_000)?);
     let newest = [bytes_of(&key, 5, 6_000_000), bytes_of(&key, 6, 6_000_000)].concat();
-    ensure!(site.get(&key)? == Some(newest), "shard {shard}: not the newest");
+    ensure!(
+        site.get(&key)? == Some(newest),
+        "shard {shard}: not the newest"
+    );
     site.call("DELETE", &key, b"")?.success()?;
     // A connection that is cut is an error here, and what came before it counts.
     read.extend(rest(&mut whole));
     read_part.extend(rest(&mut part));
-    ensure!(first.starts_with(&read), "shard {shard}: mixed versions in {} bytes", read.len());
-    ensure!(first[SIZE / 3..].starts_with(&read_part), "shard {shard}: mixed versions in a range");
+    ensure!(
+        first.starts_with(&read),
+        "shard {shard}: mixed versions in {} bytes",
+        read.len()
+    );
+    ensure!(
+        first[SIZE / 3..].starts_with(&read_part),
+        "shard {shard}: mixed versions in a range"
+    );
     if always_whole {
-        ensure!(read.len() == SIZE, "shard {shard}: cut after {} bytes", read.len());
-        ensure!(read_part.len() == SIZE - SIZE / 3, "shard {shard}: range cut after {}", read_part.len());
+        ensure!(
+            read.len() == SIZE,
+            "shard {shard}: cut after {} bytes",
+            read.len()
+        );
+        ensure!(
+            read_part.len() == SIZE - SIZE / 3,
+            "shard {shard}: range cut after {}",
+            read_part.len()
+        );
     }
     ensure!(site.get(&key)?.is_none());
     Ok(())

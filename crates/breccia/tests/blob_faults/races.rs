@@ -29,7 +29,10 @@ fn all_at_once(
         for number in 0..count {
             scope.spawn(move || {
                 let answer = write(number, gate);
-                answers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+                answers
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(answer);
             });
         }
     });
@@ -70,22 +73,34 @@ fn one_wins(answers: &[Answer]) -> Result<()> {
         answers.iter().filter(of).count()
     };
     let lost = count(412) + count(409);
-    let other = answers.iter().flatten().find(|(status, _)| ![200, 412, 409].contains(status));
+    let other = answers
+        .iter()
+        .flatten()
+        .find(|(status, _)| ![200, 412, 409].contains(status));
     ensure!(other.is_none(), "{other:?}");
-    ensure!(count(200) == 1 && lost + 1 == answers.len(), "{} won, {lost} lost", count(200));
+    ensure!(
+        count(200) == 1 && lost + 1 == answers.len(),
+        "{} won, {lost} lost",
+        count(200)
+    );
     Ok(())
 }
 
 fn puts(site: &Site, shard: usize, writers: u64, size: usize) -> Result<()> {
     let key = site.key_on(shard, &format!("race-{size}"));
-    let bodies: Vec<Vec<u8>> = (0..writers).map(|number| bytes_of(&key, number, size)).collect();
+    let bodies: Vec<Vec<u8>> = (0..writers)
+        .map(|number| bytes_of(&key, number, size))
+        .collect();
     let answers = all_at_once(writers, |number, gate| {
         let body = &bodies[usize::try_from(number)?];
         put_if_absent(&site.s3, &key, body, gate, true)
     })?;
     one_wins(&answers).with_context(|| format!("shard {shard}, {writers} puts of {size} bytes"))?;
     let found = site.get(&key)?.context("nobody's object is there")?;
-    ensure!(bodies.contains(&found), "the object is none of those written");
+    ensure!(
+        bodies.contains(&found),
+        "the object is none of those written"
+    );
     Ok(())
 }
 
@@ -125,9 +140,15 @@ fn nobody_waits(site: &Site, shard: usize) -> Result<()> {
     let found = site.get(&key)?.context("nobody's object is there")?;
     let winner = (0..=20).find(|number| found == bytes_of(&key, *number, 40_000));
     ensure!(winner.is_some(), "the object is none of those written");
-    ensure!((winner == Some(20)) == (status == Some(200)), "{winner:?} won, the last was told {status:?}");
+    ensure!(
+        (winner == Some(20)) == (status == Some(200)),
+        "{winner:?} won, the last was told {status:?}"
+    );
     std::thread::sleep(std::time::Duration::from_millis(200));
-    ensure!(site.get(&key)?.as_deref() == Some(found.as_slice()), "a second one won");
+    ensure!(
+        site.get(&key)?.as_deref() == Some(found.as_slice()),
+        "a second one won"
+    );
     Ok(())
 }
 
@@ -137,7 +158,9 @@ fn exactly_one_of_many_writers_wins_on_members_of_our_own() -> Result<()> {
     let postgres = Postgres::new()?;
     postgres.create_database("blobs")?;
     let plan = Plan::new()?.patient().fs("disk").sqlite("file");
-    let site = plan.postgres("pg", &postgres, postgres.port(), "blobs").start()?;
+    let site = plan
+        .postgres("pg", &postgres, postgres.port(), "blobs")
+        .start()?;
     for shard in 0..3 {
         puts(&site, shard, WRITERS, 1_024)?;
         completions(&site, shard, 20)?;
@@ -169,7 +192,12 @@ fn exactly_one_writer_wins_where_a_server_decides_and_answers_may_be_lost() -> R
     upload.part(&site.s3, b"part")?;
     let request = upload.completion(&site.s3).header("if-none-match", "*");
     let reply = request.send(&upload.document())?;
-    ensure!(reply.status == 501 && reply.text().contains("rgw"), "{} {}", reply.status, reply.text());
+    ensure!(
+        reply.status == 501 && reply.text().contains("rgw"),
+        "{} {}",
+        reply.status,
+        reply.text()
+    );
     ensure!(site.get("refused")?.is_none(), "it was completed");
     let (status, text) = upload.complete(&site.s3)?;
     ensure!(status == 200, "without a condition: {status} {text}");
@@ -177,7 +205,8 @@ fn exactly_one_writer_wins_where_a_server_decides_and_answers_may_be_lost() -> R
     proxy.set(Fault::CutAfter(0));
     let gate = Barrier::new(1);
     let body = bytes_of("cut", 1, 40_000);
-    let (status, text) = put_if_absent(&site.s3, "cut", &body, &gate, true)?.context("no answer")?;
+    let (status, text) =
+        put_if_absent(&site.s3, "cut", &body, &gate, true)?.context("no answer")?;
     ensure!(status == 503 && text.contains("rgw"), "{status} {text}");
     proxy.set(Fault::None);
     site.wait_for_put("back", 200)?;
@@ -205,18 +234,37 @@ fn a_server_that_ignores_conditions_is_never_sent_one() -> Result<()> {
     let check = |request: S3Request, body: &[u8]| -> Result<()> {
         let reply = request.send(body)?;
         let text = reply.text();
-        ensure!(reply.status == 501 && text.contains("garage"), "{} {text}", reply.status);
-        ensure!(!text.contains("'disk'"), "a shard that can is named: {text}");
+        ensure!(
+            reply.status == 501 && text.contains("garage"),
+            "{} {text}",
+            reply.status
+        );
+        ensure!(
+            !text.contains("'disk'"),
+            "a shard that can is named: {text}"
+        );
         Ok(())
     };
     for key in [&there, &site.key_on(0, "absent"), &site.key_on(1, "other")] {
-        check(site.request("PUT", key).header("if-none-match", "*"), b"new")?;
-        check(site.request("PUT", key).header("if-match", "\"abc\""), b"new")?;
+        check(
+            site.request("PUT", key).header("if-none-match", "*"),
+            b"new",
+        )?;
+        check(
+            site.request("PUT", key).header("if-match", "\"abc\""),
+            b"new",
+        )?;
         let mut upload = Upload::begin(&site.s3, key)?;
         upload.part(&site.s3, b"part")?;
-        check(upload.completion(&site.s3).header("if-none-match", "*"), &upload.document())?;
+        check(
+            upload.completion(&site.s3).header("if-none-match", "*"),
+            &upload.document(),
+        )?;
     }
-    ensure!(site.get(&there)?.as_deref() == Some(b"old".as_slice()), "it was overwritten");
+    ensure!(
+        site.get(&there)?.as_deref() == Some(b"old".as_slice()),
+        "it was overwritten"
+    );
     ensure!(site.keys()? == [there], "{:?}", site.keys());
     Ok(())
 }

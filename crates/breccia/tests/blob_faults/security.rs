@@ -12,8 +12,16 @@ use super::site::{Plan, Site, among_others, bytes_of, generation_files};
 
 fn refused(what: &str, reply: &HttpReply, code: &str) -> Result<()> {
     let text = reply.text();
-    ensure!(reply.status == 403 || reply.status == 400, "{what}: {} {text}", reply.status);
-    ensure!(text.contains(&format!("<Code>{code}")), "{what}: {} {text}", reply.status);
+    ensure!(
+        reply.status == 403 || reply.status == 400,
+        "{what}: {} {text}",
+        reply.status
+    );
+    ensure!(
+        text.contains(&format!("<Code>{code}")),
+        "{what}: {} {text}",
+        reply.status
+    );
     Ok(())
 }
 
@@ -44,11 +52,19 @@ fn requests_that_are_not_rightly_signed_are_refused() -> Result<()> {
         ("POST", "/mail/new?uploads"),
     ] {
         let reply = http_call(address, method, target, &[], b"")?;
-        refused(&format!("unsigned {method} {target}"), &reply, "AccessDenied")?;
+        refused(
+            &format!("unsigned {method} {target}"),
+            &reply,
+            "AccessDenied",
+        )?;
         let mut server = site.s3.clone();
         server.secret_key.push('x');
         let reply = S3Request::new(&server, method, target).send(b"")?;
-        refused(&format!("{method} {target}"), &reply, "SignatureDoesNotMatch")?;
+        refused(
+            &format!("{method} {target}"),
+            &reply,
+            "SignatureDoesNotMatch",
+        )?;
         server.access_key.push('x');
         let reply = S3Request::new(&server, method, target).send(b"")?;
         refused(&format!("{method} {target}"), &reply, "InvalidAccessKeyId")?;
@@ -75,7 +91,12 @@ fn signatures_have_their_time() -> Result<()> {
     let _shared = among_others();
     let site = site()?;
     let get = || site.request("GET", "there");
-    for (seconds, served) in [(-20 * 60, false), (-10 * 60, true), (10 * 60, true), (20 * 60, false)] {
+    for (seconds, served) in [
+        (-20 * 60, false),
+        (-10 * 60, true),
+        (10 * 60, true),
+        (20 * 60, false),
+    ] {
         let reply = get().at(seconds).send(b"")?;
         if served {
             ensure!(reply.status == 200, "{seconds}: {}", reply.text());
@@ -84,12 +105,25 @@ fn signatures_have_their_time() -> Result<()> {
         }
     }
     ensure!(get().send_presigned(60, b"")?.status == 200, "presigned");
-    ensure!(get().at(-50).send_presigned(60, b"")?.status == 200, "presigned before");
-    refused("past its time", &get().at(-70).send_presigned(60, b"")?, "AccessDenied")?;
-    refused("from the future", &get().at(3_600).send_presigned(60, b"")?, "AccessDenied")?;
+    ensure!(
+        get().at(-50).send_presigned(60, b"")?.status == 200,
+        "presigned before"
+    );
+    refused(
+        "past its time",
+        &get().at(-70).send_presigned(60, b"")?,
+        "AccessDenied",
+    )?;
+    refused(
+        "from the future",
+        &get().at(3_600).send_presigned(60, b"")?,
+        "AccessDenied",
+    )?;
     let reply = get().send_presigned(604_801, b"")?;
     refused("for too long", &reply, "AuthorizationQueryParametersError")?;
-    let target = get().presigned_target(60).replace("X-Amz-Expires=60", "X-Amz-Expires=6000");
+    let target = get()
+        .presigned_target(60)
+        .replace("X-Amz-Expires=60", "X-Amz-Expires=6000");
     let reply = http_call(site.s3.address(), "GET", &target, &[], b"")?;
     refused("a longer time", &reply, "SignatureDoesNotMatch")
 }
@@ -111,7 +145,9 @@ fn headers_that_are_not_signed_have_no_say() -> Result<()> {
         refused(name, &put().send_presigned(60, b"body")?, "AccessDenied")?;
     }
     ensure!(site.get("new")?.is_none(), "it was stored");
-    let signed = site.request("PUT", "new").header("x-amz-meta-owner", "alice");
+    let signed = site
+        .request("PUT", "new")
+        .header("x-amz-meta-owner", "alice");
     signed.send(b"body")?.success()?;
     signed.send_presigned(60, b"body")?.success()?;
     let head = site.call("HEAD", "new", b"")?;
@@ -132,7 +168,10 @@ fn chunks_of_another_body_are_refused() -> Result<()> {
     let first = bytes_of("first", 1, 70_000);
     let second = bytes_of("second", 1, 70_000);
     let wire_of = |signer: &mut breccia_testkit::ChunkSigner, pieces: &[&[u8]]| {
-        let mut wire: Vec<u8> = pieces.iter().flat_map(|piece| signer.chunk(piece)).collect();
+        let mut wire: Vec<u8> = pieces
+            .iter()
+            .flat_map(|piece| signer.chunk(piece))
+            .collect();
         wire.extend_from_slice(&signer.chunk(b""));
         wire.extend_from_slice(b"\r\n");
         wire
@@ -147,10 +186,18 @@ fn chunks_of_another_body_are_refused() -> Result<()> {
     let mut replayed = [chunk.clone(), chunk].concat();
     replayed.extend_from_slice(&twice.chunk(b""));
     replayed.extend_from_slice(b"\r\n");
-    refused("a chunk sent twice", &raw(&site, &head, &replayed)?, "SignatureDoesNotMatch")?;
+    refused(
+        "a chunk sent twice",
+        &raw(&site, &head, &replayed)?,
+        "SignatureDoesNotMatch",
+    )?;
     let swapped = wire_of(&mut signer.clone(), &[&second, &first]);
     let (other_head, _) = streaming(140_000, length).at(1).head();
-    refused("the chunks of another request", &raw(&site, &other_head, &swapped)?, "SignatureDoesNotMatch")?;
+    refused(
+        "the chunks of another request",
+        &raw(&site, &other_head, &swapped)?,
+        "SignatureDoesNotMatch",
+    )?;
     ensure!(site.get("chunks")?.is_none(), "it was stored");
     ensure!(raw(&site, &head, &right)?.status == 200, "the right ones");
     ensure!(site.get("chunks")? == Some([first, second].concat()));
@@ -201,17 +248,35 @@ fn a_key_that_looks_like_a_path_is_a_key() -> Result<()> {
         let put = S3Request::new(&site.s3, "PUT", &canonical(&target)).send(body.as_bytes())?;
         ensure!(put.status == 200, "{key}: {} {}", put.status, put.text());
         let get = S3Request::new(&site.s3, "GET", &canonical(&target)).send(b"")?;
-        ensure!(get.status == 200 && get.text() == body, "{key}: {} {}", get.status, get.text());
+        ensure!(
+            get.status == 200 && get.text() == body,
+            "{key}: {} {}",
+            get.status,
+            get.text()
+        );
     }
-    let page = site.call("GET", "?list-type=2&encoding-type=url", b"")?.success()?.text();
+    let page = site
+        .call("GET", "?list-type=2&encoding-type=url", b"")?
+        .success()?
+        .text();
     let listed = page.matches("<Key>").count();
     let names: std::collections::BTreeSet<String> = keys.iter().map(|key| decoded(key)).collect();
-    ensure!(listed == names.len(), "{listed} of {} are listed: {page}", names.len());
+    ensure!(
+        listed == names.len(),
+        "{listed} of {} are listed: {page}",
+        names.len()
+    );
     let found = generation_files(&site.folder().join("disk"))?.len();
-    ensure!(found == before + names.len(), "{found} files, {before} before");
+    ensure!(
+        found == before + names.len(),
+        "{found} files, {before} before"
+    );
     for file in files(site.folder())? {
         let known = ["/data/", "/index.sqlite", "/breccia-fs.lock"];
-        ensure!(known.iter().any(|part| file.contains(part)), "{file} was made");
+        ensure!(
+            known.iter().any(|part| file.contains(part)),
+            "{file} was made"
+        );
     }
     let passwd = std::fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
     ensure!(passwd.contains("root"), "/etc/passwd was overwritten");
@@ -283,10 +348,18 @@ fn a_user_sees_its_own_buckets_and_a_reader_only_reads() -> Result<()> {
     ] {
         let reply = ask(&alice, method, target, source)?;
         let denied = matches!(reply.status, 403 | 404);
-        ensure!(denied, "alice, {method} {target} {source}: {} {}", reply.status, reply.text());
+        ensure!(
+            denied,
+            "alice, {method} {target} {source}: {} {}",
+            reply.status,
+            reply.text()
+        );
     }
     let buckets = ask(&alice, "GET", "/", "")?.text();
-    ensure!(buckets.contains("alices") && !buckets.contains("mail"), "{buckets}");
+    ensure!(
+        buckets.contains("alices") && !buckets.contains("mail"),
+        "{buckets}"
+    );
     ensure!(ask(&reader, "GET", "/mail/there", "")?.status == 200);
     ensure!(ask(&reader, "GET", "/mail?list-type=2", "")?.status == 200);
     for (method, target, source) in [
@@ -301,7 +374,12 @@ fn a_user_sees_its_own_buckets_and_a_reader_only_reads() -> Result<()> {
         ("DELETE", "/mail", ""),
     ] {
         let reply = ask(&reader, method, target, source)?;
-        ensure!(reply.status == 403, "reader, {method} {target}: {} {}", reply.status, reply.text());
+        ensure!(
+            reply.status == 403,
+            "reader, {method} {target}: {} {}",
+            reply.status,
+            reply.text()
+        );
     }
     ensure!(site.keys()? == ["there"], "{:?}", site.keys());
     ensure!(sha256_hex(&site.get("there")?.unwrap_or_default()) == sha256_hex(b"secret"));

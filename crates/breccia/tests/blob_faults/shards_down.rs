@@ -30,24 +30,42 @@ fn is_down(site: &Site, limit: Duration) -> Result<()> {
         let body: &[u8] = if method == "PUT" { b"x" } else { b"" };
         let (status, text, took) = timed(site, method, &key, body)?;
         ensure!(status == 503, "{method}: {status} {text}");
-        ensure!(text.contains("far"), "{method} does not name the shard: {text}");
+        ensure!(
+            text.contains("far"),
+            "{method} does not name the shard: {text}"
+        );
         ensure!(took < limit, "{method} took {took:?}");
     }
     let (status, _, took) = timed(site, "HEAD", &key, b"")?;
-    ensure!(status == 503 && took < limit, "HEAD: {status} after {took:?}");
+    ensure!(
+        status == 503 && took < limit,
+        "HEAD: {status} after {took:?}"
+    );
     let (status, text, took) = timed(site, "POST", &format!("{key}?uploads="), b"")?;
-    ensure!(status == 503 && text.contains("far") && took < limit, "{status} {text} {took:?}");
+    ensure!(
+        status == 503 && text.contains("far") && took < limit,
+        "{status} {text} {took:?}"
+    );
     let (status, text, took) = timed(site, "GET", "?list-type=2", b"")?;
-    ensure!(status == 503 && text.contains("far") && took < limit, "{status} {text} {took:?}");
+    ensure!(
+        status == 503 && text.contains("far") && took < limit,
+        "{status} {text} {took:?}"
+    );
     other_works(site)
 }
 
 fn other_works(site: &Site) -> Result<()> {
     let key = site.key_on(1, "works");
     let (status, text, took) = timed(site, "PUT", &key, b"here")?;
-    ensure!(status == 200 && took < SOON, "{status} {text} after {took:?}");
+    ensure!(
+        status == 200 && took < SOON,
+        "{status} {text} after {took:?}"
+    );
     let (status, text, took) = timed(site, "GET", &key, b"")?;
-    ensure!(status == 200 && text == "here" && took < SOON, "{status} {text} after {took:?}");
+    ensure!(
+        status == 200 && text == "here" && took < SOON,
+        "{status} {text} after {took:?}"
+    );
     Ok(())
 }
 
@@ -122,7 +140,10 @@ fn under_load(site: &Site, trouble: impl FnOnce() -> Result<()>) -> Result<()> {
         back?;
         known
     })?;
-    ensure!(load.refusals.load(Ordering::Relaxed) > 0, "nobody noticed the trouble");
+    ensure!(
+        load.refusals.load(Ordering::Relaxed) > 0,
+        "nobody noticed the trouble"
+    );
     for (key, versions) in known.iter().flatten() {
         let found = got(&site.s3, key)?;
         let fits = versions.contains(&found);
@@ -165,7 +186,9 @@ fn a_bucket_that_is_down_fails_only_its_keys() -> Result<()> {
     let proxy = FaultyProxy::start(rgw.address())?;
     // It starts while the shard is down.
     proxy.set(Fault::Refuse);
-    let plan = Plan::new()?.s3("far", rgw, &proxy.address(), "down").fs("near");
+    let plan = Plan::new()?
+        .s3("far", rgw, &proxy.address(), "down")
+        .fs("near");
     let mut site = plan.start_unready()?;
     is_down(&site, SOON).context("down since the start")?;
     proxy.set(Fault::None);
@@ -186,7 +209,11 @@ fn cut_replies(site: &Site, proxy: &FaultyProxy) -> Result<()> {
     let key = site.key_on(0, "cut");
     let bytes = bytes_of(&key, 1, 1_000_000);
     site.put(&key, &bytes)?;
-    for fault in [Fault::ResetAfter(300_000), Fault::CutAfter(300_000), Fault::ResetAfter(100)] {
+    for fault in [
+        Fault::ResetAfter(300_000),
+        Fault::CutAfter(300_000),
+        Fault::ResetAfter(100),
+    ] {
         proxy.set(fault);
         let mut exchange = site.request("GET", &key).open()?;
         // Nothing at all is an honest answer, too.
@@ -197,13 +224,20 @@ fn cut_replies(site: &Site, proxy: &FaultyProxy) -> Result<()> {
         }
         proxy.set(Fault::None);
         is_back(site).with_context(|| format!("{fault:?}"))?;
-        ensure!(site.get(&key)?.as_deref() == Some(bytes.as_slice()), "{fault:?}");
+        ensure!(
+            site.get(&key)?.as_deref() == Some(bytes.as_slice()),
+            "{fault:?}"
+        );
     }
     proxy.set(Fault::CutAfter(0));
     let newer = bytes_of(&key, 2, 1_000_000);
     let reply = site.call("PUT", &key, &newer)?;
     let text = reply.text();
-    ensure!(reply.status == 503 && text.contains("far"), "{} {text}", reply.status);
+    ensure!(
+        reply.status == 503 && text.contains("far"),
+        "{} {text}",
+        reply.status
+    );
     proxy.set(Fault::None);
     is_back(site)?;
     let found = site.get(&key)?.context("the key is gone")?;
@@ -220,7 +254,10 @@ fn a_bucket_server_that_dies_or_freezes_under_load_harms_only_its_keys() -> Resu
     let mut rgw = Rgw::start()?;
     rgw.s3().create_bucket("load")?;
     let server = rgw.s3().clone();
-    let site = Plan::new()?.s3("far", &server, server.address(), "load").fs("near").start()?;
+    let site = Plan::new()?
+        .s3("far", &server, server.address(), "load")
+        .fs("near")
+        .start()?;
     under_load(&site, || {
         rgw.kill9();
         std::thread::sleep(Duration::from_millis(500));
@@ -247,7 +284,9 @@ fn a_database_that_dies_or_freezes_under_load_harms_only_its_keys() -> Result<()
     let _alone = alone();
     let mut postgres = durable()?;
     let port = postgres.port();
-    let plan = Plan::new()?.postgres("far", &postgres, port, "blobs").fs("near");
+    let plan = Plan::new()?
+        .postgres("far", &postgres, port, "blobs")
+        .fs("near");
     postgres.kill9();
     let mut site = plan.start_unready()?;
     is_down(&site, SOON).context("down since the start")?;

@@ -308,7 +308,9 @@ pub(crate) fn listed(server: &S3Server, bucket: &str) -> Result<Vec<String>> {
     let (mut keys, mut after) = (Vec::new(), String::new());
     loop {
         let target = format!("/{bucket}?list-type=2&max-keys=1000&start-after={after}");
-        let page = S3Request::new(server, "GET", &target).send(b"")?.success()?;
+        let page = S3Request::new(server, "GET", &target)
+            .send(b"")?
+            .success()?;
         let text = page.text();
         let found: Vec<String> = text
             .split("<Key>")
@@ -325,9 +327,7 @@ pub(crate) fn listed(server: &S3Server, bucket: &str) -> Result<Vec<String>> {
 
 /// A key that lies on a shard of `count`, in a composite whose keys are placed as they are.
 pub(crate) fn key_on(shard: usize, count: usize, stem: &str) -> String {
-    let fits = |key: &String| {
-        HashKind::Xxh3_64.hash(key.as_bytes()) % count as u64 == shard as u64
-    };
+    let fits = |key: &String| HashKind::Xxh3_64.hash(key.as_bytes()) % count as u64 == shard as u64;
     let mut keys = (0..u64::MAX).map(|number| format!("{stem}-{number}"));
     keys.find(fits).unwrap_or_default()
 }
@@ -360,7 +360,9 @@ pub(crate) fn generation_files(member: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) fn element(xml: &str, name: &str) -> Result<String> {
     let rest = xml.split_once(&format!("<{name}>")).map(|(_, rest)| rest);
     let text = rest.and_then(|rest| Some(rest.split_once(&format!("</{name}>"))?.0));
-    Ok(text.with_context(|| format!("no {name} in {xml}"))?.to_owned())
+    Ok(text
+        .with_context(|| format!("no {name} in {xml}"))?
+        .to_owned())
 }
 
 /// An upload of parts: its id once begun, and the document that completes it.
@@ -376,7 +378,9 @@ impl Upload {
     /// Begins one.
     pub(crate) fn begin(server: &S3Server, key: &str) -> Result<Upload> {
         let target = path(&format!("{key}?uploads="));
-        let begun = S3Request::new(server, "POST", &target).send(b"")?.success()?;
+        let begun = S3Request::new(server, "POST", &target)
+            .send(b"")?
+            .success()?;
         let id = element(&begun.text(), "UploadId")?;
         Ok(Upload {
             target: format!("{key}?uploadId={id}"),
@@ -389,7 +393,9 @@ impl Upload {
     pub(crate) fn part(&mut self, server: &S3Server, bytes: &[u8]) -> Result<()> {
         self.count += 1;
         let target = path(&format!("{}&partNumber={}", self.target, self.count));
-        let reply = S3Request::new(server, "PUT", &target).send(bytes)?.success()?;
+        let reply = S3Request::new(server, "PUT", &target)
+            .send(bytes)?
+            .success()?;
         let etag = reply.header("etag").context("a part without an ETag")?;
         let _infallible = write!(
             self.parts,

@@ -57,13 +57,25 @@ impl Chunks {
         let (name, signed) = self.kind();
         let mut pieces: Vec<Vec<u8>> = Vec::new();
         for piece in body.chunks(CHUNK) {
-            pieces.push(if signed { signer.chunk(piece) } else { plain(piece) });
+            pieces.push(if signed {
+                signer.chunk(piece)
+            } else {
+                plain(piece)
+            });
         }
         let middle = pieces.len() / 2;
         match self {
             Chunks::Signature => {
-                let at = pieces[middle].iter().position(|byte| *byte == b'=').context("=")? + 1;
-                pieces[middle][at] = if pieces[middle][at] == b'0' { b'1' } else { b'0' };
+                let at = pieces[middle]
+                    .iter()
+                    .position(|byte| *byte == b'=')
+                    .context("=")?
+                    + 1;
+                pieces[middle][at] = if pieces[middle][at] == b'0' {
+                    b'1'
+                } else {
+                    b'0'
+                };
             }
             Chunks::Byte => {
                 let last = pieces[middle].len() - 3;
@@ -76,8 +88,16 @@ impl Chunks {
         if self == Chunks::LastMissing {
             return Ok(wire);
         }
-        wire.extend_from_slice(&if signed { signer.chunk(b"") } else { b"0\r\n".to_vec() });
-        let of: &[u8] = if matches!(self, Chunks::Trailer(..)) { b"another" } else { body };
+        wire.extend_from_slice(&if signed {
+            signer.chunk(b"")
+        } else {
+            b"0\r\n".to_vec()
+        });
+        let of: &[u8] = if matches!(self, Chunks::Trailer(..)) {
+            b"another"
+        } else {
+            body
+        };
         let value = checksum_base64(name, of).context("an algorithm")?;
         let mut line = format!("x-amz-checksum-{name}:{value}\n");
         if !matches!(self, Chunks::TrailerMissing(_)) {
@@ -177,8 +197,16 @@ fn rows() -> Vec<(Wrong, &'static str)> {
 fn refused(reply: Option<&HttpReply>, code: &str) -> Result<()> {
     let Some(reply) = reply else { return Ok(()) };
     let text = reply.text();
-    ensure!((400..500).contains(&reply.status), "{} {text}", reply.status);
-    ensure!(text.contains(&format!("<Code>{code}")), "{} {text}", reply.status);
+    ensure!(
+        (400..500).contains(&reply.status),
+        "{} {text}",
+        reply.status
+    );
+    ensure!(
+        text.contains(&format!("<Code>{code}")),
+        "{} {text}",
+        reply.status
+    );
     Ok(())
 }
 
@@ -200,7 +228,10 @@ fn check(site: &Site, shard: usize, wrong: Wrong, code: &str) -> Result<()> {
             std::thread::sleep(Duration::from_millis(100));
         }
         ensure!(site.get(&absent)?.is_none(), "{absent} is there");
-        ensure!(site.get(&there)?.as_deref() == Some(b"old".as_slice()), "{there} has changed");
+        ensure!(
+            site.get(&there)?.as_deref() == Some(b"old".as_slice()),
+            "{there} has changed"
+        );
     }
     Ok(())
 }
@@ -236,13 +267,22 @@ fn all_rows(site: &Site) -> Result<()> {
             let key = site.key_on(shard, "right");
             let body = bytes_of(&key, 7, 300_000);
             let reply = send(site, site.request("PUT", &key), &body, right)?;
-            reply.context("no answer")?.success().with_context(|| format!("{right:?}"))?;
-            ensure!(site.get(&key)?.as_deref() == Some(body.as_slice()), "{right:?}");
+            reply
+                .context("no answer")?
+                .success()
+                .with_context(|| format!("{right:?}"))?;
+            ensure!(
+                site.get(&key)?.as_deref() == Some(body.as_slice()),
+                "{right:?}"
+            );
         }
         let expected = [site.key_on(shard, "right"), site.key_on(shard, "there")];
         let keys = site.keys()?;
         for key in &keys {
-            ensure!(!key.starts_with("absent") && !key.starts_with("parts"), "{key} is listed");
+            ensure!(
+                !key.starts_with("absent") && !key.starts_with("parts"),
+                "{key} is listed"
+            );
         }
         ensure!(expected.iter().all(|key| keys.contains(key)), "{keys:?}");
     }
