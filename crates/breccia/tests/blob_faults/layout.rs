@@ -78,6 +78,9 @@ fn folders_that_are_swapped_or_emptied_are_refused_and_a_lost_state_is_restored(
     let mut site = Plan::new()?.fs("one").fs("two").fs("three").start()?;
     fill(&site)?;
     let config = site.config.clone();
+    // One gateway at a time uses a folder.
+    let log = site.plan.refused()?;
+    ensure!(log.contains("one process at a time"), "{log}");
     let (one, two) = (site.folder().join("one"), site.folder().join("two"));
     let (one_text, two_text) = (one.display().to_string(), two.display().to_string());
     let swapped = config

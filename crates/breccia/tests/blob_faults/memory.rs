@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{Rgw, wait_until};
+use breccia_testkit::{Exchange, Rgw, wait_until};
 
 use super::site::{Plan, Site, alone, bytes_of};
 
@@ -142,6 +142,30 @@ fn many_big_bodies_stay_within_bounded_memory_over_buckets() -> Result<()> {
     check(site)
 }
 
+/// Sends a byte a second on each, until all are cut.
+fn fed_slowly(writers: &mut [Exchange]) -> Result<()> {
+    let feed = |writer: &mut Exchange| -> Result<bool> {
+        for _ in 0..30 {
+            let cut = writer.is_cut_within(Duration::from_secs(1))?;
+            if cut || writer.write(b"x").is_err() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = writers
+            .iter_mut()
+            .map(|writer| scope.spawn(move || feed(writer)))
+            .collect();
+        for thread in threads {
+            let cut = thread.join().map_err(|_| anyhow::anyhow!("a panic"))??;
+            ensure!(cut, "a client that sends a byte a second is not cut");
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn clients_that_are_too_slow_are_cut_and_their_memory_comes_back() -> Result<()> {
     let _alone = alone();
@@ -166,26 +190,7 @@ fn clients_that_are_too_slow_are_cut_and_their_memory_comes_back() -> Result<()>
         "only {} readers were let in",
         readers.len()
     );
-    // The writers send one byte a second; nobody reads.
-    std::thread::scope(|scope| -> Result<()> {
-        let mut threads = Vec::new();
-        for writer in &mut writers {
-            threads.push(scope.spawn(move || -> Result<bool> {
-                for _ in 0..30 {
-                    let cut = writer.is_cut_within(Duration::from_secs(1))?;
-                    if cut || writer.write(b"x").is_err() {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }));
-        }
-        for thread in threads {
-            let cut = thread.join().map_err(|_| anyhow::anyhow!("a panic"))??;
-            ensure!(cut, "a client that sends a byte a second is not cut");
-        }
-        Ok(())
-    })?;
+    fed_slowly(&mut writers)?;
     // All of the small budget is to be had again.
     let free = wait_until(
         Duration::from_secs(20),
