@@ -56,11 +56,11 @@ impl Drop for Disk {
 }
 
 /// Fills the first shard; the keys that were stored, and the first refusal.
-fn fill(site: &Site, size: usize) -> Result<Vec<(String, Vec<u8>)>> {
+fn fill(site: &Site, length: usize) -> Result<Vec<(String, Vec<u8>)>> {
     let mut stored = Vec::new();
     for number in 0..64 {
         let key = site.key_on(0, &format!("fill-{number}"));
-        let bytes = bytes_of(&key, number, size);
+        let bytes = bytes_of(&key, number, length);
         let reply = site.call("PUT", &key, &bytes)?;
         if reply.status == 200 {
             stored.push((key, bytes));
@@ -69,7 +69,7 @@ fn fill(site: &Site, size: usize) -> Result<Vec<(String, Vec<u8>)>> {
         full(&format!("put {number}"), reply.status, &reply.text())?;
         return Ok(stored);
     }
-    anyhow::bail!("64 objects of {size} bytes found room")
+    anyhow::bail!("64 objects of {length} bytes found room")
 }
 
 fn full(what: &str, status: u16, text: &str) -> Result<()> {

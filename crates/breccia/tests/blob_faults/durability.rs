@@ -193,8 +193,8 @@ fn nothing_is_left(site: &mut Site, before: usize) -> Result<()> {
     }
     let folder = site.folder().join("disk");
     // What a process that was killed leaves: a file that no index knows, of a number that was given out.
-    let stray = (1..)
-        .map(|number: u64| folder.join(format!("data/{:02x}/{number:016x}", number / 256)))
+    let stray = (1..u64::from(u16::MAX))
+        .map(|number| folder.join(format!("data/{:02x}/{number:016x}", number / 256)))
         .find(|file| !file.exists())
         .context("a number")?;
     std::fs::write(&stray, bytes_of("stray", 1, 100_000))?;

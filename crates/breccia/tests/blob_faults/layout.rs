@@ -52,7 +52,7 @@ fn a_gateway_with_members_in_another_order_and_no_state_places_every_key_alike()
         .sqlite("c");
     let site = plan.start()?;
     fill(&site)?;
-    let (_second, server) = beside(&site, &[2, 0, 1])?;
+    let (other, server) = beside(&site, &[2, 0, 1])?;
     holds_all(&server)?;
     S3Request::new(&server, "PUT", "/mail/new")
         .send(b"by the second")?
@@ -66,7 +66,7 @@ fn a_gateway_with_members_in_another_order_and_no_state_places_every_key_alike()
             .map(|(_, rest)| rest.to_owned());
         rest.and_then(|rest| Some(rest.split('"').nth(1)?.to_owned()))
     };
-    let (_, second) = _second.admin("/status")?;
+    let (_, second) = other.admin("/status")?;
     ensure!(digest(&first).is_some(), "no digest in {first}");
     ensure!(digest(&first) == digest(&second), "{first}\n{second}");
     Ok(())
@@ -267,7 +267,7 @@ fn a_set_that_lies_elsewhere_than_the_layout_says_is_not_adopted() -> Result<()>
         .map(drop)
 }
 
-/// DeleteBucket by one gateway against puts by another: no object without a bucket.
+/// `DeleteBucket` by one gateway against puts by another: no object without a bucket.
 fn race(site: &Site, rounds: usize) -> Result<()> {
     let (_second, server) = beside(site, &[1, 0])?;
     let mut outcomes = [0, 0];

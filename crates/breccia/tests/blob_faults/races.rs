@@ -50,10 +50,10 @@ fn put_if_absent(
     let request = S3Request::new(server, "PUT", &path(key)).header("if-none-match", "*");
     let opened = request.length(body.len()).open();
     let (last, most) = body.split_last().context("an empty body")?;
-    let sent = opened.and_then(|mut exchange| {
+    let sent = opened.map(|mut exchange| {
         // One that is refused early may not be read to its end.
         let _sent = exchange.write(most);
-        Ok(exchange)
+        exchange
     });
     gate.wait();
     let mut exchange = sent?;
@@ -86,16 +86,17 @@ fn one_wins(answers: &[Answer]) -> Result<()> {
     Ok(())
 }
 
-fn puts(site: &Site, shard: usize, writers: u64, size: usize) -> Result<()> {
-    let key = site.key_on(shard, &format!("race-{size}"));
+fn puts(site: &Site, shard: usize, writers: u64, length: usize) -> Result<()> {
+    let key = site.key_on(shard, &format!("race-{length}"));
     let bodies: Vec<Vec<u8>> = (0..writers)
-        .map(|number| bytes_of(&key, number, size))
+        .map(|number| bytes_of(&key, number, length))
         .collect();
     let answers = all_at_once(writers, |number, gate| {
         let body = &bodies[usize::try_from(number)?];
         put_if_absent(&site.s3, &key, body, gate, true)
     })?;
-    one_wins(&answers).with_context(|| format!("shard {shard}, {writers} puts of {size} bytes"))?;
+    one_wins(&answers)
+        .with_context(|| format!("shard {shard}, {writers} puts of {length} bytes"))?;
     let found = site.get(&key)?.context("nobody's object is there")?;
     ensure!(
         bodies.contains(&found),

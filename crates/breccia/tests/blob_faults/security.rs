@@ -3,6 +3,7 @@
 //! Not the codec's own tests of signatures. Invariant: each refused request would be served if it were not
 //! for one thing.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -302,7 +303,7 @@ fn canonical(target: &str) -> String {
         if character.is_ascii_alphanumeric() || "/.-_~".contains(character) {
             text.push(character);
         } else {
-            text.push_str(&format!("%{:02X}", u32::from(character)));
+            let _infallible = write!(text, "%{:02X}", u32::from(character));
         }
     }
     text

@@ -159,7 +159,11 @@ fn is_silent(site: &Site) -> Result<()> {
         let ask = |number: usize| {
             let key = format!("{key}-{number}");
             let key = super::site::key_on(0, site.plan.count(), &key);
-            let method = if number % 2 == 0 { "PUT" } else { "GET" };
+            let method = if number.is_multiple_of(2) {
+                "PUT"
+            } else {
+                "GET"
+            };
             scope.spawn(move || timed(site, method, &key, b""))
         };
         let waiting: Vec<_> = (0..12).map(ask).collect();
