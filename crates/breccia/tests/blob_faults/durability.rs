@@ -181,6 +181,9 @@ fn the_index_is_lost(site: &mut Site, known: &mut [Knowledge]) -> Result<()> {
 
 /// Takes everything away; the folder is as it was before the first put.
 fn nothing_is_left(site: &mut Site, before: usize) -> Result<()> {
+    let folder = site.folder().join("disk");
+    let stray = generation_files(&folder)?.pop().context("no file at all")?;
+    let kept = std::fs::read(&stray)?;
     for key in site.keys()? {
         site.call("DELETE", &key, b"")?.success()?;
     }
@@ -191,13 +194,15 @@ fn nothing_is_left(site: &mut Site, before: usize) -> Result<()> {
         site.call("DELETE", &format!("{key}?uploadId={id}"), b"")?
             .success()?;
     }
-    let folder = site.folder().join("disk");
-    // What a process that was killed leaves: a file that no index knows, of a number that was given out.
-    let stray = (1..u64::from(u16::MAX))
-        .map(|number| folder.join(format!("data/{:02x}/{number:016x}", number / 256)))
-        .find(|file| !file.exists())
-        .context("a number")?;
-    std::fs::write(&stray, bytes_of("stray", 1, 100_000))?;
+    let gone = || Ok((!stray.exists()).then_some(()));
+    wait_until(
+        Duration::from_secs(20),
+        "the last object's file to be removed",
+        gone,
+    )?;
+    // What a process that was killed leaves: a file that no index knows.
+    site.gateway.process().kill();
+    std::fs::write(&stray, kept)?;
     site.kill_and_restart()?;
     let swept = || Ok((generation_files(&folder)?.len() <= before).then_some(()));
     let left = wait_until(Duration::from_secs(20), "leftovers to be removed", swept);

@@ -273,7 +273,7 @@ fn a_key_that_looks_like_a_path_is_a_key() -> Result<()> {
         "{found} files, {before} before"
     );
     for file in files(site.folder())? {
-        let known = ["/data/", "/index.sqlite", "/breccia-fs.lock"];
+        let known = ["/data/", "/index.sqlite", "/breccia-fs.lock", "/ballast"];
         ensure!(
             known.iter().any(|part| file.contains(part)),
             "{file} was made"
