@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -45,16 +45,9 @@ impl Rgw {
         std::fs::write(at.join("keyring"), "")?;
         let monitor = start_monitor(at, &cluster, monitor_port)?;
         // This waits for the monitor by itself.
-        run(administer(at).args(["osd", "new", &disk]))?;
-        run(administer(at).args([
-            "osd",
-            "crush",
-            "add",
-            "osd.0",
-            "1.0",
-            "host=a",
-            "root=default",
-        ]))?;
+        administered(at, &["osd", "new", &disk])?;
+        let entry = "osd crush add osd.0 1.0 host=a root=default";
+        administered(at, &entry.split(' ').collect::<Vec<_>>())?;
         std::fs::create_dir(at.join("osd"))?;
         run(program("ceph-osd", at)
             .args(["-i", "0", "--mkfs", "--no-mon-config"])
@@ -176,6 +169,21 @@ fn administer(folder: &Path) -> Command {
     let mut command = program("ceph", folder);
     command.args(["--connect-timeout", "30"]);
     command
+}
+
+/// Runs one command of the monitor; again while the monitor, which has just begun, cannot yet say which
+/// commands it has.
+fn administered(folder: &Path, words: &[&str]) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match run(administer(folder).args(words)) {
+            Err(error)
+                if begun.elapsed() < START_LIMIT
+                    && error.to_string().contains("getting command descriptions") => {}
+            outcome => return outcome.map(drop),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn serve(name: &str, folder: &Path, arguments: &[&str]) -> Result<Process> {

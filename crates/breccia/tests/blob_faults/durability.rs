@@ -11,7 +11,9 @@ use anyhow::{Context, Result, ensure};
 use breccia_core::hash::splitmix64;
 use breccia_testkit::{S3Request, S3Server, wait_until};
 
-use super::site::{Plan, Site, Upload, among_others, bytes_of, generation_files, got, path};
+use super::site::{
+    BUCKET, Plan, Site, Upload, among_others, bytes_of, generation_files, got, listed, path,
+};
 
 const CLIENTS: u64 = 8;
 const KEYS: u64 = 12;
@@ -41,6 +43,14 @@ fn content(key: &str, version: u64) -> Vec<u8> {
     bytes_of(key, version, parts + length + 64)
 }
 
+/// How a version is cut into parts: two for big ones, and for every eighth a single small one.
+fn parts_of(version: u64, bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    if version.is_multiple_of(64) {
+        return Some(vec![&bytes[..PART], &bytes[PART..]]);
+    }
+    (version % 8 == 1).then(|| vec![bytes])
+}
+
 /// Whether the write of this version was acknowledged.
 fn write(server: &S3Server, key: &str, version: u64) -> Result<bool> {
     if version % 16 == 5 {
@@ -48,10 +58,11 @@ fn write(server: &S3Server, key: &str, version: u64) -> Result<bool> {
         return Ok(reply.status == 204);
     }
     let bytes = content(key, version);
-    if version.is_multiple_of(64) {
+    if let Some(parts) = parts_of(version, &bytes) {
         let mut upload = Upload::begin(server, key)?;
-        upload.part(server, &bytes[..PART])?;
-        upload.part(server, &bytes[PART..])?;
+        for part in parts {
+            upload.part(server, part)?;
+        }
         return Ok(upload.complete(server)?.0 == 200);
     }
     Ok(S3Request::new(server, "PUT", &path(key))
@@ -134,14 +145,45 @@ fn round(
     });
     let config = site.config.clone();
     site.gateway.restart(&config)?;
+    verify_all(&server, known)
+}
+
+/// The same for all clients; and the listing tells the same keys.
+fn verify_all(server: &S3Server, known: &mut [Knowledge]) -> Result<()> {
     for known in known.iter_mut() {
-        verify(&server, known)?;
+        verify(server, known)?;
     }
+    let present =
+        |(key, (state, _)): (&String, &(State, Vec<State>))| state.is_some().then(|| key.clone());
+    let mut expected: Vec<String> = known.iter().flatten().filter_map(present).collect();
+    expected.sort();
+    let listed = listed(server, BUCKET)?;
+    ensure!(
+        listed == expected,
+        "listed {listed:?}, there are {expected:?}"
+    );
     Ok(())
+}
+
+/// An index that is lost is made anew from the files.
+fn the_index_is_lost(site: &mut Site, known: &mut [Knowledge]) -> Result<()> {
+    site.gateway.process().kill();
+    for entry in std::fs::read_dir(site.folder().join("disk"))? {
+        let path = entry?.path();
+        if path.display().to_string().contains("index.sqlite") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    let config = site.config.clone();
+    site.gateway.restart(&config)?;
+    verify_all(&site.s3, known)
 }
 
 /// Takes everything away; the folder is as it was before the first put.
 fn nothing_is_left(site: &mut Site, before: usize) -> Result<()> {
+    let folder = site.folder().join("disk");
+    let stray = generation_files(&folder)?.pop().context("no file at all")?;
+    let kept = std::fs::read(&stray)?;
     for key in site.keys()? {
         site.call("DELETE", &key, b"")?.success()?;
     }
@@ -152,10 +194,15 @@ fn nothing_is_left(site: &mut Site, before: usize) -> Result<()> {
         site.call("DELETE", &format!("{key}?uploadId={id}"), b"")?
             .success()?;
     }
-    let folder = site.folder().join("disk");
+    let gone = || Ok((!stray.exists()).then_some(()));
+    wait_until(
+        Duration::from_secs(20),
+        "the last object's file to be removed",
+        gone,
+    )?;
     // What a process that was killed leaves: a file that no index knows.
-    let stray = folder.join("data/7f/00000000007f7f7f");
-    std::fs::write(&stray, bytes_of("stray", 1, 100_000))?;
+    site.gateway.process().kill();
+    std::fs::write(&stray, kept)?;
     site.kill_and_restart()?;
     let swept = || Ok((generation_files(&folder)?.len() <= before).then_some(()));
     let left = wait_until(Duration::from_secs(20), "leftovers to be removed", swept);
@@ -184,5 +231,6 @@ fn what_was_acknowledged_outlives_a_kill() -> Result<()> {
         outcome.with_context(|| format!("after kill {rounds}, {acknowledged:?} acknowledged"))?;
     }
     println!("{acknowledged:?} acknowledged writes over {rounds} kills");
+    the_index_is_lost(&mut site, &mut known).context("after the loss of the index")?;
     nothing_is_left(&mut site, before)
 }

@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{Rgw, wait_until};
+use breccia_testkit::{Exchange, Rgw, wait_until};
 
 use super::site::{Plan, Site, alone, bytes_of};
 
@@ -16,7 +16,7 @@ const CLIENTS: usize = 64;
 const LIMIT: u64 = 256 * 1024 * 1024;
 const PIECE: usize = 256 * 1024;
 
-fn size() -> usize {
+fn body_bytes() -> usize {
     let named = std::env::var("BRECCIA_MEMORY_MIB").ok();
     named.and_then(|text| text.parse().ok()).unwrap_or(8) * 1024 * 1024
 }
@@ -51,9 +51,9 @@ fn together(work: impl Fn(usize, &Barrier) -> Result<()> + Sync) -> Result<()> {
     })
 }
 
-fn upload(site: &Site, number: usize, gate: &Barrier, piece: &[u8], size: usize) -> Result<()> {
-    let request = site.request("PUT", &format!("big-{number}")).length(size);
-    let pieces = size / PIECE;
+fn upload(site: &Site, number: usize, gate: &Barrier, piece: &[u8], length: usize) -> Result<()> {
+    let request = site.request("PUT", &format!("big-{number}")).length(length);
+    let pieces = length / PIECE;
     let mut exchange = request.open();
     let mut sent = Ok(());
     for count in 0..pieces {
@@ -76,7 +76,7 @@ fn upload(site: &Site, number: usize, gate: &Barrier, piece: &[u8], size: usize)
     sent
 }
 
-fn download(site: &Site, number: usize, gate: &Barrier, piece: &[u8], size: usize) -> Result<()> {
+fn download(site: &Site, number: usize, gate: &Barrier, piece: &[u8], length: usize) -> Result<()> {
     let opened = site.request("GET", &format!("big-{number}")).open();
     let begun = opened.and_then(|mut exchange| {
         let head = exchange.head()?;
@@ -85,7 +85,7 @@ fn download(site: &Site, number: usize, gate: &Barrier, piece: &[u8], size: usiz
     });
     gate.wait();
     let mut exchange = begun?;
-    for count in 0..size / PIECE {
+    for count in 0..length / PIECE {
         let read = exchange.read(PIECE)?;
         ensure!(
             read == piece,
@@ -97,12 +97,12 @@ fn download(site: &Site, number: usize, gate: &Barrier, piece: &[u8], size: usiz
 }
 
 fn check(mut site: Site) -> Result<()> {
-    let size = size();
+    let length = body_bytes();
     let piece = bytes_of("piece", 1, PIECE);
     let (_, idle) = memory(&mut site)?;
-    together(|number, gate| upload(&site, number, gate, &piece, size))?;
+    together(|number, gate| upload(&site, number, gate, &piece, length))?;
     let (after_uploads, _) = memory(&mut site)?;
-    together(|number, gate| download(&site, number, gate, &piece, size))?;
+    together(|number, gate| download(&site, number, gate, &piece, length))?;
     let (most, now) = memory(&mut site)?;
     let shown = |bytes: u64| bytes / 1024 / 1024;
     println!(
@@ -134,14 +134,36 @@ fn many_big_bodies_stay_within_bounded_memory_over_buckets() -> Result<()> {
     let rgw = Rgw::shared()?.s3();
     rgw.create_bucket("memory-a")?;
     rgw.create_bucket("memory-b")?;
-    let plan = Plan::new()?.s3("a", rgw, rgw.address(), "memory-a").s3(
-        "b",
-        rgw,
-        rgw.address(),
-        "memory-b",
-    );
+    let plan = Plan::new()?
+        .patient()
+        .s3("a", rgw, rgw.address(), "memory-a")
+        .s3("b", rgw, rgw.address(), "memory-b");
     let site = plan.listener("deadline = \"30s\"").start()?;
     check(site)
+}
+
+/// Sends a byte a second on each, until all are cut.
+fn fed_slowly(writers: &mut [Exchange]) -> Result<()> {
+    let feed = |writer: &mut Exchange| -> Result<bool> {
+        for _ in 0..30 {
+            let cut = writer.is_cut_within(Duration::from_secs(1))?;
+            if cut || writer.write(b"x").is_err() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = writers
+            .iter_mut()
+            .map(|writer| scope.spawn(move || feed(writer)))
+            .collect();
+        for thread in threads {
+            let cut = thread.join().map_err(|_| anyhow::anyhow!("a panic"))??;
+            ensure!(cut, "a client that sends a byte a second is not cut");
+        }
+        Ok(())
+    })
 }
 
 #[test]
@@ -149,9 +171,9 @@ fn clients_that_are_too_slow_are_cut_and_their_memory_comes_back() -> Result<()>
     let _alone = alone();
     let keys = "min-body-rate = \"1KiB\"\nwrite-timeout = \"2s\"\nbuffer-memory = \"8MiB\"";
     let site = Plan::new()?.fs("a").sqlite("b").listener(keys).start()?;
-    let size = 16 * 1024 * 1024;
+    let length = 16 * 1024 * 1024;
     let there = site.key_on(0, "there");
-    site.put(&there, &bytes_of(&there, 1, size))?;
+    site.put(&there, &bytes_of(&there, 1, length))?;
     let (mut readers, mut writers) = (Vec::new(), Vec::new());
     for number in 0..12 {
         let mut reader = site.request("GET", &there).open()?;
@@ -159,7 +181,7 @@ fn clients_that_are_too_slow_are_cut_and_their_memory_comes_back() -> Result<()>
             readers.push(reader);
         }
         let key = site.key_on(number % 2, &format!("slow-{number}"));
-        let mut writer = site.request("PUT", &key).length(size).open()?;
+        let mut writer = site.request("PUT", &key).length(length).open()?;
         writer.write(&bytes_of(&key, 1, 100_000))?;
         writers.push(writer);
     }
@@ -168,26 +190,7 @@ fn clients_that_are_too_slow_are_cut_and_their_memory_comes_back() -> Result<()>
         "only {} readers were let in",
         readers.len()
     );
-    // The writers send one byte a second; nobody reads.
-    std::thread::scope(|scope| -> Result<()> {
-        let mut threads = Vec::new();
-        for writer in &mut writers {
-            threads.push(scope.spawn(move || -> Result<bool> {
-                for _ in 0..30 {
-                    let cut = writer.is_cut_within(Duration::from_secs(1))?;
-                    if cut || writer.write(b"x").is_err() {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }));
-        }
-        for thread in threads {
-            let cut = thread.join().map_err(|_| anyhow::anyhow!("a panic"))??;
-            ensure!(cut, "a client that sends a byte a second is not cut");
-        }
-        Ok(())
-    })?;
+    fed_slowly(&mut writers)?;
     // All of the small budget is to be had again.
     let free = wait_until(
         Duration::from_secs(20),
@@ -203,12 +206,15 @@ fn clients_that_are_too_slow_are_cut_and_their_memory_comes_back() -> Result<()>
     );
     free?;
     for reader in &mut readers {
-        let read = reader.read(size).unwrap_or_default();
+        let read = reader.read(length).unwrap_or_default();
         ensure!(
-            read.len() < size,
+            read.len() < length,
             "a client that did not read was waited for"
         );
-        ensure!(bytes_of(&there, 1, size).starts_with(&read), "wrong bytes");
+        ensure!(
+            bytes_of(&there, 1, length).starts_with(&read),
+            "wrong bytes"
+        );
     }
     for number in 0..12 {
         let key = site.key_on(number % 2, &format!("slow-{number}"));

@@ -28,7 +28,8 @@ fn slow_reads(site: &Site, shard: usize, always_whole: bool) -> Result<()> {
     let mut upload = Upload::begin(&site.s3, &key)?;
     upload.part(&site.s3, &bytes_of(&key, 5, 6_000_000))?;
     upload.part(&site.s3, &bytes_of(&key, 6, 6_000_000))?;
-    ensure!(upload.complete(&site.s3)?.0 == 200);
+    let (status, text) = upload.complete(&site.s3)?;
+    ensure!(status == 200, "shard {shard}: {status} {text}");
     read.extend(whole.read(1_000_000)?);
     let newest = [bytes_of(&key, 5, 6_000_000), bytes_of(&key, 6, 6_000_000)].concat();
     ensure!(
@@ -83,6 +84,7 @@ fn a_slow_reader_never_sees_two_versions() -> Result<()> {
     let rgw = Rgw::shared()?.s3();
     rgw.create_bucket("overwrite")?;
     let site = Plan::new()?
+        .patient()
         .fs("disk")
         .sqlite("file")
         .postgres("pg", &postgres, postgres.port(), "blobs")

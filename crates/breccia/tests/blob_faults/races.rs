@@ -50,10 +50,10 @@ fn put_if_absent(
     let request = S3Request::new(server, "PUT", &path(key)).header("if-none-match", "*");
     let opened = request.length(body.len()).open();
     let (last, most) = body.split_last().context("an empty body")?;
-    let sent = opened.and_then(|mut exchange| {
+    let sent = opened.map(|mut exchange| {
         // One that is refused early may not be read to its end.
         let _sent = exchange.write(most);
-        Ok(exchange)
+        exchange
     });
     gate.wait();
     let mut exchange = sent?;
@@ -86,16 +86,17 @@ fn one_wins(answers: &[Answer]) -> Result<()> {
     Ok(())
 }
 
-fn puts(site: &Site, shard: usize, writers: u64, size: usize) -> Result<()> {
-    let key = site.key_on(shard, &format!("race-{size}"));
+fn puts(site: &Site, shard: usize, writers: u64, length: usize) -> Result<()> {
+    let key = site.key_on(shard, &format!("race-{length}"));
     let bodies: Vec<Vec<u8>> = (0..writers)
-        .map(|number| bytes_of(&key, number, size))
+        .map(|number| bytes_of(&key, number, length))
         .collect();
     let answers = all_at_once(writers, |number, gate| {
         let body = &bodies[usize::try_from(number)?];
         put_if_absent(&site.s3, &key, body, gate, true)
     })?;
-    one_wins(&answers).with_context(|| format!("shard {shard}, {writers} puts of {size} bytes"))?;
+    one_wins(&answers)
+        .with_context(|| format!("shard {shard}, {writers} puts of {length} bytes"))?;
     let found = site.get(&key)?.context("nobody's object is there")?;
     ensure!(
         bodies.contains(&found),
@@ -157,7 +158,7 @@ fn exactly_one_of_many_writers_wins_on_members_of_our_own() -> Result<()> {
     let _shared = among_others();
     let postgres = Postgres::new()?;
     postgres.create_database("blobs")?;
-    let plan = Plan::new()?.fs("disk").sqlite("file");
+    let plan = Plan::new()?.patient().fs("disk").sqlite("file");
     let site = plan
         .postgres("pg", &postgres, postgres.port(), "blobs")
         .start()?;
@@ -183,9 +184,8 @@ fn exactly_one_writer_wins_where_a_server_decides_and_answers_may_be_lost() -> R
     let rgw = Rgw::shared()?.s3();
     rgw.create_bucket("races")?;
     let proxy = FaultyProxy::start(rgw.address())?;
-    let site = Plan::new()?
-        .s3("rgw", rgw, &proxy.address(), "races")
-        .start()?;
+    let plan = Plan::new()?.patient();
+    let site = plan.s3("rgw", rgw, &proxy.address(), "races").start()?;
     puts(&site, 0, WRITERS, 1_024)?;
     nobody_waits(&site, 0)?;
     // Completions with a condition are not honoured by it, so they are refused, by name.
@@ -200,10 +200,8 @@ fn exactly_one_writer_wins_where_a_server_decides_and_answers_may_be_lost() -> R
         reply.text()
     );
     ensure!(site.get("refused")?.is_none(), "it was completed");
-    ensure!(
-        upload.complete(&site.s3)?.0 == 200,
-        "without a condition it is fine"
-    );
+    let (status, text) = upload.complete(&site.s3)?;
+    ensure!(status == 200, "without a condition: {status} {text}");
     // The winner's answer is lost on its way from the server.
     proxy.set(Fault::CutAfter(0));
     let gate = Barrier::new(1);

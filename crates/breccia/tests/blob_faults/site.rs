@@ -41,6 +41,7 @@ pub(crate) struct Plan {
     listener: String,
     users: String,
     made_by_clients: bool,
+    timeout: &'static str,
 }
 
 impl Plan {
@@ -54,6 +55,7 @@ impl Plan {
             listener: String::new(),
             users: String::new(),
             made_by_clients: false,
+            timeout: "3s",
         })
     }
 
@@ -91,9 +93,9 @@ impl Plan {
     pub(crate) fn s3(self, name: &str, server: &S3Server, address: &str, bucket: &str) -> Plan {
         let keys = format!(
             "type = \"s3\"\nendpoint = \"http://{address}\"\nbucket = \"{bucket}\"\nregion = \"{}\"\n\
-             access-key = \"{}\"\nsecret-key = \"{}\"\ntimeout = \"3s\"\nprobe-interval = \"200ms\"\n\
+             access-key = \"{}\"\nsecret-key = \"{}\"\ntimeout = \"{}\"\nprobe-interval = \"200ms\"\n\
              probe-timeout = \"1s\"",
-            server.region, server.access_key, server.secret_key
+            server.region, server.access_key, server.secret_key, self.timeout
         );
         self.member(name, &keys)
     }
@@ -102,12 +104,19 @@ impl Plan {
     pub(crate) fn postgres(self, name: &str, server: &Postgres, port: u16, database: &str) -> Plan {
         let keys = format!(
             "type = \"postgresql\"\nhost = \"127.0.0.1\"\nport = {port}\ndatabase = \"{database}\"\n\
-             user = \"{}\"\npassword = \"{}\"\ntimeout = \"3s\"\nprobe-interval = \"200ms\"\n\
+             user = \"{}\"\npassword = \"{}\"\ntimeout = \"{}\"\nprobe-interval = \"200ms\"\n\
              probe-timeout = \"1s\"",
             server.user(),
-            server.password()
+            server.password(),
+            self.timeout
         );
         self.member(name, &keys)
+    }
+
+    /// Members named after this may be silent for long, as servers under a heavy load are.
+    pub(crate) fn patient(mut self) -> Plan {
+        self.timeout = "60s";
+        self
     }
 
     /// Keys before the first table.
@@ -294,7 +303,7 @@ pub(crate) fn got(server: &S3Server, key: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// All keys of a bucket whose keys need no escapes, by pages.
+/// All keys of a bucket, by pages; of their characters only `/` may need an escape.
 pub(crate) fn listed(server: &S3Server, bucket: &str) -> Result<Vec<String>> {
     let (mut keys, mut after) = (Vec::new(), String::new());
     loop {
@@ -310,7 +319,7 @@ pub(crate) fn listed(server: &S3Server, bucket: &str) -> Result<Vec<String>> {
             .collect();
         keys.extend(found.iter().cloned());
         match found.last() {
-            Some(last) if text.contains("<IsTruncated>true<") => after.clone_from(last),
+            Some(last) if text.contains("<IsTruncated>true<") => after = last.replace('/', "%2F"),
             _ => return Ok(keys),
         }
     }

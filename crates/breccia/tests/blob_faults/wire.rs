@@ -53,12 +53,12 @@ impl Chunks {
     }
 
     /// The body as it goes over the wire.
-    fn encoded(self, signer: &mut ChunkSigner, body: &[u8]) -> Result<Vec<u8>> {
+    fn encoded(self, keys: &mut ChunkSigner, body: &[u8]) -> Result<Vec<u8>> {
         let (name, signed) = self.kind();
         let mut pieces: Vec<Vec<u8>> = Vec::new();
         for piece in body.chunks(CHUNK) {
             pieces.push(if signed {
-                signer.chunk(piece)
+                keys.chunk(piece)
             } else {
                 plain(piece)
             });
@@ -89,7 +89,7 @@ impl Chunks {
             return Ok(wire);
         }
         wire.extend_from_slice(&if signed {
-            signer.chunk(b"")
+            keys.chunk(b"")
         } else {
             b"0\r\n".to_vec()
         });
@@ -108,7 +108,7 @@ impl Chunks {
             line.push_str("x:y\n");
         }
         if signed {
-            wire.extend_from_slice(signer.trailer(&line).as_bytes());
+            wire.extend_from_slice(keys.trailer(&line).as_bytes());
         }
         wire.extend_from_slice(b"\r\n");
         Ok(wire)
@@ -129,10 +129,9 @@ impl Chunks {
             .header("content-encoding", "aws-chunked");
         // Signatures are all of one length, so any signer tells the wire's.
         let length = self.encoded(&mut request.head().1, body)?.len();
-        let (head, mut signer) = request.length(length).head();
+        let (head, mut chunk_signer) = request.length(length).head();
         let mut exchange = Exchange::open(address, &head)?;
-        let _sent = exchange.write(&self.encoded(&mut signer, body)?);
-        let _sent = exchange.end_request();
+        let _sent = exchange.write(&self.encoded(&mut chunk_signer, body)?);
         Ok(exchange.reply()?.0)
     }
 }
@@ -158,7 +157,7 @@ fn send(site: &Site, request: S3Request, body: &[u8], wrong: Wrong) -> Result<Op
         Wrong::Chunks(chunks) => return chunks.send(request, address, body).map(Some),
         Wrong::Short | Wrong::Cut => {
             let mut exchange = request.length(body.len()).open()?;
-            exchange.write(&body[..body.len() / 2 + 1])?;
+            exchange.write(&body[..=body.len() / 2])?;
             if wrong == Wrong::Short {
                 exchange.end_request()?;
                 return Ok(exchange.reply().ok().map(|(reply, _)| reply));
