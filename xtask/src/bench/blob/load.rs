@@ -35,10 +35,14 @@ pub(crate) struct Measured {
     pub(crate) p99_ms: f64,
 }
 
-/// The objects of one client and size that are written over and over: so that the disk does not
-/// fill. Large ones: one each.
+/// The objects of one client and size that are written over and over, so that the disk does not
+/// fill: no more than the shortest load of puts has.
 fn objects(load: &Load) -> usize {
-    if load.size > 1024 * 1024 { 1 } else { 50 }
+    match load.size {
+        0..=4096 => 50,
+        4097..=1_048_576 => 20,
+        _ => 1,
+    }
 }
 
 /// Runs a load to its end.
