@@ -17,6 +17,7 @@
 //! `pwrite64(index.sqlite-wal)` twice a page, `fdatasync(index.sqlite-wal)`, and the answer; by the
 //! sweeping thread `unlink(data/01/0…1)`.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -31,9 +32,11 @@ use super::generations::Generations;
 use super::hot::Hot;
 use super::index::change::{Change, Decision};
 use super::index::{open_writer, schema};
+use super::records::ObjectRow;
 use super::sweep::Sweep;
 use super::write::Pending;
 use crate::error::BlobError;
+use crate::key::Key;
 
 /// The most changes in one transaction.
 const MAX_BATCH: usize = 256;
@@ -169,7 +172,9 @@ impl Worker {
                 if let Some(limit) = limit {
                     self.shared.generations.raise(limit);
                 }
-                for (request, decision) in batch.drain(..).zip(decisions) {
+                let often = keys_changed_often(batch);
+                for (mut request, decision) in batch.drain(..).zip(decisions) {
+                    self.keep_open(&mut request, &decision, &often);
                     self.answer(request, decision);
                 }
             }
@@ -264,6 +269,22 @@ impl Worker {
         }
     }
 
+    /// What was just written is often read next: its file stays open.
+    fn keep_open(&self, request: &mut Request, decision: &Decision, often: &HashSet<Key>) {
+        let Change::Put(object) = &request.change else {
+            return;
+        };
+        let file = request.files.first_mut().and_then(Pending::small_file);
+        let made = decision.as_ref().is_ok_and(|applied| applied.made);
+        if let Some(file) = file.filter(|_| made && !often.contains(&object.key)) {
+            let hot = &self.shared.hot;
+            // Nobody else commits: what was made is what there is.
+            let since = hot.since(&object.key);
+            let meta = ObjectRow::of_one_file(object.facts.clone(), object.file).meta();
+            hot.put(&object.key, since, &meta, file, object.file);
+        }
+    }
+
     fn answer(&self, request: Request, decision: Decision) {
         let Request { files, reply, .. } = request;
         let result = match decision {
@@ -279,6 +300,13 @@ impl Worker {
         // Nobody may be waiting any longer.
         let _ = reply.send(result);
     }
+}
+
+/// The keys that more than one change of a batch concerns.
+fn keys_changed_often(batch: &[Request]) -> HashSet<Key> {
+    let mut seen = HashSet::with_capacity(batch.len());
+    let keys = batch.iter().filter_map(|request| request.change.object());
+    keys.filter(|key| !seen.insert(*key)).cloned().collect()
 }
 
 fn fail(request: Request, error: &BlobError) {

@@ -21,7 +21,7 @@ use crate::key::Key;
 use crate::meta::ObjectMeta;
 
 /// The largest file that is read this way, in bytes: what a worker may copy and verify in passing.
-const MAX_FILE_BYTES: u64 = 72 * 1024;
+pub(super) const MAX_FILE_BYTES: u64 = 72 * 1024;
 /// The most files that are kept open, of one store.
 const MAX_FILES: usize = 1024;
 /// At most this part of the files that the process may open.

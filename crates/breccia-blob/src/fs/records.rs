@@ -166,6 +166,16 @@ pub(super) struct ObjectRow {
 }
 
 impl ObjectRow {
+    /// An object whose data are in one file.
+    pub(super) fn of_one_file(facts: Facts, file: FileRef) -> Self {
+        Self {
+            facts,
+            file,
+            upload: None,
+            parts: Vec::new(),
+        }
+    }
+
     pub(super) fn meta(&self) -> ObjectMeta {
         let details = &self.facts.details;
         ObjectMeta {

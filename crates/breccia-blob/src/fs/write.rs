@@ -12,6 +12,7 @@ use breccia_core::error::Effect;
 use super::Inner;
 use super::folder::Folder;
 use super::format::{self, MAX_DATA_BYTES, TRAILER_BYTES};
+use super::hot;
 use super::records::{FileRef, Record, to_json};
 use super::sweep::Sweep;
 use crate::body::{Body, Digests};
@@ -27,9 +28,16 @@ const TAIL_ROOM: usize = 1024;
 pub(super) struct Pending {
     generation: u64,
     sweep: Option<Arc<Sweep>>,
+    /// The file itself, if it is so small that readers may want it open.
+    small: Option<File>,
 }
 
 impl Pending {
+    /// The open file of a small object; once.
+    pub(super) fn small_file(&mut self) -> Option<File> {
+        self.small.take()
+    }
+
     /// The index refers to it now.
     pub(super) fn keep(mut self) {
         self.sweep = None;
@@ -63,10 +71,15 @@ struct Writer {
 impl Writer {
     fn create(folder: &Folder, sweep: &Arc<Sweep>, generation: u64) -> io::Result<Self> {
         let path = folder.file(generation);
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
         let pending = Pending {
             generation,
             sweep: Some(Arc::clone(sweep)),
+            small: None,
         };
         Ok(Self {
             file,
@@ -112,6 +125,9 @@ impl Writer {
             size: self.data_bytes,
             file_bytes: self.data_bytes.saturating_add(tail),
         };
+        if file.file_bytes <= hot::MAX_FILE_BYTES {
+            self.pending.small = Some(self.file);
+        }
         Ok(WrittenFile {
             file,
             pending: self.pending,

@@ -140,6 +140,14 @@ impl Collected {
 }
 
 impl AnswerBody {
+    /// The answer was read whole: its connection may serve the next request.
+    fn conclude(&mut self) {
+        self.ended = true;
+        if let Some(lease) = self.lease.take().filter(|_| self.whole_request) {
+            lease.give_back();
+        }
+    }
+
     async fn pull(&mut self) -> Option<Result<Bytes, BlobError>> {
         while !self.ended {
             match tokio::time::timeout(self.timeout, self.body.frame()).await {
@@ -147,6 +155,10 @@ impl AnswerBody {
                     if let Ok(data) = frame.into_data()
                         && !data.is_empty()
                     {
+                        // Whoever knows the length asks for nothing more after the last byte.
+                        if self.body.is_end_stream() {
+                            self.conclude();
+                        }
                         return Some(Ok(data));
                     }
                 }
@@ -155,12 +167,7 @@ impl AnswerBody {
                     self.lease = None;
                     return Some(Err(lost(&self.store, &error, self.effect)));
                 }
-                Ok(None) => {
-                    self.ended = true;
-                    if let Some(lease) = self.lease.take().filter(|_| self.whole_request) {
-                        lease.give_back();
-                    }
-                }
+                Ok(None) => self.conclude(),
                 Err(_) => {
                     self.ended = true;
                     self.lease = None;
