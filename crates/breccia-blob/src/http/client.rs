@@ -179,8 +179,8 @@ impl HttpClient {
             let mut early = None;
             while !fed && !closed && early.is_none() {
                 tokio::select! {
+                    // The feeder first: whole bodies are fed before anybody can have answered.
                     biased;
-                    answered = &mut answer => early = Some(answered),
                     outcome = &mut feeding => match outcome {
                         Fed::All => fed = true,
                         // What the connection answers says why.
@@ -188,6 +188,7 @@ impl HttpClient {
                         Fed::Stalled => return Err(self.silent(Effect::NotApplied)),
                         Fed::Failed(error) => return Err(error),
                     },
+                    answered = &mut answer => early = Some(answered),
                 }
             }
             let effect = if fed && !reads {

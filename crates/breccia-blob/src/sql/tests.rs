@@ -87,7 +87,7 @@ impl Connection for Scripted {
 
 fn store(script: &Arc<Script>) -> SqlStore {
     let mut options = SqlOptions::new("sql-a");
-    options.timeout = Duration::from_secs(1);
+    options.timeout = Duration::from_mins(1);
     let driver = Box::new(Scripted(Arc::clone(script)));
     SqlStore::over(options, driver, StoreKind::Postgresql, "nowhere".to_owned())
 }
