@@ -82,7 +82,7 @@ impl Blobs {
         }
         for (name, store) in &plan.stores {
             if matches!(store, StorePlan::ShardedBlob(_)) {
-                blobs.add(plan, layouts, metrics, name)?;
+                blobs.add(layouts, metrics, name)?;
             }
         }
         for listener in plan.listeners.values() {
@@ -99,7 +99,6 @@ impl Blobs {
 
     fn add(
         &mut self,
-        plan: &Plan,
         layouts: &Layouts,
         metrics: &Registry,
         name: &str,
@@ -110,7 +109,7 @@ impl Blobs {
         let layout = layouts.get(name);
         let layout = layout.ok_or_else(|| Trouble::failed(format!("'{name}' has no layout")))?;
         let members = layout.shards().iter();
-        let members = members.map(|shard| self.add(plan, layouts, metrics, shard));
+        let members = members.map(|shard| self.add(layouts, metrics, shard));
         let members = members.collect::<Result<Vec<_>, _>>()?;
         let made = ShardedBlob::new(Arc::clone(layout), members).map_err(Trouble::failed)?;
         let made = Arc::new(made.with_metrics(metrics));
@@ -194,7 +193,7 @@ async fn maintain(composite: Arc<ShardedBlob>, expiry: Duration) {
                 "expired uploads were ended and leftovers cleared away"
             ),
             Err(error) => {
-                tracing::warn!(store, %error, "it could not be tidied; tried again later")
+                tracing::warn!(store, %error, "it could not be tidied; tried again later");
             }
         }
     }
