@@ -18,7 +18,8 @@
 //!   the index can be made anew (`rebuild`). Parts stay the files they are.
 //! - Whoever reads keeps the version that was looked up: an open file outlives its name, and the
 //!   parts of an object are pinned (`sweep`).
-//! - All file work runs on threads that may block, at most [`READS`] and [`WRITES`] at a time.
+//! - File work runs on threads that may block, at most `READS` and `WRITES` at a time; small objects
+//!   that were read or written lately are read at once, if their bytes are in memory (see `hot`).
 
 mod ballast;
 mod commit;
