@@ -3,6 +3,10 @@
 //! The signature itself is the codec's. Invariant: nothing of a request is acted upon before it went
 //! through here.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use breccia_net::clock;
 use hyper::Method;
 
@@ -27,14 +31,72 @@ pub(super) struct Identity {
     pub(super) signed: bool,
 }
 
+/// The most keys that are kept.
+const MAX_DERIVED: usize = 32;
+
+/// Keys of the day, derived from secrets: those of requests that were found good, so that nobody
+/// without a secret can push out others'.
+#[derive(Default)]
+pub(super) struct DerivedKeys(Mutex<VecDeque<Derived>>);
+
+struct Derived {
+    secret_key: String,
+    key: SigningKey,
+}
+
+impl fmt::Debug for DerivedKeys {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DerivedKeys")
+            .finish_non_exhaustive()
+    }
+}
+
+impl DerivedKeys {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Derived>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, secret_key: &str, scope: &Scope) -> SigningKey {
+        let kept = self.lock();
+        let found = kept
+            .iter()
+            .find(|kept| kept.key.scope() == scope && kept.secret_key == secret_key);
+        match found {
+            Some(found) => found.key.clone(),
+            None => SigningKey::derive(secret_key, scope.clone()),
+        }
+    }
+
+    fn keep(&self, secret_key: &str, key: &SigningKey) {
+        let mut kept = self.lock();
+        let is_same =
+            |kept: &Derived| kept.key.scope() == key.scope() && kept.secret_key == secret_key;
+        if kept.iter().any(is_same) {
+            return;
+        }
+        if kept.len() >= MAX_DERIVED {
+            kept.pop_front();
+        }
+        kept.push_back(Derived {
+            secret_key: secret_key.to_owned(),
+            key: key.clone(),
+        });
+    }
+}
+
 /// Finds out who sends a request.
-pub(super) fn identify(request: &Request, settings: &Settings) -> Result<Identity, Refusal> {
+pub(super) fn identify(
+    request: &Request,
+    settings: &Settings,
+    derived: &DerivedKeys,
+) -> Result<Identity, Refusal> {
     if settings.is_open() {
         return unverified(request);
     }
     let keys = |access_key: &str, scope: &Scope| {
         let user = settings.user(access_key)?;
-        Some(SigningKey::derive(&user.secret_key, scope.clone()))
+        Some(derived.get(&user.secret_key, scope))
     };
     let verified = sigv4::verify(&request.head(), clock::unix_ms(), Regions::Any, &keys)?;
     let Some(verified) = verified else {
@@ -45,6 +107,7 @@ pub(super) fn identify(request: &Request, settings: &Settings) -> Result<Identit
         let access_key = access_key.clone();
         SignatureError::UnknownAccessKey { access_key }
     })?;
+    derived.keep(&user.secret_key, &verified.signing_key);
     Ok(Identity {
         user: Some(user),
         payload: verified.payload,

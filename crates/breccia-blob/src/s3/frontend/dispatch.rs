@@ -90,7 +90,7 @@ pub(super) async fn handle(
     found: &mut Option<Operation>,
 ) -> Result<Answer, Refusal> {
     let request = Request::read(parts, &settings)?;
-    let identity = auth::identify(&request, &settings)?;
+    let identity = auth::identify(&request, &settings, &frontend.derived)?;
     let copies = request.headers().contains_key("x-amz-copy-source");
     let routed = operation::route(&request.method, request.scope, &request.query, copies);
     let operation = routed.map_err(|unrouted| match unrouted {

@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::{Method, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use super::auth::DerivedKeys;
 use super::budget::Budget;
 use super::dispatch;
 use super::metrics::{MAX_IN_FLIGHT, Metrics, Outcome};
@@ -58,6 +59,7 @@ pub struct S3Frontend {
     /// The memory of bodies in flight, shared with other listeners.
     pub budget: Budget,
     in_flight: AtomicUsize,
+    pub(super) derived: DerivedKeys,
 }
 
 impl S3Frontend {
@@ -75,6 +77,7 @@ impl S3Frontend {
             settings,
             budget,
             in_flight: AtomicUsize::new(0),
+            derived: DerivedKeys::default(),
         })
     }
 
