@@ -12,6 +12,7 @@ pub(crate) mod guard;
 pub(crate) mod listing;
 pub(crate) mod record;
 pub(crate) mod reserved;
+pub(crate) mod store;
 pub(crate) mod uploads;
 
 use std::sync::Mutex;
