@@ -308,6 +308,11 @@ pub trait BlobStore: Debug + Send + Sync {
         after: Option<&'a str>,
     ) -> StoreFuture<'a, Vec<String>>;
 
+    /// What an operator should know of the place where the data lies, a sentence each: for `check`.
+    fn describe(&self) -> StoreFuture<'_, Vec<String>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// A sign of life: one cheap question to the place where the data lies.
     fn probe(&self) -> StoreFuture<'_, ()>;
 

@@ -138,13 +138,22 @@ async fn reach_leaves(leaves: &Leaves) -> BTreeMap<String, Result<String, String
         tasks.spawn(async move {
             let place = leaf.location().unwrap_or_default();
             let begun = clock::now();
-            let answer = match tokio::time::timeout(LIMIT, leaf.probe()).await {
+            let asking = async {
+                leaf.probe().await?;
+                leaf.describe().await
+            };
+            let answer = match tokio::time::timeout(LIMIT, asking).await {
                 Ok(answer) => answer.map_err(|error| error.to_string()),
                 Err(_) => Err(format!("it does not answer within {} s", LIMIT.as_secs())),
             };
             let ms = (clock::now() - begun).as_secs_f64() * 1000.0;
             let answer = answer
-                .map(|()| format!("{place} answers ({}, {ms:.1} ms)", leaf.kind().name()))
+                .map(|words| {
+                    for word in words {
+                        complain(&format!("warning: {word}"));
+                    }
+                    format!("{place} answers ({}, {ms:.1} ms)", leaf.kind().name())
+                })
                 .map_err(|why| format!("{place} cannot be used ({why})"));
             (name, answer)
         });

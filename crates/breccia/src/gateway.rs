@@ -145,11 +145,15 @@ impl Gateway {
             .flat_map(|listener| plan.served(listener))
             .collect();
         let each = served.values().map(|store| match store {
-            StorePlan::Redis(redis) => redis.connections,
-            StorePlan::Memcached(memcached) => memcached.connections,
+            StorePlan::Redis(plan) => plan.connections.saturating_mul(self.workers),
+            StorePlan::Memcached(plan) => plan.connections.saturating_mul(self.workers),
+            StorePlan::S3(plan) => plan.http.max_connections,
+            StorePlan::Azure(plan) => plan.http.max_connections,
+            StorePlan::Gcs(plan) => plan.http.max_connections,
+            StorePlan::Postgresql(plan) | StorePlan::Mysql(plan) => plan.max_connections,
             _ => 0,
         });
-        each.sum::<usize>().saturating_mul(self.workers)
+        each.fold(0, usize::saturating_add)
     }
 
     /// `Ok` if every listener can serve, and what is down all the same; else what cannot, and why.

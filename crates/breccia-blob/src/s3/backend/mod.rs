@@ -298,6 +298,10 @@ impl BlobStore for S3Store {
         Box::pin(self.reserved_names(prefix, after))
     }
 
+    fn describe(&self) -> StoreFuture<'_, Vec<String>> {
+        Box::pin(self.describe_bucket())
+    }
+
     fn probe(&self) -> StoreFuture<'_, ()> {
         Box::pin(self.sign_of_life())
     }

@@ -67,10 +67,7 @@ impl S3Store {
     }
 
     /// What an operator should know of the bucket, in words.
-    ///
-    /// # Errors
-    /// Those of a request.
-    pub async fn describe(&self) -> Result<Vec<String>, BlobError> {
+    pub(super) async fn describe_bucket(&self) -> Result<Vec<String>, BlobError> {
         let head = self.head_of(Method::GET, "", &[("versioning", "")]);
         let answer = match self.call(head, Bytes::new(), Repeat::WhenFailed).await {
             Err(BlobError::Unsupported { .. }) => return Ok(Vec::new()),
