@@ -306,3 +306,43 @@ async fn uploads_of_all_shards_are_listed_by_key_and_id() -> Result<()> {
     }
     Ok(())
 }
+
+/// Every page from the beginning to the end.
+async fn all_pages(store: &ShardedBlob, mut request: ListRequest) -> Vec<Vec<u8>> {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let page = store.list(request.clone()).await.expect("all are up");
+        names.extend(page.items.iter().map(|item| item.name().to_vec()));
+        match names.last().filter(|_| page.more) {
+            Some(last) => request.after = Some(last.clone().into()),
+            None => return names,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_keys_are_listed_to_the_last() {
+    let name = |number: usize| format!("d{}/{}", number % 97, number * 7919 % 100_003);
+    let keys: BTreeSet<Vec<u8>> = (0..100_000)
+        .map(|number| name(number).into_bytes())
+        .collect();
+    let (_memories, store) = filled(&keys, 1000).await;
+    let found = all_pages(&store, everything(1000)).await;
+    assert!(found.iter().eq(&keys), "{} of {}", found.len(), keys.len());
+    let rolled_up = ListRequest {
+        delimiter: Some(Bytes::from_static(b"/")),
+        ..everything(10)
+    };
+    assert_eq!(all_pages(&store, rolled_up).await.len(), 97);
+    let one_by_one = ListRequest {
+        prefix: Bytes::from_static(b"d1/"),
+        ..everything(1)
+    };
+    let few: Vec<_> = keys.iter().filter(|key| key.starts_with(b"d1/")).collect();
+    let found = all_pages(&store, one_by_one).await;
+    assert!(
+        found.len() > 1000 && found.iter().eq(few),
+        "{}",
+        found.len()
+    );
+}
