@@ -3,11 +3,9 @@
 //! Not the conformance suite, which every kind of store passes. Invariant: each test has a folder
 //! of its own.
 
-mod full;
 mod listing;
 mod objects;
 mod recovery;
-mod speed;
 mod uploads;
 
 use std::path::{Path, PathBuf};

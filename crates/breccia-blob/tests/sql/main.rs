@@ -9,7 +9,6 @@
 )]
 
 mod chunks;
-mod figures;
 mod life;
 mod listings;
 mod place;
