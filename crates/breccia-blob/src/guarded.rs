@@ -16,6 +16,7 @@ use breccia_core::error::Effect;
 use breccia_net::clock;
 use breccia_net::health::{EndpointHealth, ProbeConfig, ProbeFailure, probe_loop};
 use breccia_net::layout_store::LayoutStore;
+use breccia_net::log_gate::LogGate;
 use breccia_net::metrics::Registry;
 
 use crate::error::BlobError;
@@ -27,6 +28,9 @@ use counts::Counts;
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// After a refusal, requests are refused without another look for this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Lines about stores without room.
+static FULL: LogGate = LogGate::new(Duration::from_secs(30));
 
 /// A leaf behind its guard.
 pub struct Guarded {
@@ -237,6 +241,12 @@ impl Guarded {
 
     /// Takes note of an error that tells of the leaf's health.
     fn note(&self, error: &BlobError) {
+        if matches!(error, BlobError::Full { .. })
+            && let Some(held_back) = FULL.pass(clock::now())
+        {
+            let store = self.leaf.leaf.name();
+            tracing::error!(store, %error, held_back, "writes are refused until there is room");
+        }
         if let BlobError::Down { reason, effect, .. } = error {
             self.lost();
             // A connection that broke in the middle may be that one alone.

@@ -162,11 +162,14 @@ async fn look_at(leaf: &MarkedLeaf, marker: &Marker, layouts: &LayoutStore) -> R
         name = marker_name(&known.composite);
         found = leaf.leaf.read_reserved(&name).await?;
     }
+    if found.is_none() {
+        // Whose it is now says more than that ours is missing.
+        refuse_foreign(leaf, marker).await?;
+    }
     match marker.judge(found.as_deref(), digest, false) {
         Verdict::Right => Ok(Task::Nothing),
         Verdict::Replace => Ok(Task::Replace(name)),
         Verdict::Write => {
-            refuse_foreign(leaf, marker).await?;
             refuse_full(leaf, marker).await?;
             Ok(Task::Write)
         }
@@ -181,14 +184,20 @@ async fn refuse_foreign(leaf: &MarkedLeaf, marker: &Marker) -> Result<(), Unfit>
         .iter()
         .map(|marker| marker_name(marker.layout().composite()))
         .collect();
-    let names = leaf.leaf.list_reserved(MARKERS, None).await?;
-    match names.iter().find(|name| !own.contains(name)) {
+    match foreign(leaf, &own).await?.first() {
         None => Ok(()),
         Some(name) => {
             let other = name.strip_prefix(MARKERS).unwrap_or(name);
             Err(Unfit::Refused(words::foreign(leaf, marker, other)))
         }
     }
+}
+
+/// The markers on a leaf that are not among these.
+async fn foreign(leaf: &MarkedLeaf, own: &[String]) -> Result<Vec<String>, BlobError> {
+    let mut names = leaf.leaf.list_reserved(MARKERS, None).await?;
+    names.retain(|name| !own.contains(name));
+    Ok(names)
 }
 
 /// Objects that nobody has placed by this layout would not be found.
@@ -306,10 +315,21 @@ pub async fn mark(leaf: &MarkedLeaf, layouts: &LayoutStore, replace: bool) -> Re
         ReservedWrite::IfAbsent
     };
     let mark = async {
+        if !replace && let Some(marker) = leaf.markers.first() {
+            refuse_foreign(leaf, marker).await?;
+        }
         keep_key_mode(leaf).await?;
         for marker in &leaf.markers {
             write(leaf, marker, how).await?;
             remember(leaf, marker, layouts)?;
+        }
+        if replace {
+            // Whoever used it before must see that it is no longer theirs.
+            let own = leaf.markers.iter();
+            let own = own.map(|marker| marker_name(marker.layout().composite()));
+            for name in foreign(leaf, &own.collect::<Vec<_>>()).await? {
+                leaf.leaf.delete_reserved(&name).await?;
+            }
         }
         Ok(())
     };

@@ -86,7 +86,8 @@ fn placed(
     let state = if is_saved {
         format!("epoch {}", layout.epoch().get())
     } else {
-        "not saved yet: a first start would make this one".to_owned()
+        "not saved here: a first start makes this one, unless shards carry markers of another"
+            .to_owned()
     };
     let _ = writeln!(
         out,

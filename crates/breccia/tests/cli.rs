@@ -166,7 +166,7 @@ fn explain_places_keys_by_hash_and_modulus() {
             &[&format!("shard    {name}\n"), &server, "of 4098"],
         );
     }
-    let binary = ["(2 bytes)", "\\x00\\xff", "not saved yet"];
+    let binary = ["(2 bytes)", "\\x00\\xff", "not saved here"];
     folder.check("explain --config breccia.toml cache 00ff --hex", 0, &binary);
     folder.check(
         "explain --config breccia.toml cache 0f0 --hex",

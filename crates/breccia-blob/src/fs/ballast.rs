@@ -59,6 +59,11 @@ impl Ballast {
         file.sync_data()
     }
 
+    /// Lets the room of a folder go that nobody has taken hold of yet; answers whether there was any.
+    pub(super) fn let_go_in(folder: &Folder) -> bool {
+        fs::remove_file(folder.ballast()).is_ok()
+    }
+
     /// Lets the room go; answers whether there was any.
     pub(super) fn let_go(&self) -> bool {
         self.held.swap(false, Ordering::AcqRel) && fs::remove_file(&self.path).is_ok()

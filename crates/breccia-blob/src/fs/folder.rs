@@ -14,6 +14,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use breccia_core::error::Effect;
@@ -34,6 +35,8 @@ const SHARDS: u64 = 256;
 pub(super) struct Folder {
     name: String,
     path: PathBuf,
+    /// Device and inode, to notice another folder in its place.
+    identity: (u64, u64),
     /// Closing it gives the lock back.
     _lock: File,
 }
@@ -49,7 +52,11 @@ impl Folder {
                 at.display()
             ),
         };
-        fs::create_dir_all(path).map_err(|error| refuse("make the folder", path, &error))?;
+        // Objects are their owner's: a folder that we make is closed to others.
+        let mut made = fs::DirBuilder::new();
+        made.recursive(true).mode(0o700);
+        made.create(path)
+            .map_err(|error| refuse("make the folder", path, &error))?;
         // One folder has one name, whatever the configuration calls it and wherever we run.
         let found = fs::canonicalize(path).map_err(|error| refuse("find", path, &error))?;
         let path = found.as_path();
@@ -69,8 +76,20 @@ impl Folder {
         Ok(Self {
             name: name.to_owned(),
             path: path.to_path_buf(),
+            identity: identity(path).map_err(|error| refuse("look at", path, &error))?,
             _lock: lock,
         })
+    }
+
+    /// Whether it is still the folder that was opened: a disk may have been unmounted, or another
+    /// one put in its place.
+    pub(super) fn is_still_there(&self) -> io::Result<()> {
+        if identity(&self.path)? == self.identity {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "another folder lies in its place than when it was opened; restart when it is back",
+        ))
     }
 
     /// The store's name.
@@ -219,6 +238,11 @@ impl Folder {
 /// Which of the folders under `data` a generation lies in.
 fn shard_of(generation: u64) -> u64 {
     generation % SHARDS
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 fn lock(

@@ -26,26 +26,40 @@ const NOT_APPLIED: Effect = Effect::NotApplied;
 /// Opens a store; blocks.
 pub(super) fn open(options: &FsOptions) -> Result<Inner, BlobError> {
     let folder = Arc::new(Folder::open(&options.name, &options.path)?);
+    match open_in(&folder) {
+        // To open takes a little room too. Without it nobody could delete anything.
+        Err(BlobError::Full { .. }) if Ballast::let_go_in(&folder) => {
+            tracing::warn!(
+                store = folder.name(),
+                "the disk is full; the room that was kept for deletes is used to start"
+            );
+            open_in(&folder)
+        }
+        opened => opened,
+    }
+}
+
+fn open_in(folder: &Arc<Folder>) -> Result<Inner, BlobError> {
     let index = folder.index();
     let exists = index.try_exists().map_err(|error| {
         let what = format!("look at {}", index.display());
         folder.io_error(&what, &error, NOT_APPLIED)
     })?;
-    if !exists && has_files(&folder)? {
-        rebuild::rebuild(&folder)?;
+    if !exists && has_files(folder)? {
+        rebuild::rebuild(folder)?;
     }
-    let connection = open_index(&folder)?;
-    let next = remove_leftovers(&folder, &connection)?;
+    let connection = open_index(folder)?;
+    let next = remove_leftovers(folder, &connection)?;
     let generations = Arc::new(Generations::from(next));
-    reserve(&folder, &connection, &generations)?;
-    let readers = Index::open(&folder)?;
-    let sweep = Sweep::new(&folder);
-    let ballast = Arc::new(Ballast::take(&folder));
+    reserve(folder, &connection, &generations)?;
+    let readers = Index::open(folder)?;
+    let sweep = Sweep::new(folder);
+    let ballast = Arc::new(Ballast::take(folder));
     let hot = Arc::new(Hot::new());
     let failed = |error: std::io::Error| folder.io_error("start a thread", &error, NOT_APPLIED);
     let sweeper = Sweeper::start(&sweep).map_err(failed)?;
     let shared = Shared {
-        folder: Arc::clone(&folder),
+        folder: Arc::clone(folder),
         sweep: Arc::clone(&sweep),
         generations: Arc::clone(&generations),
         ballast: Arc::clone(&ballast),
@@ -53,7 +67,7 @@ pub(super) fn open(options: &FsOptions) -> Result<Inner, BlobError> {
     };
     let committer = Committer::start(shared, connection).map_err(failed)?;
     Ok(Inner {
-        folder: Arc::clone(&folder),
+        folder: Arc::clone(folder),
         sweep,
         index: readers,
         generations,
@@ -87,6 +101,7 @@ fn open_index(folder: &Folder) -> Result<Connection, BlobError> {
         BlobError::Damaged { problem, .. } => {
             refused(folder, format!("the index is damaged: {problem}"))
         }
+        full @ BlobError::Full { .. } => full,
         other => refused(
             folder,
             format!(

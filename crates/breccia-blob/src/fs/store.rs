@@ -261,7 +261,7 @@ async fn set_tags(inner: &Arc<Inner>, key: &Key, tags: Tags) -> Result<(), BlobE
 async fn probe(inner: &Arc<Inner>) -> Result<(), BlobError> {
     inner
         .read_blocking(|inner| {
-            std::fs::metadata(inner.folder.path()).map_err(|error| {
+            inner.folder.is_still_there().map_err(|error| {
                 let what = "look at the folder";
                 inner.folder.io_error(what, &error, Effect::NotApplied)
             })?;

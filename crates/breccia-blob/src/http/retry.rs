@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use breccia_core::error::Effect;
 use breccia_net::clock;
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -37,23 +38,65 @@ impl HttpClient {
         signer: &dyn Signer,
     ) -> Result<HttpResponse, BlobError> {
         let mut attempt = 0;
+        // An earlier attempt may still be carried out, whatever the last one comes to.
+        let mut maybe_applied = false;
         loop {
             let payload = Payload::Bytes(bytes.clone());
             let result = self.send(head.clone(), payload, signer).await;
             let asked = match &result {
                 Ok(answer) if worth_repeating(answer.status) => retry_after(answer),
                 Err(BlobError::Down { .. }) => Some(Duration::ZERO),
-                _ => return result,
+                Ok(_) => return result,
+                Err(_) => None,
             };
             let Some(asked) = asked.filter(|_| attempt < self.max_retries) else {
-                return result;
+                return self.told(result, maybe_applied);
             };
+            maybe_applied |= !head.reads() && may_be_applied(&result);
             if let Ok(answer) = result {
                 answer.discard().await;
             }
             tokio::time::sleep(wait(attempt, clock::seed()).max(asked)).await;
             attempt = attempt.saturating_add(1);
         }
+    }
+}
+
+impl HttpClient {
+    /// What the last attempt has come to, knowing of those before it.
+    fn told(
+        &self,
+        result: Result<HttpResponse, BlobError>,
+        maybe_applied: bool,
+    ) -> Result<HttpResponse, BlobError> {
+        if !maybe_applied {
+            return result;
+        }
+        let store = self.store().to_owned();
+        Err(match result {
+            // An answer that may mean anything: the one before was no other.
+            Ok(answer) => BlobError::Server {
+                store,
+                status: answer.status.as_u16(),
+                code: "Repeated".to_owned(),
+                message: "an earlier attempt was not answered".to_owned(),
+                effect: Effect::Unknown,
+            },
+            Err(error @ BlobError::Overloaded { .. }) => BlobError::Down {
+                store,
+                reason: error.to_string(),
+                effect: Effect::Unknown,
+            },
+            Err(error) => error.with_effect(Effect::Unknown),
+        })
+    }
+}
+
+/// Whether an attempt that is repeated may have been carried out all the same.
+fn may_be_applied(result: &Result<HttpResponse, BlobError>) -> bool {
+    match result {
+        Ok(answer) => answer.status.is_server_error(),
+        Err(error) => error.effect() == Effect::Unknown,
     }
 }
 

@@ -57,9 +57,11 @@ pub(super) fn foreign(leaf: &MarkedLeaf, marker: &Marker, other: &str) -> String
     format!(
         "{}: it carries the marker of '{other}', which is not above it here; if '{other}' was \
          renamed, run `breccia layout rename --config FILE {other} {composite}` where its layout \
-         is, else give '{}' a place of its own",
+         is; if '{other}' is gone for good and its objects lie where '{composite}' looks for them, run \
+         `breccia layout mark --replace --config FILE {composite} {name}`; else give '{name}' a place of \
+         its own",
         begin(leaf, composite),
-        leaf.name()
+        name = leaf.name()
     )
 }
 

@@ -4,6 +4,7 @@
 //! processes may use the same file. Invariant: a commit is on the disk before it is answered
 //! (write-ahead log, `synchronous = FULL`).
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,10 +50,19 @@ impl Sqlite {
     }
 }
 
+/// A file that we make is closed to others; SQLite gives its log the same mode.
+fn make_private(path: &std::path::Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    // If it is there, or cannot be made, opening it tells.
+    let _ = options.open(path);
+}
+
 fn open_file(path: &std::path::Path, busy: Duration) -> Result<rusqlite::Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    make_private(path);
     let prepare = || {
         let connection = rusqlite::Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(busy)?;

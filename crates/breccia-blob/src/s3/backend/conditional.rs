@@ -137,6 +137,15 @@ impl S3Store {
 
     /// Tries each conditional call under a reserved name, and cleans up.
     pub(super) async fn probe_calls(&self) -> Result<ConditionalSupport, BlobError> {
+        // Two probes at once would mistake each other's objects and findings for their own.
+        let _alone = self.probing.lock().await;
+        let known = *self
+            .conditional
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if known != ConditionalSupport::all(Support::Unprobed) {
+            return Ok(known);
+        }
         let name = self
             .names
             .reserved(&format!("probe-{}", random(&self.name)?));

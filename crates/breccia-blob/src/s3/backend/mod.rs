@@ -76,6 +76,7 @@ pub struct S3Store {
     /// The path of the bucket.
     root: String,
     names: KeyNames,
+    probing: tokio::sync::Mutex<()>,
     client: HttpClient,
     signer: MemberSigner,
     conditional: Mutex<ConditionalSupport>,
@@ -137,6 +138,7 @@ impl S3Store {
             max_retries: options.max_retries,
         })?;
         Ok(Self {
+            probing: tokio::sync::Mutex::default(),
             names: KeyNames::new(options.name.clone(), options.key_prefix, options.keys),
             signer: MemberSigner::new(&options.name, &region, credentials),
             name: options.name,

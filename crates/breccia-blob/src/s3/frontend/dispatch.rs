@@ -89,8 +89,11 @@ pub(super) async fn handle(
     incoming: Incoming,
     found: &mut Option<Operation>,
 ) -> Result<Answer, Refusal> {
-    let request = Request::read(parts, &settings)?;
+    let mut request = Request::read(parts, &settings)?;
     let identity = auth::identify(&request, &settings, &frontend.derived)?;
+    if identity.signed {
+        request.take_over_parameters()?;
+    }
     let copies = request.headers().contains_key("x-amz-copy-source");
     let routed = operation::route(&request.method, request.scope, &request.query, copies);
     let operation = routed.map_err(|unrouted| match unrouted {

@@ -10,10 +10,10 @@ use breccia_core::error::Effect;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::bucket::{BucketName, BucketStore, Confirmed};
-use crate::condition::WriteCondition;
+use crate::condition::{ConditionalCall, ETagSet, Support, WriteCondition};
 use crate::error::BlobError;
 use crate::key::Key;
-use crate::store::BlobStore;
+use crate::store::{BlobStore, Written};
 
 use super::refusal::Refusal;
 
@@ -73,6 +73,22 @@ impl Namespace {
     }
 }
 
+/// Removes what was written into a bucket that is gone; not what somebody else has written since,
+/// into a bucket that was made anew, wherever the shard can tell.
+async fn undo(store: &dyn BlobStore, key: &Key, written: &Written) -> Result<(), BlobError> {
+    let call = ConditionalCall::DeleteIfMatch;
+    let condition = if store.conditional().of(call) == Support::Yes {
+        WriteCondition::IfMatch(ETagSet::OneOf(vec![written.etag.clone()]))
+    } else {
+        WriteCondition::Always
+    };
+    match store.delete(key, condition).await {
+        Ok(_) | Err(BlobError::NotFound | BlobError::PreconditionFailed) => Ok(()),
+        // The object was written: it may be there still.
+        Err(error) => Err(error.with_effect(Effect::Unknown)),
+    }
+}
+
 impl Bucket {
     /// The key as it is stored.
     pub(super) fn key(&self, key: &[u8]) -> Result<Key, BlobError> {
@@ -115,11 +131,11 @@ impl Bucket {
     /// Where clients make buckets it runs to its end even if the client goes away: an object that
     /// was published in a bucket that is gone must go. (A body whose client went away ends the
     /// write with an error.)
-    pub(super) async fn publish<T: Send + 'static>(
+    pub(super) async fn publish(
         &self,
         key: &Key,
-        write: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        write: impl Future<Output = Result<Written, Refusal>> + Send + 'static,
+    ) -> Result<Written, Refusal> {
         let Some((name, buckets)) = self.made.clone() else {
             return write.await;
         };
@@ -129,7 +145,7 @@ impl Bucket {
             match buckets.confirm_write(&name).await {
                 Ok(Confirmed::Alive) => Ok(written),
                 Ok(Confirmed::Gone) => {
-                    store.delete(&key, WriteCondition::Always).await?;
+                    undo(&*store, &key, &written).await?;
                     Err(Refusal::NoSuchBucket {
                         bucket: name.as_str().to_owned(),
                     })
