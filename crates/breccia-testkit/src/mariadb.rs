@@ -154,12 +154,30 @@ fn mariadb(port: u16, database: &str, sql: &str) -> Result<String> {
     run(&mut command)
 }
 
+/// On a busy machine the installation fails now and then.
+const INSTALL_ATTEMPTS: usize = 3;
+
 fn initialise(folder: &Path) -> Result<()> {
     let users = format!(
         "CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n\
          GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;\n"
     );
     std::fs::write(folder.join("users.sql"), users)?;
+    let data = folder.join("data");
+    let mut outcome = Ok(());
+    for _ in 0..INSTALL_ATTEMPTS {
+        outcome = install(folder, &data);
+        if outcome.is_ok() {
+            break;
+        }
+        // What a failed attempt has left would fail the next one.
+        let _gone = std::fs::remove_dir_all(&data);
+    }
+    outcome
+}
+
+/// Makes the system tables.
+fn install(folder: &Path, data: &Path) -> Result<()> {
     let mut command = tied("mariadb-install-db", Some(SYSTEM_USER));
     command
         .args(["--no-defaults", "--auth-root-authentication-method=normal"])
@@ -167,7 +185,9 @@ fn initialise(folder: &Path) -> Result<()> {
         // The empty tables may be lost: then the test has not begun.
         .args(["--debug-no-sync", "--innodb-flush-method=nosync"])
         .args(["--innodb-flush-log-at-trx-commit=0"])
-        .arg(format!("--datadir={}", folder.join("data").display()));
+        // Several at once may exhaust the machine's asynchronous requests.
+        .args(["--innodb-use-native-aio=0"])
+        .arg(format!("--datadir={}", data.display()));
     run(command.current_dir(folder)).map(drop)
 }
 
@@ -180,6 +200,7 @@ fn launch(options: &MariaDbOptions, folder: &Path, port: u16) -> Result<Process>
     command
         .args(["--no-defaults", "--bind-address=127.0.0.1"])
         .args(["--skip-name-resolve", "--max-connections=200"])
+        .args(["--innodb-use-native-aio=0"])
         .arg(format!("--port={port}"))
         .arg(format!("--datadir={}", at("data")))
         .arg(format!("--socket={}", at("socket")))

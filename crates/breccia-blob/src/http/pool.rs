@@ -29,7 +29,7 @@ const READY_LIMIT: Duration = Duration::from_secs(1);
 /// How long a connect with its handshake may take at most.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The most bytes hyper reads ahead and writes behind on a connection.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 256 * 1024;
 /// The most headers of an answer.
 const MAX_HEADERS: usize = 256;
 
