@@ -29,6 +29,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// After a refusal, requests are refused without another look for this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long a place may take to show that it lives after a connection to it has failed.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// Lines about stores without room.
 static FULL: LogGate = LogGate::new(Duration::from_secs(30));
 
@@ -185,7 +187,7 @@ impl Guarded {
                 return Ok(());
             }
             Err(Unfit::Unread(error)) => {
-                self.note(&error);
+                self.note(&error).await;
                 match error {
                     BlobError::Down { .. } | BlobError::Timeout { .. } => {
                         // The request itself was never sent.
@@ -240,7 +242,7 @@ impl Guarded {
     }
 
     /// Takes note of an error that tells of the leaf's health.
-    fn note(&self, error: &BlobError) {
+    async fn note(&self, error: &BlobError) {
         if matches!(error, BlobError::Full { .. })
             && let Some(held_back) = FULL.pass(clock::now())
         {
@@ -249,11 +251,14 @@ impl Guarded {
         }
         if let BlobError::Down { reason, effect, .. } = error {
             self.lost();
-            // A connection that broke in the middle may be that one alone.
+            // A connection that broke in the middle may be that one alone: the place is asked.
             if *effect == Effect::NotApplied
-                && let Some(health) = &self.health
+                && let Some(health) = self.health.as_ref().filter(|health| health.is_up())
             {
-                health.connect_failed(reason);
+                let asked = tokio::time::timeout(ASK_LIMIT, self.leaf.leaf.probe()).await;
+                if !asked.is_ok_and(|answer| !matches!(answer, Err(BlobError::Down { .. }))) {
+                    health.connect_failed(reason);
+                }
             }
         }
     }
@@ -283,7 +288,7 @@ impl Guarded {
                         health.note_bytes();
                     }
                 }
-                Err(error) => self.note(error),
+                Err(error) => self.note(error).await,
             }
             answer
         })

@@ -170,7 +170,10 @@ impl AzureStore {
             .await?;
         match answer.status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
-            StatusCode::RANGE_NOT_SATISFIABLE => return Err(self.no_range(&name).await),
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                answer.discard().await;
+                return Err(self.no_range(&name).await);
+            }
             StatusCode::PRECONDITION_FAILED if last => return Err(self.conflict()),
             _ => {
                 let answer = answer.collect(MAX_ANSWER_BYTES).await?;
@@ -181,6 +184,7 @@ impl AzureStore {
         let told = told.and_then(|value| ContentRange::parse(value.as_bytes()));
         if span.is_some() && told.is_none() {
             // The emulator answers a range behind the end with no bytes.
+            answer.discard().await;
             return Err(self.no_range(&name).await);
         }
         let meta = self.seen_in(&answer.headers)?.meta(&self.name)?;

@@ -92,6 +92,7 @@ impl HttpClient {
             timeout: options.timeout,
             maximum,
             permits: Arc::new(Semaphore::new(maximum)),
+            follow_ups: Arc::new(Semaphore::new(maximum)),
             idle: Mutex::new(Vec::new()),
         };
         Ok(Self {
@@ -132,18 +133,18 @@ impl HttpClient {
             Payload::Streamed(_) => PayloadKind::Streamed,
         };
         signer.sign(&mut head, kind).await?;
-        let reads = head.reads();
+        let (reads, follow_up) = (head.reads(), head.is_follow_up());
         match payload {
             Payload::Bytes(bytes) => {
                 let request = self.request(head, PieceBody::whole(bytes))?;
                 let feeding = std::future::ready(Fed::All);
-                self.exchange(request, feeding, reads).await
+                self.exchange(request, feeding, reads, follow_up).await
             }
             Payload::Streamed(body) => {
                 let (pieces, sender) = PieceBody::fed(body.size());
                 let request = self.request(head, pieces)?;
                 let feeding = feed(body, sender, self.pool.timeout);
-                self.exchange(request, feeding, reads).await
+                self.exchange(request, feeding, reads, follow_up).await
             }
         }
     }
@@ -169,12 +170,13 @@ impl HttpClient {
         mut request: Request<PieceBody>,
         feeding: impl Future<Output = Fed>,
         reads: bool,
+        follow_up: bool,
     ) -> Result<HttpResponse, BlobError> {
         let mut feeding = std::pin::pin!(feeding);
         let mut fed = false;
         let mut closed = false;
         loop {
-            let mut lease = self.pool.lease().await?;
+            let mut lease = self.pool.lease(follow_up).await?;
             let mut answer = std::pin::pin!(lease.sender().try_send_request(request));
             let mut early = None;
             while !fed && !closed && early.is_none() {

@@ -1,6 +1,7 @@
 //! Connections to one server: opened, lent, kept for a while, closed.
 //!
-//! Not requests. Invariant: at most `max_connections` are open or lent at any time, and a
+//! Not requests. Invariant: at most `max_connections` are open or lent at any time (and as many
+//! again, for a moment, for questions that follow one another), and a
 //! connection is lent only on the runtime whose task drives it, so it never outlives its driver.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,8 @@ pub(super) struct Pool {
     pub(super) timeout: Duration,
     pub(super) maximum: usize,
     pub(super) permits: Arc<Semaphore>,
+    /// For questions that are asked while the answer to another one is read.
+    pub(super) follow_ups: Arc<Semaphore>,
     pub(super) idle: Mutex<Vec<Connection>>,
 }
 
@@ -105,8 +108,12 @@ impl Lease {
 
 impl Pool {
     /// Lends a connection: a kept one, or a new one.
-    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, BlobError> {
-        let permits = Arc::clone(&self.permits);
+    pub(super) async fn lease(self: &Arc<Self>, follow_up: bool) -> Result<Lease, BlobError> {
+        let permits = if follow_up {
+            Arc::clone(&self.follow_ups)
+        } else {
+            Arc::clone(&self.permits)
+        };
         let waiting = tokio::time::timeout(self.timeout, permits.acquire_owned());
         let Ok(Ok(permit)) = waiting.await else {
             return Err(BlobError::Overloaded {

@@ -21,6 +21,7 @@ pub struct RequestHead {
     pub target: String,
     /// The headers. The client adds `Host` and `Content-Length`.
     pub headers: HeaderMap,
+    follow_up: bool,
 }
 
 impl RequestHead {
@@ -31,7 +32,20 @@ impl RequestHead {
             method,
             target: target.into(),
             headers: HeaderMap::new(),
+            follow_up: false,
         }
+    }
+
+    /// The same as a question that is asked while the answer to another one is still being read: it
+    /// takes none of the connections that such answers hold, so it never waits for them.
+    #[must_use]
+    pub fn following_up(mut self) -> Self {
+        self.follow_up = true;
+        self
+    }
+
+    pub(super) fn is_follow_up(&self) -> bool {
+        self.follow_up
     }
 
     /// Sets a header, whose name is in lower case.

@@ -146,7 +146,9 @@ impl S3Store {
         if tag_count(headers).unwrap_or(0) == 0 {
             return Ok(Tags::new());
         }
+        // The object's own answer may still be open.
         let head = self.head_of(Method::GET, name, &[("tagging", "")]);
+        let head = head.following_up();
         let answer = self.call(head, Bytes::new(), Repeat::WhenFailed).await?;
         Ok(xml::read_tagging(&self.document(&answer, false)?))
     }
@@ -181,7 +183,7 @@ impl S3Store {
         let (range, size) = match answer.status.as_u16() {
             200 => self.whole(&answer, options.span)?,
             206 => self.partial(&answer)?,
-            416 => return Err(self.unsatisfied(&name, &answer).await),
+            416 => return Err(self.unsatisfied(&name, answer).await),
             _ => {
                 let answer = answer.collect(crate::http::MAX_ANSWER_BYTES).await?;
                 return Err(self.refused(Refusal::of(&answer), false));
@@ -230,10 +232,12 @@ impl S3Store {
         }
     }
 
-    async fn unsatisfied(&self, name: &str, answer: &HttpResponse) -> BlobError {
+    async fn unsatisfied(&self, name: &str, answer: HttpResponse) -> BlobError {
         let told = answer.headers.get("content-range");
         let told = told.and_then(|value| ContentRange::parse(value.as_bytes()));
-        match told.and_then(|told| told.size) {
+        let size = told.and_then(|told| told.size);
+        answer.discard().await;
+        match size {
             Some(size) => BlobError::Range { size },
             None => match self.look(name).await {
                 Ok(meta) => BlobError::Range { size: meta.size },
