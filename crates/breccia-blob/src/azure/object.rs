@@ -15,7 +15,7 @@ use super::wire::{Repeat, header, md5_of, quoted};
 use crate::body::Body;
 use crate::condition::{ConditionalCall, WriteCondition};
 use crate::error::BlobError;
-use crate::http::{Collected, MAX_ANSWER_BYTES, RequestHead};
+use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, RequestHead};
 use crate::key::Key;
 use crate::meta::{ETag, ObjectMeta, Tags};
 use crate::packed::{Guard, MAX_COLLECTED_BYTES, Member as _, Record, Seen, guard};
@@ -170,10 +170,7 @@ impl AzureStore {
             .await?;
         match answer.status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
-            StatusCode::RANGE_NOT_SATISFIABLE => {
-                answer.discard().await;
-                return Err(self.no_range(&name).await);
-            }
+            StatusCode::RANGE_NOT_SATISFIABLE => return Err(self.no_range_in(&name, answer).await),
             StatusCode::PRECONDITION_FAILED if last => return Err(self.conflict()),
             _ => {
                 let answer = answer.collect(MAX_ANSWER_BYTES).await?;
@@ -184,8 +181,7 @@ impl AzureStore {
         let told = told.and_then(|value| ContentRange::parse(value.as_bytes()));
         if span.is_some() && told.is_none() {
             // The emulator answers a range behind the end with no bytes.
-            answer.discard().await;
-            return Err(self.no_range(&name).await);
+            return Err(self.no_range_in(&name, answer).await);
         }
         let meta = self.seen_in(&answer.headers)?.meta(&self.name)?;
         options.conditions.check(&meta)?;
@@ -202,6 +198,12 @@ impl AzureStore {
             range,
             source: answer.into_source(),
         })
+    }
+
+    /// The same as [`Self::no_range`], once the answer that says so has been read away.
+    async fn no_range_in(&self, name: &str, answer: HttpResponse) -> BlobError {
+        answer.discard().await;
+        self.no_range(name).await
     }
 
     /// A range that the object has nothing of.
