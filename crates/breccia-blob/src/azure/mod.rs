@@ -29,11 +29,10 @@ use hyper::Method;
 pub use self::options::{AzureCredential, AzureOptions};
 
 use self::signer::AzureSigner;
-use self::wire::Repeat;
 use crate::body::Body;
 use crate::condition::{ConditionalSupport, Support, WriteCondition};
 use crate::error::BlobError;
-use crate::http::{Endpoint, HttpClient, HttpOptions, MAX_ANSWER_BYTES};
+use crate::http::{Endpoint, HttpClient, HttpOptions, MAX_ANSWER_BYTES, Repeat};
 use crate::key::Key;
 use crate::key_names::KeyNames;
 use crate::listing::{ListPage, ListRequest};
@@ -219,10 +218,7 @@ impl Member for AzureStore {
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let head = self.put_head(name, note, guard)?;
-            let repeat = match guard {
-                Guard::None => Repeat::WhenFailed,
-                _ => Repeat::Never,
-            };
+            let repeat = Repeat::of_write(*guard != Guard::None);
             self.call(head, bytes, repeat).await.map(drop)
         })
     }
@@ -231,10 +227,7 @@ impl Member for AzureStore {
         Box::pin(async move {
             let mut head = self.head_of(Method::DELETE, name, &[]);
             self.set_guard(&mut head, guard)?;
-            let repeat = match guard {
-                Guard::None => Repeat::WhenFailed,
-                _ => Repeat::Never,
-            };
+            let repeat = Repeat::of_write(*guard != Guard::None);
             match self.call(head, Bytes::new(), repeat).await {
                 Ok(_) => Ok(true),
                 Err(BlobError::NotFound) if *guard == Guard::None => Ok(false),

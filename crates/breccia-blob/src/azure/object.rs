@@ -11,11 +11,11 @@ use hyper::{Method, StatusCode};
 
 use super::AzureStore;
 use super::refusal::MAX_PUT_BYTES;
-use super::wire::{Repeat, header, md5_of, quoted};
+use super::wire::{header, md5_of, quoted};
 use crate::body::Body;
 use crate::condition::{ConditionalCall, WriteCondition};
 use crate::error::BlobError;
-use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, RequestHead};
+use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, Repeat, RequestHead};
 use crate::key::Key;
 use crate::meta::{ETag, ObjectMeta, Tags};
 use crate::packed::{Guard, MAX_COLLECTED_BYTES, Member as _, Record, Seen, guard};

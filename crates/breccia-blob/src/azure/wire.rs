@@ -12,7 +12,7 @@ use super::AzureStore;
 use super::refusal::Refusal;
 use crate::body::Body;
 use crate::error::BlobError;
-use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, Payload, RequestHead};
+use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, Payload, Repeat, RequestHead};
 use crate::meta::Headers;
 use crate::packed::record::NOTE_NAME;
 use crate::packed::{Guard, Seen, nonsense};
@@ -22,13 +22,6 @@ use crate::s3::codec::time::parse_http_date;
 use crate::s3::codec::uri::{Slash, encode, encode_into};
 
 const META_PREFIX: &str = "x-ms-meta-";
-
-/// Whether a request may be sent more than once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
-    Never,
-    WhenFailed,
-}
 
 /// A header as text.
 pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
@@ -178,17 +171,9 @@ impl AzureStore {
         bytes: Bytes,
         repeat: Repeat,
     ) -> Result<HttpResponse, BlobError> {
-        match repeat {
-            Repeat::Never => {
-                let payload = Payload::Bytes(bytes);
-                self.client.send(head, payload, &self.signer).await
-            }
-            Repeat::WhenFailed => {
-                self.client
-                    .send_repeatable(&head, bytes, &self.signer)
-                    .await
-            }
-        }
+        self.client
+            .send_bytes(head, bytes, repeat, &self.signer)
+            .await
     }
 
     async fn success(&self, answer: HttpResponse, writes: bool) -> Result<Collected, BlobError> {

@@ -28,11 +28,11 @@ use serde::Deserialize;
 pub use self::options::{GcsCredential, GcsOptions};
 
 use self::token::GcsSigner;
-use self::wire::{Repeat, Resource, Target};
+use self::wire::{Resource, Target};
 use crate::body::Body;
 use crate::condition::{ConditionalSupport, Support, WriteCondition};
 use crate::error::BlobError;
-use crate::http::{Endpoint, HttpClient, HttpOptions};
+use crate::http::{Endpoint, HttpClient, HttpOptions, Repeat};
 use crate::key::Key;
 use crate::key_names::KeyNames;
 use crate::listing::{ListPage, ListRequest};
@@ -191,7 +191,10 @@ impl GcsStore {
 
     async fn remove_named(&self, name: &str, guard: &Guard) -> Result<bool, BlobError> {
         let head = self.object(name).under(guard).head(Method::DELETE);
-        match self.call(head, Bytes::new(), Repeat::under(guard)).await {
+        match self
+            .call(head, Bytes::new(), Repeat::of_write(*guard != Guard::None))
+            .await
+        {
             Ok(_) => Ok(true),
             Err(BlobError::NotFound) if *guard == Guard::None => Ok(false),
             Err(error) => Err(error),

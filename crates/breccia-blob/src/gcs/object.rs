@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::GcsStore;
 use super::refusal::MAX_PUT_BYTES;
-use super::wire::{FIELDS, Repeat, Resource, Target, resource};
+use super::wire::{FIELDS, Resource, Target, resource};
 use crate::body::{Body, Digests, Whole};
 use crate::checksum::Checksum;
 use crate::condition::{ConditionalCall, WriteCondition};
 use crate::error::BlobError;
-use crate::http::{Collected, MAX_ANSWER_BYTES, RequestHead};
+use crate::http::{Collected, MAX_ANSWER_BYTES, Repeat, RequestHead};
 use crate::key::Key;
 use crate::meta::{ETag, Headers, ObjectMeta, Tags};
 use crate::packed::record::NOTE_NAME;

@@ -13,11 +13,12 @@ use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::GcsStore;
-use super::wire::{FIELDS, Repeat, resource};
+use super::wire::{FIELDS, resource};
 use crate::body::Body;
 use crate::checksum::Checksum;
 use crate::condition::ConditionalCall;
 use crate::error::BlobError;
+use crate::http::Repeat;
 use crate::key::Key;
 use crate::meta::{ETag, Headers};
 use crate::packed::assembly::Assembly;
@@ -221,8 +222,14 @@ impl GcsStore {
         guard: &Guard,
     ) -> Result<(), BlobError> {
         let resource = resource(note, &Headers::default());
-        self.put_at_once(name, &bytes, resource, guard, Repeat::under(guard))
-            .await
-            .map(drop)
+        self.put_at_once(
+            name,
+            &bytes,
+            resource,
+            guard,
+            Repeat::of_write(*guard != Guard::None),
+        )
+        .await
+        .map(drop)
     }
 }

@@ -14,7 +14,7 @@ use super::GcsStore;
 use super::refusal::Refusal;
 use crate::body::Body;
 use crate::error::BlobError;
-use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, Payload, RequestHead};
+use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, Payload, Repeat, RequestHead};
 use crate::meta::Headers;
 use crate::packed::record::NOTE_NAME;
 use crate::packed::{Guard, Seen, nonsense};
@@ -24,23 +24,6 @@ use crate::s3::codec::uri::{Slash, encode, encode_into};
 /// The fields of an object that are asked for.
 pub(super) const FIELDS: &str = "size,timeCreated,md5Hash,generation,metageneration,metadata,\
     contentType,cacheControl,contentDisposition,contentEncoding,contentLanguage";
-
-/// Whether a request may be sent more than once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
-    Never,
-    WhenFailed,
-}
-
-impl Repeat {
-    /// An unconditional write of the same bytes may be repeated, a conditional one may not.
-    pub(super) fn under(guard: &Guard) -> Self {
-        match guard {
-            Guard::None => Self::WhenFailed,
-            _ => Self::Never,
-        }
-    }
-}
 
 /// An object as the service shows it. Numbers come as text.
 #[derive(Debug, Deserialize)]
@@ -221,28 +204,15 @@ impl GcsStore {
         bytes: Bytes,
         repeat: Repeat,
     ) -> Result<HttpResponse, BlobError> {
-        let answer = self.exchange_once(&head, bytes.clone(), repeat).await?;
+        let (client, signer) = (&self.client, &self.signer);
+        let first = client.send_bytes(head.clone(), bytes.clone(), repeat, signer);
+        let answer = first.await?;
         // A token may end before its time: then a new one is shown.
         if answer.status == StatusCode::UNAUTHORIZED && self.signer.forget() {
             answer.discard().await;
-            return self.exchange_once(&head, bytes, repeat).await;
+            return client.send_bytes(head, bytes, repeat, signer).await;
         }
         Ok(answer)
-    }
-
-    async fn exchange_once(
-        &self,
-        head: &RequestHead,
-        bytes: Bytes,
-        repeat: Repeat,
-    ) -> Result<HttpResponse, BlobError> {
-        match repeat {
-            Repeat::Never => {
-                let payload = Payload::Bytes(bytes);
-                self.client.send(head.clone(), payload, &self.signer).await
-            }
-            Repeat::WhenFailed => self.client.send_repeatable(head, bytes, &self.signer).await,
-        }
     }
 
     async fn success(&self, answer: HttpResponse, writes: bool) -> Result<Collected, BlobError> {

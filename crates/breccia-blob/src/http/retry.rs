@@ -24,7 +24,43 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait a server may ask for; one that asks for more is not asked again.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// Whether a request may be sent more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    Never,
+    WhenFailed,
+}
+
+impl Repeat {
+    /// An unconditional write of the same bytes may be repeated, a conditional one may not.
+    pub(crate) fn of_write(conditional: bool) -> Self {
+        if conditional {
+            Self::Never
+        } else {
+            Self::WhenFailed
+        }
+    }
+}
+
 impl HttpClient {
+    /// Sends bytes, as often as `repeat` allows, and gives the answer, whatever it is, with its
+    /// body still to be read.
+    ///
+    /// # Errors
+    /// As [`HttpClient::send`].
+    pub(crate) async fn send_bytes(
+        &self,
+        head: RequestHead,
+        bytes: Bytes,
+        repeat: Repeat,
+        signer: &dyn Signer,
+    ) -> Result<HttpResponse, BlobError> {
+        match repeat {
+            Repeat::Never => self.send(head, Payload::Bytes(bytes), signer).await,
+            Repeat::WhenFailed => self.send_repeatable(&head, bytes, signer).await,
+        }
+    }
+
     /// Sends a request that may be carried out twice without harm (a read; a write of the same
     /// bytes; a delete without condition), and repeats it while the server cannot be reached or says
     /// that it is its own fault. The last answer is given, whatever it is.

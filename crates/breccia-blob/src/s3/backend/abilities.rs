@@ -9,9 +9,8 @@ use hyper::Method;
 use super::S3Store;
 use super::conditional::random;
 use super::meta::{headers_in, tag_count};
-use super::wire::Repeat;
 use crate::error::BlobError;
-use crate::http::RequestHead;
+use crate::http::{Repeat, RequestHead};
 use crate::meta::{Headers, Tags};
 
 /// A name that servers are known to bend (Ceph's gateway writes `a-b`).

@@ -8,9 +8,9 @@ use hyper::Method;
 
 use super::S3Store;
 use super::meta::{bare, etag_of, time_of};
-use super::wire::Repeat;
 use super::xml::Element;
 use crate::error::BlobError;
+use crate::http::Repeat;
 use crate::key::Key;
 use crate::key_names::{KeyMode, ListFrom, RESERVED_PREFIX};
 use crate::listing::{

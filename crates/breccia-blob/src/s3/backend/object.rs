@@ -13,13 +13,12 @@ use super::S3Store;
 use super::conditional::Guard;
 use super::meta::{checksum_in, checksum_text, etag_in, tag_count, tag_is_opaque, written_ms};
 use super::refusal::{MAX_PUT_BYTES, Refusal};
-use super::wire::Repeat;
 use super::xml;
 use crate::body::{Body, Digests};
 use crate::checksum;
 use crate::condition::{ConditionalCall, WriteCondition};
 use crate::error::BlobError;
-use crate::http::{Collected, HOLD_BACK_BYTES, HttpResponse, RequestHead};
+use crate::http::{Collected, HOLD_BACK_BYTES, HttpResponse, Repeat, RequestHead};
 use crate::key::Key;
 use crate::meta::{ETag, Headers, ObjectMeta, Tags};
 use crate::s3::codec::range::ContentRange;
@@ -257,10 +256,7 @@ impl S3Store {
             .await?;
         let mut head = self.head_of(Method::DELETE, &name, &[]);
         self.set_guard(&mut head, &guard)?;
-        let repeat = match guard {
-            Guard::None => Repeat::WhenFailed,
-            _ => Repeat::Never,
-        };
+        let repeat = Repeat::of_write(guard != Guard::None);
         match self.call(head, Bytes::new(), repeat).await {
             Ok(_) => Ok(true),
             Err(BlobError::NotFound) if guard == Guard::None => Ok(false),

@@ -9,8 +9,8 @@ use hyper::Method;
 use super::S3Store;
 use super::conditional::Guard;
 use super::refusal::Refusal;
-use super::wire::Repeat;
 use crate::error::BlobError;
+use crate::http::Repeat;
 use crate::store::{MAX_RESERVED_BYTES, ReservedWrite};
 
 impl S3Store {

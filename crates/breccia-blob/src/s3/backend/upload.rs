@@ -14,12 +14,12 @@ use super::meta::{
 };
 use super::object::element_of;
 use super::refusal::Refusal;
-use super::wire::Repeat;
 use super::xml::{self, Element};
 use crate::body::Body;
 use crate::checksum::{self, Algorithm, Checksum, ChecksumKind};
 use crate::condition::ConditionalCall;
 use crate::error::{BlobError, BodyFault};
+use crate::http::Repeat;
 use crate::key::Key;
 use crate::meta::ETag;
 use crate::store::Written;

@@ -10,16 +10,9 @@ use super::refusal::Refusal;
 use super::xml::Element;
 use crate::body::Body;
 use crate::error::BlobError;
-use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, Payload, RequestHead};
+use crate::http::{Collected, HttpResponse, MAX_ANSWER_BYTES, Payload, Repeat, RequestHead};
 use crate::s3::codec::uri::{Slash, encode, encode_into};
 use breccia_core::error::Effect;
-
-/// Whether a request may be sent more than once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repeat {
-    Never,
-    WhenFailed,
-}
 
 impl S3Store {
     /// The head of a request for an object name (empty: for the bucket).
@@ -103,17 +96,9 @@ impl S3Store {
         bytes: Bytes,
         repeat: Repeat,
     ) -> Result<HttpResponse, BlobError> {
-        match repeat {
-            Repeat::Never => {
-                let payload = Payload::Bytes(bytes);
-                self.client.send(head, payload, &self.signer).await
-            }
-            Repeat::WhenFailed => {
-                self.client
-                    .send_repeatable(&head, bytes, &self.signer)
-                    .await
-            }
-        }
+        self.client
+            .send_bytes(head, bytes, repeat, &self.signer)
+            .await
     }
 
     async fn success(&self, answer: HttpResponse, writes: bool) -> Result<Collected, BlobError> {
