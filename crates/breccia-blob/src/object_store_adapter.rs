@@ -89,7 +89,11 @@ impl ObjectStoreAdapter {
             });
         }
         let span = options.range.as_ref().map(convert::span).transpose()?;
-        let get = store::GetOptions { span, conditions };
+        let get = store::GetOptions {
+            span,
+            conditions,
+            for_copy: false,
+        };
         let opened = self.store.get(&key, get).await.map_err(wrong)?;
         Ok(result_of(location, opened))
     }

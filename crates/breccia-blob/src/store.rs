@@ -15,6 +15,7 @@ use crate::body::{Body, ByteSource};
 use crate::checksum::Checksum;
 use crate::condition::{ConditionalSupport, ReadConditions, Support, WriteCondition};
 use crate::error::BlobError;
+use crate::http::Lane;
 use crate::key::Key;
 use crate::listing::{ListPage, ListRequest};
 use crate::meta::{ETag, Headers, ObjectMeta, Tags};
@@ -123,6 +124,20 @@ pub struct GetOptions {
     pub span: Option<Span>,
     /// The conditions, held against the very version whose bytes are given.
     pub conditions: ReadConditions,
+    /// Whether the bytes are to be written elsewhere. The read then holds nothing that a write may
+    /// wait for: else copies in both directions could wait for each other.
+    pub for_copy: bool,
+}
+
+impl GetOptions {
+    /// The connections that a member may take for this.
+    pub(crate) fn lane(&self) -> Lane {
+        if self.for_copy {
+            Lane::CopySources
+        } else {
+            Lane::Requests
+        }
+    }
 }
 
 /// An object that is being read.
@@ -370,6 +385,7 @@ pub async fn copy_streamed(
     let get = GetOptions {
         span: None,
         conditions: options.source,
+        for_copy: true,
     };
     let opened = from_store.get(from, get).await?;
     let mut body = Body::new(opened.source, opened.meta.size);

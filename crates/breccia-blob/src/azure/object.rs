@@ -151,7 +151,8 @@ impl AzureStore {
                 pinned = Some(meta.native.0);
             }
         }
-        let mut head = self.head_of(Method::GET, &name, &[]);
+        let head = self.head_of(Method::GET, &name, &[]);
+        let mut head = head.in_lane(options.lane());
         match span {
             Some(Span::Between(first, end)) if first <= end => {
                 self.set(&mut head, "x-ms-range", &format!("bytes={first}-{end}"))?;

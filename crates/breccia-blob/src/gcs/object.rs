@@ -212,7 +212,7 @@ impl GcsStore {
                 .object(&name)
                 .with("alt", "media")
                 .with("generation", &meta.native.0);
-            let mut head = target.head(Method::GET);
+            let mut head = target.head(Method::GET).in_lane(options.lane());
             // Else what is stored as gzip would be unpacked on its way.
             self.set(&mut head, "accept-encoding", "gzip")?;
             if range != (0..meta.size) {

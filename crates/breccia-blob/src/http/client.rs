@@ -16,8 +16,8 @@ use tokio::sync::Semaphore;
 
 use super::endpoint::Endpoint;
 use super::payload::{Fed, Payload, PieceBody, feed};
-use super::pool::{Lease, Pool};
-use super::request::{PayloadKind, RequestHead, Signer};
+use super::pool::{Lease, Permits, Pool};
+use super::request::{Lane, PayloadKind, RequestHead, Signer};
 use super::response::HttpResponse;
 use crate::error::BlobError;
 
@@ -33,7 +33,7 @@ pub struct HttpOptions {
     /// How long the server may keep silent: before it answers, while it sends, and while it takes
     /// nothing more of what is sent. Also the longest wait for a connection to be free.
     pub timeout: Duration,
-    /// The most connections at a time.
+    /// The most connections at a time, of each [`Lane`].
     pub max_connections: usize,
     /// How often a request that may be repeated is repeated.
     pub max_retries: u32,
@@ -91,8 +91,7 @@ impl HttpClient {
             tls,
             timeout: options.timeout,
             maximum,
-            permits: Arc::new(Semaphore::new(maximum)),
-            follow_ups: Arc::new(Semaphore::new(maximum)),
+            permits: Permits::new(maximum),
             idle: Mutex::new(Vec::new()),
         };
         Ok(Self {
@@ -133,18 +132,18 @@ impl HttpClient {
             Payload::Streamed(_) => PayloadKind::Streamed,
         };
         signer.sign(&mut head, kind).await?;
-        let (reads, follow_up) = (head.reads(), head.is_follow_up());
+        let (reads, lane) = (head.reads(), head.lane());
         match payload {
             Payload::Bytes(bytes) => {
                 let request = self.request(head, PieceBody::whole(bytes))?;
                 let feeding = std::future::ready(Fed::All);
-                self.exchange(request, feeding, reads, follow_up).await
+                self.exchange(request, feeding, reads, lane).await
             }
             Payload::Streamed(body) => {
                 let (pieces, sender) = PieceBody::fed(body.size());
                 let request = self.request(head, pieces)?;
                 let feeding = feed(body, sender, self.pool.timeout);
-                self.exchange(request, feeding, reads, follow_up).await
+                self.exchange(request, feeding, reads, lane).await
             }
         }
     }
@@ -170,13 +169,13 @@ impl HttpClient {
         mut request: Request<PieceBody>,
         feeding: impl Future<Output = Fed>,
         reads: bool,
-        follow_up: bool,
+        lane: Lane,
     ) -> Result<HttpResponse, BlobError> {
         let mut feeding = std::pin::pin!(feeding);
         let mut fed = false;
         let mut closed = false;
         loop {
-            let mut lease = self.pool.lease(follow_up).await?;
+            let mut lease = self.pool.lease(lane).await?;
             let mut answer = std::pin::pin!(lease.sender().try_send_request(request));
             let mut early = None;
             while !fed && !closed && early.is_none() {

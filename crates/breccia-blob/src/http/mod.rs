@@ -25,6 +25,6 @@ mod tests;
 pub use client::{HttpClient, HttpOptions};
 pub use endpoint::Endpoint;
 pub use payload::{HOLD_BACK_BYTES, Payload};
-pub use request::{PayloadKind, RequestHead, SignFuture, Signer, Unsigned};
+pub use request::{Lane, PayloadKind, RequestHead, SignFuture, Signer, Unsigned};
 pub use response::{Collected, HttpResponse, MAX_ANSWER_BYTES};
 pub(crate) use retry::Repeat;

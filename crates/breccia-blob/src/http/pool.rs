@@ -1,7 +1,6 @@
 //! Connections to one server: opened, lent, kept for a while, closed.
 //!
-//! Not requests. Invariant: at most `max_connections` are open or lent at any time (and as many
-//! again, for a moment, for questions that follow one another), and a
+//! Not requests. Invariant: at most `max_connections` of each lane are lent at any time, and a
 //! connection is lent only on the runtime whose task drives it, so it never outlives its driver.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::payload::PieceBody;
+use super::request::Lane;
 use crate::error::BlobError;
 
 /// How long a connection is kept without a request: below what servers and balancers keep.
@@ -42,10 +42,35 @@ pub(super) struct Pool {
     pub(super) tls: Option<TlsClient>,
     pub(super) timeout: Duration,
     pub(super) maximum: usize,
-    pub(super) permits: Arc<Semaphore>,
-    /// For questions that are asked while the answer to another one is read.
-    pub(super) follow_ups: Arc<Semaphore>,
+    pub(super) permits: Permits,
     pub(super) idle: Mutex<Vec<Connection>>,
+}
+
+/// How many more connections may be lent, lane by lane.
+#[derive(Debug)]
+pub(super) struct Permits {
+    copy_sources: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    follow_ups: Arc<Semaphore>,
+}
+
+impl Permits {
+    pub(super) fn new(maximum: usize) -> Self {
+        let lane = || Arc::new(Semaphore::new(maximum));
+        Self {
+            copy_sources: lane(),
+            requests: lane(),
+            follow_ups: lane(),
+        }
+    }
+
+    fn of(&self, lane: Lane) -> Arc<Semaphore> {
+        Arc::clone(match lane {
+            Lane::CopySources => &self.copy_sources,
+            Lane::Requests => &self.requests,
+            Lane::FollowUps => &self.follow_ups,
+        })
+    }
 }
 
 /// Whether a connection may still be lent; shared with the task that drives it.
@@ -108,12 +133,8 @@ impl Lease {
 
 impl Pool {
     /// Lends a connection: a kept one, or a new one.
-    pub(super) async fn lease(self: &Arc<Self>, follow_up: bool) -> Result<Lease, BlobError> {
-        let permits = if follow_up {
-            Arc::clone(&self.follow_ups)
-        } else {
-            Arc::clone(&self.permits)
-        };
+    pub(super) async fn lease(self: &Arc<Self>, lane: Lane) -> Result<Lease, BlobError> {
+        let permits = self.permits.of(lane);
         let waiting = tokio::time::timeout(self.timeout, permits.acquire_owned());
         let Ok(Ok(permit)) = waiting.await else {
             return Err(BlobError::Overloaded {
@@ -157,7 +178,7 @@ impl Pool {
         // A new one will be opened: those of other runtimes make room for it.
         let lent = self
             .maximum
-            .saturating_sub(self.permits.available_permits());
+            .saturating_sub(self.permits.requests.available_permits());
         let room = self.maximum.saturating_sub(lent);
         let surplus = idle.len().saturating_sub(room);
         idle.drain(..surplus);

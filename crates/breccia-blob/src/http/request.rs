@@ -21,7 +21,20 @@ pub struct RequestHead {
     pub target: String,
     /// The headers. The client adds `Host` and `Content-Length`.
     pub headers: HeaderMap,
-    follow_up: bool,
+    lane: Lane,
+}
+
+/// Which of a server's connections a request may take. Who waits for a connection may hold one of
+/// an earlier lane only, of this server or of another: so no ring of waiting can close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lane {
+    /// Of an object that is copied elsewhere: held while the copy waits to be written.
+    CopySources,
+    /// Of everything else.
+    #[default]
+    Requests,
+    /// Of a question that is asked while the answer to another one is still being read.
+    FollowUps,
 }
 
 impl RequestHead {
@@ -32,20 +45,19 @@ impl RequestHead {
             method,
             target: target.into(),
             headers: HeaderMap::new(),
-            follow_up: false,
+            lane: Lane::default(),
         }
     }
 
-    /// The same as a question that is asked while the answer to another one is still being read: it
-    /// takes none of the connections that such answers hold, so it never waits for them.
+    /// The same with a connection of this lane.
     #[must_use]
-    pub fn following_up(mut self) -> Self {
-        self.follow_up = true;
+    pub fn in_lane(mut self, lane: Lane) -> Self {
+        self.lane = lane;
         self
     }
 
-    pub(super) fn is_follow_up(&self) -> bool {
-        self.follow_up
+    pub(super) fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// Sets a header, whose name is in lower case.

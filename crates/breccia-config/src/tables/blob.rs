@@ -293,7 +293,7 @@ const MAX_CONNECTIONS: Field = integer(
     "max-connections",
     count(10_000),
     64,
-    "The most connections.",
+    "The most connections for requests; sources of copies, and questions while an answer is read, may each take as many more.",
 );
 const TLS: Field = optional(
     "tls",

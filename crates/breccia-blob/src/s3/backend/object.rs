@@ -18,6 +18,7 @@ use crate::body::{Body, Digests};
 use crate::checksum;
 use crate::condition::{ConditionalCall, WriteCondition};
 use crate::error::BlobError;
+use crate::http::Lane;
 use crate::http::{Collected, HOLD_BACK_BYTES, HttpResponse, Repeat, RequestHead};
 use crate::key::Key;
 use crate::meta::{ETag, Headers, ObjectMeta, Tags};
@@ -147,7 +148,7 @@ impl S3Store {
         }
         // The object's own answer may still be open.
         let head = self.head_of(Method::GET, name, &[("tagging", "")]);
-        let head = head.following_up();
+        let head = head.in_lane(Lane::FollowUps);
         let answer = self.call(head, Bytes::new(), Repeat::WhenFailed).await?;
         Ok(xml::read_tagging(&self.document(&answer, false)?))
     }
@@ -162,7 +163,8 @@ impl S3Store {
             // Looked at first: an answer that is not wanted would cost its connection.
             options.conditions.check(&self.look(&name).await?)?;
         }
-        let mut head = self.head_of(Method::GET, &name, &[]);
+        let head = self.head_of(Method::GET, &name, &[]);
+        let mut head = head.in_lane(options.lane());
         self.set(&mut head, "x-amz-checksum-mode", "ENABLED")?;
         match options.span {
             None => {}

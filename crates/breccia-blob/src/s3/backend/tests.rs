@@ -17,7 +17,7 @@ use crate::http::stub::{Does, Seen, Stub, answer, text};
 use crate::key_names::KeyMode;
 use crate::listing::ListItem;
 use crate::meta::ETag;
-use crate::store::BlobStoreExt;
+use crate::store::{BlobStoreExt, CopyOptions, copy_streamed};
 
 fn options(stub: &Stub) -> S3Options {
     S3Options {
@@ -159,6 +159,40 @@ async fn a_get_that_is_cut_or_silent_ends_with_an_error() {
 }
 
 #[tokio::test]
+async fn copies_in_both_directions_do_not_wait_for_each_other() {
+    let body = String::from_utf8(large().to_vec()).expect("text");
+    let headers = format!(
+        "{}last-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n",
+        md5_tag(body.as_bytes())
+    );
+    let (read, written) = (
+        answer("200 OK", &headers, &body),
+        answer("200 OK", &headers, ""),
+    );
+    let start = || {
+        let (read, written) = (read.clone(), written.clone());
+        Stub::start(move |seen, _| {
+            let gets = seen.line.starts_with("GET");
+            if gets { read.clone() } else { written.clone() }
+        })
+    };
+    let (one, other) = (start().await, start().await);
+    let of = |stub: &Stub| {
+        let options = S3Options {
+            max_connections: 1,
+            ..options(stub)
+        };
+        S3Store::new(options).expect("a store")
+    };
+    let (one, other) = (of(&one), of(&other));
+    let (from, to) = (key(), Key::new("copy").expect("a key"));
+    let copy = |source, target| copy_streamed(source, &from, target, &to, CopyOptions::default());
+    let (there, back) = tokio::join!(copy(&one, &other), copy(&other, &one));
+    there.expect("a copy");
+    back.expect("a copy back");
+}
+
+#[tokio::test]
 async fn ranges_are_held_against_what_was_asked() {
     let check = async |headers: &str, status: &str, body: &str, expected: Option<Range>| {
         let headers = format!(
@@ -169,7 +203,7 @@ async fn ranges_are_held_against_what_was_asked() {
         let stub = Stub::start(move |_, _| does.clone()).await;
         let options = GetOptions {
             span: Some(crate::store::Span::Between(1, 2)),
-            conditions: ReadConditions::default(),
+            ..GetOptions::default()
         };
         let opened = store(&stub).get(&key(), options).await;
         assert_eq!(

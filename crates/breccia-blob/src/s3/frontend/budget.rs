@@ -47,16 +47,30 @@ impl Budget {
         self.take(wanted, deadline).await
     }
 
+    /// The same without waiting; `None`: there is no room now.
+    #[must_use]
+    pub fn for_stream_now(&self, size: u64) -> Option<Share> {
+        let wanted = self.units_of(size.min(BODY_BUFFER_BYTES));
+        let permit = Arc::clone(&self.units)
+            .try_acquire_many_owned(wanted)
+            .ok()?;
+        Some(Share { _permit: permit })
+    }
+
     /// The share of a body that is held whole.
     pub async fn for_whole(&self, size: u64, deadline: Duration) -> Option<Share> {
         self.take(size, deadline).await
     }
 
     async fn take(&self, bytes: u64, deadline: Duration) -> Option<Share> {
-        let wanted = units(bytes.max(LEAST_SHARE_BYTES)).min(self.total_units);
+        let wanted = self.units_of(bytes);
         let taking = Arc::clone(&self.units).acquire_many_owned(wanted);
         let permit = tokio::time::timeout(deadline, taking).await.ok()?.ok()?;
         Some(Share { _permit: permit })
+    }
+
+    fn units_of(&self, bytes: u64) -> u32 {
+        units(bytes.max(LEAST_SHARE_BYTES)).min(self.total_units)
     }
 }
 
@@ -78,7 +92,9 @@ mod tests {
         drop(first);
         let small = budget.for_stream(Some(1), wait).await.expect("room");
         assert!(budget.for_stream(None, wait).await.is_none());
+        assert!(budget.for_stream_now(u64::MAX).is_none());
         drop((second, small));
+        assert!(budget.for_stream_now(u64::MAX).is_some());
         let whole = budget.for_whole(u64::MAX, wait).await;
         assert!(
             whole.is_some(),

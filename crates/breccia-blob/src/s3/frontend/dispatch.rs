@@ -75,6 +75,11 @@ impl Call {
         })
     }
 
+    /// The same, if it is free now.
+    pub(super) fn share_now(&self, size: u64) -> Option<Share> {
+        self.budget().for_stream_now(size)
+    }
+
     /// The memory of bodies in flight.
     pub(super) fn budget(&self) -> &Budget {
         &self.frontend.budget

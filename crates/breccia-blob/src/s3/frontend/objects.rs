@@ -65,15 +65,38 @@ fn of_written(written: &Written) -> Out {
 pub(super) async fn get(call: &Call) -> Result<Answer, Refusal> {
     let (bucket, key) = call.object().await?;
     let number = part_number(call)?;
-    let (opened, wanted) = match number {
-        None => open(call, &bucket, &key).await?,
-        Some(number) => open_part(call, &bucket, &key, number).await?,
+    let (mut opened, mut wanted) = read(call, &bucket, &key, number).await?;
+    let share = match call.share_now(size_of(&opened)) {
+        Some(share) => share,
+        None => {
+            // Whoever holds memory may wait for a connection: so none is held while memory is
+            // waited for. What comes then may be another version, of any size.
+            drop(opened);
+            let share = call.share(None).await?;
+            (opened, wanted) = read(call, &bucket, &key, number).await?;
+            share
+        }
     };
-    let size = opened.range.end.saturating_sub(opened.range.start);
-    let share = call.share(Some(size)).await?;
+    let size = size_of(&opened);
     let out = of_read(call, &opened.meta, &wanted, number)?;
     let answer = Answer::stream(wanted.status(), opened.source, size, share);
     Ok(answer.with(out))
+}
+
+async fn read(
+    call: &Call,
+    bucket: &Bucket,
+    key: &Key,
+    number: Option<u16>,
+) -> Result<(Opened, Wanted), Refusal> {
+    match number {
+        None => open(call, bucket, key).await,
+        Some(number) => open_part(call, bucket, key, number).await,
+    }
+}
+
+fn size_of(opened: &Opened) -> u64 {
+    opened.range.end.saturating_sub(opened.range.start)
 }
 
 /// `HeadObject`.
@@ -152,7 +175,11 @@ async fn open(call: &Call, bucket: &Bucket, key: &Key) -> Result<(Opened, Wanted
     };
     let span = span(call, || known.ok_or(BlobError::NotFound))?;
     let conditions = call.request.read_conditions()?;
-    let options = GetOptions { span, conditions };
+    let options = GetOptions {
+        span,
+        conditions,
+        for_copy: false,
+    };
     let opened = bucket.store.get(key, options).await?;
     let wanted = Wanted {
         range: opened.range.clone(),
@@ -247,7 +274,11 @@ async fn open_part(
         }
         let last = wanted.range.end.saturating_sub(1);
         let span = Some(Span::Between(wanted.range.start, last));
-        let options = GetOptions { span, conditions };
+        let options = GetOptions {
+            span,
+            conditions,
+            for_copy: false,
+        };
         let opened = bucket.store.get(key, options).await?;
         if opened.meta.etag == meta.etag && opened.range == wanted.range {
             return Ok((opened, wanted));

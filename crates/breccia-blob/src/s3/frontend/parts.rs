@@ -73,6 +73,7 @@ pub(super) async fn copy(call: &Call) -> Result<Answer, Refusal> {
     let options = GetOptions {
         span,
         conditions: source.conditions,
+        for_copy: true,
     };
     let opened = source.bucket.store.get(&source.key, options).await;
     let opened = opened.map_err(as_precondition)?;
