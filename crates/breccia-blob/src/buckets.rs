@@ -122,14 +122,7 @@ impl Inner {
             }
             return Ok(Created::Existed(found.shown(name)));
         }
-        self.write_copies(name, &record).await;
-        // A delete that was faster than the copies would leave them behind.
-        match self.read_home(name).await {
-            Ok(None) => self.remove_copies(name).await?,
-            Ok(Some(there)) if there.nonce != record.nonce => self.write_copies(name, &there).await,
-            // Without an answer, nothing is known to be wrong.
-            Ok(Some(_)) | Err(_) => {}
-        }
+        self.spread(name, &record).await?;
         Ok(Created::New(record.shown(name)))
     }
 
@@ -149,6 +142,20 @@ impl Inner {
                 tracing::warn!(bucket = %name, %error, "a copy of a bucket's record is not written");
             }
         }
+    }
+
+    /// Gives every leaf its copy, unless a delete was faster: it would leave them behind.
+    async fn spread(&self, name: &BucketName, record: &Record) -> Result<(), BlobError> {
+        self.write_copies(name, record).await;
+        match self.read_home(name).await {
+            // Whoever deletes writes them again if the bucket stays.
+            Ok(Some(there)) if there.state == State::Deleting => self.remove_copies(name).await?,
+            Ok(None) => self.remove_copies(name).await?,
+            Ok(Some(there)) if there.nonce != record.nonce => self.write_copies(name, &there).await,
+            // Without an answer, nothing is known to be wrong.
+            Ok(Some(_)) | Err(_) => {}
+        }
+        Ok(())
     }
 
     async fn remove_copies(&self, name: &BucketName) -> Result<(), BlobError> {
@@ -214,13 +221,20 @@ impl Inner {
     async fn list(&self) -> Result<Vec<BucketRecord>, BlobError> {
         let names = self.names().await?;
         let mut reads: Vec<StoreFuture<'_, Option<BucketRecord>>> = Vec::with_capacity(names.len());
-        for name in &names {
+        for (name, incomplete) in &names {
             reads.push(Box::pin(async move {
                 let record = match self.read_home(name).await {
                     // Copies that were left behind are no bucket.
                     Ok(record) => record,
                     Err(error) => Some(self.read_copy(name).await.ok_or(error)?),
                 };
+                if let Some(record) = &record
+                    && *incomplete
+                    && record.state == State::Alive
+                    && let Err(error) = self.spread(name, record).await
+                {
+                    tracing::warn!(bucket = %name, %error, "a copy of a bucket's record is left");
+                }
                 Ok(record.map(|record| record.shown(name)))
             }));
         }
@@ -229,26 +243,40 @@ impl Inner {
         Ok(records.into_iter().flatten().collect())
     }
 
-    /// The names that any leaf that answers knows. One leaf knows them all, unless it was down when
-    /// a bucket was made.
-    async fn names(&self) -> Result<BTreeSet<BucketName>, BlobError> {
-        let mut names = BTreeSet::new();
+    /// The names that any leaf that answers knows, and whether another one that answers lacks the
+    /// copy. One leaf knows them all, unless it was down when a bucket was made and no listing has
+    /// given it the copy since.
+    async fn names(&self) -> Result<BTreeMap<BucketName, bool>, BlobError> {
+        let mut names: BTreeMap<BucketName, usize> = BTreeMap::new();
         let mut failed = None;
-        let mut answered = false;
+        let mut answered = 0_usize;
         for leaf in &self.leaves {
+            let (mut copies, mut homes) = (BTreeSet::new(), BTreeSet::new());
             let known = async {
-                names_of(&**leaf, COPIES, &mut names).await?;
-                names_of(&**leaf, HOMES, &mut names).await
+                names_of(&**leaf, COPIES, &mut copies).await?;
+                names_of(&**leaf, HOMES, &mut homes).await
             };
             match known.await {
-                Ok(()) => answered = true,
+                Ok(()) => {
+                    answered = answered.saturating_add(1);
+                    for name in copies {
+                        let count = names.entry(name).or_default();
+                        *count = count.saturating_add(1);
+                    }
+                    for name in homes {
+                        names.entry(name).or_default();
+                    }
+                }
                 Err(error @ BlobError::Overloaded { .. }) => return Err(error),
                 Err(error) => failed = Some(error),
             }
         }
         match failed {
-            Some(error) if !answered => Err(error.within(self.store.name())),
-            _ => Ok(names),
+            Some(error) if answered == 0 => Err(error.within(self.store.name())),
+            _ => Ok(names
+                .into_iter()
+                .map(|(name, copies)| (name, copies < answered))
+                .collect()),
         }
     }
 

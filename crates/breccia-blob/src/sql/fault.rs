@@ -5,6 +5,7 @@
 
 use breccia_core::error::Effect;
 
+use super::statements::Dialect;
 use crate::error::BlobError;
 
 /// A failed statement, connection or unit of work.
@@ -59,12 +60,14 @@ impl Fault {
         )
     }
 
-    /// Whether a COMMIT that ends with it may have been carried out.
-    pub(crate) fn leaves_commit_open(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost(_) | Self::Late | Self::System(_) | Self::Protocol(_)
-        )
+    /// Whether a COMMIT that ends with it may have been carried out. MySQL and MariaDB may refuse one
+    /// that is in the binary log already; the others undo what they refuse.
+    pub(crate) fn leaves_commit_open(&self, dialect: Dialect) -> bool {
+        match self {
+            Self::Lost(_) | Self::Late | Self::System(_) | Self::Protocol(_) => true,
+            Self::Refused { .. } => dialect == Dialect::Mysql,
+            _ => false,
+        }
     }
 
     /// The error the caller is told.
@@ -105,5 +108,25 @@ impl Fault {
                 effect,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_refused_commit_leaves_open_depends_on_the_server() {
+        let refused = Fault::Refused {
+            code: "1180".to_owned(),
+            message: "Got error 5 during COMMIT".to_owned(),
+        };
+        let check = |fault: &Fault, dialect, open| {
+            assert_eq!(fault.leaves_commit_open(dialect), open, "{fault:?}");
+        };
+        check(&refused, Dialect::Mysql, true);
+        check(&refused, Dialect::Postgresql, false);
+        check(&Fault::Busy, Dialect::Mysql, false);
+        check(&Fault::Late, Dialect::Postgresql, true);
     }
 }

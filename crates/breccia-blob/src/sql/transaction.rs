@@ -85,7 +85,7 @@ impl Inner {
                 Ok(()) => Ok(output),
                 Err(fault) => {
                     session.rollback().await;
-                    let open = fault.leaves_commit_open();
+                    let open = fault.leaves_commit_open(self.pool.dialect());
                     Err(Failure {
                         fault,
                         open,

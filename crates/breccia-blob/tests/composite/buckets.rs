@@ -205,6 +205,27 @@ async fn a_delete_that_died_is_undone_when_it_is_stale() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_listing_gives_leaves_the_copies_that_they_missed() -> Result<()> {
+    let all = gateways();
+    let bucket = name("photos");
+    let home = all.home(&bucket);
+    let others = || {
+        let memories = all.memories.iter();
+        memories.filter(|memory| !Arc::ptr_eq(memory, home))
+    };
+    others().for_each(|memory| memory.set_down(true));
+    all.one.create(&bucket, None).await?;
+    others().for_each(|memory| memory.set_down(false));
+    assert_eq!(all.two.list().await?.len(), 1);
+    home.set_down(true);
+    assert_eq!(all.two.list().await?.len(), 1, "the others know it now");
+    home.set_down(false);
+    assert_eq!(all.one.delete(&bucket).await?, Deleted::Removed);
+    assert_eq!(all.bucket_records(), 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn copies_that_were_left_behind_are_no_bucket() -> Result<()> {
     let all = gateways();
     all.one.create(&name("abc"), None).await?;

@@ -9,10 +9,12 @@ const DIGITS: [char; 16] = [
 /// The bytes as lower-case digits.
 pub fn encode(bytes: &[u8]) -> String {
     let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or('0');
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text
 }
 
 /// Exactly `N` bytes from exactly `2 * N` digits.

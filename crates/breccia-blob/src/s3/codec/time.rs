@@ -25,6 +25,15 @@ struct Civil {
 }
 
 impl Civil {
+    /// `20130524`, with room for the time behind it.
+    fn date(&self) -> String {
+        let mut text = String::with_capacity(16);
+        for (number, count) in [(self.year, 4), (self.month, 2), (self.day, 2)] {
+            push_digits(&mut text, number, count);
+        }
+        text
+    }
+
     fn from_unix_ms(unix_ms: u64) -> Civil {
         let unix_ms = unix_ms.min(LAST_UNIX_MS);
         let seconds = unix_ms / 1000;
@@ -84,16 +93,27 @@ impl Civil {
 /// `20130524T000000Z`
 pub fn amz_date(unix_ms: u64) -> String {
     let at = Civil::from_unix_ms(unix_ms);
-    format!(
-        "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
-        at.year, at.month, at.day, at.hour, at.minute, at.second
-    )
+    let mut text = at.date();
+    text.push('T');
+    for number in [at.hour, at.minute, at.second] {
+        push_digits(&mut text, number, 2);
+    }
+    text.push('Z');
+    text
 }
 
 /// `20130524`
 pub fn scope_date(unix_ms: u64) -> String {
-    let at = Civil::from_unix_ms(unix_ms);
-    format!("{:04}{:02}{:02}", at.year, at.month, at.day)
+    Civil::from_unix_ms(unix_ms).date()
+}
+
+/// Pushes the last `count` decimal digits of a number. Not by `format!`: every request is signed
+/// and verified with dates.
+fn push_digits(text: &mut String, number: u64, count: u32) {
+    for place in (0..count).rev() {
+        let digit = number / 10_u64.pow(place) % 10;
+        text.push(char::from_digit(u32::try_from(digit).unwrap_or(0), 10).unwrap_or('0'));
+    }
 }
 
 /// `2026-01-02T03:04:05.678Z`

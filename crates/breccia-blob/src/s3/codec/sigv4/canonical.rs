@@ -35,7 +35,12 @@ pub fn canonical_request(
         text.push('\n');
     }
     text.push('\n');
-    text.push_str(&signed.join(";"));
+    for (index, name) in signed.iter().enumerate() {
+        if index > 0 {
+            text.push(';');
+        }
+        text.push_str(name);
+    }
     text.push('\n');
     text.push_str(payload);
     Ok(text)
@@ -43,11 +48,8 @@ pub fn canonical_request(
 
 /// What is signed in the end.
 pub fn string_to_sign(amz_date: &str, scope: &Scope, canonical_request: &str) -> String {
-    format!(
-        "{ALGORITHM}\n{amz_date}\n{}\n{}",
-        scope.to_text(),
-        sha256_hex(canonical_request.as_bytes())
-    )
+    let (scope, digest) = (scope.to_text(), sha256_hex(canonical_request.as_bytes()));
+    [ALGORITHM, amz_date, &scope, &digest].join("\n")
 }
 
 /// All values of a header, trimmed, inner white space collapsed, joined by commas.

@@ -33,10 +33,7 @@ impl Scope {
 
     /// `20130524/us-east-1/s3/aws4_request`
     pub fn to_text(&self) -> String {
-        format!(
-            "{}/{}/{}/aws4_request",
-            self.date, self.region, self.service
-        )
+        [&self.date, &self.region, &self.service, "aws4_request"].join("/")
     }
 }
 

@@ -107,13 +107,18 @@ impl Signer<'_> {
         let canonical = canonical_request(&head, &parsed, &signed, &payload, false)?;
         let scope = self.key.scope();
         let signature = self.key.sign(&string_to_sign(&amz_date, scope, &canonical));
-        let text = format!(
-            "{ALGORITHM} Credential={}/{},SignedHeaders={},Signature={}",
+        let text = [
+            ALGORITHM,
+            " Credential=",
             self.access_key,
-            scope.to_text(),
-            signed.join(";"),
-            hex::encode(&signature)
-        );
+            "/",
+            &scope.to_text(),
+            ",SignedHeaders=",
+            &signed.join(";"),
+            ",Signature=",
+            &hex::encode(&signature),
+        ]
+        .concat();
         headers.insert(AUTHORIZATION, value("the access key", &text)?);
         Ok(signature)
     }
