@@ -151,11 +151,11 @@ fn loads(options: &Options) -> Vec<Load> {
             continue;
         }
         for verb in [Verb::Put, Verb::Get] {
-            // Reads of small objects are quick: more of them for a figure that holds.
-            let times = if verb == Verb::Get && size < MIB {
-                4
-            } else {
-                1
+            // Reads of small objects are quick: more of them, for seconds and not milliseconds.
+            let times = match verb {
+                Verb::Get if size < 64 * KIB => 20,
+                Verb::Get if size < MIB => 10,
+                _ => 1,
             };
             loads.push(Load {
                 verb,

@@ -3,14 +3,15 @@
 //! Nothing is believed or judged here. Invariant: the key's bytes are those of the path, decoded once
 //! and never normalised.
 
+use breccia_net::clock;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri};
-use ring::rand::SecureRandom as _;
 
 use crate::condition::{ETagSet, ReadConditions, WriteCondition};
-use crate::meta::{ETag, hex};
+use crate::meta::ETag;
 use crate::s3::codec::etag::EtagCondition;
+use crate::s3::codec::hex;
 use crate::s3::codec::sigv4::RequestHead;
 use crate::s3::codec::time;
 use crate::s3::codec::uri::{Query, Target};
@@ -251,8 +252,5 @@ impl Request {
 
 /// A new id for a request: 16 hex digits.
 pub(super) fn new_id() -> String {
-    let mut bytes = [0; 8];
-    // Should the system have no randomness, ids are all alike and nothing else suffers.
-    let _ = ring::rand::SystemRandom::new().fill(&mut bytes);
-    hex(&bytes)
+    hex::encode(&clock::seed().to_be_bytes())
 }
