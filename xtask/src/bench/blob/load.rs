@@ -1,12 +1,16 @@
-//! The loader: threads that each keep one connection busy.
+//! The loader: clients that each keep one connection busy.
 //!
-//! Not clever: one request after the other. Invariant: every object that is read was written by
+//! Not clever: one request after the other. Small requests are sent by one thread for all clients:
+//! it shares the cores with what is measured, and a thread for each client would spend more on
+//! switching between them than the servers spend on the requests. Invariant: every object that is read was written by
 //! the load before it, on the same way.
 
-use std::sync::Barrier;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
 
 use super::Load;
 use super::s3::{Client, Door};
@@ -45,25 +49,47 @@ fn objects(load: &Load) -> usize {
     }
 }
 
+/// Up to this size one thread sends and receives for all clients.
+const ONE_THREAD_BYTES: usize = 64 * 1024;
+
+/// The longest that a load may take.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// A runtime of this very thread.
+pub(super) fn runtime() -> Result<Runtime> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.context("no runtime for the loader")
+}
+
+fn runtime_of(load: &Load) -> Result<Runtime> {
+    if load.size <= ONE_THREAD_BYTES {
+        return runtime();
+    }
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    runtime.context("no runtime for the loader")
+}
+
 /// Runs a load to its end.
 pub(crate) fn run(door: &Door, load: &Load) -> Result<Measured> {
-    let bytes: Vec<u8> = (0..=250_u8).cycle().take(load.size).collect();
-    let start = Barrier::new(load.clients + 1);
-    let (begun, all) = std::thread::scope(|scope| -> Result<_> {
-        let threads: Vec<_> = (0..load.clients)
-            .map(|number| {
-                let (start, bytes) = (&start, &bytes);
-                scope.spawn(move || client(door, load, number, start, bytes))
-            })
-            .collect();
-        start.wait();
-        let begun = Instant::now();
-        let mut all = Vec::new();
-        for thread in threads {
-            let times = thread.join().ok().context("a loader panicked")?;
-            all.extend(times?);
+    let bytes: Arc<[u8]> = (0..=250_u8).cycle().take(load.size).collect();
+    let (begun, all) = runtime_of(load)?.block_on(async {
+        let mut clients = Vec::new();
+        for _ in 0..load.clients {
+            clients.push(Client::new(door).await?);
         }
-        Ok((begun, all))
+        let begun = Instant::now();
+        let mut tasks = JoinSet::new();
+        for (number, connected) in clients.into_iter().enumerate() {
+            tasks.spawn(client(connected, *load, number, Arc::clone(&bytes)));
+        }
+        let mut all = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, async {
+            while let Some(ended) = tasks.join_next().await {
+                all.extend(ended.context("a client panicked")??);
+            }
+            anyhow::Ok((begun, all))
+        });
+        ended.await.context("the load does not end")?
     })?;
     let seconds = begun.elapsed().as_secs_f64();
     let mut times: Vec<Duration> = all;
@@ -83,25 +109,21 @@ pub(crate) fn run(door: &Door, load: &Load) -> Result<Measured> {
     })
 }
 
-fn client(
-    door: &Door,
-    load: &Load,
+async fn client(
+    mut client: Client,
+    load: Load,
     number: usize,
-    start: &Barrier,
-    bytes: &[u8],
+    bytes: Arc<[u8]>,
 ) -> Result<Vec<Duration>> {
-    let connected = Client::new(door);
-    start.wait();
-    let mut client = connected?;
     let mut times = Vec::with_capacity(load.requests);
-    let objects = objects(load);
+    let objects = objects(&load);
     for request in 0..load.requests {
         let key = format!("bench/{}/{number}/{}", load.size, request % objects);
         let begun = Instant::now();
         match load.verb {
-            Verb::Put => client.put(&key, bytes)?,
+            Verb::Put => client.put(&key, &bytes).await?,
             Verb::Get => {
-                let size = client.get(&key)?;
+                let size = client.get(&key).await?;
                 ensure!(size == load.size, "{key} has {size} bytes");
             }
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::Target;
+use super::load;
 use super::s3::{Client, Door};
 use crate::process::{self, Server};
 
@@ -117,8 +118,12 @@ impl Rig {
     fn wait_until_it_writes(&self, target: Target) -> Result<()> {
         let begun = Instant::now();
         loop {
-            let written = Client::new(&self.door(target))
-                .and_then(|mut client| client.put("ready", b"ready"));
+            let written = load::runtime().and_then(|runtime| {
+                runtime.block_on(async {
+                    let mut client = Client::new(&self.door(target)).await?;
+                    client.put("ready", b"ready").await
+                })
+            });
             match written {
                 Ok(()) => return Ok(()),
                 Err(error) if begun.elapsed() > Duration::from_secs(30) => {

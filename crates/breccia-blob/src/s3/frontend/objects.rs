@@ -66,16 +66,15 @@ pub(super) async fn get(call: &Call) -> Result<Answer, Refusal> {
     let (bucket, key) = call.object().await?;
     let number = part_number(call)?;
     let (mut opened, mut wanted) = read(call, &bucket, &key, number).await?;
-    let share = match call.share_now(size_of(&opened)) {
-        Some(share) => share,
-        None => {
-            // Whoever holds memory may wait for a connection: so none is held while memory is
-            // waited for. What comes then may be another version, of any size.
-            drop(opened);
-            let share = call.share(None).await?;
-            (opened, wanted) = read(call, &bucket, &key, number).await?;
-            share
-        }
+    let share = if let Some(share) = call.share_now(size_of(&opened)) {
+        share
+    } else {
+        // Whoever holds memory may wait for a connection: so none is held while memory is waited
+        // for. What comes then may be another version, of any size.
+        drop(opened);
+        let share = call.share(None).await?;
+        (opened, wanted) = read(call, &bucket, &key, number).await?;
+        share
     };
     let size = size_of(&opened);
     let out = of_read(call, &opened.meta, &wanted, number)?;
