@@ -21,6 +21,7 @@ pub mod key;
 pub mod key_encoding;
 pub mod key_names;
 pub mod listing;
+pub mod local;
 pub mod markers;
 pub mod meta;
 pub mod object_store_adapter;

@@ -1,7 +1,10 @@
 //! `breccia check`: every fault of a config file at once, and on demand whether the stores answer.
 //!
-//! Not the checks themselves: those are the config crate's. Invariant: it changes nothing, neither
+//! Not the checks themselves: those are the config crate's, and places on this machine's disks are
+//! looked at in `places`. Invariant: it changes nothing, neither
 //! on disk nor in a store.
+
+mod places;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +15,13 @@ use breccia_net::clock;
 use breccia_net::layout_store::LayoutStore;
 use breccia_net::tls::{TlsServer, TlsServerOptions};
 
-use crate::blobs::{self, Leaves};
+use crate::blobs::Leaves;
 use crate::cli::CheckArguments;
 use crate::loading::{self, Given};
 use crate::markers;
 use crate::reach::Target;
 use crate::trouble::{Trouble, complain, print};
+use places::{Held, Places};
 
 /// How long a store may take to answer everything it is asked.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -71,7 +75,7 @@ fn beyond_the_file(plan: &Plan) -> Vec<String> {
 }
 
 /// Whether a store of blobs is reached over a connection. Others are opened by a gateway only: that
-/// makes files, and takes a lock.
+/// makes files, and takes a lock; here they are looked at.
 pub(crate) fn lies_on_a_server(store: &StorePlan) -> bool {
     store.is_blob() && !matches!(store, StorePlan::Fs(_) | StorePlan::Sqlite(_))
 }
@@ -91,11 +95,13 @@ fn connect(plan: &Plan, given: Given<'_>) -> Result<(), Trouble> {
         .enable_all()
         .build()
         .map_err(Trouble::failed)?;
-    let leaves = Leaves::open_some(plan, lies_on_a_server)?;
+    let mut leaves = Leaves::open_some(plan, lies_on_a_server)?;
     let mut found = runtime.block_on(reach_all(&plan.stores));
     found.extend(runtime.block_on(reach_leaves(&leaves)));
-    found.extend(local_places(plan));
-    let refused = runtime.block_on(wrong_shards(plan, &leaves, given))?;
+    let places = Places::look(plan, &mut leaves);
+    let held = Held::new(plan);
+    let refused = runtime.block_on(wrong_shards(plan, &leaves, &held, given))?;
+    found.extend(places.lines(&held));
     // A name that still resolves must not hold the exit back.
     runtime.shutdown_background();
     let mut failed = Vec::new();
@@ -117,16 +123,17 @@ fn connect(plan: &Plan, given: Given<'_>) -> Result<(), Trouble> {
 async fn wrong_shards(
     plan: &Plan,
     leaves: &Leaves,
+    held: &Held,
     given: Given<'_>,
 ) -> Result<Vec<String>, Trouble> {
     let store = LayoutStore::open_read_only(&plan.state_dir);
     // Nothing speaks against the layouts: that was looked at before. One that a start would make,
-    // or restore from the markers, is not here to hold them against.
+    // or restore from the markers, is not here to hold servers of in-memory shards against.
     let mut layouts = loading::open_layouts(plan, &store).unwrap_or_default();
     layouts.retain(|name, _| matches!(store.load(name), Ok(Some(_))));
     let refusals = markers::start::refusals(plan, &layouts, &store, Some(given)).await;
     let mut lines = refusals.map_err(Trouble::refused)?;
-    lines.extend(blobs::start::refusals(plan, leaves, &layouts, &store, Some(given)).await);
+    lines.extend(held.refusals(plan, leaves, given).await);
     Ok(lines)
 }
 
@@ -159,35 +166,6 @@ async fn reach_leaves(leaves: &Leaves) -> BTreeMap<String, Result<String, String
         });
     }
     tasks.join_all().await.into_iter().collect()
-}
-
-/// Whether places on this machine's disks are there, as far as can be seen without opening them.
-fn local_places(plan: &Plan) -> BTreeMap<String, Result<String, String>> {
-    let mut found = BTreeMap::new();
-    for (name, store) in &plan.stores {
-        let path = match store {
-            StorePlan::Fs(fs) => &fs.path,
-            StorePlan::Sqlite(sqlite) => &sqlite.path,
-            _ => continue,
-        };
-        let place = store.location().unwrap_or_default();
-        // What is not there yet is made in the nearest folder above that is.
-        let there = path.ancestors().find(|above| above.exists());
-        let writable = there.is_some_and(|there| {
-            let access = rustix::fs::Access::WRITE_OK;
-            rustix::fs::access(there, access).is_ok()
-        });
-        let is_made = there == Some(path.as_path());
-        let answer = match (writable, is_made) {
-            (true, true) => Ok(format!("{place} is there")),
-            (true, false) => Ok(format!(
-                "{place} is not there yet: the first start makes it"
-            )),
-            (false, _) => Err(format!("{place} cannot be used (it cannot be written to)")),
-        };
-        found.insert(name.clone(), answer);
-    }
-    found
 }
 
 async fn reach_all(

@@ -4,6 +4,7 @@
 //! secret.
 
 mod memory;
+pub(crate) mod space;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

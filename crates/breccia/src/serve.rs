@@ -16,7 +16,7 @@ use breccia_net::worker::{ListenerIndex, ListenerOptions, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ServeArguments;
-use crate::gateway::{Gateway, RATE_STEP};
+use crate::gateway::{Gateway, RATE_STEP, space};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
 use crate::{
@@ -138,6 +138,7 @@ async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Tr
         tokio::spawn(admin.serve(Arc::clone(&gateway)));
     }
     tokio::spawn(sample_rates(Arc::clone(&gateway)));
+    space::watch_all(&gateway);
     tracing::info!(
         workers = gateway.workers,
         upstream_connections_at_most = gateway.upstream_connections(),

@@ -311,7 +311,7 @@ fn keys_changed_often(batch: &[Request]) -> HashSet<Key> {
 
 fn fail(request: Request, error: &BlobError) {
     if error.effect() == Effect::Unknown {
-        // The index may refer to them. If it does not, the next start removes them.
+        // The index may refer to them. If it does not, the next start clears them away.
         request.files.into_iter().for_each(Pending::keep);
     }
     let _ = request.reply.send(Err(error.clone()));

@@ -9,9 +9,11 @@
 //! ├── index.sqlite (-wal)      the index
 //! ├── ballast                  room that is kept for deletes
 //! ├── data/00 … data/ff/       generation files, named by 16 hex digits
-//! └── damaged/                 files that a rebuild of the index could make nothing of
+//! ├── damaged/                 files that a rebuild of the index could make nothing of
+//! └── set-aside/               whole files that the index did not know at a start, for a week
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -21,11 +23,12 @@ use breccia_core::error::Effect;
 
 use crate::error::BlobError;
 
-const LOCK_FILE: &str = "breccia-fs.lock";
-const INDEX_FILE: &str = "index.sqlite";
+pub(super) const LOCK_FILE: &str = "breccia-fs.lock";
+pub(super) const INDEX_FILE: &str = "index.sqlite";
 const BALLAST_FILE: &str = "ballast";
-const DATA: &str = "data";
+pub(super) const DATA: &str = "data";
 const DAMAGED: &str = "damaged";
+const ASIDE: &str = "set-aside";
 /// Consecutive generations lie in different folders: who syncs the folder of a new file then finds
 /// it changed by nobody else since, and does not wait for the names of files that others write.
 const SHARDS: u64 = 256;
@@ -44,13 +47,25 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder if there is none, and locks it.
     pub(super) fn open(name: &str, path: &Path) -> Result<Self, BlobError> {
-        let refuse = |what: &str, at: &Path, error: &io::Error| BlobError::Options {
-            store: name.to_owned(),
-            problem: format!(
-                "cannot {what} {}: {error}; make sure that `path` is a folder this user may \
-                 write to, or choose another one",
-                at.display()
-            ),
+        let refuse = |what: &str, at: &Path, error: &io::Error| {
+            let at = at.display();
+            let mend = "make sure that `path` is a folder this user may write to, or choose \
+                        another one";
+            let store = name.to_owned();
+            match error.kind() {
+                // What lies there will never be a folder by itself.
+                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => BlobError::Options {
+                    store,
+                    problem: format!("cannot {what} {at}: {error}; {mend}"),
+                },
+                // A disk may be away, or rights wrong: that may pass.
+                _ => BlobError::System {
+                    store,
+                    what: format!("cannot {what} {at}"),
+                    reason: format!("{error}; {mend}"),
+                    effect: Effect::NotApplied,
+                },
+            }
         };
         // Objects are their owner's: a folder that we make is closed to others.
         let mut made = fs::DirBuilder::new();
@@ -77,6 +92,16 @@ impl Folder {
             name: name.to_owned(),
             path: path.to_path_buf(),
             identity: identity(path).map_err(|error| refuse("look at", path, &error))?,
+            _lock: lock,
+        })
+    }
+
+    /// The folder as whoever only looks at it has found it: nothing in it is made or written.
+    pub(super) fn found(name: &str, path: &Path, lock: File) -> io::Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            path: path.to_path_buf(),
+            identity: identity(path)?,
             _lock: lock,
         })
     }
@@ -147,9 +172,7 @@ impl Folder {
             };
             for entry in fs::read_dir(&at).map_err(failed)? {
                 let name = entry.map_err(failed)?.file_name();
-                let digits = name.to_str().filter(|text| text.len() == 16);
-                // Anything else was not put there by us, and is left alone.
-                if let Some(generation) = digits.and_then(|d| u64::from_str_radix(d, 16).ok())
+                if let Some(generation) = generation_of(&name)
                     && shard_of(generation) == shard
                 {
                     each(generation)?;
@@ -159,12 +182,43 @@ impl Folder {
         Ok(())
     }
 
-    /// Puts a file aside that nothing can be made of.
-    pub(super) fn set_aside(&self, generation: u64) -> io::Result<()> {
-        let aside = self.path.join(DAMAGED);
-        fs::create_dir_all(&aside)?;
-        let target = aside.join(format!("{generation:016x}"));
+    /// Puts a file away that nothing can be made of.
+    pub(super) fn put_with_damaged(&self, generation: u64) -> io::Result<()> {
+        self.move_to(&self.path.join(DAMAGED), generation)
+    }
+
+    /// Where whole files lie that the index did not know.
+    pub(super) fn aside(&self) -> PathBuf {
+        self.path.join(ASIDE)
+    }
+
+    /// Puts a whole file aside that the index does not know.
+    pub(super) fn put_aside(&self, generation: u64) -> io::Result<()> {
+        self.move_to(&self.aside(), generation)
+    }
+
+    fn move_to(&self, folder: &Path, generation: u64) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let target = folder.join(format!("{generation:016x}"));
         fs::rename(self.file(generation), target)
+    }
+
+    /// Calls `each` with every file that lies aside, and its path.
+    pub(super) fn each_aside(
+        &self,
+        mut each: impl FnMut(u64, PathBuf) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let entries = match fs::read_dir(self.aside()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if let Some(generation) = generation_of(&entry.file_name()) {
+                each(generation, entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// What an error of the file system means.
@@ -233,6 +287,12 @@ impl Folder {
             ),
         }
     }
+}
+
+/// The generation that a file is named by. Anything else was not put there by us, and is left alone.
+pub(super) fn generation_of(name: &OsStr) -> Option<u64> {
+    let digits = name.to_str().filter(|text| text.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// Which of the folders under `data` a generation lies in.

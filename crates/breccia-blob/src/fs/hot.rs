@@ -23,9 +23,9 @@ use crate::meta::ObjectMeta;
 /// The largest file that is read this way, in bytes: what a worker may copy and verify in passing.
 pub(super) const MAX_FILE_BYTES: u64 = 72 * 1024;
 /// The most files that are kept open, of one store.
-const MAX_FILES: usize = 1024;
+const MAX_FILES: usize = 4096;
 /// At most this part of the files that the process may open.
-const PART_OF_LIMIT: u64 = 32;
+const PART_OF_LIMIT: u64 = 16;
 /// The table is locked in so many pieces.
 const BUCKETS: usize = 64;
 

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! - A file is written once and never changed; its name is the number of its generation. A file the
-//!   index does not refer to is nothing: the next start removes it (`open`).
+//!   index does not refer to is a leftover: the next start removes it (`open`), or puts it aside for
+//!   a week if it is whole and nothing newer is in its place (`aside`).
 //! - An object of parts is a *manifest*: a row, and a file without data that lists the parts, so that
 //!   the index can be made anew (`rebuild`). Parts stay the files they are.
 //! - Whoever reads keeps the version that was looked up: an open file outlives its name, and the
@@ -21,6 +22,7 @@
 //! - File work runs on threads that may block, at most `READS` and `WRITES` at a time; small objects
 //!   that were read or written lately are read at once, if their bytes are in memory (see `hot`).
 
+mod aside;
 mod ballast;
 mod commit;
 mod complete;
@@ -30,6 +32,7 @@ mod generations;
 mod get;
 mod hot;
 mod index;
+mod look;
 mod open;
 mod read;
 mod rebuild;
@@ -60,6 +63,7 @@ use self::index::change::Change;
 use self::sweep::{Sweep, Sweeper};
 use crate::error::BlobError;
 
+pub(crate) use self::look::{is_begun, look};
 pub use self::rebuild::Rebuilt;
 
 /// The most threads that read files or the index of one store at once.
@@ -99,11 +103,13 @@ struct Inner {
 }
 
 impl FsStore {
-    /// Opens the store: makes the folder, locks it, makes the index or makes it anew, and removes
-    /// what a crash left behind. Blocks as long as that takes: with many files, seconds.
+    /// Opens the store: makes the folder, locks it, makes the index or makes it anew, and clears
+    /// away what a crash left behind. Blocks as long as that takes: with many files, seconds.
     ///
     /// # Errors
-    /// [`BlobError::Options`] names the folder and what mends it.
+    /// [`BlobError::Options`] names the folder and what mends it; [`BlobError::System`] and
+    /// [`BlobError::Full`] tell of a disk that may come back. [`crate::local::LocalStore`] waits
+    /// for that.
     pub fn open(options: &FsOptions) -> Result<Arc<Self>, BlobError> {
         let inner = Arc::new(open::open(options)?);
         Ok(Arc::new(Self { inner }))

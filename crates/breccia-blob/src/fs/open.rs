@@ -1,7 +1,7 @@
 //! Opening a store: lock, index or its rebuild, leftovers, threads.
 //!
-//! Not what it does once it is open. Invariant: files are removed as leftovers only if the index is
-//! known to be sound and at least as new as they are.
+//! Not what it does once it is open. Invariant: files are cleared away as leftovers only if the index
+//! is known to be sound and its limit lies above their numbers; what becomes of them says `aside`.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::generations::Generations;
 use super::hot::Hot;
 use super::index::{Index, open_writer, schema};
 use super::sweep::{Sweep, Sweeper};
-use super::{FsOptions, Inner, READS, WRITES, rebuild};
+use super::{FsOptions, Inner, READS, WRITES, aside, rebuild};
 use crate::error::BlobError;
 
 /// An index up to this size is checked whole when it is opened.
@@ -49,7 +49,7 @@ fn open_in(folder: &Arc<Folder>) -> Result<Inner, BlobError> {
         rebuild::rebuild(folder)?;
     }
     let connection = open_index(folder)?;
-    let next = remove_leftovers(folder, &connection)?;
+    let next = clear_leftovers(folder, &connection)?;
     let generations = Arc::new(Generations::from(next));
     reserve(folder, &connection, &generations)?;
     let readers = Index::open(folder)?;
@@ -97,40 +97,21 @@ fn refused(folder: &Folder, problem: String) -> BlobError {
 }
 
 fn open_index(folder: &Folder) -> Result<Connection, BlobError> {
-    let failed = |error: rusqlite::Error| match folder.index_error("open", &error, NOT_APPLIED) {
+    let opening = format!("cannot open the index {}", folder.index().display());
+    let failed = |error: rusqlite::Error| match folder.index_error(&opening, &error, NOT_APPLIED) {
         BlobError::Damaged { problem, .. } => {
             refused(folder, format!("the index is damaged: {problem}"))
         }
         full @ BlobError::Full { .. } => full,
-        other => refused(
-            folder,
-            format!(
-                "cannot open the index {}: {other}",
-                folder.index().display()
-            ),
-        ),
+        // The disk's fault, which may pass: refused is what never mends itself.
+        other => other,
     };
     let connection = open_writer(&folder.index(), true).map_err(failed)?;
-    match schema::version(&connection).map_err(failed)? {
-        0 if has_files(folder)? => {
-            let problem = format!("the index is empty, but there are files; {}", folder.mend());
-            return Err(refused(folder, problem));
-        }
-        0 => {
-            schema::create(&connection).map_err(failed)?;
-            folder
-                .sync()
-                .map_err(|error| folder.io_error("sync the folder", &error, NOT_APPLIED))?;
-        }
-        schema::VERSION => {}
-        other => {
-            let problem = format!(
-                "the index {} has version {other}; this release knows {} and no later one",
-                folder.index().display(),
-                schema::VERSION
-            );
-            return Err(refused(folder, problem));
-        }
+    if !has_tables(folder, &connection)? {
+        schema::create(&connection).map_err(failed)?;
+        folder
+            .sync()
+            .map_err(|error| folder.io_error("sync the folder", &error, NOT_APPLIED))?;
     }
     let size = std::fs::metadata(folder.index()).map_or(0, |metadata| metadata.len());
     if size <= CHECKED_INDEX_BYTES
@@ -142,8 +123,36 @@ fn open_index(folder: &Folder) -> Result<Connection, BlobError> {
     Ok(connection)
 }
 
-/// Removes files that the index does not refer to; answers from where on generations are free.
-fn remove_leftovers(folder: &Folder, connection: &Connection) -> Result<u64, BlobError> {
+/// Whether the index has its tables, of the version that we know; without any it must be a new one.
+pub(super) fn has_tables(folder: &Folder, connection: &Connection) -> Result<bool, BlobError> {
+    let version = schema::version(connection).map_err(|error| {
+        match folder.index_error("read the index", &error, NOT_APPLIED) {
+            BlobError::Damaged { problem, .. } => {
+                refused(folder, format!("the index is damaged: {problem}"))
+            }
+            other => other,
+        }
+    })?;
+    match version {
+        0 if has_files(folder)? => {
+            let problem = format!("the index is empty, but there are files; {}", folder.mend());
+            Err(refused(folder, problem))
+        }
+        0 => Ok(false),
+        schema::VERSION => Ok(true),
+        other => {
+            let problem = format!(
+                "the index {} has version {other}; this release knows {} and no later one",
+                folder.index().display(),
+                schema::VERSION
+            );
+            Err(refused(folder, problem))
+        }
+    }
+}
+
+/// Clears files away that the index does not refer to; answers from where on generations are free.
+fn clear_leftovers(folder: &Folder, connection: &Connection) -> Result<u64, BlobError> {
     let failed = |error: rusqlite::Error| folder.index_error("read the index", &error, NOT_APPLIED);
     let limit = schema::generation_limit(connection).map_err(failed)?;
     let referenced = schema::referenced(connection).map_err(failed)?;
@@ -164,22 +173,7 @@ fn remove_leftovers(folder: &Folder, connection: &Connection) -> Result<u64, Blo
         }
         Ok(())
     })?;
-    for generation in &leftovers {
-        let file = folder.file(*generation);
-        if let Err(error) = std::fs::remove_file(&file) {
-            tracing::warn!(store = folder.name(), file = %file.display(), %error,
-                "cannot remove a leftover; the next start tries again");
-        }
-    }
-    if !leftovers.is_empty() {
-        let count = leftovers.len();
-        tracing::info!(
-            store = folder.name(),
-            count,
-            "removed files that no object refers to: writes that were never acknowledged, or \
-             versions that had been replaced"
-        );
-    }
+    aside::settle(folder, connection, &leftovers)?;
     Ok(limit)
 }
 

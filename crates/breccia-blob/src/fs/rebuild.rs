@@ -4,8 +4,10 @@
 //! of the old one whole, so a rebuild that is interrupted begins again.
 //!
 //! Of the files of a key the highest generation counts. A file that nothing can be made of is put
-//! aside, not removed. What cannot be known: whether a file that is whole was ever acknowledged, and
+//! away, not removed. What cannot be known: whether a file that is whole was ever acknowledged, and
 //! whether an object whose file was about to be removed had been deleted; both come back as objects.
+//! Nor in which order two writes of one key were committed that ran at the same time: numbers are
+//! given when a file is begun. Decision 0005 tells when that can matter.
 
 use std::path::{Path, PathBuf};
 
@@ -111,6 +113,13 @@ fn fill(folder: &Folder, path: &Path) -> Result<Rebuilt, BlobError> {
         }
         Ok(())
     })?;
+    // A number that lies aside is taken too: two files must never have one name.
+    folder
+        .each_aside(|generation, _| {
+            highest = highest.max(generation);
+            Ok(())
+        })
+        .map_err(|error| folder.io_error("list what lies aside", &error, Effect::NotApplied))?;
     conclude(&connection, highest).map_err(failed)?;
     connection.execute_batch("COMMIT").map_err(failed)?;
     // Out of WAL mode, so that the file alone is the whole index and can be renamed.
@@ -125,7 +134,7 @@ fn put_aside(folder: &Folder, generation: u64, fault: Fault) -> Result<(), BlobE
     let error = fault.error(folder, "while the index is made anew", generation);
     tracing::warn!(store = folder.name(), %error, "a file is put aside");
     folder
-        .set_aside(generation)
+        .put_with_damaged(generation)
         .map_err(|error| folder.io_error("put a damaged file aside", &error, Effect::NotApplied))
 }
 

@@ -13,7 +13,7 @@ use super::get::{LOOK_UPS, find, get};
 use super::index::change::{Change, Publication};
 use super::index::lookup;
 use super::records::{Details, Facts, HexText, Record, StoredChecksum};
-use super::{FsStore, Inner, reserved, uploads};
+use super::{FsStore, Inner, aside, reserved, uploads};
 use crate::body::Body;
 use crate::condition::WriteCondition;
 use crate::error::BlobError;
@@ -275,7 +275,8 @@ async fn maintain(inner: &Arc<Inner>, expired_before_ms: u64) -> Result<Maintain
     let leftovers = inner
         .read_blocking(|inner| {
             inner.ballast.take_again();
-            Ok(inner.sweep.retry())
+            let expired = aside::expire(&inner.folder, clock::unix_ms());
+            Ok(inner.sweep.retry().saturating_add(expired))
         })
         .await?;
     Ok(Maintained { uploads, leftovers })

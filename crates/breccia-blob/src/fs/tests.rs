@@ -3,6 +3,7 @@
 //! Not the conformance suite, which every kind of store passes. Invariant: each test has a folder
 //! of its own.
 
+mod aside;
 mod listing;
 mod objects;
 mod recovery;

@@ -60,7 +60,7 @@ pub(crate) async fn list<M: Member + ?Sized>(
 }
 
 /// Pages of names from a place on, in order, each name once.
-struct Walk<'m, M: Member + ?Sized> {
+pub(crate) struct Walk<'m, M: Member + ?Sized> {
     member: &'m M,
     question: Question,
     last: Option<String>,
@@ -68,6 +68,24 @@ struct Walk<'m, M: Member + ?Sized> {
 }
 
 impl<'m, M: Member + ?Sized> Walk<'m, M> {
+    /// All names with a prefix.
+    pub(crate) fn all(member: &'m M, prefix: String) -> Self {
+        let question = Question {
+            prefix,
+            most: MAX_NAMES,
+            ..Question::default()
+        };
+        Self::new(member, question)
+    }
+
+    /// The objects of the next page, which may be none; `None` behind the last page.
+    pub(crate) async fn objects(&mut self) -> Result<Option<Vec<(String, Seen)>>, BlobError> {
+        if self.ended {
+            return Ok(None);
+        }
+        Ok(Some(self.next().await?.objects))
+    }
+
     fn new(member: &'m M, question: Question) -> Self {
         Self {
             member,

@@ -8,6 +8,8 @@
 //! Not how parts are joined. Invariant: an upload is there exactly as long as its first object is;
 //! what remains of others is removed by maintenance.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use breccia_net::clock;
@@ -16,7 +18,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::assembly::StoredPart;
-use super::listing::walk;
+use super::listing::{Walk, walk};
 use super::record::{Seen, checksum_of, checksum_text, pack, unpack};
 use super::{Guard, Member, PARALLEL, nonsense, random};
 use crate::checksum::{Algorithm, Checksum};
@@ -29,10 +31,6 @@ use crate::upload::{
     UploadPage,
 };
 
-/// The most uploads of a member that can be listed: they are put in order in memory.
-const MAX_UPLOADS: usize = 10_000;
-/// The most leftovers that one call of maintenance looks at.
-const MAX_LEFTOVERS: usize = 10_000;
 /// How many hex digits an id has.
 const ID_LENGTH: usize = 32;
 
@@ -293,52 +291,52 @@ pub(crate) async fn part_page<M: Member + ?Sized>(
     })
 }
 
-/// All uploads, in no order.
-async fn all<M: Member + ?Sized>(member: &M) -> Result<Vec<UploadInfo>, BlobError> {
-    let prefix = upload_name(member, "");
-    let most = MAX_UPLOADS.saturating_add(1);
-    let found = walk(member, prefix.clone(), None, most).await?;
-    if found.len() > MAX_UPLOADS {
-        return Err(BlobError::Overloaded {
-            store: member.name().to_owned(),
-            limit: format!("the most uploads that can be listed ({MAX_UPLOADS})"),
-        });
-    }
-    let uploads = found.into_iter().filter_map(|(name, seen)| {
-        let id = UploadId(name.strip_prefix(&prefix)?.to_owned());
-        let note: UploadNote = unpack("", seen.note.as_deref()?).ok()?;
-        let key = URL_SAFE_NO_PAD.decode(note.key).ok()?;
-        Some(UploadInfo {
-            key: Key::new(key).ok()?,
-            id,
-            begun_ms: note.begun_ms,
-        })
-    });
-    Ok(uploads.collect())
+/// An upload, from the object that makes it one.
+fn upload_in(prefix: &str, name: &str, seen: &Seen) -> Option<UploadInfo> {
+    let id = UploadId(name.strip_prefix(prefix)?.to_owned());
+    let note: UploadNote = unpack("", seen.note.as_deref()?).ok()?;
+    let key = URL_SAFE_NO_PAD.decode(note.key).ok()?;
+    Some(UploadInfo {
+        key: Key::new(key).ok()?,
+        id,
+        begun_ms: note.begun_ms,
+    })
 }
 
-/// One page of uploads, by key and then id.
+/// One page of uploads, by key and then id. The member has them by id: all are looked through, and
+/// only those of the page are kept.
 pub(crate) async fn page<M: Member + ?Sized>(
     member: &M,
     prefix: &[u8],
     after: Option<(Key, Option<UploadId>)>,
     limit: usize,
 ) -> Result<UploadPage, BlobError> {
-    let mut uploads = all(member).await?;
-    uploads.retain(|upload| {
+    let wanted = |upload: &UploadInfo| {
         let behind = match &after {
             None => true,
             Some((key, None)) => upload.key > *key,
             Some((key, Some(id))) => (&upload.key, &upload.id) > (key, id),
         };
         behind && upload.key.as_bytes().starts_with(prefix)
-    });
-    uploads.sort_by(|one, other| (&one.key, &one.id).cmp(&(&other.key, &other.id)));
-    let more = uploads.len() > limit;
-    uploads.truncate(limit);
+    };
+    let names = upload_name(member, "");
+    let mut walk = Walk::all(member, names.clone());
+    let (mut first, mut more) = (BTreeMap::new(), false);
+    while let Some(objects) = walk.objects().await? {
+        let uploads = objects
+            .iter()
+            .filter_map(|(name, seen)| upload_in(&names, name, seen));
+        for upload in uploads.filter(wanted) {
+            first.insert((upload.key.clone(), upload.id.clone()), upload);
+            if first.len() > limit {
+                first.pop_last();
+                more = true;
+            }
+        }
+    }
     Ok(UploadPage {
-        more: more && !uploads.is_empty(),
-        uploads,
+        more: more && !first.is_empty(),
+        uploads: first.into_values().collect(),
     })
 }
 
@@ -377,34 +375,72 @@ pub(crate) async fn remove_all<M: Member + ?Sized>(
         .await
 }
 
-/// Ends uploads that began too long ago, and removes what is left of those that ended.
+/// Ends uploads that began too long ago, and removes what is left of those that ended. Page by page:
+/// however many there are, a page is all that is held.
 pub(crate) async fn maintain<M: Member + ?Sized>(
     member: &M,
     expired_before_ms: u64,
 ) -> Result<Maintained, BlobError> {
     let mut done = Maintained::default();
-    let mut alive = std::collections::BTreeSet::new();
-    for upload in all(member).await? {
-        if upload.begun_ms < expired_before_ms {
+    let names = upload_name(member, "");
+    let mut walk = Walk::all(member, names.clone());
+    while let Some(objects) = walk.objects().await? {
+        let uploads = objects
+            .iter()
+            .filter_map(|(name, seen)| upload_in(&names, name, seen));
+        for upload in uploads.filter(|upload| upload.begun_ms < expired_before_ms) {
             end(member, &upload.id).await?;
-            done.uploads += 1;
-        } else {
-            alive.insert(upload.id.0);
+            done.uploads = done.uploads.saturating_add(1);
         }
     }
     for kind in ["~part/", "~stage/", "~join/"] {
-        let prefix = member.names().reserved(kind);
-        let found = walk(member, prefix.clone(), None, MAX_LEFTOVERS).await?;
-        let mut names = Vec::new();
-        for (name, seen) in found {
-            let own = name.strip_prefix(&prefix).unwrap_or_default();
-            let id = own.split('/').next().unwrap_or_default();
-            if !alive.contains(id) && seen.modified_ms < expired_before_ms {
-                names.push(name);
-            }
-        }
-        done.leftovers += names.len() as u64;
-        remove_all(member, names).await?;
+        let removed = remove_leftovers(member, kind, expired_before_ms).await?;
+        done.leftovers = done.leftovers.saturating_add(removed);
     }
     Ok(done)
+}
+
+/// Removes the old objects of one kind that belong to no upload; how many.
+async fn remove_leftovers<M: Member + ?Sized>(
+    member: &M,
+    kind: &str,
+    expired_before_ms: u64,
+) -> Result<u64, BlobError> {
+    let prefix = member.names().reserved(kind);
+    let mut walk = Walk::all(member, prefix.clone());
+    let mut removed = 0_u64;
+    // The upload that was asked for last, and whether it is there: its objects come in one row.
+    let mut asked: Option<(String, bool)> = None;
+    while let Some(objects) = walk.objects().await? {
+        let mut left = Vec::new();
+        for (name, seen) in objects {
+            if seen.modified_ms >= expired_before_ms {
+                continue;
+            }
+            let own = name.strip_prefix(&prefix).unwrap_or_default();
+            let id = own.split('/').next().unwrap_or_default();
+            let alive = match &asked {
+                Some((known, alive)) if known == id => *alive,
+                _ => {
+                    let alive = is_there(member, id).await?;
+                    asked = Some((id.to_owned(), alive));
+                    alive
+                }
+            };
+            if !alive {
+                left.push(name);
+            }
+        }
+        removed = removed.saturating_add(left.len() as u64);
+        remove_all(member, left).await?;
+    }
+    Ok(removed)
+}
+
+async fn is_there<M: Member + ?Sized>(member: &M, id: &str) -> Result<bool, BlobError> {
+    match member.look(&upload_name(member, id)).await {
+        Ok(_) => Ok(true),
+        Err(BlobError::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -21,6 +21,7 @@ mod driver;
 mod fault;
 mod get;
 mod list;
+mod look;
 mod mysql;
 mod objects;
 mod options;
@@ -39,6 +40,7 @@ mod tests;
 mod transaction;
 mod uploads;
 
+pub(crate) use look::look;
 pub use options::{Server, ServerOptions, SqlOptions, SqlTlsMode, SqlTlsOptions, SqliteOptions};
 pub use store::SqlStore;
 

@@ -215,7 +215,7 @@ fn read(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Value> {
     })
 }
 
-fn fault(error: &rusqlite::Error) -> Fault {
+pub(super) fn fault(error: &rusqlite::Error) -> Fault {
     let words = error.to_string();
     let rusqlite::Error::SqliteFailure(failure, _) = error else {
         return match error {

@@ -42,6 +42,10 @@ families! {
         "Time from sending a request to a store to its reply.";
     STORE_CONNECTIONS: Gauge "breccia_store_connections" ["store", "state"]
         "Connections to a store by state.";
+    STORE_FREE_BYTES: Gauge "breccia_store_free_bytes" ["store"]
+        "Free bytes of the file system an fs or sqlite store lies on, as last seen while in use.";
+    STORE_SIZE_BYTES: Gauge "breccia_store_size_bytes" ["store"]
+        "Size in bytes of the file system an fs or sqlite store lies on, as last seen while in use.";
     MEMORY_BYTES: Gauge "breccia_memory_bytes" ["store"]
         "Bytes that the entries of a memory store take.";
     MEMORY_ENTRIES: Gauge "breccia_memory_entries" ["store"]

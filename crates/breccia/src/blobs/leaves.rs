@@ -9,9 +9,10 @@ use std::sync::Arc;
 use breccia_blob::BlobStore;
 use breccia_blob::azure::{AzureCredential, AzureOptions, AzureStore};
 use breccia_blob::error::BlobError;
-use breccia_blob::fs::{FsOptions, FsStore};
+use breccia_blob::fs::FsOptions;
 use breccia_blob::gcs::{GcsCredential, GcsOptions, GcsStore};
 use breccia_blob::key_names::KeyMode;
+use breccia_blob::local::{Contents, LocalStore, Place};
 use breccia_blob::s3::backend::{CredentialSource, S3Options, S3Store};
 use breccia_blob::sql;
 use breccia_config::{
@@ -61,6 +62,13 @@ impl Leaves {
         Ok(Self(leaves))
     }
 
+    /// Adds what a look at a place has shown, in the place of an open leaf.
+    pub(crate) fn add_seen(&mut self, place: Place, contents: Contents) {
+        let name = place.name().to_owned();
+        let leaf = Arc::new(LocalStore::seen(place, contents));
+        self.0.insert(name, leaf);
+    }
+
     /// An open leaf.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn BlobStore>> {
         self.0.get(name).map(Arc::clone)
@@ -72,23 +80,32 @@ impl Leaves {
     }
 }
 
-/// Opens one leaf; `None` for what is no leaf of blobs. Servers are not connected to yet.
-fn open(name: &str, store: &StorePlan) -> Result<Option<Arc<dyn BlobStore>>, BlobError> {
-    Ok(Some(match store {
-        StorePlan::Fs(fs) => FsStore::open(&FsOptions {
+/// Where a leaf lies on this machine's disks; `None` for others.
+pub(crate) fn place(name: &str, store: &StorePlan) -> Option<Place> {
+    match store {
+        StorePlan::Fs(fs) => Some(Place::Fs(FsOptions {
             name: name.to_owned(),
             path: fs.path.clone(),
-        })? as _,
+        })),
         StorePlan::Sqlite(sqlite) => {
             let options = sql::SqlOptions {
                 max_connections: sqlite.max_connections,
                 ..sql::SqlOptions::new(name)
             };
-            let file = sql::SqliteOptions {
-                path: sqlite.path.clone(),
-            };
-            Arc::new(sql::SqlStore::open_sqlite(options, &file)?) as _
+            let path = sqlite.path.clone();
+            Some(Place::Sqlite(options, sql::SqliteOptions { path }))
         }
+        _ => None,
+    }
+}
+
+/// Opens one leaf; `None` for what is no leaf of blobs. Servers are not connected to yet, and what
+/// cannot be opened now is tried again.
+fn open(name: &str, store: &StorePlan) -> Result<Option<Arc<dyn BlobStore>>, BlobError> {
+    if let Some(place) = place(name, store) {
+        return Ok(Some(Arc::new(LocalStore::open(place)?)));
+    }
+    Ok(Some(match store {
         StorePlan::S3(plan) => Arc::new(S3Store::new(s3_options(name, plan))?) as _,
         StorePlan::Azure(plan) => Arc::new(AzureStore::open(azure_options(name, plan))?) as _,
         StorePlan::Gcs(plan) => Arc::new(GcsStore::open(gcs_options(name, plan))?) as _,

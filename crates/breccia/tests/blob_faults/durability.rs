@@ -208,6 +208,11 @@ fn nothing_is_left(site: &mut Site, before: usize) -> Result<()> {
     let left = wait_until(Duration::from_secs(20), "leftovers to be removed", swept);
     left.with_context(|| format!("{before} files before, now {:?}", generation_files(&folder)))?;
     ensure!(!stray.exists(), "the stray file is there");
+    // It is as whole as one of an object that the index has lost: it is kept aside for a while.
+    let aside = folder
+        .join("set-aside")
+        .join(stray.file_name().context("a name")?);
+    ensure!(aside.exists(), "the stray file was not put aside");
     ensure!(site.keys()?.is_empty(), "keys are left: {:?}", site.keys());
     Ok(())
 }

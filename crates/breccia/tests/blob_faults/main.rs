@@ -16,6 +16,7 @@ mod durability;
 mod layout;
 mod memory;
 mod overwrite;
+mod places;
 mod races;
 mod security;
 mod shards_down;

@@ -70,13 +70,12 @@ impl Client {
 
     async fn call(&mut self, method: &str, path: &str, body: &[u8]) -> Result<usize> {
         let request = format!("{method} {path}");
-        let head = match self.heads.get(&request) {
-            Some(head) => Arc::clone(head),
-            None => {
-                let head: Arc<str> = self.head(method, path, body.len()).into();
-                self.heads.insert(request, Arc::clone(&head));
-                head
-            }
+        let head = if let Some(head) = self.heads.get(&request) {
+            Arc::clone(head)
+        } else {
+            let head: Arc<str> = self.head(method, path, body.len()).into();
+            self.heads.insert(request, Arc::clone(&head));
+            head
         };
         let socket = &mut self.stream;
         if body.is_empty() {

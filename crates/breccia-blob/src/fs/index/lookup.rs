@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::records::{Facts, FileRef, ObjectRow, PartRow, UploadRow};
-use super::{int, json, unsigned};
+use super::{int, json, unsigned, unsigned_or_none};
 use crate::key::Key;
 use crate::listing::{
     ListPage, ListRequest, ListedObject, MAX_PAGE, RollUp, Start, Step, successor,
@@ -297,6 +297,28 @@ pub(crate) fn generation(connection: &Connection, key: &[u8]) -> rusqlite::Resul
     connection
         .prepare_cached("SELECT generation FROM objects WHERE key = ?1")?
         .query_row([key], |row| unsigned(row, 0))
+        .optional()
+}
+
+/// The files that an object of the index is made of, but for its parts.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) generation: u64,
+    pub(crate) tags_generation: Option<u64>,
+    pub(crate) upload: Option<String>,
+}
+
+/// What is named for a key.
+pub(crate) fn named(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<Named>> {
+    connection
+        .prepare_cached("SELECT generation, tags_generation, upload FROM objects WHERE key = ?1")?
+        .query_row([key], |row| {
+            Ok(Named {
+                generation: unsigned(row, 0)?,
+                tags_generation: unsigned_or_none(row, 1)?,
+                upload: row.get(2)?,
+            })
+        })
         .optional()
 }
 

@@ -44,18 +44,19 @@ async fn a_folder_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
-async fn files_without_a_commit_are_removed_at_the_start() {
+async fn torn_files_are_removed_at_the_start() {
     let (folder, store) = fresh();
     store.put_bytes(&key("o"), "kept").await.expect("put");
     drop(store);
     let file = files(folder.path()).pop().expect("a file");
-    // As whole as it can be, and never committed.
+    // Under a number that is not its own, it is nothing that we have written.
     std::fs::copy(&file, file.with_file_name(format!("{:016x}", 0x101))).expect("copied");
     std::fs::write(file.with_file_name(format!("{:016x}", 0x201)), "half").expect("written");
     std::fs::write(file.with_file_name("notes.txt"), "not ours").expect("written");
     let store = open(folder.path());
     assert_eq!(read(&store, "o").await.as_deref(), Some(&b"kept"[..]));
     assert_eq!(files(folder.path()).len(), 2);
+    assert!(!folder.path().join("set-aside").exists());
     assert_eq!(
         store.list(everything()).await.expect("a page").items.len(),
         1

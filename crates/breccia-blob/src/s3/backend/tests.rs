@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::*;
 use crate::body::{ByteSource, NextChunk};
 use crate::checksum::{self, Algorithm, Checksum};
-use crate::condition::{ConditionalCall, ETagSet, ReadConditions};
+use crate::condition::{ConditionalCall, ETagSet};
 use crate::error::BodyFault;
 use crate::http::stub::{Does, Seen, Stub, answer, text};
 use crate::key_names::KeyMode;
