@@ -192,6 +192,40 @@ async fn two_uploads_of_one_key_at_once_both_complete() -> Result<()> {
 }
 
 #[tokio::test]
+async fn uploads_of_many_pages_are_listed_in_order_and_expire() -> Result<()> {
+    // More than one page of names, which the service has by id and not by key.
+    const UPLOADS: usize = 1_203;
+    let stub = GcsStub::start()?;
+    let store = gcs(&stub, "uploads", KeyMode::Plain)?;
+    let mut expected = Vec::new();
+    for number in 0..UPLOADS {
+        let key = key(&format!("{:04}", number * 7 % UPLOADS))?;
+        let id = store.create_upload(&key, UploadOptions::default()).await?;
+        expected.push((key, id));
+    }
+    expected.sort();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list_uploads(Bytes::new(), after, 500).await?;
+        let uploads = page.uploads.into_iter();
+        found.extend(uploads.map(|upload| (upload.key, upload.id)));
+        if !page.more {
+            break;
+        }
+        after = found.last().cloned().map(|(key, id)| (key, Some(id)));
+    }
+    ensure!(found == expected, "{} of {UPLOADS} uploads", found.len());
+    let (key, id) = expected.first().context("an upload")?;
+    let part = Body::from_bytes(vec![1; 10]);
+    store.put_part(key, id, 1, part).await?;
+    let ended = store.maintain(u64::MAX).await?;
+    ensure!(ended.uploads == UPLOADS as u64, "{ended:?}");
+    let page = store.list_uploads(Bytes::new(), None, 500).await?;
+    ensure!(page.uploads.is_empty() && !page.more, "{page:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn many_parts_are_composed_in_levels() -> Result<()> {
     const PARTS: u16 = 40;
     let stub = GcsStub::start()?;

@@ -170,7 +170,10 @@ impl BlobStore for LocalStore {
         after: Option<(Key, Option<UploadId>)>,
         limit: usize,
     ) -> StoreFuture<'_, UploadPage> {
-        self.run(move |store| store.list_uploads(prefix, after, limit))
+        self.ask(
+            move |store| store.list_uploads(prefix, after, limit),
+            UploadPage::default,
+        )
     }
 
     fn read_reserved<'a>(&'a self, name: &'a str) -> StoreFuture<'a, Option<Bytes>> {

@@ -336,12 +336,34 @@ async fn collect(
     }
 }
 
-/// A name behind every key with this prefix: the prefix, then the greatest letters there are.
+/// The greatest name with this prefix: the prefix, then the greatest letters that there is room for.
 fn last_under(prefix: &[u8]) -> Result<Key, BlobError> {
-    const GREATEST: &[u8] = "\u{10ffff}".as_bytes();
+    const GREATEST: [&str; 4] = ["\u{10ffff}", "\u{ffff}", "\u{7ff}", "\u{7f}"];
     let mut name = prefix.to_vec();
-    while name.len().saturating_add(GREATEST.len()) <= MAX_KEY_BYTES {
-        name.extend_from_slice(GREATEST);
+    for letter in GREATEST {
+        while name.len().saturating_add(letter.len()) <= MAX_KEY_BYTES {
+            name.extend_from_slice(letter.as_bytes());
+        }
     }
     Key::new(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_with_a_prefix_is_behind_the_last_one() {
+        for length in [1, 1000, 1019, 1020, 1021, 1022, 1023, 1024] {
+            let prefix = vec![b'/'; length];
+            let last = last_under(&prefix).expect("a key");
+            assert_eq!(last.as_bytes().len(), MAX_KEY_BYTES, "{length}");
+            let room = MAX_KEY_BYTES - length;
+            for letter in ["a", "\u{7f}", "\u{7ff}", "\u{ffff}", "\u{10ffff}"] {
+                let count = room / letter.len();
+                let name = [&prefix[..], letter.repeat(count).as_bytes()].concat();
+                assert!(name <= last.as_bytes().to_vec(), "{length} {letter:?}");
+            }
+        }
+    }
 }
