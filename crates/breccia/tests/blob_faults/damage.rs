@@ -4,9 +4,11 @@
 //! is flipped.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use breccia_core::hash::splitmix64;
+use breccia_testkit::wait_until;
 
 use super::site::{Plan, Site, Upload, among_others, bytes_of, generation_files};
 
@@ -153,7 +155,11 @@ fn a_flipped_byte_of_a_part_is_found_before_it_is_sent() -> Result<()> {
     upload.part(&site.s3, &bytes[first..])?;
     let (status, text) = upload.complete(&site.s3)?;
     ensure!(status == 200, "{status} {text}");
-    let files = new_files(&site, &before)?;
+    // Two parts and a manifest; what the upload began with is removed behind the answer.
+    let files = wait_until(Duration::from_secs(10), "three files", || {
+        let files = new_files(&site, &before)?;
+        Ok((files.len() == 3).then_some(files))
+    })?;
     for file in files {
         let length = std::fs::metadata(&file)?.len();
         // The parts are told by their sizes; what is left is the manifest, which has no data.
