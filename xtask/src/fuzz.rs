@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-const TARGETS: [&str; 9] = [
+const TARGETS: [&str; 14] = [
     "resp_request",
     "resp_reply",
     "memcached_request",
@@ -20,6 +20,11 @@ const TARGETS: [&str; 9] = [
     "command_keys",
     "layout_document",
     "config",
+    "s3_chunked",
+    "s3_range",
+    "s3_xml",
+    "s3_key_encoding",
+    "s3_authorization",
 ];
 
 /// Runs all targets, or those named.

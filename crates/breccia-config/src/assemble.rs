@@ -5,12 +5,13 @@
 
 pub(crate) mod blob;
 mod listener;
+mod sql;
 
 use std::collections::BTreeMap;
 
 use breccia_core::hash::HashKind;
 
-use crate::check::Tables;
+use crate::check::{Tables, only_servers};
 use crate::plan::{
     AdminPlan, CommandPlan, Eviction, LogFormat, LogLevel, LogPlan, MemcachedPlan, MemoryPlan,
     MultiKey, Plan, RedisPlan, ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
@@ -31,7 +32,7 @@ pub(crate) fn plan(file: &Decoded) -> Option<Plan> {
         },
         admin: optional(file, "admin", admin).ok()?,
         state_dir: state.get("dir")?,
-        stores: named(file, "store", store)?,
+        stores: stores(file)?,
         listeners: named(file, "listener", listener::listener)?,
     })
 }
@@ -72,7 +73,19 @@ fn admin(table: &Decoded) -> Option<AdminPlan> {
     })
 }
 
-fn store(table: &Decoded) -> Option<StorePlan> {
+fn stores(file: &Decoded) -> Option<BTreeMap<String, StorePlan>> {
+    let none = Tables::new();
+    let tables: &Tables = file.get("store").unwrap_or(&none);
+    let only_sql = only_servers(tables);
+    let plan = |(name, table): (&String, _)| {
+        let plan = store(table, only_sql.contains(name.as_str()))?;
+        Some((name.clone(), plan))
+    };
+    tables.iter().map(plan).collect()
+}
+
+/// One store; a database may be nothing but a server of SQL.
+fn store(table: &Decoded, only_sql: bool) -> Option<StorePlan> {
     let kind = table.kind;
     if kind == tables::REDIS.name {
         redis(table).map(StorePlan::Redis)
@@ -82,8 +95,10 @@ fn store(table: &Decoded) -> Option<StorePlan> {
         memory(table).map(StorePlan::Memory)
     } else if kind == tables::SHARDED_IN_MEMORY.name {
         sharded(table).map(StorePlan::ShardedInMemory)
+    } else if kind == tables::SQL_READ_REPLICA.name {
+        sql::read_replica(table).map(StorePlan::SqlReadReplica)
     } else {
-        blob::store(table)
+        blob::store(table, only_sql)
     }
 }
 
@@ -147,7 +162,7 @@ fn memory(table: &Decoded) -> Option<MemoryPlan> {
 fn sharded(table: &Decoded) -> Option<ShardedPlan> {
     let loss = SubscriptionLoss::ALL;
     Some(ShardedPlan {
-        stores: store_names(table)?,
+        stores: store_names(table, "stores")?,
         hash: table.choice("hash", HashKind::ALL, HashKind::name)?,
         hash_tag: table.get("hash-tag"),
         marker: table.get("marker")?,
@@ -158,8 +173,8 @@ fn sharded(table: &Decoded) -> Option<ShardedPlan> {
     })
 }
 
-fn store_names(table: &Decoded) -> Option<Vec<String>> {
-    let names: &[Name] = table.get("stores")?;
+fn store_names(table: &Decoded, key: &str) -> Option<Vec<String>> {
+    let names: &[Name] = table.get(key)?;
     Some(names.iter().map(|name| name.name.clone()).collect())
 }
 

@@ -98,6 +98,8 @@ pub(crate) enum Kind {
     OwnFile,
     StoreName,
     StoreNames,
+    /// Names of stores; may be none.
+    ReplicaNames,
     /// Names of buckets.
     BucketNames,
     /// Buckets, each with the name of its store.
@@ -242,7 +244,7 @@ impl Kind {
             Self::Duration { .. } => "a duration",
             Self::Size { .. } => "a size",
             Self::Secret => "a string or a table",
-            Self::StoreNames => "a list of store names",
+            Self::StoreNames | Self::ReplicaNames => "a list of store names",
             Self::BucketNames => "a list of bucket names",
             Self::Buckets | Self::Table(_) | Self::Named { .. } | Self::Typed { .. } => "a table",
             Self::List(_) => "a list of tables",
@@ -278,6 +280,7 @@ impl Kind {
             Self::Text => "\"text\"".to_owned(),
             Self::StoreName => "\"cache\"".to_owned(),
             Self::StoreNames => "[\"redis-a\", \"redis-b\"]".to_owned(),
+            Self::ReplicaNames => "[\"pg-2\"]".to_owned(),
             Self::BucketNames => "[\"mail\"]".to_owned(),
             Self::Buckets => "{ mail = \"mail-blobs\" }".to_owned(),
             Self::Table(table) => table.example(),
@@ -331,6 +334,7 @@ impl Kind {
             Self::Text => "text".to_owned(),
             Self::StoreName => "store".to_owned(),
             Self::StoreNames => "list of stores".to_owned(),
+            Self::ReplicaNames => "list of stores, may be empty".to_owned(),
             Self::BucketNames => "list of buckets".to_owned(),
             Self::Buckets => "`{ BUCKET = \"STORE\" }`".to_owned(),
             Self::Table(_) => "table".to_owned(),

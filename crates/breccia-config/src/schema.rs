@@ -122,8 +122,9 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
         Kind::Text | Kind::Host | Kind::File | Kind::Folder | Kind::OwnFile | Kind::StoreName => {
             json!({ "type": "string", "minLength": 1 })
         }
-        Kind::StoreNames => names(&json!({ "type": "string", "minLength": 1 })),
-        Kind::BucketNames => names(&pattern(rule::BUCKET.pattern)),
+        Kind::StoreNames => names(&json!({ "type": "string", "minLength": 1 }), 1),
+        Kind::ReplicaNames => names(&json!({ "type": "string", "minLength": 1 }), 0),
+        Kind::BucketNames => names(&pattern(rule::BUCKET.pattern), 1),
         Kind::Buckets => json!({
             "type": "object",
             "propertyNames": { "pattern": rule::BUCKET.pattern },
@@ -147,8 +148,8 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
     }
 }
 
-fn names(item: &Value) -> Value {
-    json!({ "type": "array", "items": item, "minItems": 1, "uniqueItems": true })
+fn names(item: &Value, least: u32) -> Value {
+    json!({ "type": "array", "items": item, "minItems": least, "uniqueItems": true })
 }
 
 fn pattern(pattern: &str) -> Value {

@@ -20,10 +20,10 @@ const PACKAGE: &str = "postgresql";
 const VERSIONS: &str = "/usr/lib/postgresql";
 
 /// It refuses to run as root; Debian makes this user for it.
-const SYSTEM_USER: &str = "postgres";
+pub(crate) const SYSTEM_USER: &str = "postgres";
 
-const USER: &str = "breccia";
-const PASSWORD: &str = "secret";
+pub(crate) const USER: &str = "breccia";
+pub(crate) const PASSWORD: &str = "secret";
 
 /// How a `PostgreSQL` is set up.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +38,8 @@ pub struct PostgresOptions {
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
-    options: PostgresOptions,
+    /// What the command line says in every start, name and value.
+    settings: Vec<(String, String)>,
     folder: TempDir,
     port: u16,
 }
@@ -56,14 +57,19 @@ impl Postgres {
 
     /// Makes a cluster, starts its server and waits until it answers.
     pub fn start(options: PostgresOptions) -> Result<Postgres> {
-        let folder = tempfile::tempdir()?;
-        give_to(SYSTEM_USER, folder.path())?;
+        let folder = own_folder()?;
         initialise(folder.path())?;
+        Postgres::open(folder, command_line(options))
+    }
+
+    /// Starts a server on the cluster in `data` of a folder that [`own_folder`] made, and waits until
+    /// it answers. The settings stay for later starts; `ALTER SYSTEM` cannot change them.
+    pub(crate) fn open(folder: TempDir, settings: Vec<(String, String)>) -> Result<Postgres> {
         let port = crate::free_port()?;
-        let process = launch(&options, folder.path(), port)?;
+        let process = launch(&settings, folder.path(), port)?;
         let mut postgres = Postgres {
             process,
-            options,
+            settings,
             folder,
             port,
         };
@@ -112,6 +118,22 @@ impl Postgres {
         psql(&self.url(database), sql)
     }
 
+    /// Everything the server has logged since its first start, restarts included.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The file that [`Postgres::log`] reads.
+    pub fn log_path(&self) -> PathBuf {
+        log_path(self.folder.path())
+    }
+
+    /// Whether the postmaster runs and is not frozen.
+    pub fn is_live(&self) -> bool {
+        let state = crate::process::state(self.process.id());
+        state.is_some_and(|state| state != 'Z' && state != 'T')
+    }
+
     /// The postmaster.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -150,7 +172,7 @@ impl Postgres {
     /// Starts the server again on the same port and cluster.
     pub fn restart_same_port(&mut self) -> Result<()> {
         self.end();
-        self.process = launch(&self.options, self.folder.path(), self.port)?;
+        self.process = launch(&self.settings, self.folder.path(), self.port)?;
         self.wait_ready()
     }
 
@@ -200,8 +222,15 @@ pub(crate) fn give_to(user: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A server program: in PATH, or else of the newest version that Debian has installed.
-fn program(name: &str) -> Result<PathBuf> {
+/// A fresh folder in which a server may keep its files.
+pub(crate) fn own_folder() -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    give_to(SYSTEM_USER, folder.path())?;
+    Ok(folder)
+}
+
+/// A program: of the newest version that Debian has installed, or else in PATH.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let version = |path: &Path| -> Option<u32> { path.file_name()?.to_str()?.parse().ok() };
     let installed = std::fs::read_dir(VERSIONS).ok().into_iter().flatten();
     let mut folders: Vec<PathBuf> = installed.flatten().map(|entry| entry.path()).collect();
@@ -216,7 +245,8 @@ fn program(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("no {name}; install it with: apt-get install {PACKAGE}"))
 }
 
-fn initialise(folder: &Path) -> Result<()> {
+/// Makes a cluster in `data` of the folder; every user, replication too, comes in by SCRAM.
+pub(crate) fn initialise(folder: &Path) -> Result<()> {
     let password = folder.join("password");
     std::fs::write(&password, PASSWORD)?;
     let mut command = tied(program("initdb")?, Some(SYSTEM_USER));
@@ -237,7 +267,27 @@ fn initialise(folder: &Path) -> Result<()> {
     run(command.current_dir(folder)).map(drop)
 }
 
-fn launch(options: &PostgresOptions, folder: &Path, port: u16) -> Result<Process> {
+/// What a server that stands alone is told.
+fn command_line(options: PostgresOptions) -> Vec<(String, String)> {
+    let own = [("max_connections", "200")];
+    let unsafe_but_fast = [
+        ("fsync", "off"),
+        ("synchronous_commit", "off"),
+        ("full_page_writes", "off"),
+    ];
+    let fast = unsafe_but_fast.iter().filter(|_| !options.fsync);
+    let given = own.iter().chain(fast);
+    given
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .chain(options.settings)
+        .collect()
+}
+
+fn log_path(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
+
+fn launch(settings: &[(String, String)], folder: &Path, port: u16) -> Result<Process> {
     let mut command = tied(program("postgres")?, Some(SYSTEM_USER));
     command.current_dir(folder);
     command.arg("-D").arg(folder.join("data"));
@@ -247,18 +297,12 @@ fn launch(options: &PostgresOptions, folder: &Path, port: u16) -> Result<Process
     };
     set("listen_addresses", "127.0.0.1");
     set("unix_socket_directories", &folder.to_string_lossy());
-    set("max_connections", "200");
     // In the folder, so that nothing stays in /dev/shm whatever happens.
     set("dynamic_shared_memory_type", "mmap");
     // After a kill, one call instead of one for each of a thousand files.
     set("recovery_init_sync_method", "syncfs");
-    if !options.fsync {
-        set("fsync", "off");
-        set("synchronous_commit", "off");
-        set("full_page_writes", "off");
-    }
-    for (name, value) in &options.settings {
+    for (name, value) in settings {
         set(name, value);
     }
-    Process::start_tied(command, PACKAGE, &folder.join("log"))
+    Process::start_tied(command, PACKAGE, &log_path(folder))
 }

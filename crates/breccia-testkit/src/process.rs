@@ -209,9 +209,14 @@ pub(crate) fn kill_all(ids: &[u32]) {
 
 /// Whether a process of this id runs; one that has ended and waits for its parent does not.
 pub fn runs(id: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
-    state.is_some_and(|state| !state.starts_with('Z'))
+    state(id).is_some_and(|state| state != 'Z')
+}
+
+/// The kernel's letter for what a process does: `T` frozen, `Z` ended and not yet waited for.
+pub(crate) fn state(id: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, state) = stat.rsplit_once(") ")?;
+    state.chars().next()
 }
 
 fn redirect(command: &mut Command, log: &Path) -> Result<()> {

@@ -16,7 +16,10 @@ use crate::plan::{
 use crate::tables;
 use crate::value::Decoded;
 
-pub(super) fn store(table: &Decoded) -> Option<StorePlan> {
+/// The database for Breccia's own questions to a server of SQL.
+const QUESTIONS_DATABASE: &str = "postgres";
+
+pub(super) fn store(table: &Decoded, only_sql: bool) -> Option<StorePlan> {
     let kind = table.kind;
     if kind == tables::FS.name {
         let path = table.get("path")?;
@@ -34,9 +37,9 @@ pub(super) fn store(table: &Decoded) -> Option<StorePlan> {
     } else if kind == tables::GCS.name {
         gcs(table).map(StorePlan::Gcs)
     } else if kind == tables::POSTGRESQL.name {
-        sql(table).map(StorePlan::Postgresql)
+        sql(table, only_sql).map(StorePlan::Postgresql)
     } else if kind == tables::MYSQL.name {
-        sql(table).map(StorePlan::Mysql)
+        sql(table, false).map(StorePlan::Mysql)
     } else if kind == tables::SHARDED_BLOB.name {
         sharded(table).map(StorePlan::ShardedBlob)
     } else {
@@ -142,7 +145,7 @@ pub(crate) fn sql_address(table: &Decoded) -> Option<Address> {
     }
 }
 
-/// The database of an SQL store.
+/// The database of an SQL store that holds objects.
 pub(crate) fn sql_database(table: &Decoded) -> Option<String> {
     match table.get("database") {
         None if !table.given("database") => table.get("user"),
@@ -150,16 +153,24 @@ pub(crate) fn sql_database(table: &Decoded) -> Option<String> {
     }
 }
 
-fn sql(table: &Decoded) -> Option<SqlPlan> {
+fn sql(table: &Decoded, only_sql: bool) -> Option<SqlPlan> {
+    let (database, user) = if only_sql {
+        let database = table.get("database");
+        let database = database.unwrap_or_else(|| QUESTIONS_DATABASE.to_owned());
+        (database, table.get("user").unwrap_or_default())
+    } else {
+        (sql_database(table)?, table.get("user")?)
+    };
     Some(SqlPlan {
         address: sql_address(table)?,
-        database: sql_database(table)?,
-        user: table.get("user")?,
+        database,
+        user,
         password: table.get("password"),
         tls: optional(table, "tls", sql_tls).ok()?,
         max_connections: table.get("max-connections")?,
         timeout: table.get("timeout")?,
         table_prefix: table.get("table-prefix")?,
+        weight: table.get("weight").unwrap_or(1),
         probe_interval: table.get("probe-interval")?,
         probe_timeout: table.get("probe-timeout")?,
     })
@@ -179,7 +190,7 @@ fn sharded(table: &Decoded) -> Option<ShardedBlobPlan> {
     let raw = PlacementKey::Raw.name();
     let rules = PlacementKey::NAMES;
     Some(ShardedBlobPlan {
-        stores: store_names(table)?,
+        stores: store_names(table, "stores")?,
         hash: table.choice("hash", HashKind::ALL, HashKind::name)?,
         hash_tag: table.get("hash-tag"),
         placement_key: if table.choice("placement-key", rules, |name| name)? == raw {

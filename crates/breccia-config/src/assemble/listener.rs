@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::optional;
+use super::{optional, sql};
 use crate::plan::{
     BindPlan, ListenerPlan, Protocol, S3ListenerPlan, S3UserPlan, TlsServerPlan, UserPlan,
 };
@@ -14,8 +14,8 @@ use crate::value::{Decoded, Name};
 /// The default of `write-timeout`.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The default of `write-timeout` for S3: objects go to slow clients.
-const S3_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The default of `write-timeout` for S3 and SQL: objects and long results go to slow clients.
+const LONG_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The default of `idle-timeout` for S3: clients open a connection anew without a log-in.
 const S3_IDLE_TIMEOUT: Duration = Duration::from_mins(2);
@@ -23,6 +23,7 @@ const S3_IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 pub(super) fn listener(table: &Decoded) -> Option<ListenerPlan> {
     let protocol = table.choice("protocol", Protocol::ALL, Protocol::name)?;
     let is_s3 = protocol == Protocol::S3;
+    let is_sql = protocol == Protocol::Postgresql;
     let s3 = if is_s3 { Some(s3(table)?) } else { None };
     let fixed = s3.as_ref().is_some_and(|s3| s3.buckets.is_some());
     Some(ListenerPlan {
@@ -43,8 +44,8 @@ pub(super) fn listener(table: &Decoded) -> Option<ListenerPlan> {
         max_arguments: table.get("max-arguments")?,
         max_in_flight: table.get("max-in-flight")?,
         reply_buffer: table.get("reply-buffer")?,
-        write_timeout: table.get("write-timeout").unwrap_or(if is_s3 {
-            S3_WRITE_TIMEOUT
+        write_timeout: table.get("write-timeout").unwrap_or(if is_s3 || is_sql {
+            LONG_WRITE_TIMEOUT
         } else {
             WRITE_TIMEOUT
         }),
@@ -53,9 +54,14 @@ pub(super) fn listener(table: &Decoded) -> Option<ListenerPlan> {
             .get::<&[Decoded]>("user")
             .unwrap_or(&[])
             .iter()
-            .map(|table| user(table, is_s3))
+            .map(|table| user(table, protocol))
             .collect::<Option<_>>()?,
         s3,
+        sql: if is_sql {
+            Some(sql::listener(table)?)
+        } else {
+            None
+        },
     })
 }
 
@@ -78,8 +84,8 @@ fn tls_server(table: &Decoded) -> Option<TlsServerPlan> {
     })
 }
 
-fn user(table: &Decoded, is_s3: bool) -> Option<UserPlan> {
-    let s3 = if is_s3 {
+fn user(table: &Decoded, protocol: Protocol) -> Option<UserPlan> {
+    let s3 = if protocol == Protocol::S3 {
         let buckets = table.get::<&[Name]>("buckets");
         Some(S3UserPlan {
             access_key: table.get("access-key")?,
@@ -94,5 +100,6 @@ fn user(table: &Decoded, is_s3: bool) -> Option<UserPlan> {
         name: table.get("name")?,
         password: table.get("password"),
         s3,
+        sql: (protocol == Protocol::Postgresql).then(|| sql::user(table)),
     })
 }

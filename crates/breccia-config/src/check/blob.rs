@@ -36,7 +36,12 @@ pub(super) fn check(decoder: &mut Decoder<'_>, store: &Decoded) {
 }
 
 /// A key that is there needs another.
-fn needs(decoder: &mut Decoder<'_>, table: &Decoded, present: &'static str, absent: &'static str) {
+pub(super) fn needs(
+    decoder: &mut Decoder<'_>,
+    table: &Decoded,
+    present: &'static str,
+    absent: &'static str,
+) {
     if table.given(present) && !table.given(absent) {
         decoder.fault_in(table, present, ConfigError::Pair { present, absent });
     }

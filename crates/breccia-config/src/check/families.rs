@@ -1,11 +1,11 @@
 //! Checks of what kind of data the members of a composite hold.
 //!
 //! Invariant: under an in-memory composite lie only in-memory stores, and under a blob composite
-//! only blob stores.
+//! only blob stores; nothing is made of sql-read-replicas.
 
 use super::Tables;
 use crate::decode::{Decoder, Spot};
-use crate::fault::ConfigError;
+use crate::fault::{ConfigError, SqlConfigError};
 use crate::tables::Family;
 use crate::value::Name;
 
@@ -24,12 +24,17 @@ pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
             let Some(other) = Family::of(kind).filter(|other| *other != family) else {
                 continue;
             };
-            let error = ConfigError::OtherFamily {
-                name: member.name.clone(),
-                kind,
-                composite: store.kind,
-                wanted: family.in_words(),
-                other: other.composite(),
+            let name = member.name.clone();
+            let error = if other == Family::Sql {
+                SqlConfigError::NoMember { name }.into()
+            } else {
+                ConfigError::OtherFamily {
+                    name,
+                    kind,
+                    composite: store.kind,
+                    wanted: family.in_words(),
+                    other: other.composite(),
+                }
             };
             let spot = Spot {
                 path: &key,

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use breccia_core::address::Address;
 
 use super::composites::leaves;
-use super::{Tables, places, s3, undefined};
+use super::{Tables, foreign, places, s3, sql, undefined};
 use crate::decode::{Decoder, Spot};
 use crate::fault::ConfigError;
 use crate::plan::{BindPlan, Protocol};
@@ -48,11 +48,13 @@ pub(super) fn check(
         }
         users(decoder, listener, protocol);
         if let Some(protocol) = protocol {
-            s3::foreign_keys(decoder, listener, protocol);
+            foreign::keys(decoder, listener, protocol);
         }
         if protocol == Some(Protocol::S3) {
             s3::key_pairs(decoder, listener);
             s3::stores(decoder, listener, stores);
+        } else if protocol == Some(Protocol::Postgresql) {
+            sql::listener(decoder, listener, stores);
         } else {
             served(decoder, listener, protocol, stores);
         }
@@ -102,11 +104,16 @@ fn open_listener(
         decoder.fault_in(listener, "bind", ConfigError::OpenListener { bind, proof });
         return;
     }
+    let is_sql = protocol == Some(Protocol::Postgresql);
     match listener.get::<&[Decoded]>("user") {
         // Faulty, and reported.
         None if listener.given("user") => {}
+        // The servers know the users; and of those that are written each has a proof.
+        None | Some([]) if is_sql && listener.given("auth-query") => {}
+        Some([_, ..]) if is_sql => {}
         None | Some([]) => {
-            let proof = format!("a [[{}.user]] or tls.client-ca", listener.path);
+            let query = if is_sql { ", `auth-query`" } else { "" };
+            let proof = format!("a [[{}.user]]{query} or tls.client-ca", listener.path);
             decoder.fault_in(listener, "bind", ConfigError::OpenListener { bind, proof });
         }
         Some(users) => {
@@ -168,13 +175,18 @@ fn served(
         }
         return;
     };
-    if Family::of(store.kind) == Some(Family::Blob) {
+    let other = match Family::of(store.kind) {
+        Some(Family::Blob) => Some("protocol = \"s3\""),
+        Some(Family::Sql) => Some("protocol = \"postgresql\""),
+        Some(Family::InMemory) | None => None,
+    };
+    if let Some(other) = other {
         let error = ConfigError::OtherProtocol {
             protocol: protocol.name(),
             wanted: "in-memory stores",
             store: name.to_owned(),
             kind: store.kind,
-            other: "protocol = \"s3\"",
+            other,
         };
         decoder.fault_in(listener, "store", error);
     }

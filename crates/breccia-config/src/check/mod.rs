@@ -6,9 +6,11 @@
 mod blob;
 mod composites;
 mod families;
+mod foreign;
 mod listeners;
 mod places;
 mod s3;
+mod sql;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::decode::{Decoder, Spot, which};
 use crate::fault::{ConfigError, Notice};
 use crate::value::{Decoded, quoted};
+pub(crate) use sql::only_servers;
 
 /// The tables of one kind, by name.
 pub(crate) type Tables = BTreeMap<String, Decoded>;
@@ -31,6 +34,7 @@ pub(crate) fn check(decoder: &mut Decoder<'_>, file: &Decoded) {
     }
     composites::check(decoder, stores);
     families::check(decoder, stores);
+    sql::check(decoder, stores);
     places::check(decoder, stores);
     listeners::check(decoder, file, listeners, stores);
     if listeners.is_empty() {
@@ -44,7 +48,8 @@ pub(crate) fn check(decoder: &mut Decoder<'_>, file: &Decoded) {
 
 /// Warns of stores that nothing uses.
 fn unused(decoder: &mut Decoder<'_>, stores: &Tables, listeners: &Tables) {
-    let listed = composites::listed(stores);
+    let mut listed = composites::listed(stores);
+    listed.extend(stores.values().flat_map(sql::listed).map(|(name, ..)| name));
     let served: BTreeSet<&str> = listeners
         .values()
         .flat_map(s3::served)

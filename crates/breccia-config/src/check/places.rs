@@ -92,7 +92,11 @@ impl Placed<'_> {
 
 pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
     let mut all: Vec<Placed<'_>> = Vec::new();
+    let only_servers = super::only_servers(stores);
     for (name, store) in stores {
+        if only_servers.contains(name.as_str()) {
+            continue;
+        }
         if let Some(place) = place(store) {
             all.push(Placed { name, store, place });
         }

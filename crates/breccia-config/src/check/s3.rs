@@ -1,4 +1,4 @@
-//! Checks of what only S3 listeners have: buckets, key pairs, and keys of other protocols.
+//! Checks of what only S3 listeners have: buckets and key pairs.
 //!
 //! Not who may reach a listener (`listeners.rs`). Invariant: a store is served with the names of
 //! buckets in its keys or without, never both.
@@ -12,48 +12,6 @@ use crate::fault::ConfigError;
 use crate::plan::Protocol;
 use crate::tables::{self, Family};
 use crate::value::{Decoded, Name, join, quoted};
-
-/// Keys of a listener that only S3 has.
-const ONLY_S3: [&str; 4] = ["buckets", "domain", "region", "buffer-memory"];
-/// Keys of a listener that S3 has no use for.
-const NOT_S3: [&str; 2] = ["max-arguments", "reply-buffer"];
-/// Keys of a user that only S3 has.
-const USER_ONLY_S3: [&str; 4] = ["access-key", "secret-key", "buckets", "read-only"];
-
-/// Keys that belong to another protocol.
-pub(super) fn foreign_keys(decoder: &mut Decoder<'_>, listener: &Decoded, protocol: Protocol) {
-    let is_s3 = protocol == Protocol::S3;
-    let mut fault = |table: &Decoded, key, mend| {
-        if table.given(key) {
-            let protocol = protocol.name();
-            decoder.fault_in(table, key, ConfigError::ForeignKey { protocol, mend });
-        }
-    };
-    let foreign: &[&str] = if is_s3 { &NOT_S3 } else { &ONLY_S3 };
-    for key in foreign {
-        let mend = if *key == "buckets" {
-            "write `store`, or use protocol = \"s3\""
-        } else {
-            "take it out"
-        };
-        fault(listener, key, mend);
-    }
-    for user in users(listener) {
-        match protocol {
-            Protocol::S3 => {
-                let mend = "S3 clients sign: give the user an access-key and a secret-key";
-                fault(user, "password", mend);
-            }
-            Protocol::Redis => {
-                for key in USER_ONLY_S3 {
-                    fault(user, key, "Redis clients log in with name and password");
-                }
-            }
-            // No user belongs there: told elsewhere.
-            Protocol::Memcached => {}
-        }
-    }
-}
 
 fn users(listener: &Decoded) -> &[Decoded] {
     listener.get::<&[Decoded]>("user").unwrap_or(&[])
@@ -141,14 +99,18 @@ pub(super) fn stores(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &Tab
         if kind != tables::SHARDED_BLOB.name {
             let store = name.to_owned();
             match Family::of(kind) {
-                Some(Family::InMemory) => decoder.fault(
+                Some(family @ (Family::InMemory | Family::Sql)) => decoder.fault(
                     spot,
                     ConfigError::OtherProtocol {
                         protocol: Protocol::S3.name(),
                         wanted: "sharded-blob composites",
                         store,
                         kind,
-                        other: "protocol = \"redis\"",
+                        other: if family == Family::Sql {
+                            "protocol = \"postgresql\""
+                        } else {
+                            "protocol = \"redis\""
+                        },
                     },
                 ),
                 Some(Family::Blob) => {

@@ -125,7 +125,7 @@ impl Decoder<'_> {
                 spot,
                 |decoder, written, spot| decoder.typed(variants, later, written, spot),
             ))),
-            (Kind::StoreNames, Raw::Array(array)) => {
+            (Kind::StoreNames | Kind::ReplicaNames, Raw::Array(array)) => {
                 self.names(Kind::StoreName, array, spot).map(Value::Names)
             }
             (Kind::BucketNames, Raw::Array(array)) => {

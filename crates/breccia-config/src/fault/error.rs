@@ -589,6 +589,10 @@ pub enum ConfigError {
         bind: String,
     },
 
+    /// What is about SQL.
+    #[error(transparent)]
+    Sql(#[from] super::SqlConfigError),
+
     /// A gap in Breccia's own field tables; a test holds this impossible.
     #[error("Breccia could not make a plan of this; please report it with the file")]
     Incomplete,

@@ -4,12 +4,14 @@
 //! part of a `url`, and each says what is wrong and what to do about it.
 
 mod error;
+mod sql;
 
 use std::fmt;
 
 use breccia_core::error::{Effect, ErrorKind, Origin};
 
 pub use error::ConfigError;
+pub use sql::SqlConfigError;
 
 impl ConfigError {
     /// What kind of trouble this is: all of it is refused input.

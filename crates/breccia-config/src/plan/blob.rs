@@ -162,7 +162,7 @@ pub struct SqlPlan {
     pub address: Address,
     /// The database.
     pub database: String,
-    /// The user to log in as.
+    /// The user to log in as; empty only for a server of a `sql-read-replica`: each client is itself.
     pub user: String,
     /// The password to log in with.
     pub password: Option<Secret>,
@@ -174,6 +174,8 @@ pub struct SqlPlan {
     pub timeout: Duration,
     /// What the names of the tables begin with.
     pub table_prefix: String,
+    /// As a replica: its share of the reads, next to the others'.
+    pub weight: u32,
     /// Time between probes.
     pub probe_interval: Duration,
     /// How long a probe may stay unanswered.

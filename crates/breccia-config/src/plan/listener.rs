@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sql::{SqlListenerPlan, SqlUserPlan};
 use crate::Secret;
 
 /// One `[listener.NAME]`.
@@ -47,6 +48,8 @@ pub struct ListenerPlan {
     pub users: Vec<UserPlan>,
     /// What only an S3 listener has; present exactly when `protocol` is S3.
     pub s3: Option<S3ListenerPlan>,
+    /// What only an SQL listener has; present exactly when `protocol` is SQL's.
+    pub sql: Option<SqlListenerPlan>,
 }
 
 impl ListenerPlan {
@@ -86,11 +89,13 @@ pub enum Protocol {
     Memcached,
     /// Amazon S3's.
     S3,
+    /// `PostgreSQL`'s, version 3.
+    Postgresql,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: &[Self] = &[Self::Redis, Self::Memcached, Self::S3];
+    pub const ALL: &[Self] = &[Self::Redis, Self::Memcached, Self::S3, Self::Postgresql];
 
     /// The name in the file.
     pub fn name(self) -> &'static str {
@@ -98,6 +103,7 @@ impl Protocol {
             Self::Redis => "redis",
             Self::Memcached => "memcached",
             Self::S3 => "s3",
+            Self::Postgresql => "postgresql",
         }
     }
 }
@@ -146,10 +152,12 @@ pub struct TlsServerPlan {
 pub struct UserPlan {
     /// The name to log in with.
     pub name: String,
-    /// The password; `None`: any will do. Never there for S3.
+    /// The password; `None`: any will do, or with SQL: there is a verifier. Never there for S3.
     pub password: Option<Secret>,
     /// What only a user of an S3 listener has; present exactly then.
     pub s3: Option<S3UserPlan>,
+    /// What only a user of an SQL listener has; present exactly then.
+    pub sql: Option<SqlUserPlan>,
 }
 
 /// What only a user of an S3 listener has.

@@ -1,11 +1,12 @@
 //! The checked plan: what a good file asks for, in the types the rest of Breccia works with.
 //!
 //! Not the file: no spans, no optional key whose default is known. Invariant: every store name in
-//! a plan (`stores` of a composite, `store` of a listener) is defined in `Plan::stores`, and
+//! a plan (a composite's parts, what a listener serves) is defined in `Plan::stores`, and
 //! composites contain no cycle.
 
 mod blob;
 mod listener;
+mod sql;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,9 @@ pub use blob::{
 pub(crate) use blob::{bucket_location, normalised};
 pub use listener::{
     BindPlan, ListenerPlan, Protocol, S3ListenerPlan, S3UserPlan, TlsServerPlan, UserPlan,
+};
+pub use sql::{
+    Consistency, PoolMode, SqlListenerPlan, SqlReadReplicaPlan, SqlUserPlan, TransactionRouting,
 };
 pub use store::{
     CommandPlan, Eviction, MemcachedPlan, MemoryPlan, MultiKey, RedisPlan, ShardedPlan, StorePlan,
@@ -51,8 +55,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether some composite lists this store. A composite that is listed *and* served by a
-    /// listener is inner: a layout has one role, and the listing decides it.
+    /// Whether some composite with a layout lists this store. A composite that is listed *and*
+    /// served by a listener is inner: a layout has one role, and the listing decides it.
     pub fn is_inner(&self, store: &str) -> bool {
         self.stores
             .values()
@@ -68,6 +72,17 @@ impl Plan {
         }
     }
 
+    /// Whether a store is a server of a `sql-read-replica` and holds no objects: nothing of the
+    /// blob slice should open it.
+    pub fn is_only_sql(&self, store: &str) -> bool {
+        let mut parents = self
+            .stores
+            .values()
+            .filter(|plan| plan.parts().contains(&store))
+            .peekable();
+        parents.peek().is_some() && parents.all(StorePlan::is_sql)
+    }
+
     /// The stores under `store` that are no composites, depth first in config order; a leaf is
     /// its own only leaf, and an undefined store has none.
     pub fn leaves(&self, store: &str) -> Vec<(&str, &StorePlan)> {
@@ -76,7 +91,7 @@ impl Plan {
         while let Some(name) = waiting.pop() {
             match self.stores.get_key_value(name) {
                 Some((_, plan)) if plan.is_composite() => {
-                    waiting.extend(plan.members().iter().rev().map(String::as_str));
+                    waiting.extend(plan.parts().into_iter().rev());
                 }
                 Some((name, plan)) => leaves.push((name.as_str(), plan)),
                 None => {}
@@ -194,5 +209,8 @@ display_as_name!(
     MultiKey,
     SubscriptionLoss,
     KeyForm,
-    SqlTlsMode
+    SqlTlsMode,
+    Consistency,
+    TransactionRouting,
+    PoolMode
 );

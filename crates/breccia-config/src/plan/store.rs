@@ -14,6 +14,7 @@ use super::blob::{
     AzurePlan, FsPlan, GcsPlan, S3Plan, ShardedBlobPlan, SqlPlan, SqlitePlan, bucket_location,
     normalised,
 };
+use super::sql::SqlReadReplicaPlan;
 use crate::Secret;
 
 /// One `[store.NAME]`.
@@ -44,6 +45,8 @@ pub enum StorePlan {
     Mysql(SqlPlan),
     /// `type = "sharded-blob"`.
     ShardedBlob(ShardedBlobPlan),
+    /// `type = "sql-read-replica"`.
+    SqlReadReplica(SqlReadReplicaPlan),
 }
 
 impl StorePlan {
@@ -62,11 +65,17 @@ impl StorePlan {
             Self::Postgresql(_) => "postgresql",
             Self::Mysql(_) => "mysql",
             Self::ShardedBlob(_) => "sharded-blob",
+            Self::SqlReadReplica(_) => "sql-read-replica",
         }
     }
 
     /// Whether the store is made of other stores.
     pub fn is_composite(&self) -> bool {
+        self.has_layout() || self.is_sql()
+    }
+
+    /// Whether the store is a composite whose shards each hold a part of the keys.
+    pub fn has_layout(&self) -> bool {
         matches!(self, Self::ShardedInMemory(_) | Self::ShardedBlob(_))
     }
 
@@ -78,12 +87,29 @@ impl StorePlan {
         )
     }
 
-    /// Whether the store holds objects.
+    /// Whether the store can hold objects. A database can, also if it is only a server of a
+    /// `sql-read-replica`: see [`Plan::is_only_sql`](super::Plan::is_only_sql).
     pub fn is_blob(&self) -> bool {
-        !self.is_in_memory()
+        !self.is_in_memory() && !self.is_sql()
     }
 
-    /// The stores a composite lists, in config order; none for a leaf.
+    /// Whether the store is a database server with its read replicas.
+    pub fn is_sql(&self) -> bool {
+        matches!(self, Self::SqlReadReplica(_))
+    }
+
+    /// Every store a composite is made of, in config order: the shards, or the primary and then
+    /// the replicas; none for a leaf.
+    pub fn parts(&self) -> Vec<&str> {
+        let (first, rest) = match self {
+            Self::SqlReadReplica(plan) => (Some(&plan.primary), plan.replicas.as_slice()),
+            _ => (None, self.members()),
+        };
+        let parts = first.into_iter().chain(rest);
+        parts.map(String::as_str).collect()
+    }
+
+    /// The shards of a composite that has a layout, in config order; none for other stores.
     pub fn members(&self) -> &[String] {
         match self {
             Self::ShardedInMemory(plan) => &plan.stores,
@@ -105,7 +131,8 @@ impl StorePlan {
             | Self::ShardedInMemory(_)
             | Self::Fs(_)
             | Self::Sqlite(_)
-            | Self::ShardedBlob(_) => None,
+            | Self::ShardedBlob(_)
+            | Self::SqlReadReplica(_) => None,
         }
     }
 
@@ -137,7 +164,10 @@ impl StorePlan {
                 plan.database,
                 plan.table_prefix
             )),
-            Self::Memory(_) | Self::ShardedInMemory(_) | Self::ShardedBlob(_) => None,
+            Self::Memory(_)
+            | Self::ShardedInMemory(_)
+            | Self::ShardedBlob(_)
+            | Self::SqlReadReplica(_) => None,
         }
     }
 }

@@ -180,7 +180,7 @@ pub(crate) static GCS: Table = Table {
 pub(crate) static POSTGRESQL: Table = Table {
     name: "postgresql",
     header: "[store.NAME]",
-    doc: "A PostgreSQL database that holds objects in tables.",
+    doc: "A PostgreSQL database that holds objects in tables, or a server of a `sql-read-replica`.",
     fields: &[
         HOST,
         port(5432),
@@ -189,13 +189,28 @@ pub(crate) static POSTGRESQL: Table = Table {
             Kind::SocketPath,
             "The path of its Unix socket, such as `/run/postgresql/.s.PGSQL.5432`, instead of `host`.",
         ),
-        optional("database", Kind::Text, "The database. Default: as `user`."),
-        USER,
+        optional(
+            "database",
+            Kind::Text,
+            "The database. Default: as `user`. Of a store that is only a server of a `sql-read-replica`: where Breccia's own questions go, by default `postgres`.",
+        ),
+        checked(
+            "user",
+            Kind::Text,
+            "\"breccia\"",
+            "**Required** to hold objects: the user to log in as. It makes its tables at the first start. As a server of a `sql-read-replica`: who clients are there; without it each is itself.",
+        ),
         PASSWORD,
         SQL_TLS,
         SQL_CONNECTIONS,
         SQL_TIMEOUT,
         TABLE_PREFIX,
+        integer(
+            "weight",
+            count(1000),
+            1,
+            "As a replica of a `sql-read-replica`: its share of the reads, next to the others'.",
+        ),
         PROBE_INTERVAL,
         PROBE_TIMEOUT,
     ],
@@ -335,13 +350,13 @@ const SQL_CONNECTIONS: Field = integer(
     "max-connections",
     count(10_000),
     16,
-    "The most connections.",
+    "The most connections for objects.",
 );
 const SQL_TIMEOUT: Field = text(
     "timeout",
     SOME_TIME,
     "30s",
-    "How long connecting and each statement may take.",
+    "How long connecting and each of Breccia's own statements may take.",
 );
 const TABLE_PREFIX: Field = text(
     "table-prefix",

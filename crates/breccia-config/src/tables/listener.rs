@@ -6,10 +6,11 @@ use super::{GIB, KIB, MIB, choice};
 use crate::field::{
     Choice, Kind, SOME_TIME, Table, checked, count, flag, integer, optional, required, text,
 };
-use crate::plan::Protocol;
+use crate::plan::{PoolMode, Protocol};
 use crate::rule;
 
-choice!(PROTOCOLS, Protocol, &["postgresql", "mysql"]);
+choice!(PROTOCOLS, Protocol, &["mysql"]);
+choice!(POOL_MODES, PoolMode);
 
 pub(super) static LISTENER: Table = Table {
     name: "listener",
@@ -32,7 +33,7 @@ pub(super) static LISTENER: Table = Table {
             "store",
             Kind::StoreName,
             "\"cache\"",
-            "**Required**, except for S3 with `buckets`: the store it serves. S3: clients make buckets in it.",
+            "**Required**, except for S3 with `buckets`: the store it serves. S3: clients make buckets in it. SQL: a `sql-read-replica`.",
         ),
         optional(
             "buckets",
@@ -53,7 +54,7 @@ pub(super) static LISTENER: Table = Table {
             "deadline",
             SOME_TIME,
             "1s",
-            "How long a request may wait here before it is sent, for S3: for buffers; then it fails, not applied.",
+            "How long a request may wait here before it is sent, for S3: for buffers; then it fails, not applied. Not for SQL, which has `queue-timeout`.",
         ),
         integer(
             "max-clients",
@@ -82,7 +83,7 @@ pub(super) static LISTENER: Table = Table {
                 most: 1_048_576,
             },
             1_048_576,
-            "The most arguments of a request. Not for S3.",
+            "The most arguments of a request. Not for S3 and SQL.",
         ),
         integer(
             "max-in-flight",
@@ -102,7 +103,7 @@ pub(super) static LISTENER: Table = Table {
         optional(
             "write-timeout",
             SOME_TIME,
-            "How long a reply may wait for a client that does not read; then the client is disconnected. Default: `\"10s\"`; S3: `\"30s\"`.",
+            "How long a reply may wait for a client that does not read; then the client is disconnected. Default: `\"10s\"`; S3 and SQL: `\"30s\"`.",
         ),
         text(
             "min-body-rate",
@@ -132,6 +133,56 @@ pub(super) static LISTENER: Table = Table {
             },
             "128MiB",
             "S3: how much of all bodies it may hold at once.",
+        ),
+        text(
+            "pool-mode",
+            Kind::Choice(&POOL_MODES),
+            "transaction",
+            "SQL: how long a client keeps an upstream connection: until its transaction ends, or until it leaves.",
+        ),
+        integer(
+            "pool-size",
+            count(10_000),
+            20,
+            "SQL: the most upstream connections for each role, database and server.",
+        ),
+        text(
+            "queue-timeout",
+            SOME_TIME,
+            "10s",
+            "SQL: how long a client may wait for an upstream connection; then its statement fails, not applied.",
+        ),
+        optional(
+            "idle-in-transaction-timeout",
+            SOME_TIME,
+            "SQL: how long a transaction may wait for its client; then the client is disconnected. Default: for ever.",
+        ),
+        optional(
+            "transaction-timeout",
+            SOME_TIME,
+            "SQL: how long a transaction may take; then the client is disconnected. Default: for ever.",
+        ),
+        text(
+            "max-lifetime",
+            SOME_TIME,
+            "1h",
+            "SQL: how old an upstream connection may grow; then it is closed as soon as nobody uses it.",
+        ),
+        text(
+            "upstream-idle-timeout",
+            SOME_TIME,
+            "10m",
+            "SQL: how long an upstream connection may be idle; then it is closed.",
+        ),
+        optional(
+            "auth-query",
+            Kind::Text,
+            "SQL: a query for the name and the verifier of a user `$1` that has no `user` table here, asked as the servers' `user`.",
+        ),
+        flag(
+            "allow-md5",
+            false,
+            "SQL: lets clients prove their password with MD5, for those that know no SCRAM.",
         ),
         optional(
             "user",
@@ -175,7 +226,22 @@ static USER: Table = Table {
         optional(
             "password",
             Kind::Secret,
-            "The password. Without it any will do. Not for S3.",
+            "The password. Without it any will do; SQL: this or `scram-verifier`. Not for S3.",
+        ),
+        optional(
+            "scram-verifier",
+            Kind::Secret,
+            "SQL, instead of `password`: what proves it, `SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY`.",
+        ),
+        optional(
+            "upstream-user",
+            Kind::Text,
+            "SQL: the role the user has upstream. Default: the servers' `user`, or else its own name.",
+        ),
+        optional(
+            "upstream-password",
+            Kind::Secret,
+            "SQL: the password of `upstream-user`.",
         ),
         optional(
             "access-key",

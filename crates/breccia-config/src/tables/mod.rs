@@ -5,12 +5,14 @@
 
 mod blob;
 mod listener;
+mod sql;
 mod store;
 
 use crate::field::{ANY_TIME, Choice, Kind, NameRule, Table, count, flag, implied, optional, text};
 use crate::plan::{LogFormat, LogLevel};
 pub(crate) use blob::{AZURE, FS, GCS, MYSQL, POSTGRESQL, S3, SHARDED_BLOB, SQLITE};
 use listener::LISTENER;
+pub(crate) use sql::SQL_READ_REPLICA;
 pub(crate) use store::{MEMCACHED, MEMORY, REDIS, SHARDED_IN_MEMORY};
 
 const KIB: u64 = 1 << 10;
@@ -85,15 +87,19 @@ const STORES: Kind = Kind::Typed {
         &POSTGRESQL,
         &MYSQL,
         &SHARDED_BLOB,
+        &SQL_READ_REPLICA,
     ],
-    later: &["redis-cluster", "redis-sentinel", "sql-read-replica"],
+    later: &["redis-cluster", "redis-sentinel"],
 };
 
 /// What kind of data a type of store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     InMemory,
+    /// Databases too, also where they are only servers of SQL: a type has one family.
     Blob,
+    /// Only what is made of servers of SQL.
+    Sql,
 }
 
 impl Family {
@@ -113,6 +119,8 @@ impl Family {
             &SHARDED_BLOB,
         ]) {
             Some(Self::Blob)
+        } else if is(&[&SQL_READ_REPLICA]) {
+            Some(Self::Sql)
         } else {
             None
         }
@@ -125,6 +133,7 @@ impl Family {
             Self::Blob => {
                 "blob stores (fs, sqlite, s3, azure, gcs, postgresql, mysql, sharded-blob)"
             }
+            Self::Sql => "postgresql stores",
         }
     }
 
@@ -133,6 +142,7 @@ impl Family {
         match self {
             Self::InMemory => SHARDED_IN_MEMORY.name,
             Self::Blob => SHARDED_BLOB.name,
+            Self::Sql => SQL_READ_REPLICA.name,
         }
     }
 }

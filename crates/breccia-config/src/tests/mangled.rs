@@ -53,6 +53,20 @@ type = "sharded-blob"
 stores = ["disk", "s3", "pg"]
 placement-key = "stalwart"
 upload-expiry = "7d"
+[store.pg-2]
+type = "postgresql"
+socket = "/run/pg"
+[store.db]
+type = "sql-read-replica"
+primary = "pg"
+replicas = ["pg-2"]
+consistency = "eventual"
+[listener.sql]
+protocol = "postgresql"
+bind = "127.0.0.1:5433"
+store = "db"
+pool-size = 5
+user = [{ name = "ann", scram-verifier = "SCRAM-SHA-256$4096:aHVudGVyMg==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", upstream-user = "a", upstream-password = "hunter2" }]
 [listener.s3]
 protocol = "s3"
 bind = "127.0.0.1:9100"

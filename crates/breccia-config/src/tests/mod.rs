@@ -6,6 +6,7 @@ mod files;
 mod generated;
 mod mangled;
 mod plans;
+mod sql_plans;
 
 use std::path::Path;
 

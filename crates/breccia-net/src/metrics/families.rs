@@ -58,6 +58,14 @@ families! {
         "Multi-key commands whose keys share a shard but not a slot: growth would break them.";
     BLOB_MISPLACED: Counter "breccia_blob_misplaced_total" ["store"]
         "Objects left out of listings because their shard is not where the layout puts them.";
+    REPLICA_LAG_SECONDS: Gauge "breccia_replica_lag_seconds" ["store"]
+        "How long ago the primary was where the replica is, in whole seconds.";
+    REPLICA_LAG_BYTES: Gauge "breccia_replica_lag_bytes" ["store"]
+        "Bytes of the write-ahead log the replica has not replayed.";
+    SQL_ROUTED: Counter "breccia_sql_routed_total" ["target", "reason"]
+        "Statements by where they were sent (primary, replica) and why.";
+    SQL_PINNED: Counter "breccia_sql_pinned_total" ["reason"]
+        "Sessions that came to keep their connection to the primary, by the first reason.";
     RELOADS: Counter "breccia_reloads_total" ["outcome"]
         "Reloads of the configuration by outcome.";
 }

@@ -1,0 +1,244 @@
+//! Checks of SQL: the members of a sql-read-replica, its listeners, and their users.
+//!
+//! Not who may reach a listener (`listeners.rs`). Invariant: no message shows a verifier.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use breccia_core::address::Address;
+
+use super::{Tables, blob, undefined};
+use crate::Secret;
+use crate::assemble::blob::sql_address;
+use crate::decode::{Decoder, Spot};
+use crate::fault::{ConfigError, SqlConfigError};
+use crate::plan::Protocol;
+use crate::tables::{self, Family};
+use crate::value::{Decoded, Name};
+
+/// The length of both keys of a verifier, in bytes.
+const VERIFIER_KEY_BYTES: usize = 32;
+
+/// A store that a sql-read-replica names: the name, the key it stands under, and where.
+type Listed<'d> = (&'d str, &'static str, usize);
+
+pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
+    for store in stores.values() {
+        if store.kind == tables::SQL_READ_REPLICA.name {
+            members(decoder, store, stores);
+        }
+    }
+    users_of_servers(decoder, stores);
+}
+
+/// The primary and then the replicas of a sql-read-replica; none for other stores.
+pub(super) fn listed(store: &Decoded) -> Vec<Listed<'_>> {
+    let primary = store.get::<&str>("primary");
+    let primary = primary.map(|name| (name, "primary", store.at("primary")));
+    let replicas = store.get::<&[Name]>("replicas").unwrap_or(&[]);
+    let replicas = replicas
+        .iter()
+        .map(|replica| (replica.name.as_str(), "replicas", replica.at));
+    primary.into_iter().chain(replicas).collect()
+}
+
+/// The stores that are servers of a sql-read-replica and hold no objects.
+pub(crate) fn only_servers(stores: &Tables) -> BTreeSet<&str> {
+    let listed = stores.values().flat_map(listed).map(|(name, ..)| name);
+    let blobs = blob_parents(stores);
+    listed.filter(|name| !blobs.contains_key(name)).collect()
+}
+
+/// The shards of composites of blobs, each with one that lists it.
+fn blob_parents(stores: &Tables) -> BTreeMap<&str, &str> {
+    let mut parents = BTreeMap::new();
+    for (name, store) in stores {
+        if store.kind == tables::SHARDED_BLOB.name {
+            for shard in store.get::<&[Name]>("stores").unwrap_or(&[]) {
+                parents.entry(shard.name.as_str()).or_insert(name.as_str());
+            }
+        }
+    }
+    parents
+}
+
+/// Each member is a server of its own.
+fn members(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
+    let mut seen = BTreeSet::new();
+    let mut taken: BTreeMap<Address, &str> = BTreeMap::new();
+    for (name, key, at) in listed(store) {
+        let path = store.key(key);
+        let spot = Spot { path: &path, at };
+        let name_of = || name.to_owned();
+        if !seen.insert(name) {
+            decoder.fault(spot, ConfigError::ListedTwice { name: name_of() });
+            continue;
+        }
+        let Some(member) = stores.get(name) else {
+            if !decoder.is_full() {
+                decoder.fault(spot, undefined(name, stores));
+            }
+            continue;
+        };
+        let kind = member.kind;
+        if kind == tables::SQL_READ_REPLICA.name {
+            let error = SqlConfigError::NoMember { name: name_of() };
+            decoder.fault(spot, error.into());
+        } else if kind != tables::POSTGRESQL.name {
+            // Of a store without a known type that is the fault.
+            if Family::of(kind).is_some() {
+                let name = name_of();
+                decoder.fault(spot, SqlConfigError::NotAServer { name, kind }.into());
+            }
+        } else if let Some(address) = sql_address(member) {
+            match taken.get(&address) {
+                None => drop(taken.insert(address, name)),
+                Some(other) => {
+                    let error = SqlConfigError::SameServer {
+                        name: name_of(),
+                        other: (*other).to_owned(),
+                        address: address.to_string(),
+                    };
+                    decoder.fault(spot, error.into());
+                }
+            }
+        }
+    }
+}
+
+/// Only a server of a sql-read-replica may go without a user: then each client brings its own.
+fn users_of_servers(decoder: &mut Decoder<'_>, stores: &Tables) {
+    let (only_servers, blobs) = (only_servers(stores), blob_parents(stores));
+    for (name, store) in stores {
+        if store.kind != tables::POSTGRESQL.name || store.given("user") {
+            continue;
+        }
+        if let Some(composite) = blobs.get(name.as_str()) {
+            let composite = (*composite).to_owned();
+            let error = SqlConfigError::UserForBlobs { composite };
+            decoder.fault_in(store, "user", error.into());
+        } else if !only_servers.contains(name.as_str()) {
+            let example = "user = \"breccia\"".to_owned();
+            decoder.fault_in(store, "user", ConfigError::MissingKey { example });
+        } else {
+            blob::needs(decoder, store, "password", "user");
+        }
+    }
+}
+
+/// What an SQL listener serves, and who its users are.
+pub(super) fn listener(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &Tables) {
+    for user in listener.get::<&[Decoded]>("user").unwrap_or(&[]) {
+        blob::one_of(decoder, user, ["password", "scram-verifier"]);
+        blob::needs(decoder, user, "upstream-password", "upstream-user");
+        let verifier = user.get::<Secret>("scram-verifier");
+        if verifier.is_some_and(|verifier| !is_verifier(verifier.expose())) {
+            let error = SqlConfigError::BadVerifier;
+            decoder.fault_in(user, "scram-verifier", error.into());
+        }
+    }
+    if !listener.given("store") && !listener.given("buckets") {
+        let example = "store = \"db\"".to_owned();
+        decoder.fault_in(listener, "store", ConfigError::MissingKey { example });
+    }
+    let Some(name) = listener.get::<&str>("store") else {
+        return;
+    };
+    let Some(store) = stores.get(name) else {
+        decoder.fault_in(listener, "store", undefined(name, stores));
+        return;
+    };
+    served(decoder, listener, name, store);
+    if listener.given("auth-query") {
+        let mut servers = listed(store).into_iter();
+        let without = servers.find(|(server, ..)| {
+            stores
+                .get(*server)
+                .is_some_and(|it| it.kind == tables::POSTGRESQL.name && !it.given("user"))
+        });
+        if let Some((server, ..)) = without {
+            let store = server.to_owned();
+            let error = SqlConfigError::AuthQueryNeedsUser { store };
+            decoder.fault_in(listener, "auth-query", error.into());
+        }
+    }
+}
+
+/// An SQL listener serves a sql-read-replica.
+fn served(decoder: &mut Decoder<'_>, listener: &Decoded, name: &str, store: &Decoded) {
+    let kind = store.kind;
+    let other = match Family::of(kind) {
+        None | Some(Family::Sql) => return,
+        Some(Family::InMemory) => "protocol = \"redis\"",
+        Some(Family::Blob) => "protocol = \"s3\"",
+    };
+    let store = name.to_owned();
+    let error = if kind == tables::POSTGRESQL.name {
+        SqlConfigError::NeedsReadReplica { store }.into()
+    } else {
+        ConfigError::OtherProtocol {
+            protocol: Protocol::Postgresql.name(),
+            wanted: "stores of type sql-read-replica",
+            store,
+            kind,
+            other,
+        }
+    };
+    decoder.fault_in(listener, "store", error);
+}
+
+/// Whether a text has the form of a verifier as `PostgreSQL` keeps it.
+fn is_verifier(text: &str) -> bool {
+    let parts = || {
+        let (salted, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
+        let (iterations, salt) = salted.split_once(':')?;
+        let (stored_key, server_key) = keys.split_once(':')?;
+        Some((iterations, salt, [stored_key, server_key]))
+    };
+    parts().is_some_and(|(iterations, salt, keys)| {
+        iterations.bytes().all(|byte| byte.is_ascii_digit())
+            && iterations
+                .parse::<i32>()
+                .is_ok_and(|iterations| iterations > 0)
+            && base64_bytes(salt).is_some_and(|bytes| bytes > 0)
+            && keys.map(base64_bytes) == [Some(VERIFIER_KEY_BYTES); 2]
+    })
+}
+
+/// How many bytes a text is the base64 of; `None` if of none.
+fn base64_bytes(text: &str) -> Option<usize> {
+    let body = text.trim_end_matches('=');
+    let padding = text.len() - body.len();
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    let whole = text.len().is_multiple_of(4) && padding <= 2 && body.bytes().all(fits);
+    whole.then(|| (text.len() / 4 * 3).saturating_sub(padding))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_is_known_by_its_form() {
+        let salt = "MTIzNDU2Nzg5MDEyMzQ1Ng==";
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA8=";
+        let whole = format!("SCRAM-SHA-256$4096:{salt}${key}:{key}");
+        assert!(is_verifier(&whole));
+        let check = |from: &str, to: &str| {
+            let text = whole.replacen(from, to, 1);
+            assert!(text != whole && !is_verifier(&text), "{text}");
+        };
+        check("SCRAM-SHA-256", "SCRAM-SHA-512");
+        check("SCRAM-SHA-256$", "md5");
+        check("4096", "0");
+        check("4096", "+4096");
+        check("4096", "");
+        check("4096", "99999999999");
+        check(salt, "");
+        check(salt, "MTI");
+        check(salt, "M===");
+        check(salt, "MTI-");
+        check(key, "AAAA");
+        check("8=", "8==");
+        check(&format!(":{key}"), "");
+    }
+}

@@ -1,0 +1,330 @@
+//! Builds a catalogue from the rows of its queries.
+//!
+//! Not the asking: rows come from whoever holds a connection. Invariant: a view, a function in SQL
+//! or a relation with policies becomes safe only by a proof that rests on names proven before it,
+//! so a cycle stays unproven.
+
+use super::builtin;
+use super::{Catalogue, Need, Standing};
+use crate::class::{prove, walls};
+use std::collections::{HashMap, HashSet};
+
+/// A row's columns.
+type Columns<'a> = &'a [Option<&'a str>];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Space {
+    Function,
+    Relation,
+}
+
+/// An object that is safe if all its texts are proven.
+#[derive(Debug)]
+struct Pending {
+    space: Space,
+    name: String,
+    texts: Vec<String>,
+    uses_now: bool,
+}
+
+#[derive(Debug)]
+struct Relation {
+    name: String,
+    /// Its kind and that of all its children can be read on a replica.
+    readable: bool,
+    row_security: bool,
+    view: Option<String>,
+}
+
+/// Gathers the rows of [`super::QUERIES`].
+#[derive(Debug, Default)]
+pub struct CatalogueBuilder {
+    catalogue: Catalogue,
+    allowed: HashSet<String>,
+    relations: HashMap<String, Relation>,
+    children: Vec<(String, String)>,
+    policies: HashMap<String, Vec<Option<String>>>,
+    pending: Vec<Pending>,
+}
+
+fn is_true(column: &str) -> bool {
+    column == "true"
+}
+
+impl CatalogueBuilder {
+    /// An empty builder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the functions of this name for safe, whatever their language; before any row.
+    pub fn allow_function(&mut self, name: &str) {
+        self.allowed.insert(name.to_owned());
+    }
+
+    /// Takes a row of the query of this number. A row it cannot read makes every read doubtful.
+    pub fn row(&mut self, query: usize, columns: &[Option<&str>]) {
+        let read = match query {
+            0 => self.function(columns),
+            1 => self.relation(columns),
+            2 => self.child(columns),
+            3 => self.policy(columns),
+            4 => self.operator(columns),
+            5 => self.data_type(columns),
+            6 => self.cast(columns),
+            7 => {
+                self.catalogue.doubt = Some("operator-class");
+                Some(())
+            }
+            _ => None,
+        };
+        if read.is_none() {
+            self.catalogue.doubt = Some("catalogue");
+        }
+    }
+
+    fn function(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[
+            Some(name),
+            Some(builtin),
+            Some(language),
+            Some(volatility),
+            source,
+            Some(keeps_settings),
+            defaults,
+            extension,
+            Some(field_like),
+        ] = columns
+        else {
+            return None;
+        };
+        let builtin = is_true(builtin);
+        if is_true(field_like) && !builtin {
+            self.catalogue.fields.insert(name.to_owned());
+        }
+        if let Some(reason) = source.filter(|_| !builtin).and_then(walls::body_pins) {
+            self.catalogue.pinning.insert(name.to_owned(), reason);
+        }
+        let still = matches!(volatility, "i" | "s");
+        let known = matches!(language, "c" | "internal" | "sql")
+            && extension.is_some_and(builtin::is_known_extension);
+        let safe = if builtin {
+            (still || builtin::is_harmless(name))
+                && !builtin::is_denied(name)
+                && !builtin::is_input(name)
+        } else {
+            self.allowed.contains(name) || (still && known && !builtin::is_denied(name))
+        };
+        let standing = self.catalogue.functions.entry(name.to_owned()).or_default();
+        if safe {
+            return Some(());
+        }
+        standing.unproven += 1;
+        if !builtin && still && language == "sql" && is_true(keeps_settings) {
+            let mut texts = vec![source.unwrap_or_default().to_owned()];
+            texts.extend(defaults.map(|defaults| format!("SELECT {defaults}")));
+            let name = name.to_owned();
+            self.pending.push(Pending {
+                space: Space::Function,
+                name,
+                texts,
+                uses_now: false,
+            });
+        }
+        Some(())
+    }
+
+    fn relation(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[
+            Some(oid),
+            Some(name),
+            Some(system),
+            Some(kind),
+            Some(persistence),
+            Some(rows),
+            view,
+        ] = columns
+        else {
+            return None;
+        };
+        let plain = persistence == "p";
+        let readable = match kind {
+            "r" | "p" | "m" => plain,
+            "v" => !is_true(system) && view.is_some(),
+            // What a TOAST table is called no query says.
+            "t" => return Some(()),
+            _ => false,
+        };
+        let relation = Relation {
+            name: name.to_owned(),
+            readable,
+            row_security: is_true(rows),
+            view: view.filter(|_| kind == "v").map(str::to_owned),
+        };
+        self.relations.insert(oid.to_owned(), relation);
+        Some(())
+    }
+
+    fn child(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[Some(parent), Some(child)] = columns else {
+            return None;
+        };
+        self.children.push((parent.to_owned(), child.to_owned()));
+        Some(())
+    }
+
+    fn policy(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[Some(relation), condition] = columns else {
+            return None;
+        };
+        let condition = condition.map(|condition| format!("SELECT {condition}"));
+        self.policies
+            .entry(relation.to_owned())
+            .or_default()
+            .push(condition);
+        Some(())
+    }
+
+    fn operator(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[Some(name), Some(builtin), function] = columns else {
+            return None;
+        };
+        let functions = self.catalogue.operators.entry(name.to_owned()).or_default();
+        if !is_true(builtin) {
+            // A name no function has, for an operator that is only a shell.
+            functions.push(function.unwrap_or_default().to_owned());
+        }
+        Some(())
+    }
+
+    fn data_type(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[Some(name), Some(builtin), Some(kind), input, Some(safe)] = columns else {
+            return None;
+        };
+        let need = match (kind, input) {
+            _ if is_true(builtin) || is_true(safe) => Need::Nothing,
+            ("b", Some(input)) => Need::Function(input.to_owned()),
+            _ => Need::Denied,
+        };
+        let needs = self.catalogue.types.entry(name.to_owned()).or_default();
+        if need != Need::Nothing || needs.is_empty() {
+            needs.push(need);
+        }
+        Some(())
+    }
+
+    fn cast(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[Some(context), Some(function), Some(target)] = columns else {
+            return None;
+        };
+        // Whatever makes JSON of a value looks for such a cast by itself.
+        if context != "e" || matches!(target, "json" | "jsonb") {
+            self.catalogue.implicit_casts.push(function.to_owned());
+        }
+        let functions = self.catalogue.casts.entry(target.to_owned()).or_default();
+        functions.push(function.to_owned());
+        Some(())
+    }
+
+    /// The catalogue, once all rows are in.
+    pub fn finish(mut self) -> Catalogue {
+        self.spread_from_children();
+        self.place_relations();
+        self.catalogue.building = true;
+        self.prove_pending();
+        self.catalogue.building = false;
+        self.catalogue
+    }
+
+    /// Reading a parent reads its children.
+    fn spread_from_children(&mut self) {
+        loop {
+            let mut changed = false;
+            for (parent, child) in &self.children {
+                let readable = self.relations.get(child).is_none_or(|child| child.readable);
+                if let Some(parent) = self.relations.get_mut(parent).filter(|_| !readable) {
+                    changed |= parent.readable;
+                    parent.readable = false;
+                }
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    fn place_relations(&mut self) {
+        for (oid, relation) in std::mem::take(&mut self.relations) {
+            let policies = match self.policies.remove(&oid) {
+                Some(policies) if relation.row_security => policies,
+                _ => Vec::new(),
+            };
+            let standing = self
+                .catalogue
+                .relations
+                .entry(relation.name.clone())
+                .or_default();
+            let texts: Vec<_> = relation
+                .view
+                .into_iter()
+                .chain(policies.into_iter().flatten())
+                .collect();
+            if relation.readable && texts.is_empty() {
+                continue;
+            }
+            standing.unproven += 1;
+            if relation.readable {
+                let name = relation.name;
+                self.pending.push(Pending {
+                    space: Space::Relation,
+                    name,
+                    texts,
+                    uses_now: false,
+                });
+            }
+        }
+    }
+
+    /// Proves what can be proven, until a round proves nothing more.
+    fn prove_pending(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        loop {
+            let before = pending.len();
+            let mut proven = 0_usize;
+            let mut left = Vec::with_capacity(before);
+            for mut object in pending {
+                match self.prove(&mut object) {
+                    Ok(()) => {
+                        self.accept(&object);
+                        proven += 1;
+                    }
+                    // No later proof changes what the text itself says.
+                    Err("unparsed" | "write" | "locks" | "into" | "too-long" | "too-deep") => {}
+                    Err(_) => left.push(object),
+                }
+            }
+            pending = left;
+            if proven == 0 || pending.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn prove(&self, object: &mut Pending) -> Result<(), &'static str> {
+        for text in &object.texts {
+            object.uses_now |= prove::body(&self.catalogue, text)?.uses_now;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, object: &Pending) {
+        let names: &mut HashMap<String, Standing> = match object.space {
+            Space::Function => &mut self.catalogue.functions,
+            Space::Relation => &mut self.catalogue.relations,
+        };
+        if let Some(standing) = names.get_mut(&object.name) {
+            standing.unproven = standing.unproven.saturating_sub(1);
+            standing.uses_now |= object.uses_now;
+        }
+    }
+}

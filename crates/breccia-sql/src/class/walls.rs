@@ -1,0 +1,261 @@
+//! What the tokens of a statement alone forbid, whatever a parser makes of them.
+//!
+//! Not a proof of anything: passing here means nothing. Invariant: a name that changes the session
+//! is found at any depth and in any kind of statement.
+
+use super::lexer::{self, Kind, Token};
+use std::borrow::Cow;
+
+/// A text and some of its tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Words<'a> {
+    pub(super) sql: &'a str,
+    pub(super) tokens: &'a [Token],
+}
+
+impl<'a> Words<'a> {
+    pub(super) fn kind(&self, at: usize) -> Option<Kind> {
+        self.tokens.get(at).map(|token| token.kind)
+    }
+
+    /// The bytes of a token as written.
+    pub(super) fn raw(&self, at: usize) -> &'a str {
+        let token = self.tokens.get(at);
+        token
+            .and_then(|token| self.sql.get(token.start..token.end))
+            .unwrap_or_default()
+    }
+
+    /// The text from one token to another, both included, as written.
+    pub(super) fn span(&self, first: usize, last: usize) -> &'a str {
+        match (self.tokens.get(first), self.tokens.get(last)) {
+            (Some(first), Some(last)) => self.sql.get(first.start..last.end).unwrap_or_default(),
+            _ => "",
+        }
+    }
+
+    /// The tokens from `at` on.
+    pub(super) fn from(&self, at: usize) -> Self {
+        Self {
+            sql: self.sql,
+            tokens: self.tokens.get(at..).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The token is this keyword, unquoted.
+    pub(super) fn is(&self, at: usize, word: &str) -> bool {
+        self.kind(at) == Some(Kind::Word) && self.raw(at).eq_ignore_ascii_case(word)
+    }
+
+    pub(super) fn any(&self, at: usize, words: &[&str]) -> bool {
+        words.iter().any(|word| self.is(at, word))
+    }
+
+    /// These keywords stand here, one behind the other.
+    pub(super) fn are(&self, at: usize, words: &[&str]) -> bool {
+        words
+            .iter()
+            .enumerate()
+            .all(|(offset, word)| self.is(at + offset, word))
+    }
+
+    pub(super) fn mark(&self, at: usize, mark: u8) -> bool {
+        self.kind(at) == Some(Kind::Mark(mark))
+    }
+
+    /// The token as a name of the catalogue, if it is one.
+    pub(super) fn name(&self, at: usize) -> Option<Cow<'a, str>> {
+        let raw = self.raw(at);
+        match self.kind(at)? {
+            Kind::Word if raw.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Some(Cow::Owned(raw.to_ascii_lowercase()))
+            }
+            Kind::Word => Some(Cow::Borrowed(raw)),
+            Kind::Quoted => {
+                let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+                Some(if inner.contains('"') {
+                    Cow::Owned(inner.replace("\"\"", "\""))
+                } else {
+                    Cow::Borrowed(inner)
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The statements of the text: its tokens between semicolons, empty ones left out.
+    pub(super) fn statements(&self) -> Vec<Self> {
+        self.tokens
+            .split(|token| token.kind == Kind::Mark(b';'))
+            .filter(|tokens| !tokens.is_empty())
+            .map(|tokens| Self {
+                sql: self.sql,
+                tokens,
+            })
+            .collect()
+    }
+}
+
+/// Names that pin the session wherever they stand.
+fn pin_of_name(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "pg_advisory_lock"
+        | "pg_advisory_lock_shared"
+        | "pg_try_advisory_lock"
+        | "pg_try_advisory_lock_shared" => "advisory-lock",
+        "setseed" | "set_curcfg" | "set_limit" => "set",
+        "dblink_connect" | "dblink_connect_u" | "dblink_open" => "dblink",
+        "pg_create_physical_replication_slot"
+        | "pg_create_logical_replication_slot"
+        | "pg_copy_physical_replication_slot"
+        | "pg_copy_logical_replication_slot" => "slot",
+        "pg_replication_origin_session_setup" => "origin",
+        _ if name.starts_with("pg_temp") => "temp",
+        _ => return None,
+    })
+}
+
+/// `set_config(…, …, true)` ends with its transaction; any other form stays with the session.
+fn set_config_is_local(words: &Words<'_>, at: usize) -> bool {
+    let mut depth = 0_usize;
+    for token in at + 1..words.len() {
+        if words.mark(token, b'(') || words.mark(token, b'[') {
+            depth += 1;
+        } else if words.mark(token, b')') || words.mark(token, b']') {
+            depth = depth.saturating_sub(1);
+            if depth == 0 {
+                return words.is(token - 1, "true")
+                    && token
+                        .checked_sub(2)
+                        .is_some_and(|comma| words.mark(comma, b','));
+            }
+        } else if depth == 0 {
+            return false;
+        }
+    }
+    false
+}
+
+/// Why the tokens pin the session, if they do.
+pub(super) fn pin(words: &Words<'_>) -> Option<&'static str> {
+    for at in 0..words.len() {
+        if words.kind(at) == Some(Kind::UnicodeQuoted) {
+            return Some("unicode-name");
+        }
+        let Some(name) = words.name(at) else { continue };
+        if let Some(reason) = pin_of_name(&name) {
+            return Some(reason);
+        }
+        if name == "set_config" && !set_config_is_local(words, at) {
+            return Some("set");
+        }
+        let insert = at > 0 && words.any(at - 1, &["insert", "merge"]);
+        if words.any(at, &["into", "create", "global", "local", "replace"])
+            && words.any(at + 1, &["temp", "temporary"])
+            && !insert
+        {
+            return Some("temp");
+        }
+    }
+    None
+}
+
+/// Whether the source of a routine changes its session, as far as its text shows.
+pub(super) fn body_pins(body: &str) -> Option<&'static str> {
+    // A body the lexer doubts is one the server would refuse.
+    let (tokens, _) = lexer::tokens(body.as_bytes(), true).ok()?;
+    let words = Words {
+        sql: body,
+        tokens: &tokens,
+    };
+    if let Some(reason) = pin(&words) {
+        return Some(reason);
+    }
+    (0..words.len()).find_map(|at| {
+        let starts = at == 0
+            || words.mark(at - 1, b';')
+            || words.any(at - 1, &["begin", "then", "else", "loop", "execute"]);
+        let local = words.any(at + 1, &["local", "constraints", "transaction"]);
+        let state = words.any(at, &["listen", "load", "prepare", "reset", "discard"])
+            || (words.is(at, "set") && !local);
+        // What a routine builds at run time cannot be seen: its strings are read for these words.
+        let built = matches!(words.kind(at), Some(Kind::Text(_))) && {
+            let text = words.raw(at).to_ascii_lowercase();
+            ["set ", "listen ", " temp", "pg_advisory_lock", "set_config"]
+                .iter()
+                .any(|part| text.contains(part))
+        };
+        ((starts && state) || built).then_some("routine")
+    })
+}
+
+/// Whether a routine's source holds a word of DDL.
+pub(super) fn mentions_ddl(body: &str) -> bool {
+    let lower = body.to_ascii_lowercase();
+    ["create ", "alter ", "drop "]
+        .iter()
+        .any(|word| lower.contains(word))
+}
+
+/// Whether a query's tokens tell when its transaction began.
+pub(super) fn uses_now(words: &Words<'_>) -> bool {
+    const WORDS: [&str; 5] = [
+        "current_timestamp",
+        "current_date",
+        "current_time",
+        "localtime",
+        "localtimestamp",
+    ];
+    const FUNCTIONS: [&str; 3] = ["now", "transaction_timestamp", "age"];
+    (0..words.len()).any(|at| match words.kind(at) {
+        Some(Kind::Word | Kind::Quoted) => {
+            words.any(at, &WORDS)
+                || (words.mark(at + 1, b'(')
+                    && words
+                        .name(at)
+                        .is_some_and(|name| FUNCTIONS.contains(&name.as_ref())))
+        }
+        Some(Kind::Text(_)) => lexer::names_moment(words.raw(at).as_bytes()),
+        _ => false,
+    })
+}
+
+/// Most words and operators of a statement that is handed to the parser.
+const MOST_WORDS: usize = 4_000;
+
+/// What the tokens of a query say against its being a read.
+pub(super) fn forbids_read(words: &Words<'_>) -> Result<(), &'static str> {
+    let mut weight = 0_usize;
+    for at in 0..words.len() {
+        match words.kind(at) {
+            Some(Kind::UnicodeQuoted | Kind::Mark(lexer::ASSIGN)) => return Err("unparsed"),
+            Some(Kind::Operator | Kind::Quoted | Kind::Mark(b'[' | lexer::CAST)) => weight += 1,
+            Some(Kind::Word) => {
+                weight += 1;
+                if words.is(at, "into") {
+                    return Err("into");
+                }
+                if words.is(at, "for") && words.any(at + 1, &["update", "share", "no", "key"]) {
+                    return Err("locks");
+                }
+                let opens = at > 0 && words.mark(at - 1, b'(');
+                if opens
+                    && words.any(at, &["insert", "update", "delete", "merge"])
+                    && !matches!(words.kind(at + 1), Some(Kind::Mark(_) | Kind::Operator))
+                {
+                    return Err("write");
+                }
+            }
+            _ => {}
+        }
+    }
+    if weight > MOST_WORDS {
+        Err("too-long")
+    } else {
+        Ok(())
+    }
+}

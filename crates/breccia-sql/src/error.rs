@@ -1,0 +1,167 @@
+//! What can go wrong between a session and its servers.
+//!
+//! Not what a server answers to a statement: that is handed on as it came. Invariant: each error
+//! says whether a statement may have been carried out.
+
+use std::io;
+use std::time::Duration;
+
+use breccia_core::error::{Effect, ErrorKind, Origin};
+use breccia_net::NetError;
+use thiserror::Error;
+
+use crate::postgres::codec::CodecError;
+use crate::postgres::scram::ScramError;
+
+/// Trouble of the SQL slice.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SqlError {
+    /// No connection could be made.
+    #[error("{server}: {source}")]
+    Connect {
+        /// The store.
+        server: String,
+        /// Why.
+        #[source]
+        source: NetError,
+    },
+    /// An open connection was lost.
+    #[error("{server}: the connection was lost ({source})")]
+    Lost {
+        /// The store.
+        server: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The server's bytes are no frames.
+    #[error("{server}: {source}")]
+    Codec {
+        /// The store.
+        server: String,
+        /// What is wrong.
+        #[source]
+        source: CodecError,
+    },
+    /// The server refused the login.
+    #[error("{server} refused the login of role {role:?}: {text} (SQLSTATE {sqlstate})")]
+    Refused {
+        /// The store.
+        server: String,
+        /// The role.
+        role: String,
+        /// The server's code.
+        sqlstate: String,
+        /// The server's words.
+        text: String,
+    },
+    /// The server wants to be logged in to in a way that cannot be done.
+    #[error("{server}: role {role:?} cannot be logged in: {what}")]
+    Login {
+        /// The store.
+        server: String,
+        /// The role.
+        role: String,
+        /// Why, and what to do.
+        what: &'static str,
+    },
+    /// The login's exchange failed.
+    #[error("{server}: {source}")]
+    Scram {
+        /// The store.
+        server: String,
+        /// Why.
+        #[source]
+        source: ScramError,
+    },
+    /// The server did not answer in time.
+    #[error("{server} did not answer within {after:?}")]
+    Timeout {
+        /// The store.
+        server: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// All connections of a pool are lent.
+    #[error(
+        "no connection to {server} became free within {after:?} (queue-timeout); pool-size is {size}"
+    )]
+    PoolFull {
+        /// The store.
+        server: String,
+        /// How long was waited.
+        after: Duration,
+        /// The pool's size.
+        size: usize,
+    },
+    /// There is no server that may take writes.
+    #[error("{store} has no primary: {why}")]
+    NoPrimary {
+        /// The composite.
+        store: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A session's settings could not be given to a connection.
+    #[error("{server}: the session's settings were refused: {text} (SQLSTATE {sqlstate})")]
+    Settings {
+        /// The store.
+        server: String,
+        /// The server's code.
+        sqlstate: String,
+        /// The server's words.
+        text: String,
+    },
+}
+
+impl SqlError {
+    /// What kind of trouble it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect { .. } | Self::Lost { .. } | Self::NoPrimary { .. } => {
+                ErrorKind::Unreachable
+            }
+            Self::Codec { .. } => ErrorKind::Protocol,
+            Self::Refused { .. } | Self::Settings { .. } => ErrorKind::Server,
+            Self::Login { .. } | Self::Scram { .. } => ErrorKind::Unauthorized,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::PoolFull { .. } => ErrorKind::Overloaded,
+        }
+    }
+
+    /// Where it came from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::PoolFull { .. } => Origin::Internal,
+            _ => Origin::Upstream,
+        }
+    }
+
+    /// Whether a statement that ended in this may have been carried out: never, since all of these
+    /// come before one is sent, but for a connection that was lost.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::Lost { .. } | Self::Codec { .. } => Effect::Unknown,
+            _ => Effect::NotApplied,
+        }
+    }
+
+    /// The SQLSTATE that a client is told.
+    #[must_use]
+    pub fn sqlstate(&self) -> &str {
+        match self {
+            Self::Refused { sqlstate, .. } | Self::Settings { sqlstate, .. } => sqlstate,
+            Self::Connect { .. } | Self::Timeout { .. } => "08001",
+            Self::Lost { .. } => "08006",
+            Self::Codec { .. } => "08P01",
+            Self::Login { .. } | Self::Scram { .. } => "28000",
+            Self::PoolFull { .. } => "53300",
+            // cannot_connect_now: clients know it as worth another try.
+            Self::NoPrimary { .. } => "57P03",
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The SQL slice: one server to the client, a primary and its replicas behind.
+//!
+//! Not a store: a client has a session, and what it may do depends on what it did. Invariant: a
+//! statement reaches a replica only on a positive proof that it reads, and only one that has
+//! replayed all that its session may have seen.
+
+pub mod class;
+pub mod error;
+pub mod postgres;
+pub mod token;
+
+pub use error::SqlError;

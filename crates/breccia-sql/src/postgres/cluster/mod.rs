@@ -1,0 +1,369 @@
+//! A primary and its replicas, as all workers see them.
+//!
+//! Not the questions to the servers ([`super::monitor`]) and not the rules ([`election`]).
+//! Invariant: a view is replaced as a whole, and workers hold the one they began a statement with.
+
+pub mod election;
+pub mod sampler;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use breccia_core::hash::splitmix64;
+use breccia_net::clock;
+use breccia_net::health::EndpointHealth;
+use breccia_net::metrics::{self, Registry, SharedCounter};
+use tokio::sync::Notify;
+
+use super::pool::{Pool, PoolOptions};
+use super::statement::Statements;
+use super::upstream::{Credential, Endpoint, Login};
+use crate::class::Classifier;
+use election::{Election, Report, View};
+use sampler::Sampler;
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Never older than what its session wrote or has read.
+    Session,
+    /// Never older than any commit acknowledged before it arrived.
+    Store,
+    /// At most `max-lag` old.
+    Eventual,
+}
+
+/// A server of a cluster.
+#[derive(Debug)]
+pub struct ServerOptions {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The role Breccia's own questions are asked as; `None`: none is configured.
+    pub own_role: Option<(String, Credential)>,
+    /// The database they are asked in.
+    pub own_database: String,
+    /// Its share of reads.
+    pub weight: u32,
+    /// Its health.
+    pub health: Arc<EndpointHealth>,
+}
+
+/// How a cluster is used.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The composite's name.
+    pub name: String,
+    /// How fresh a read must be.
+    pub consistency: Consistency,
+    /// A replica that is further behind serves nobody.
+    pub max_lag: Duration,
+    /// How long a read may wait for a replica.
+    pub replica_wait: Duration,
+}
+
+/// A server, and what is known of it.
+#[derive(Debug)]
+pub struct Server {
+    /// Where and how.
+    pub options: ServerOptions,
+    /// Its positions.
+    pub sampler: Sampler,
+    /// Statements that run there now.
+    pub running: AtomicUsize,
+    /// Set by an administrator: no new statement goes there.
+    pub drained: std::sync::atomic::AtomicBool,
+    report: Mutex<Option<Report>>,
+}
+
+impl Server {
+    /// The store's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.options.endpoint.name
+    }
+
+    /// What it last said of itself, if it still answers.
+    #[must_use]
+    pub fn report(&self) -> Option<Report> {
+        *lock(&self.report)
+    }
+
+    /// The login for Breccia's own questions.
+    #[must_use]
+    pub fn own_login(&self, database: Option<&str>) -> Option<Login> {
+        let (role, credential) = self.options.own_role.clone()?;
+        Some(Login {
+            role,
+            database: database.unwrap_or(&self.options.own_database).to_owned(),
+            credential,
+            read_only: false,
+        })
+    }
+
+    fn usable(&self) -> bool {
+        self.options.health.is_up() && !self.drained.load(Ordering::Relaxed)
+    }
+}
+
+/// A database of a cluster, and what its catalogue says.
+#[derive(Debug)]
+pub struct Database {
+    /// The how many-eth it is of those met.
+    pub number: usize,
+    /// Its name.
+    pub name: String,
+    /// Tells reads from the rest.
+    pub classifier: Classifier,
+    /// Somebody has changed it: the catalogue must be read again.
+    pub changed: Notify,
+    /// Changes seen so far.
+    pub changes: AtomicU64,
+}
+
+impl Database {
+    /// Somebody changes what the catalogue says: until it is read again, nothing is a read.
+    pub fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        // An empty catalogue proves nothing.
+        self.classifier.set_catalogue(Arc::default());
+        self.changed.notify_one();
+    }
+}
+
+/// A primary and its replicas.
+#[derive(Debug)]
+pub struct Cluster {
+    /// How it is used.
+    pub options: ClusterOptions,
+    /// Its servers.
+    pub servers: Vec<Server>,
+    /// Prepared statements of all sessions.
+    pub statements: Statements,
+    /// Reads and writes by where they went and why.
+    pub routed: Routed,
+    election: Mutex<Election>,
+    view: Mutex<Arc<View>>,
+    version: AtomicU64,
+    databases: Mutex<HashMap<String, Arc<Database>>>,
+    pools: Mutex<HashMap<(usize, Login), Arc<Pool>>>,
+    /// A database was met for the first time.
+    pub(super) met: Notify,
+}
+
+/// Counters of `breccia_sql_routed_total` and `breccia_sql_pinned_total`, made when first needed.
+#[derive(Debug)]
+pub struct Routed {
+    registry: Registry,
+    routed: Mutex<HashMap<(bool, &'static str), SharedCounter>>,
+    pinned: Mutex<HashMap<&'static str, SharedCounter>>,
+}
+
+impl Routed {
+    fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            routed: Mutex::default(),
+            pinned: Mutex::default(),
+        }
+    }
+
+    /// The counter of statements that went to a replica or the primary for `reason`.
+    pub fn routed(&self, replica: bool, reason: &'static str) -> SharedCounter {
+        let target = if replica { "replica" } else { "primary" };
+        let make = || self.registry.shared_counter(&metrics::SQL_ROUTED, &[target, reason]);
+        lock(&self.routed)
+            .entry((replica, reason))
+            .or_insert_with(make)
+            .clone()
+    }
+
+    /// A session is pinned for `reason`.
+    pub fn pinned(&self, reason: &'static str) {
+        let make = || self.registry.shared_counter(&metrics::SQL_PINNED, &[reason]);
+        lock(&self.pinned)
+            .entry(reason)
+            .or_insert_with(make)
+            .increment();
+    }
+}
+
+impl Cluster {
+    /// A cluster of which nothing is known yet. [`super::monitor::watch`] finds out.
+    #[must_use]
+    pub fn new(options: ClusterOptions, servers: Vec<ServerOptions>, registry: &Registry) -> Self {
+        let names = servers.iter().map(|it| it.endpoint.name.clone()).collect();
+        let server = |options| Server {
+            options,
+            sampler: Sampler::default(),
+            running: AtomicUsize::new(0),
+            drained: std::sync::atomic::AtomicBool::new(false),
+            report: Mutex::new(None),
+        };
+        Self {
+            election: Mutex::new(Election::new(names, options.max_lag)),
+            options,
+            servers: servers.into_iter().map(server).collect(),
+            statements: Statements::default(),
+            routed: Routed::new(registry.clone()),
+            view: Mutex::default(),
+            version: AtomicU64::new(0),
+            databases: Mutex::default(),
+            pools: Mutex::default(),
+            met: Notify::new(),
+        }
+    }
+
+    /// Grows with every new view: one relaxed load tells whether a kept one is still in force.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The view in force.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&lock(&self.view))
+    }
+
+    /// A server.
+    #[must_use]
+    pub fn server(&self, number: usize) -> Option<&Server> {
+        self.servers.get(number)
+    }
+
+    /// How far a replica is behind: time and bytes.
+    #[must_use]
+    pub fn lag(&self, server: usize) -> Option<(Duration, u64)> {
+        let report = self.server(server)?.report()?;
+        let election = lock(&self.election);
+        let lag = election.lag(clock::now(), report.position);
+        Some((lag, election.lag_bytes(report.position)))
+    }
+
+    /// An administrator names the primary among several claimants; `None`: no more.
+    pub fn name_primary(&self, server: Option<usize>) {
+        lock(&self.election).name(server);
+        self.weigh(clock::now());
+    }
+
+    /// A server has said something of itself, or does not answer.
+    pub(super) fn note_report(&self, server: usize, report: Option<Report>) {
+        if let Some(server) = self.server(server) {
+            *lock(&server.report) = report;
+        }
+        self.weigh(clock::now());
+    }
+
+    fn weigh(&self, now: Instant) {
+        let reports: Vec<_> = self.servers.iter().map(Server::report).collect();
+        let mut election = lock(&self.election);
+        let view = election.step(now, &reports);
+        let mut current = lock(&self.view);
+        if **current == view {
+            return;
+        }
+        self.tell(&current, &view);
+        *current = Arc::new(view);
+        drop(current);
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What an operator should know of the step from one view to the next.
+    fn tell(&self, old: &View, new: &View) {
+        let name = |server: usize| self.server(server).map_or("?", Server::name);
+        let store = self.options.name.as_str();
+        if old.primary != new.primary || old.timeline != new.timeline {
+            match &new.primary {
+                Ok(server) => tracing::info!(
+                    store,
+                    primary = name(*server),
+                    timeline = new.timeline,
+                    "the primary is known"
+                ),
+                Err(why) => tracing::warn!(store, why, "there is no primary"),
+            }
+        }
+        for (server, why) in &new.set_aside {
+            if !old.set_aside.iter().any(|(it, _)| it == server) {
+                tracing::warn!(store, server = name(*server), why, "a server is set aside");
+            }
+        }
+        for server in &new.replicas {
+            if !old.replicas.contains(server) {
+                tracing::info!(store, replica = name(*server), "a replica serves reads");
+            }
+        }
+    }
+
+    /// A replica that may serve, of two drawn at random the one with less to do for its weight.
+    #[must_use]
+    pub fn choose(&self, view: &View, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        let able = |server: &usize| self.server(*server).is_some_and(Server::usable) && fits(*server);
+        let mut first = None;
+        let mut second = None;
+        let count = view.replicas.iter().filter(|server| able(server)).count();
+        if count > 0 {
+            let random = splitmix64(clock::seed());
+            let draw = |random: u64| usize::try_from(random % count as u64).unwrap_or(0);
+            let nth = |n| view.replicas.iter().copied().filter(|server| able(server)).nth(n);
+            first = nth(draw(random));
+            second = nth(draw(random >> 32));
+        }
+        let (first, second) = (first?, second?);
+        let load = |server: usize| {
+            let server = self.server(server);
+            server.map_or(u64::MAX, |server| {
+                let running = server.running.load(Ordering::Relaxed) as u64 + 1;
+                running * 1000 / u64::from(server.options.weight.max(1))
+            })
+        };
+        Some(if load(second) < load(first) { second } else { first })
+    }
+
+    /// A database, perhaps met for the first time.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Arc<Database> {
+        let mut databases = lock(&self.databases);
+        if let Some(database) = databases.get(name) {
+            return Arc::clone(database);
+        }
+        let database = Arc::new(Database {
+            number: databases.len(),
+            name: name.to_owned(),
+            classifier: Classifier::default(),
+            changed: Notify::new(),
+            changes: AtomicU64::new(0),
+        });
+        databases.insert(name.to_owned(), Arc::clone(&database));
+        self.met.notify_one();
+        database
+    }
+
+    /// Every database met so far.
+    pub(super) fn databases(&self) -> Vec<Arc<Database>> {
+        lock(&self.databases).values().map(Arc::clone).collect()
+    }
+
+    /// The pool of a login on a server.
+    #[must_use]
+    pub fn pool(&self, server: usize, login: Login, options: &PoolOptions) -> Option<Arc<Pool>> {
+        let endpoint = &self.server(server)?.options.endpoint;
+        let health = &self.server(server)?.options.health;
+        let mut pools = lock(&self.pools);
+        let pool = pools.entry((server, login.clone())).or_insert_with(|| {
+            Arc::new(Pool::new(endpoint.clone(), Arc::clone(health), login, options.clone()))
+        });
+        Some(Arc::clone(pool))
+    }
+
+    /// Every pool: for the one that closes what is idle for long.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        lock(&self.pools).values().map(Arc::clone).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

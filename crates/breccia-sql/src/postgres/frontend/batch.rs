@@ -1,0 +1,240 @@
+//! What a batch is: the frames up to a Sync, or one query.
+//!
+//! Pure. Not where it goes yet: that also depends on what the session has seen. Invariant: one
+//! statement that is not proven a read takes its whole batch to the primary.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::translate::Names;
+use crate::class::{Class, Verdict};
+use crate::postgres::codec::{self, CodecError, Head};
+
+/// A batch larger than this is not looked at whole: it goes to the primary piece by piece.
+pub(super) const MAX_BATCH: usize = 1 << 20;
+
+/// How far the frames of a batch reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// More bytes are needed to tell.
+    Unknown,
+    /// It is this many bytes long, and ends as a batch does.
+    Whole(usize),
+    /// It does not end here, but an answer is wanted, or it is too long to wait for its end.
+    Part(usize),
+    /// The client says goodbye at its beginning.
+    Goodbye,
+}
+
+/// Looks for the end of the first batch in `bytes`; frames up to `known` were looked at before.
+pub(super) fn extent(bytes: &[u8], known: &mut usize) -> Result<Extent, CodecError> {
+    loop {
+        let rest = bytes.get(*known..).unwrap_or_default();
+        let Some(Head { tag, length }) = codec::head(rest)? else {
+            return Ok(Extent::Unknown);
+        };
+        if rest.len() < length {
+            let long = bytes.len() >= MAX_BATCH;
+            return Ok(if long { Extent::Part(*known) } else { Extent::Unknown });
+        }
+        if tag == b'X' {
+            return Ok(match *known {
+                0 => Extent::Goodbye,
+                known => Extent::Part(known),
+            });
+        }
+        *known += length;
+        match tag {
+            b'Q' | b'S' | b'F' => return Ok(Extent::Whole(*known)),
+            b'H' => return Ok(Extent::Part(*known)),
+            _ if *known >= MAX_BATCH => return Ok(Extent::Part(*known)),
+            _ => {}
+        }
+    }
+}
+
+/// What is known of a batch before it is sent.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// It is read only; else why it goes to the primary.
+    pub(super) reads: Result<(), &'static str>,
+    /// The only statement it executes, if it is one.
+    pub(super) only: Option<Arc<Verdict>>,
+    /// Verdicts of all statements it executes or prepares.
+    pub(super) verdicts: Vec<Arc<Verdict>>,
+    /// How many statements it executes.
+    pub(super) executed: usize,
+    /// It is one simple query.
+    pub(super) simple: bool,
+}
+
+/// Looks at whole frames. `judge` tells what a text is.
+pub(super) fn look(
+    frames: &[u8],
+    names: &Names,
+    mut judge: impl FnMut(&[u8]) -> Arc<Verdict>,
+) -> Result<Batch, CodecError> {
+    let mut batch = Batch {
+        reads: Ok(()),
+        only: None,
+        verdicts: Vec::new(),
+        executed: 0,
+        simple: false,
+    };
+    let mut prepared: HashMap<&[u8], Arc<Verdict>> = HashMap::new();
+    let mut portals: HashMap<&[u8], Option<Arc<Verdict>>> = HashMap::new();
+    let mut at = 0;
+    while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
+        let frame = frames.get(at..at + head.length).unwrap_or_default();
+        at += head.length;
+        let body = codec::body(frame);
+        match head.tag {
+            b'Q' => {
+                batch.simple = true;
+                batch.execute(Some(judge(codec::query(body)?)));
+            }
+            b'P' => {
+                let parse = codec::parse(body)?;
+                let verdict = judge(parse.sql);
+                batch.note(&verdict);
+                prepared.insert(parse.name, verdict);
+            }
+            b'B' => {
+                let bind = codec::bind(body)?;
+                let known = prepared.get(bind.statement).map(Arc::clone);
+                let verdict = known.or_else(|| names.text(bind.statement).map(&mut judge));
+                portals.insert(bind.portal, verdict);
+            }
+            b'D' => {
+                let (kind, name) = codec::named(b'D', body)?;
+                if kind == b'S'
+                    && !prepared.contains_key(name)
+                    && let Some(sql) = names.text(name)
+                {
+                    let verdict = judge(sql);
+                    batch.note(&verdict);
+                }
+            }
+            b'E' => {
+                let (portal, _) = codec::text(body).ok_or(CodecError::Malformed { tag: 'E' })?;
+                batch.execute(portals.get(portal).cloned().flatten());
+            }
+            b'F' => batch.go("function-call"),
+            b'd' | b'c' | b'f' => batch.go("copy"),
+            _ => {}
+        }
+    }
+    Ok(batch)
+}
+
+impl Batch {
+    /// One that is not looked at.
+    pub(super) fn unseen(reason: &'static str) -> Self {
+        Self {
+            reads: Err(reason),
+            only: None,
+            verdicts: Vec::new(),
+            executed: 2,
+            simple: false,
+        }
+    }
+
+    fn go(&mut self, reason: &'static str) {
+        if self.reads.is_ok() {
+            self.reads = Err(reason);
+        }
+    }
+
+    /// A statement is prepared or described here: it goes where it would be executed.
+    fn note(&mut self, verdict: &Arc<Verdict>) {
+        match &verdict.class {
+            Class::Read | Class::Empty if !verdict.hint_primary => {}
+            Class::Read | Class::Empty => self.go("hint"),
+            Class::Primary(reason) => self.go(reason),
+            Class::Begin { .. } | Class::Commit | Class::Rollback => self.go("transaction"),
+            Class::Set { .. } | Class::Reset { .. } | Class::DiscardAll => self.go("set"),
+            Class::Deallocate { .. } => self.go("prepare"),
+            Class::Pin(reason) => self.go(reason),
+            Class::Ddl => self.go("ddl"),
+            Class::OwnSet { .. } | Class::OwnShow { .. } => self.go("own"),
+        }
+    }
+
+    fn execute(&mut self, verdict: Option<Arc<Verdict>>) {
+        self.executed += 1;
+        let Some(verdict) = verdict else {
+            self.go("unknown-portal");
+            self.only = None;
+            return;
+        };
+        self.note(&verdict);
+        self.only = (self.executed == 1).then(|| Arc::clone(&verdict));
+        self.verdicts.push(verdict);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::codec::message;
+
+    fn verdict(class: Class) -> Arc<Verdict> {
+        Arc::new(Verdict {
+            class,
+            hint_primary: false,
+            ddl: false,
+            uses_now: false,
+            single: true,
+        })
+    }
+
+    fn judge(sql: &[u8]) -> Arc<Verdict> {
+        verdict(if sql.starts_with(b"SELECT") {
+            Class::Read
+        } else {
+            Class::Primary("write")
+        })
+    }
+
+    #[test]
+    fn a_batch_ends_at_a_sync_or_with_a_query() {
+        let mut bytes = Vec::new();
+        message::parse(&mut bytes, b"", b"SELECT 1", &[0, 0]);
+        let mut known = 0;
+        assert_eq!(extent(&bytes, &mut known), Ok(Extent::Unknown));
+        message::empty(&mut bytes, b'S');
+        let whole = bytes.len();
+        message::query(&mut bytes, "SELECT 2");
+        assert_eq!(extent(&bytes, &mut known), Ok(Extent::Whole(whole)));
+        let mut known = 0;
+        assert_eq!(extent(&[b'X', 0, 0, 0, 4], &mut known), Ok(Extent::Goodbye));
+        let flush = [b'H', 0, 0, 0, 4];
+        assert_eq!(extent(&flush, &mut known), Ok(Extent::Part(5)));
+    }
+
+    #[test]
+    fn one_write_takes_the_batch_to_the_primary() {
+        let check = |texts: &[&str], expected: Result<(), &'static str>| {
+            let mut bytes = Vec::new();
+            for sql in texts {
+                message::parse(&mut bytes, b"", sql.as_bytes(), &[0, 0]);
+                bytes.extend_from_slice(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0");
+                bytes.extend_from_slice(b"E\0\0\0\x09\0\0\0\0\0");
+            }
+            message::empty(&mut bytes, b'S');
+            let batch = look(&bytes, &Names::default(), judge).expect("good frames");
+            assert_eq!((batch.reads, batch.executed), (expected, texts.len()), "{texts:?}");
+        };
+        check(&["SELECT 1"], Ok(()));
+        check(&["SELECT 1", "SELECT 2"], Ok(()));
+        check(&["SELECT 1", "INSERT"], Err("write"));
+        check(&["INSERT", "SELECT 1"], Err("write"));
+    }
+
+    #[test]
+    fn a_portal_of_an_earlier_batch_is_not_trusted() {
+        let bytes = b"E\0\0\0\x09\0\0\0\0\0";
+        let batch = look(bytes, &Names::default(), judge).expect("good frames");
+        assert_eq!(batch.reads, Err("unknown-portal"));
+    }
+}

@@ -1,0 +1,122 @@
+//! Who may cancel what: keys told to clients, and what their sessions do now.
+//!
+//! Not the server's own keys: no client ever sees those. Invariant: a cancel reaches a server only
+//! while the session it names holds a connection there, and that connection is closed afterwards
+//! instead of lent again, so no other session can be hit.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::postgres::upstream::Endpoint;
+
+/// What a session does now, as one who would cancel it must know.
+#[derive(Debug, Default)]
+pub(super) struct Doing(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    target: Option<Target>,
+    /// A cancel was sent to the target.
+    hit: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Target {
+    endpoint: Endpoint,
+    process: u32,
+    secret: Vec<u8>,
+}
+
+impl Doing {
+    /// The session holds a connection now.
+    pub(super) fn begin(&self, endpoint: &Endpoint, key: &(u32, Vec<u8>)) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.hit = false;
+        state.target = Some(Target {
+            endpoint: endpoint.clone(),
+            process: key.0,
+            secret: key.1.clone(),
+        });
+    }
+
+    /// It holds none any more; whether a cancel was sent meanwhile.
+    pub(super) fn end(&self) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.target = None;
+        state.hit
+    }
+
+    fn hit(&self) -> Option<Target> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.hit |= state.target.is_some();
+        state.target.clone()
+    }
+
+    /// Cancels what the session does now, if anything.
+    pub(super) async fn cancel(&self) {
+        let Some(target) = self.hit() else {
+            return;
+        };
+        let cancelled = target.endpoint.cancel(target.process, &target.secret);
+        if let Err(error) = cancelled.await {
+            tracing::debug!(%error, "a cancel did not reach its server");
+        }
+    }
+}
+
+/// The sessions that can be cancelled, by the keys their clients were told.
+#[derive(Debug, Default)]
+pub struct Cancels {
+    sessions: Mutex<HashMap<(u32, u32), Weak<Doing>>>,
+}
+
+/// A session's entry; gone when this is dropped.
+#[derive(Debug)]
+pub(super) struct Registered {
+    cancels: Arc<Cancels>,
+    pub(super) key: (u32, u32),
+    pub(super) doing: Arc<Doing>,
+}
+
+impl Cancels {
+    /// A key for a new session; `None` if the machine gives no random bytes.
+    pub(super) fn register(self: &Arc<Self>) -> Option<Registered> {
+        let mut bytes = [0; 8];
+        SystemRandom::new().fill(&mut bytes).ok()?;
+        let [a, b, c, d, secret @ ..] = bytes;
+        // Clients take the process for a signed number.
+        let key = (u32::from_be_bytes([a & 0x7f, b, c, d]), u32::from_be_bytes(secret));
+        let doing = Arc::new(Doing::default());
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert(key, Arc::downgrade(&doing));
+        Some(Registered {
+            cancels: Arc::clone(self),
+            key,
+            doing,
+        })
+    }
+
+    /// Cancels what the session with this key does. A wrong key does nothing and says nothing.
+    pub(super) async fn cancel(&self, process: u32, secret: &[u8]) {
+        let Ok(secret) = secret.try_into().map(u32::from_be_bytes) else {
+            return;
+        };
+        let doing = {
+            let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.get(&(process, secret)).and_then(Weak::upgrade)
+        };
+        if let Some(doing) = doing {
+            doing.cancel().await;
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let sessions = self.cancels.sessions.lock();
+        let mut sessions = sessions.unwrap_or_else(PoisonError::into_inner);
+        sessions.remove(&self.key);
+    }
+}

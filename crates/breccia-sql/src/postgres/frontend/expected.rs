@@ -1,0 +1,259 @@
+//! The answers that a connection upstream still owes, and what becomes of each.
+//!
+//! Pure: bytes of a server in, bytes for the client out. Invariant: each message a server sends is
+//! held against what was asked, so an answer to a question of Breccia's own never reaches a client
+//! and a client's answer is never lost.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, BytesMut};
+
+use crate::postgres::codec::message::Status;
+use crate::postgres::codec::{self, CodecError, HEAD_BYTES};
+use crate::postgres::upstream::Upstream;
+
+/// A frame longer than this is handed on piece by piece.
+const PASSED_BYTES: usize = 32 * 1024;
+
+/// Something a server owes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// `ParseComplete`; of a statement with this number, if it is one of the registry's.
+    Parse { shown: bool, id: Option<u64> },
+    /// `BindComplete`.
+    Bind,
+    /// `CloseComplete`.
+    Close { shown: bool },
+    /// The description of a statement or portal.
+    Describe,
+    /// The rows of a portal and their end.
+    Execute,
+    /// All that a simple query answers, with its `ReadyForQuery`.
+    Query { shown: bool },
+    /// A function call's answer, with its `ReadyForQuery`.
+    Function,
+    /// `ReadyForQuery`.
+    Sync,
+    /// Not owed by the server: bytes for the client at this place.
+    Insert(Box<[u8]>),
+}
+
+/// What the session must hear of, beside the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum News {
+    /// A command of the client is complete; its tag.
+    Complete(Vec<u8>),
+    /// The client's statement failed; the SQLSTATE.
+    Failed(Vec<u8>),
+    /// A question of Breccia's own failed; the whole body of the error.
+    OwnFailed(Vec<u8>),
+    /// A statement of the registry could not be prepared.
+    NotPrepared(u64),
+    /// A statement that Breccia closed may still be there.
+    NotClosed,
+    /// The connection ends: the server said so.
+    Fatal(Vec<u8>),
+}
+
+/// The answers owed, in order.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    owed: VecDeque<Owed>,
+    /// Bytes of a frame that still follow, and whether the client gets them.
+    passing: (usize, bool),
+    /// The status of the last `ReadyForQuery`.
+    pub(super) status: Option<Status>,
+    /// The server reads a copy from the client.
+    pub(super) copy_in: bool,
+    /// Bytes of rows, or of the end of a command, were handed to the client.
+    pub(super) told: bool,
+    /// Since the last `ReadyForQuery` something was sent that a `Sync` must end.
+    pub(super) unsynced: bool,
+}
+
+impl Expected {
+    pub(super) fn push(&mut self, owed: Owed) {
+        match owed {
+            Owed::Sync => self.unsynced = false,
+            Owed::Query { .. } | Owed::Function | Owed::Insert(_) => {}
+            _ => self.unsynced = true,
+        }
+        self.owed.push_back(owed);
+    }
+
+    /// Whether nothing is owed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.owed.is_empty() && self.passing.0 == 0
+    }
+
+    /// Hands on what has come. Answers news through `news`.
+    pub(super) fn digest(
+        &mut self,
+        upstream: &mut Upstream,
+        out: &mut Vec<u8>,
+        news: &mut Vec<News>,
+    ) -> Result<(), CodecError> {
+        self.insert(out);
+        let mut received = std::mem::take(&mut upstream.received);
+        let result = self.digest_all(&mut received, upstream, out, news);
+        upstream.received = received;
+        result
+    }
+
+    fn digest_all(
+        &mut self,
+        received: &mut BytesMut,
+        upstream: &mut Upstream,
+        out: &mut Vec<u8>,
+        news: &mut Vec<News>,
+    ) -> Result<(), CodecError> {
+        let mut run = 0;
+        let mut at = 0;
+        if self.passing.0 > 0 {
+            let length = self.passing.0.min(received.len());
+            self.passing.0 -= length;
+            at = length;
+            if !self.passing.1 {
+                run = at;
+            }
+        }
+        while self.passing.0 == 0 {
+            let rest = received.get(at..).unwrap_or_default();
+            let Some(head) = codec::head(rest)? else {
+                break;
+            };
+            let whole = rest.len() >= head.length;
+            let pieces = matches!(head.tag, b'D' | b'd') && head.length > PASSED_BYTES;
+            if !whole && !pieces {
+                break;
+            }
+            let end = if whole { head.length } else { rest.len() };
+            let body = rest.get(HEAD_BYTES..end).unwrap_or_default();
+            let shown = self.shows(head.tag);
+            let before = self.owed.len();
+            self.judge(head.tag, body, upstream, news)?;
+            if !shown {
+                out.extend_from_slice(received.get(run..at).unwrap_or_default());
+                run = at + end;
+            }
+            at += end;
+            self.passing = (head.length - end, shown);
+            if self.owed.len() != before && matches!(self.owed.front(), Some(Owed::Insert(_))) {
+                out.extend_from_slice(received.get(run..at).unwrap_or_default());
+                run = at;
+                self.insert(out);
+            }
+        }
+        if run < at {
+            out.extend_from_slice(received.get(run..at).unwrap_or_default());
+        }
+        received.advance(at);
+        Ok(())
+    }
+
+    /// Writes what stands at the front and is not the server's.
+    fn insert(&mut self, out: &mut Vec<u8>) {
+        while let Some(Owed::Insert(bytes)) = self.owed.front() {
+            out.extend_from_slice(bytes);
+            self.owed.pop_front();
+        }
+    }
+
+    /// Whether the client gets a message of this type now.
+    fn shows(&self, tag: u8) -> bool {
+        match self.owed.front() {
+            Some(Owed::Query { shown: false }) => false,
+            // An error of a hidden Parse is the answer to what made it needed.
+            Some(Owed::Parse { shown: false, .. } | Owed::Close { shown: false }) => {
+                !matches!(tag, b'1' | b'3')
+            }
+            _ => true,
+        }
+    }
+
+    fn judge(
+        &mut self,
+        tag: u8,
+        body: &[u8],
+        upstream: &mut Upstream,
+        news: &mut Vec<News>,
+    ) -> Result<(), CodecError> {
+        let malformed = || CodecError::Malformed {
+            tag: char::from(tag),
+        };
+        match (tag, self.owed.front()) {
+            (b'1', Some(Owed::Parse { .. }))
+            | (b'2', Some(Owed::Bind))
+            | (b'3', Some(Owed::Close { .. }))
+            | (b'n', Some(Owed::Describe)) => {
+                self.owed.pop_front();
+            }
+            (b'T', Some(Owed::Describe)) => {
+                self.owed.pop_front();
+            }
+            (b'D', _) => self.told = true,
+            (b'C' | b'I' | b's', Some(Owed::Execute)) => {
+                self.owed.pop_front();
+                self.complete(tag, body, news);
+            }
+            (b'C' | b'I', Some(Owed::Query { shown: true })) => self.complete(tag, body, news),
+            (b'S', _) => upstream.note_parameter(body),
+            (b'E', _) => self.fail(body, news),
+            (b'G', _) => self.begin_copy_in(),
+            (b'Z', Some(Owed::Sync | Owed::Query { .. } | Owed::Function)) => {
+                self.owed.pop_front();
+                self.copy_in = false;
+                self.status = Status::of(*body.first().ok_or_else(malformed)?);
+            }
+            (b'1' | b'2' | b'3' | b'n' | b'Z' | b'R' | b'K' | b'W', _) => return Err(malformed()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, tag: u8, body: &[u8], news: &mut Vec<News>) {
+        self.told = true;
+        self.copy_in = false;
+        if tag == b'C' {
+            let words = codec::text(body).map_or(body, |(words, _)| words);
+            news.push(News::Complete(words.to_vec()));
+        }
+    }
+
+    fn begin_copy_in(&mut self) {
+        self.copy_in = true;
+        self.told = true;
+        // A server that reads a copy ignores what was sent behind its Execute.
+        if let Some(Owed::Execute) = self.owed.front() {
+            self.owed.truncate(1);
+            self.unsynced = true;
+        }
+    }
+
+    fn fail(&mut self, body: &[u8], news: &mut Vec<News>) {
+        let state = codec::field(body, b'C').unwrap_or_default().to_vec();
+        let severity = codec::field(body, b'V').or_else(|| codec::field(body, b'S'));
+        if matches!(severity, Some(b"FATAL" | b"PANIC")) {
+            news.push(News::Fatal(state));
+            return;
+        }
+        match self.owed.front() {
+            Some(Owed::Query { shown: false }) => news.push(News::OwnFailed(body.to_vec())),
+            Some(Owed::Query { .. } | Owed::Function) => news.push(News::Failed(state)),
+            _ => {
+                news.push(News::Failed(state));
+                self.copy_in = false;
+                // The server skips all up to the next Sync.
+                while let Some(owed) = self.owed.front() {
+                    match owed {
+                        Owed::Sync | Owed::Query { .. } => break,
+                        Owed::Parse { id: Some(id), .. } => news.push(News::NotPrepared(*id)),
+                        Owed::Close { shown: false } => news.push(News::NotClosed),
+                        _ => {}
+                    }
+                    self.owed.pop_front();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The way from a fresh connection to a session: encryption, who it is, what it is at.
+//!
+//! Not what a session does. Invariant: nothing a client sent before its TLS handshake is believed
+//! after it, and a stranger learns neither who exists nor how the passwords are kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+use breccia_net::stream::{Socket, Stream};
+use bytes::Buf;
+
+use super::client::{Client, Scratch};
+use super::session::{Identity, Session};
+use super::{SqlListener, SqlUser};
+use crate::error::SqlError;
+use crate::postgres::codec::message::{self, Severity};
+use crate::postgres::codec::startup::{Startup, startup};
+use crate::postgres::codec::{self, CodecError};
+use crate::postgres::scram::{self, ScramError, Verifier, end_point};
+use crate::postgres::settings::Settings;
+use crate::postgres::upstream::{Credential, md5_hex};
+
+/// A client must be logged in within this time.
+const LOGIN_LIMIT: Duration = Duration::from_secs(30);
+/// A wrong password is answered after this long: who guesses, guesses slowly.
+const GUESS_PAUSE: Duration = Duration::from_secs(1);
+/// The longest answer of a client to a request for authentication.
+const MAX_PROOF_BYTES: usize = scram::MAX_MESSAGE_BYTES;
+
+/// Why there is no session. The client was told, as far as it can be.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoginError {
+    #[error("the connection was lost ({0})")]
+    Lost(#[from] std::io::Error),
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    #[error("user {user:?}: {source}")]
+    Scram { user: String, source: ScramError },
+    #[error("user {0:?}: wrong password")]
+    Password(String),
+    #[error("{0}")]
+    Upstream(#[from] SqlError),
+    #[error("{0}")]
+    Refused(&'static str),
+    #[error("it took too long")]
+    Late,
+}
+
+/// Logs a client in. `None`: it wanted no session, only to cancel something.
+pub(super) async fn login(
+    listener: &Arc<SqlListener>,
+    stream: Stream,
+    scratch: Scratch,
+) -> Result<Option<Session>, LoginError> {
+    let end = clock::now() + LOGIN_LIMIT;
+    let logging_in = Box::pin(login_patiently(listener, stream, scratch, end));
+    match tokio::time::timeout_at(end.into(), logging_in).await {
+        Ok(done) => done,
+        Err(_) => Err(LoginError::Late),
+    }
+}
+
+async fn login_patiently(
+    listener: &Arc<SqlListener>,
+    stream: Stream,
+    scratch: Scratch,
+    end: Instant,
+) -> Result<Option<Session>, LoginError> {
+    let mut client = Client::new(stream, scratch);
+    let (minor, parameters) = loop {
+        match first(&mut client).await {
+            Ok(Startup::Ssl) if !client.stream.is_tls() => {
+                client = encrypt(listener, client, end).await?;
+            }
+            Ok(Startup::Gss | Startup::Ssl) => {
+                client.out.bytes.push(b'N');
+                client.send(end).await?;
+            }
+            Ok(Startup::Cancel { process, secret }) => {
+                listener.cancels.cancel(process, &secret).await;
+                return Ok(None);
+            }
+            Ok(Startup::Session { minor, parameters }) => break (minor, parameters),
+            Err(LoginError::Codec(error)) => {
+                let state = match error {
+                    CodecError::Version { .. } => "0A000",
+                    _ => "08P01",
+                };
+                fatal(&mut client, state, &error.to_string(), "", end).await;
+                return Err(error.into());
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    negotiate(&mut client, minor, &parameters);
+    let identity = match identify(listener, &mut client, &parameters, end).await {
+        Ok(identity) => identity,
+        Err(error) => {
+            listener.counters.logins_refused.increment();
+            return Err(error);
+        }
+    };
+    let Some(settings) = Settings::of_startup(&parameters) else {
+        let why = "the start-up parameter `options` may hold only -c name=value";
+        fatal(&mut client, "08P01", why, "", end).await;
+        return Err(LoginError::Refused(why));
+    };
+    begin(listener, client, identity, settings, end).await
+}
+
+/// Brings the session to its start: tells its parameters, as a server has them.
+async fn begin(
+    listener: &Arc<SqlListener>,
+    client: Client,
+    identity: Identity,
+    settings: Settings,
+    end: Instant,
+) -> Result<Option<Session>, LoginError> {
+    let Some(registered) = listener.cancels.register() else {
+        return Err(LoginError::Refused("no random bytes"));
+    };
+    let key = registered.key;
+    let mut session = Session::new(listener, client, identity, settings, registered);
+    match session.greet().await {
+        Ok(parameters) => {
+            let out = &mut session.client.out.bytes;
+            for (name, value) in &parameters {
+                message::parameter_status(out, name, value);
+            }
+            message::backend_key(out, key.0, key.1);
+            message::ready(out, message::Status::Idle);
+            session.client.send(end).await?;
+            Ok(Some(session))
+        }
+        Err(error) => {
+            let (state, text) = (error.sqlstate().to_owned(), error.to_string());
+            fatal(&mut session.client, &state, &text, "", end).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// The first packet, or the one after an answer about encryption.
+async fn first(client: &mut Client) -> Result<Startup, LoginError> {
+    loop {
+        // TLS without asking first: its records begin with 0x16, no length does.
+        if let Some((startup, length)) = startup(&client.inbound)? {
+            client.inbound.advance(length);
+            return Ok(startup);
+        }
+        if client.read().await? == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}
+
+async fn encrypt(
+    listener: &SqlListener,
+    mut client: Client,
+    end: Instant,
+) -> Result<Client, LoginError> {
+    let Some(tls) = &listener.tls else {
+        client.out.bytes.push(b'N');
+        client.send(end).await?;
+        return Ok(client);
+    };
+    if !client.inbound.is_empty() {
+        let why = "bytes came before the TLS handshake; somebody may have put them there";
+        fatal(&mut client, "08P01", why, "", end).await;
+        return Err(LoginError::Refused(why));
+    }
+    client.out.bytes.push(b'S');
+    client.send(end).await?;
+    let socket = match client.stream {
+        Stream::Tcp(tcp) => Socket::Tcp(tcp),
+        Stream::Unix(unix) => Socket::Unix(unix),
+        _ => return Err(LoginError::Refused("TLS inside TLS")),
+    };
+    let shaken = tls.handshake(socket).await?;
+    Ok(Client::new(Stream::TlsServer(Box::new(shaken)), client.scratch))
+}
+
+fn negotiate(client: &mut Client, minor: u16, parameters: &[(String, String)]) {
+    let unknown: Vec<&str> = parameters
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| name.starts_with("_pq_."))
+        .collect();
+    if minor > 0 || !unknown.is_empty() {
+        message::negotiate(&mut client.out.bytes, &unknown);
+    }
+}
+
+async fn identify(
+    listener: &SqlListener,
+    client: &mut Client,
+    parameters: &[(String, String)],
+    end: Instant,
+) -> Result<Identity, LoginError> {
+    let of = |wanted: &str| {
+        let found = parameters.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.clone())
+    };
+    let Some(user) = of("user").filter(|user| !user.is_empty()) else {
+        let why = "no user name in the start-up packet";
+        fatal(client, "28000", why, "", end).await;
+        return Err(LoginError::Refused(why));
+    };
+    let replication = of("replication").unwrap_or_default();
+    if !matches!(replication.as_str(), "" | "false" | "off" | "no" | "0") {
+        let why = "replication connections do not pass through Breccia";
+        fatal(client, "0A000", why, "Connect to the server itself.", end).await;
+        return Err(LoginError::Refused(why));
+    }
+    let database = of("database").unwrap_or_else(|| user.clone());
+    let (credential, known) = match &listener.users {
+        None => (Credential::None, None),
+        Some(users) => {
+            let known = users.get(&user);
+            let credential = prove(listener, client, &user, known, end).await?;
+            (credential, known)
+        }
+    };
+    message::authentication(&mut client.out.bytes, 0, &[]);
+    let upstream = known.and_then(|known| known.upstream.clone());
+    Ok(Identity {
+        credential,
+        upstream,
+        user,
+        database,
+    })
+}
+
+/// Lets a client prove that it is `user`; what it may log in with upstream.
+async fn prove(
+    listener: &SqlListener,
+    client: &mut Client,
+    user: &str,
+    known: Option<&SqlUser>,
+    end: Instant,
+) -> Result<Credential, LoginError> {
+    let proved = match known.and_then(|known| known.password.as_deref()) {
+        Some(password) if listener.allow_md5 => md5(client, user, password, end).await,
+        _ => sasl(listener, client, user, known, end).await,
+    };
+    match proved {
+        Ok(keys) => Ok(match known.and_then(|known| known.password.clone()) {
+            Some(password) => Credential::Password(password),
+            None => keys,
+        }),
+        Err(error) => {
+            let text = match &error {
+                LoginError::Lost(_) => return Err(error),
+                LoginError::Scram { source: ScramError::Binding, .. } => {
+                    "SCRAM channel binding check failed".to_owned()
+                }
+                LoginError::Codec(_) | LoginError::Scram { source: ScramError::Malformed, .. } => {
+                    fatal(client, "08P01", "malformed authentication message", "", end).await;
+                    return Err(error);
+                }
+                _ => format!("password authentication failed for user \"{user}\""),
+            };
+            tokio::time::sleep(GUESS_PAUSE).await;
+            fatal(client, "28P01", &text, "", end).await;
+            Err(error)
+        }
+    }
+}
+
+async fn sasl(
+    listener: &SqlListener,
+    client: &mut Client,
+    user: &str,
+    known: Option<&SqlUser>,
+    end: Instant,
+) -> Result<Credential, LoginError> {
+    let failed = |source| LoginError::Scram {
+        user: user.to_owned(),
+        source,
+    };
+    let channel = match (&listener.certificate, client.stream.is_tls()) {
+        (Some(certificate), true) => Some(end_point(certificate)),
+        _ => None,
+    };
+    let mechanisms: &[&str] = match &channel {
+        Some(_) => &[scram::PLUS, scram::PLAIN],
+        None => &[scram::PLAIN],
+    };
+    message::authentication_sasl(&mut client.out.bytes, mechanisms);
+    client.send(end).await?;
+    let answer = proof(client).await?;
+    let read = || {
+        let (mechanism, rest) = codec::text(&answer)?;
+        let (length, first) = codec::int32(rest)?;
+        (first.len() == length as usize).then_some((mechanism, first))
+    };
+    let (mechanism, first) = read().ok_or_else(|| failed(ScramError::Malformed))?;
+    let plus = mechanism == scram::PLUS.as_bytes();
+    if !plus && mechanism != scram::PLAIN.as_bytes() {
+        return Err(failed(ScramError::Malformed));
+    }
+    let verifier = match known {
+        Some(known) => known.verifier.clone(),
+        None => Verifier::of_nobody(user, &listener.secret),
+    };
+    let started = scram::Server::start(verifier, first, channel.as_deref(), plus);
+    let (server, challenge) = started.map_err(failed)?;
+    message::authentication(&mut client.out.bytes, 11, challenge.as_bytes());
+    client.send(end).await?;
+    let last = proof(client).await?;
+    let proved = server.finish(&last).map_err(failed)?;
+    message::authentication(&mut client.out.bytes, 12, proved.message.as_bytes());
+    Ok(Credential::Keys(proved.keys))
+}
+
+async fn md5(
+    client: &mut Client,
+    user: &str,
+    password: &str,
+    end: Instant,
+) -> Result<Credential, LoginError> {
+    let salt = clock::seed().to_be_bytes();
+    let salt = salt.get(..4).unwrap_or_default();
+    message::authentication(&mut client.out.bytes, 5, salt);
+    client.send(end).await?;
+    let answer = proof(client).await?;
+    let inner = md5_hex(&[password.as_bytes(), user.as_bytes()]);
+    let expected = format!("md5{}\0", md5_hex(&[inner.as_bytes(), salt]));
+    if answer == expected.as_bytes() {
+        Ok(Credential::Password(password.to_owned()))
+    } else {
+        Err(LoginError::Password(user.to_owned()))
+    }
+}
+
+/// The body of the client's next answer.
+async fn proof(client: &mut Client) -> Result<Vec<u8>, LoginError> {
+    loop {
+        if let Some(head) = codec::head(&client.inbound)? {
+            if head.tag != b'p' || head.length > MAX_PROOF_BYTES {
+                return Err(CodecError::Malformed { tag: 'p' }.into());
+            }
+            if client.inbound.len() >= head.length {
+                let frame = client.inbound.split_to(head.length);
+                return Ok(codec::body(&frame).to_vec());
+            }
+        }
+        if client.read().await? == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}
+
+/// Tells the client why it ends here, as far as it still listens.
+pub(super) async fn fatal(client: &mut Client, state: &str, text: &str, hint: &str, end: Instant) {
+    message::error(&mut client.out.bytes, Severity::Fatal, state, text, hint);
+    let _ = client.send(end).await;
+}

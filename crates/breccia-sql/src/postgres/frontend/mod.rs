@@ -1,0 +1,167 @@
+//! What a client of PostgreSQL sees: the login, then its session.
+//!
+//! ```text
+//! accept ─▶ login ─▶ session ─┬─ batch: what is asked, and is it a read?
+//!                             ├─ route: which server has seen enough
+//!                             ├─ translate: names of statements
+//!                             ├─ attached: bytes both ways at once
+//!                             └─ expected: which answer is whose
+//! ```
+//!
+//! Not the wire itself ([`super::codec`]). Invariant: every client gets an answer in its protocol
+//! or a closed connection, whatever it sends.
+
+mod attached;
+mod batch;
+mod cancel;
+mod client;
+mod expected;
+mod login;
+mod own;
+mod route;
+mod serve;
+mod session;
+mod translate;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use breccia_net::drain::Drain;
+use breccia_net::metrics::{self, Registry, SharedCounter};
+use breccia_net::tls::TlsServer;
+use breccia_net::worker::{Accepted, Service};
+
+use super::cluster::Cluster;
+use super::pool::PoolOptions;
+use super::scram::Verifier;
+use super::upstream::Credential;
+pub use cancel::Cancels;
+use client::{SCRATCH, Scratch};
+
+/// Who may log in.
+#[derive(Debug, Clone)]
+pub struct SqlUser {
+    /// What its password is held against.
+    pub verifier: Verifier,
+    /// The password itself, where it is configured.
+    pub password: Option<String>,
+    /// The role to use upstream instead, and what that proves itself with.
+    pub upstream: Option<(String, Credential)>,
+}
+
+/// What a listener allows.
+#[derive(Debug, Clone)]
+pub struct SqlLimits {
+    /// How long a client may be silent outside a transaction; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a client may be silent inside a transaction; `None`: for ever.
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// How long a transaction may take; `None`: for ever.
+    pub transaction_timeout: Option<Duration>,
+    /// How long a client may leave answers unread.
+    pub write_timeout: Duration,
+    /// The longest query, in bytes. Parameters and copies pass in pieces and may be longer.
+    pub max_request_size: usize,
+    /// Each session keeps its connection to the primary.
+    pub session_mode: bool,
+    /// The pools.
+    pub pool: PoolOptions,
+}
+
+/// A listener, as all workers share it.
+#[derive(Debug)]
+pub struct SqlListener {
+    /// Its name.
+    pub name: String,
+    /// What it serves.
+    pub cluster: Arc<Cluster>,
+    /// Who may log in; `None`: everybody, under the name they give.
+    pub users: Option<HashMap<String, SqlUser>>,
+    /// TLS, where the client asks for it.
+    pub tls: Option<TlsServer>,
+    /// The certificate of that TLS, DER: what channels are bound to.
+    pub certificate: Option<Vec<u8>>,
+    /// MD5 may be used by clients that cannot do better; needs passwords.
+    pub allow_md5: bool,
+    /// What it allows.
+    pub limits: SqlLimits,
+    /// Who may cancel what.
+    pub cancels: Arc<Cancels>,
+    /// Draws the salts of users that do not exist.
+    pub secret: Vec<u8>,
+    /// The gateway's end.
+    pub drain: Drain,
+    /// Counters.
+    pub counters: Counters,
+}
+
+/// What a listener counts.
+#[derive(Debug)]
+pub struct Counters {
+    reads: SharedCounter,
+    writes: SharedCounter,
+    failed: SharedCounter,
+    logins_refused: SharedCounter,
+}
+
+impl Counters {
+    /// The counters of the listener `name`.
+    #[must_use]
+    pub fn new(registry: &Registry, name: &str) -> Self {
+        let requests = |command, outcome| {
+            registry.shared_counter(&metrics::REQUESTS, &[name, command, outcome])
+        };
+        Self {
+            reads: requests("replica", "ok"),
+            writes: requests("primary", "ok"),
+            failed: requests("any", "error"),
+            logins_refused: registry.shared_counter(&metrics::CONNECTIONS_REFUSED, &[name, "login"]),
+        }
+    }
+}
+
+/// A listener on one worker.
+#[derive(Debug)]
+pub struct SqlService {
+    listener: Arc<SqlListener>,
+    scratch: Scratch,
+}
+
+impl SqlService {
+    /// The service of one worker. `scratch` is made by [`SqlService::scratch`] once for a worker.
+    #[must_use]
+    pub fn new(listener: Arc<SqlListener>) -> Rc<Self> {
+        Rc::new(Self {
+            listener,
+            scratch: Rc::new(RefCell::new(vec![0; SCRATCH])),
+        })
+    }
+}
+
+impl Service for SqlService {
+    fn serve(self: Rc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            let listener = Arc::clone(&self.listener);
+            let drain = listener.drain.clone();
+            let scratch = Rc::clone(&self.scratch);
+            let peer = connection.peer;
+            let login = login::login(&listener, connection.stream, scratch);
+            let session = tokio::select! {
+                session = login => session,
+                () = drain.draining() => return,
+            };
+            match session {
+                Ok(Some(session)) => session.run().await,
+                Ok(None) => {}
+                Err(reason) => {
+                    tracing::debug!(listener = listener.name, peer, %reason, "a login ended");
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Which server a read goes to.
+//!
+//! Not what a read is. Invariant: a replica is chosen only if it has replayed all that the session
+//! may have seen, or all that anybody was told, as the cluster's consistency asks.
+
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+
+use super::session::Session;
+use crate::postgres::cluster::Consistency;
+use crate::postgres::cluster::election::View;
+use crate::token::{Lsn, Need};
+
+/// The pause between two looks at a replica that is not there yet.
+const LOOK_PAUSE: Duration = Duration::from_micros(500);
+
+/// Where a statement goes, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) server: usize,
+    pub(super) replica: bool,
+    pub(super) reason: &'static str,
+}
+
+impl Session {
+    /// The view in force.
+    pub(super) fn look(&mut self) -> std::sync::Arc<View> {
+        let version = self.listener.cluster.version();
+        if version != self.view_version {
+            self.view = self.listener.cluster.view();
+            self.view_version = version;
+        }
+        std::sync::Arc::clone(&self.view)
+    }
+
+    /// The server a read goes to; `Err`: why it must be the primary.
+    pub(super) async fn place_read(&mut self) -> Result<Place, &'static str> {
+        let view = self.look();
+        if view.replicas.is_empty() {
+            return Err("no-replica");
+        }
+        let end = clock::now() + self.listener.cluster.options.replica_wait;
+        let (floor, home) = match self.listener.cluster.options.consistency {
+            Consistency::Eventual => (Lsn(0), None),
+            Consistency::Store => (self.stamp(&view, end).await.ok_or("no-position")?, None),
+            Consistency::Session => match self.freshness.need(view.epoch, view.first) {
+                Need::Primary => return Err("foreign-token"),
+                Need::Stamp => (self.stamp(&view, end).await.ok_or("no-position")?, None),
+                Need::Floor { floor, home } => {
+                    self.freshness.follow(view.epoch, view.first);
+                    (floor, home)
+                }
+            },
+        };
+        let cluster = &self.listener.cluster;
+        let found = |server| Place {
+            server,
+            replica: true,
+            reason: "read",
+        };
+        if let Some(home) = home {
+            if cluster.choose(&view, |server| server == home).is_some() {
+                return Ok(found(home));
+            }
+            // What was read there must not be unread elsewhere: how far was it?
+            let sampler = cluster.server(home).map(|it| &it.sampler).ok_or("no-position")?;
+            let sample = sampler.wait(sampler.ask(), end).await.ok_or("replica-lost")?;
+            self.freshness.left_home(sample.seen);
+            return self.wait_for(&view, floor.max(sample.seen), end).await.map(found);
+        }
+        self.wait_for(&view, floor, end).await.map(found)
+    }
+
+    /// A position of the primary that is asked for from now on; the session's floor is there then.
+    pub(super) async fn stamp(&mut self, view: &View, end: Instant) -> Option<Lsn> {
+        let primary = *view.primary.as_ref().ok()?;
+        let sampler = &self.listener.cluster.server(primary)?.sampler;
+        let sample = sampler.wait(sampler.ask(), end).await?;
+        if sample.recovery || self.look().epoch != view.epoch {
+            return None;
+        }
+        self.freshness.stamped(view.epoch, sample.position);
+        Some(sample.position)
+    }
+
+    /// A replica that has replayed `floor`, now or by `end`.
+    async fn wait_for(
+        &self,
+        view: &View,
+        floor: Lsn,
+        end: Instant,
+    ) -> Result<usize, &'static str> {
+        let cluster = &self.listener.cluster;
+        let has = |server: usize| {
+            let known = cluster.server(server).map(|it| it.sampler.latest());
+            floor == Lsn(0) || known.is_some_and(|it| it.recovery && it.position >= floor)
+        };
+        if let Some(server) = cluster.choose(view, has) {
+            return Ok(server);
+        }
+        let candidate = cluster.choose(view, |_| true).ok_or("no-replica")?;
+        let sampler = &cluster.server(candidate).ok_or("no-replica")?.sampler;
+        loop {
+            let Some(sample) = sampler.wait(sampler.ask(), end).await else {
+                return Err("behind");
+            };
+            if sample.recovery && sample.position >= floor {
+                return Ok(candidate);
+            }
+            if clock::now() + LOOK_PAUSE >= end {
+                return Err("behind");
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+}

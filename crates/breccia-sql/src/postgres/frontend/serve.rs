@@ -1,0 +1,572 @@
+//! A batch's way: to a server and back.
+//!
+//! Invariant: what was sent is answered by exactly one server; it runs a second time only if it is
+//! one read outside a transaction of which the client has seen nothing, and then only once.
+
+use std::sync::Arc;
+
+use breccia_net::clock;
+use bytes::Buf;
+
+use super::attached::{Attached, Event};
+use super::batch::{Batch, look};
+use super::expected::News;
+use super::route::Place;
+use super::session::{End, Session, legible};
+use super::translate::{Unfit, Way};
+use crate::class::{Class, Verdict};
+use crate::error::SqlError;
+use crate::postgres::codec::message::{self, Severity, Status};
+use crate::postgres::codec::{self, HEAD_BYTES, Head};
+
+/// A frame of parameters or copied data longer than this passes in pieces.
+const PIECES: usize = 64 * 1024;
+/// Names stand at the beginning of a frame of parameters; longer ones are waited for.
+const NAMES_BYTES: usize = 4 * 1024;
+
+/// How a batch's turn at a server ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Done,
+    /// It must run elsewhere; whether its text is no read after all.
+    Again { write: bool },
+}
+
+impl Session {
+    /// Serves the batch of `length` bytes that the client has sent; `whole`: it ends there.
+    pub(super) async fn serve(&mut self, length: usize, whole: bool) -> Result<(), End> {
+        let frames = self.client.inbound.split_to(length).freeze();
+        let batch = if whole {
+            look(&frames, &self.names, |sql| self.judge(sql))
+                .map_err(|error| End::Told("08P01", error.to_string()))?
+        } else {
+            Batch::unseen("too-long")
+        };
+        if self.answer_own(&batch, &frames).await {
+            return Ok(());
+        }
+        let mut place = self.place(&batch).await;
+        for attempt in 0..2 {
+            self.listener
+                .cluster
+                .routed
+                .routed(place.replica, place.reason)
+                .increment();
+            if let Err(error) = self.attach(place.server, place.replica).await {
+                self.registered.doing.end();
+                if place.replica && attempt == 0 {
+                    place = self.primary("replica-lost");
+                    continue;
+                }
+                return self.refuse(&error, whole);
+            }
+            let mark = self.client.out.bytes.len();
+            if let Some(attached) = &mut self.attached {
+                attached.held = place.replica && batch.executed <= 1 && whole;
+            }
+            self.names.settle();
+            for verdict in &batch.verdicts {
+                self.note_sent(verdict, batch.executed == 1);
+            }
+            self.pass(&frames)?;
+            match self.relay(batch.only.as_ref()).await? {
+                Turn::Done => return Ok(()),
+                Turn::Again { write } => {
+                    if write && let Some(sql) = only_text(&frames, &self.names) {
+                        self.database.classifier.mark_write(&sql);
+                    }
+                    self.client.out.bytes.truncate(mark);
+                    self.names.undo();
+                    self.detach();
+                    place = self.primary(if write { "refused" } else { "replica-lost" });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a connection that is held: what the client sends goes there.
+    pub(super) async fn pump(&mut self) -> Result<(), End> {
+        self.names.settle();
+        match self.relay(None).await? {
+            Turn::Done => Ok(()),
+            // Nothing is held back in a transaction.
+            Turn::Again { .. } => Err(End::Gone),
+        }
+    }
+
+    async fn place(&mut self, batch: &Batch) -> Place {
+        let begins = batch.only.as_deref().map(|verdict| &verdict.class);
+        let begins = matches!(begins, Some(Class::Begin { read_only: true, .. }));
+        let reason = match batch.reads {
+            _ if self.pinned.is_some() => "pinned",
+            Ok(()) => match self.place_read().await {
+                Ok(place) => return place,
+                Err(reason) => reason,
+            },
+            Err(_) if begins && batch.executed == 1 => match self.place_read().await {
+                Ok(place) => {
+                    return Place {
+                        reason: "read-only-transaction",
+                        ..place
+                    };
+                }
+                Err(reason) => reason,
+            },
+            Err(reason) => reason,
+        };
+        self.primary(reason)
+    }
+
+    fn primary(&mut self, reason: &'static str) -> Place {
+        let view = self.look();
+        Place {
+            // Without a primary the number is nobody's, and attaching says why.
+            server: view.primary.clone().unwrap_or(usize::MAX),
+            replica: false,
+            reason,
+        }
+    }
+
+    /// No connection could be had: nothing was sent.
+    fn refuse(&mut self, error: &SqlError, whole: bool) -> Result<(), End> {
+        self.listener.counters.failed.increment();
+        let view = self.look();
+        let (state, text) = match (&view.primary, error) {
+            (Err(why), SqlError::NoPrimary { store, .. }) => {
+                ("57P03", format!("{store} has no primary: {why}"))
+            }
+            _ => (error.sqlstate(), error.to_string()),
+        };
+        if !whole {
+            return Err(End::Told("57P03", text));
+        }
+        let out = &mut self.client.out.bytes;
+        message::error(out, Severity::Error, state, &text, "Nothing was sent to a server.");
+        message::ready(out, Status::Idle);
+        Ok(())
+    }
+
+    /// Keeps in mind what a statement does to its session before it is sent.
+    pub(super) fn note_sent(&mut self, verdict: &Verdict, alone: bool) {
+        let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
+        let pin = match &verdict.class {
+            Class::Pin(reason) => Some(*reason),
+            Class::Set { .. } | Class::Reset { .. } if in_transaction || !alone => Some("set"),
+            _ => None,
+        };
+        if let Some(reason) = pin
+            && self.pinned.is_none()
+        {
+            self.pinned = Some(reason);
+            self.listener.cluster.routed.pinned(reason);
+        }
+        if let Some(attached) = &mut self.attached {
+            attached.ddl |= verdict.ddl;
+            attached.unknown |= match verdict.class {
+                Class::Commit => true,
+                Class::Read | Class::Empty | Class::Begin { .. } | Class::Rollback => false,
+                _ => !in_transaction,
+            };
+        }
+        if verdict.ddl {
+            self.database.note_change();
+        }
+    }
+
+    /// Translates whole frames for the connection that is held.
+    fn pass(&mut self, frames: &[u8]) -> Result<(), End> {
+        let mut at = 0;
+        while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())
+            .map_err(|error| End::Told("08P01", error.to_string()))?
+        {
+            let frame = frames.get(at..at + head.length).unwrap_or_default();
+            self.pass_frame(head, frame)?;
+            at += head.length;
+        }
+        Ok(())
+    }
+
+    fn pass_frame(&mut self, head: Head, frame: &[u8]) -> Result<(), End> {
+        let Some(attached) = &mut self.attached else {
+            return Ok(());
+        };
+        let Some(upstream) = attached.lease.upstream() else {
+            return Err(End::Gone);
+        };
+        let mut way = Way {
+            out: &mut attached.out.bytes,
+            expected: &mut attached.expected,
+            upstream,
+            names: &mut self.names,
+            statements: &self.listener.cluster.statements,
+            unnamed_here: &mut attached.unnamed_here,
+        };
+        attached.passing = head.length - frame.len();
+        way.frame(head, frame).map_err(|unfit| match unfit {
+            Unfit::Codec(error) => End::Told("08P01", error.to_string()),
+            Unfit::Unexpected(tag) => {
+                let why = format!("a message of type {:?} was not expected", char::from(tag));
+                End::Told("08P01", why)
+            }
+            Unfit::TooMany => {
+                let why = "this session holds 10000 prepared statements, the most there may be";
+                End::Told("54000", why.to_owned())
+            }
+        })
+    }
+
+    /// Moves bytes between the client and the connection until that is idle again, or free to be
+    /// given back.
+    async fn relay(&mut self, only: Option<&Arc<Verdict>>) -> Result<Turn, End> {
+        let mut news = Vec::new();
+        let mut again = None;
+        loop {
+            self.feed()?;
+            let Some(attached) = &mut self.attached else {
+                return Ok(Turn::Done);
+            };
+            if attached.is_settled() {
+                if attached.held && let Some(write) = again {
+                    return Ok(Turn::Again { write });
+                }
+                attached.held = false;
+                if attached.is_idle() {
+                    self.settle();
+                    if self.attached.is_none() {
+                        return Ok(Turn::Done);
+                    }
+                }
+            }
+            match self.event(false).await? {
+                Event::Server => self.digest(&mut news)?,
+                Event::Client | Event::Sent => {}
+                Event::ClientGone => return Err(End::Gone),
+                Event::Late => self.late()?,
+                Event::ServerLost(error) => return self.lost(&error),
+            }
+            for item in news.drain(..) {
+                if let Some(write) = self.hear(item, only)? {
+                    again = Some(write);
+                }
+            }
+            if self.attached.as_ref().is_some_and(|it| it.held && self.is_down(it)) {
+                return Ok(Turn::Again { write: false });
+            }
+        }
+    }
+
+    fn is_down(&self, attached: &Attached) -> bool {
+        let server = self.listener.cluster.server(attached.server);
+        server.is_some_and(|server| !server.options.health.is_up())
+    }
+
+    fn digest(&mut self, news: &mut Vec<News>) -> Result<(), End> {
+        let Some(attached) = &mut self.attached else {
+            return Ok(());
+        };
+        let out = &mut self.client.out.bytes;
+        let Some(upstream) = attached.lease.upstream.as_deref_mut() else {
+            return Err(End::Gone);
+        };
+        let digested = attached.expected.digest(upstream, out, news);
+        if attached.expected.told {
+            attached.held = false;
+        }
+        digested.map_err(|error| {
+            tracing::warn!(%error, "a server's answer is malformed");
+            End::Told("08P01", format!("the server's answer is malformed: {error}"))
+        })
+    }
+
+    /// Whatever was asked is answered and no transaction is open.
+    fn settle(&mut self) {
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        if attached.replica {
+            self.freshness.used_replica(attached.server);
+            self.listener.counters.reads.increment();
+        } else {
+            self.freshness.used_primary();
+            self.listener.counters.writes.increment();
+        }
+        attached.unknown = false;
+        if std::mem::take(&mut attached.ddl) {
+            self.database.note_change();
+        }
+        self.transaction_since = None;
+        self.names.settle();
+        let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
+        if !(keeps && !attached.replica) {
+            self.detach();
+        }
+    }
+
+    /// Takes from the client what may go to the connection now.
+    fn feed(&mut self) -> Result<(), End> {
+        loop {
+            let Some(attached) = &mut self.attached else {
+                return Ok(());
+            };
+            if attached.passing > 0 {
+                let length = attached.passing.min(self.client.inbound.len());
+                if length == 0 {
+                    return Ok(());
+                }
+                let piece = self.client.inbound.get(..length).unwrap_or_default();
+                attached.out.bytes.extend_from_slice(piece);
+                self.client.inbound.advance(length);
+                attached.passing -= length;
+                continue;
+            }
+            let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
+            let open = attached.expected.copy_in
+                || attached.expected.unsynced
+                || attached.in_transaction()
+                || (keeps && !attached.replica);
+            // What the server has not taken yet is bounded: the rest waits at the client.
+            if !open || attached.held || attached.out.waiting() > super::client::HIGH_WATER {
+                self.client.wanted = 0;
+                return Ok(());
+            }
+            if !self.feed_one()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes one frame of the client on; whether there was one.
+    fn feed_one(&mut self) -> Result<bool, End> {
+        let bad = |error: codec::CodecError| End::Told("08P01", error.to_string());
+        let Some(head) = codec::head(&self.client.inbound).map_err(bad)? else {
+            return Ok(false);
+        };
+        let have = self.client.inbound.len();
+        let pieces = matches!(head.tag, b'B' | b'd') && head.length > PIECES;
+        let enough = if pieces { NAMES_BYTES } else { head.length };
+        if have < enough {
+            if head.length > self.listener.limits.max_request_size + HEAD_BYTES && !pieces {
+                let why = format!(
+                    "a message of {} bytes is longer than max-request-size allows",
+                    head.length
+                );
+                return Err(End::Told("54000", why));
+            }
+            self.client.wanted = enough;
+            return Ok(false);
+        }
+        self.client.wanted = 0;
+        if head.tag == b'X' {
+            return Err(End::Gone);
+        }
+        let frame = self.client.inbound.split_to(head.length.min(have)).freeze();
+        self.look_at(head, &frame)?;
+        self.pass_frame(head, &frame)?;
+        Ok(true)
+    }
+
+    /// Notes what a frame inside a transaction or of a pinned session does.
+    fn look_at(&mut self, head: Head, frame: &[u8]) -> Result<(), End> {
+        let bad = |error: codec::CodecError| End::Told("08P01", error.to_string());
+        let body = codec::body(frame);
+        let sql = match head.tag {
+            b'Q' => codec::query(body).map_err(bad)?,
+            b'P' => codec::parse(body).map_err(bad)?.sql,
+            b'B' => match self.names.text(codec::bind(body).map_err(bad)?.statement) {
+                Some(sql) => sql,
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        let verdict = self.judge(sql);
+        self.note_sent(&verdict, false);
+        if self.transaction_since.is_none() {
+            self.transaction_since = Some(clock::now());
+        }
+        Ok(())
+    }
+
+    /// A piece of news about what was asked. `Some`: it should run elsewhere.
+    fn hear(&mut self, news: News, only: Option<&Arc<Verdict>>) -> Result<Option<bool>, End> {
+        let Some(attached) = &mut self.attached else {
+            return Ok(None);
+        };
+        match news {
+            News::Complete(tag) => self.completed(&tag, only),
+            News::Failed(state) => {
+                self.listener.counters.failed.increment();
+                if attached.held {
+                    return Ok(self.elsewhere(&state));
+                }
+            }
+            News::NotPrepared(id) => {
+                self.names.not_prepared(id);
+                if let Some(upstream) = attached.lease.upstream() {
+                    upstream.prepared.remove(id);
+                }
+            }
+            News::NotClosed => attached.tainted = true,
+            News::OwnFailed(body) => {
+                attached.tainted = true;
+                let error = attached.lease.pool().endpoint().settings_refused(&body);
+                return Err(End::Told("08006", error.to_string()));
+            }
+            News::Fatal(state) => {
+                attached.tainted = true;
+                if attached.held {
+                    // Its connection ends next, and it runs elsewhere then.
+                    return Ok(Some(false));
+                }
+                tracing::debug!(?state, "a server ended a connection");
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a statement that failed on a replica in this way should run on the primary.
+    fn elsewhere(&self, state: &[u8]) -> Option<bool> {
+        match state {
+            // A write after all, and what a server in recovery cannot do.
+            b"25006" | b"0A000" | b"55000" => Some(true),
+            // Cancelled by recovery, the server starts or ends, a table not there yet.
+            b"40001" | b"40P01" | b"57P01" | b"57P02" | b"57P03" | b"42P01" | b"42703"
+            | b"42883" | b"3F000" | b"42704" | b"3D000" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// A command of the client is complete.
+    fn completed(&mut self, tag: &[u8], only: Option<&Arc<Verdict>>) {
+        let Some(verdict) = only else {
+            if tag == b"DISCARD ALL" {
+                self.forget_all();
+            }
+            return;
+        };
+        let changed = match (&verdict.class, tag) {
+            (Class::Set { name, value }, b"SET") => Some(self.settings.with(name, value.clone())),
+            (Class::Reset { name: Some(name) }, b"RESET") => {
+                Some(self.settings.with(name, self.startup.get(name).cloned()))
+            }
+            (Class::Reset { name: None }, b"RESET") => Some(Arc::clone(&self.startup)),
+            (Class::DiscardAll, b"DISCARD ALL") => {
+                self.forget_all();
+                None
+            }
+            (Class::Deallocate { name: None }, b"DEALLOCATE ALL") => {
+                self.names.clear();
+                if let Some(upstream) = self.upstream() {
+                    upstream.prepared.clear();
+                }
+                None
+            }
+            _ => None,
+        };
+        if let Some(settings) = changed {
+            self.change_settings(&verdict.class, settings);
+        }
+    }
+
+    fn upstream(&mut self) -> Option<&mut crate::postgres::upstream::Upstream> {
+        self.attached.as_mut()?.lease.upstream()
+    }
+
+    fn change_settings(&mut self, class: &Class, settings: Arc<crate::postgres::settings::Settings>) {
+        // SET DEFAULT and RESET bring the server's default; the session's own start may differ.
+        let exact = matches!(class, Class::Set { value: Some(_), .. });
+        let bare = |settings: &Arc<_>| Arc::clone(settings);
+        if let Some(upstream) = self.upstream() {
+            upstream.applied = if exact {
+                bare(&settings)
+            } else {
+                match class {
+                    Class::Set { name, .. } | Class::Reset { name: Some(name) } => {
+                        upstream.applied.with(name, None)
+                    }
+                    _ => Arc::default(),
+                }
+            };
+        }
+        self.settings = settings;
+        let parameters = self.upstream().map(|upstream| &upstream.parameters);
+        if let Some(parameters) = parameters {
+            let of = |name: &str| parameters.get(name).map(String::as_str);
+            self.legible = legible(of("standard_conforming_strings"), of("client_encoding"));
+        }
+    }
+
+    /// DISCARD ALL: the session is as it began, and the connection knows no settings.
+    fn forget_all(&mut self) {
+        self.names.clear();
+        self.settings = Arc::clone(&self.startup);
+        self.pinned = None;
+        if let Some(upstream) = self.upstream() {
+            upstream.prepared.clear();
+            upstream.applied = Arc::default();
+        }
+    }
+
+    /// A limit of time has passed.
+    fn late(&mut self) -> Result<(), End> {
+        let Some(attached) = &self.attached else {
+            return Err(End::Gone);
+        };
+        if attached.held {
+            return Ok(());
+        }
+        if self.client.out.waiting() > 0 {
+            return Err(End::Gone);
+        }
+        let limits = &self.listener.limits;
+        let over = |since| clock::now().saturating_duration_since(since);
+        let long = limits.transaction_timeout.zip(self.transaction_since);
+        Err(if long.is_some_and(|(limit, since)| over(since) >= limit) {
+            let why = "terminating connection due to transaction-timeout".to_owned();
+            End::Told("57014", why)
+        } else {
+            let why = "terminating connection due to idle-in-transaction-timeout".to_owned();
+            End::Told("25P03", why)
+        })
+    }
+
+    /// The connection is lost with answers still owed.
+    fn lost(&mut self, error: &std::io::Error) -> Result<Turn, End> {
+        self.listener.counters.failed.increment();
+        let Some(attached) = &mut self.attached else {
+            return Ok(Turn::Done);
+        };
+        let name = attached.lease.pool().endpoint().name.clone();
+        attached.tainted = true;
+        if attached.held {
+            return Ok(Turn::Again { write: false });
+        }
+        let unknown = attached.unknown && !attached.is_settled();
+        self.attached = None;
+        Err(if unknown {
+            let why = format!(
+                "the connection to {name} was lost ({error}) before it answered: whether the \
+                 statement was carried out is not known"
+            );
+            End::Told("08007", why)
+        } else {
+            let why = format!("the connection to {name} was lost ({error}); nothing was committed");
+            End::Told("57P01", why)
+        })
+    }
+}
+
+/// The text of the only statement in some frames.
+fn only_text(frames: &[u8], names: &super::translate::Names) -> Option<Vec<u8>> {
+    let mut at = 0;
+    while let Ok(Some(head)) = codec::head(frames.get(at..)?) {
+        let body = codec::body(frames.get(at..at + head.length)?);
+        match head.tag {
+            b'Q' => return Some(codec::query(body).ok()?.to_vec()),
+            b'P' => return Some(codec::parse(body).ok()?.sql.to_vec()),
+            b'B' => return names.text(codec::bind(body).ok()?.statement).map(<[u8]>::to_vec),
+            _ => at += head.length,
+        }
+    }
+    None
+}

@@ -1,0 +1,337 @@
+//! A client's session: what it is at, and what it does next.
+//!
+//! Not one batch's way ([`super::serve`]). Invariant: between batches a session holds a connection
+//! only if a transaction is open, or if it is pinned, or in session mode.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+use breccia_net::drain::Phase;
+use breccia_net::stream::close_gently;
+
+use super::attached::{Attached, Event, turn};
+use super::batch::{Extent, extent};
+use super::cancel::Registered;
+use super::client::{Client, Outgoing};
+use super::expected::{Expected, Owed};
+use super::login::fatal;
+use super::translate::Names;
+use super::SqlListener;
+use crate::class::Verdict;
+use crate::error::SqlError;
+use crate::postgres::cluster::Database;
+use crate::postgres::cluster::election::View;
+use crate::postgres::codec::message;
+use crate::postgres::pool::{Pool, Running};
+use crate::postgres::settings::Settings;
+use crate::postgres::upstream::{Credential, Login};
+use crate::token::Freshness;
+
+/// How long a connection that ends may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How often a statement that may still run elsewhere looks whether its server is up.
+const HEALTH_LOOK: Duration = Duration::from_millis(100);
+
+/// Encodings whose characters may hold bytes that look like ASCII.
+const UNSAFE_ENCODINGS: [&str; 7] =
+    ["BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"];
+
+/// Who a client is.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) user: String,
+    pub(super) database: String,
+    /// What its login has shown.
+    pub(super) credential: Credential,
+    /// The role to use upstream instead.
+    pub(super) upstream: Option<(String, Credential)>,
+}
+
+/// Why a session ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client said goodbye or is gone.
+    Gone,
+    /// The client is told why: SQLSTATE and words.
+    Told(&'static str, String),
+}
+
+/// A client's session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) listener: Arc<SqlListener>,
+    pub(super) client: Client,
+    pub(super) identity: Identity,
+    pub(super) database: Arc<Database>,
+    /// What it is at, and what it began with.
+    pub(super) settings: Arc<Settings>,
+    pub(super) startup: Arc<Settings>,
+    pub(super) names: Names,
+    pub(super) freshness: Freshness,
+    pub(super) pinned: Option<&'static str>,
+    pub(super) registered: Registered,
+    pub(super) view: Arc<View>,
+    pub(super) view_version: u64,
+    pub(super) attached: Option<Attached>,
+    /// Texts can be read here: standard strings, and an encoding that is safe to look into.
+    pub(super) legible: bool,
+    /// When the open transaction began.
+    pub(super) transaction_since: Option<Instant>,
+    pools: Vec<Option<Arc<Pool>>>,
+}
+
+impl Session {
+    pub(super) fn new(
+        listener: &Arc<SqlListener>,
+        client: Client,
+        identity: Identity,
+        settings: Settings,
+        registered: Registered,
+    ) -> Self {
+        let cluster = &listener.cluster;
+        let settings = Arc::new(settings);
+        Self {
+            listener: Arc::clone(listener),
+            client,
+            database: cluster.database(&identity.database),
+            identity,
+            startup: Arc::clone(&settings),
+            settings,
+            names: Names::default(),
+            freshness: Freshness::default(),
+            pinned: None,
+            registered,
+            view: cluster.view(),
+            view_version: 0,
+            attached: None,
+            legible: true,
+            transaction_since: None,
+            pools: vec![None; cluster.servers.len()],
+        }
+    }
+
+    /// Takes a first connection, so that a database or role that does not exist is refused now, and
+    /// tells the parameters as they are with the session's settings.
+    pub(super) async fn greet(&mut self) -> Result<Vec<(String, String)>, SqlError> {
+        let view = self.look();
+        let (server, replica) = match (&view.primary, view.replicas.first()) {
+            (Ok(primary), _) => (*primary, false),
+            (Err(_), Some(replica)) => (*replica, true),
+            (Err(why), None) => {
+                return Err(SqlError::NoPrimary {
+                    store: self.listener.cluster.options.name.clone(),
+                    why: why.clone(),
+                });
+            }
+        };
+        let pool = self.pool(server, replica)?;
+        let mut lease = pool.lend().await?;
+        let mut parameters = Vec::new();
+        if let Some(upstream) = lease.upstream() {
+            let sql = self.settings.since(&upstream.applied);
+            if !sql.is_empty() {
+                pool.endpoint().ask(upstream, &sql).await?;
+                upstream.applied = Arc::clone(&self.settings);
+            }
+            let pairs = upstream.parameters.iter();
+            parameters.extend(pairs.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        lease.give_back();
+        let of = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted);
+        self.legible = legible(
+            of("standard_conforming_strings").map(|(_, value)| value.as_str()),
+            of("client_encoding").map(|(_, value)| value.as_str()),
+        );
+        Ok(parameters)
+    }
+
+    /// Serves the client until it ends.
+    pub(super) async fn run(mut self) {
+        let end = loop {
+            if let Err(end) = self.step().await {
+                break end;
+            }
+        };
+        self.leave(end).await;
+    }
+
+    async fn step(&mut self) -> Result<(), End> {
+        if self.attached.is_some() {
+            return self.pump().await;
+        }
+        let mut known = 0;
+        loop {
+            let found = extent(&self.client.inbound, &mut known);
+            match found.map_err(|error| End::Told("08P01", error.to_string()))? {
+                Extent::Whole(length) => return self.serve(length, true).await,
+                Extent::Part(length) => return self.serve(length, false).await,
+                Extent::Goodbye => return Err(End::Gone),
+                Extent::Unknown => {}
+            }
+            self.client.rest();
+            match self.event(false).await? {
+                Event::Client | Event::Server | Event::Sent => {}
+                Event::Late if self.client.out.waiting() == 0 => {
+                    let why = "terminating connection due to idle-timeout".to_owned();
+                    return Err(End::Told("57P05", why));
+                }
+                _ => return Err(End::Gone),
+            }
+        }
+    }
+
+    /// Waits for what comes next, within the limits that hold now.
+    pub(super) async fn event(&mut self, told: bool) -> Result<Event, End> {
+        let now = clock::now();
+        let limits = &self.listener.limits;
+        let mut end: Option<Instant> = None;
+        let mut within = |limit: Option<Duration>, since: Instant| {
+            if let Some(limit) = limit {
+                let at = since + limit;
+                end = Some(end.map_or(at, |end| end.min(at)));
+            }
+        };
+        match &self.attached {
+            None => within(limits.idle_timeout, now),
+            Some(attached) if attached.held => within(Some(HEALTH_LOOK), now),
+            Some(attached) => {
+                if attached.in_transaction() && attached.is_settled() {
+                    within(limits.idle_in_transaction_timeout, now);
+                }
+                if let Some(since) = self.transaction_since {
+                    within(limits.transaction_timeout, since);
+                }
+            }
+        }
+        if self.client.out.waiting() > 0 {
+            within(Some(limits.write_timeout), now);
+        }
+        let attached = self.attached.as_mut();
+        let idle = attached.is_none();
+        let drain = self.listener.drain.clone();
+        let ending = async {
+            if idle {
+                drain.draining().await;
+            } else {
+                drain.closing().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            event = turn(&mut self.client, attached, end, told) => Ok(event),
+            () = ending => {
+                let why = "terminating connection due to administrator command".to_owned();
+                Err(End::Told("57P01", why))
+            }
+        }
+    }
+
+    /// Says goodbye. A connection that is not idle is closed with the session.
+    async fn leave(mut self, end: End) {
+        if let Some(attached) = &mut self.attached
+            && !attached.is_settled()
+        {
+            // What still runs there is of no use to anybody.
+            let doing = Arc::clone(&self.registered.doing);
+            doing.cancel().await;
+        }
+        self.attached = None;
+        let last = clock::now() + GOODBYE;
+        match end {
+            End::Gone => {}
+            End::Told(state, text) => fatal(&mut self.client, state, &text, "", last).await,
+        }
+        if self.listener.drain.phase() != Phase::Closing {
+            close_gently(&mut self.client.stream, GOODBYE).await;
+        }
+    }
+
+    /// What a text is, in this session's database.
+    pub(super) fn judge(&self, sql: &[u8]) -> Arc<Verdict> {
+        self.database.classifier.classify(sql, self.legible)
+    }
+
+    /// The pool of this session's login on a server.
+    pub(super) fn pool(&mut self, server: usize, replica: bool) -> Result<Arc<Pool>, SqlError> {
+        // A server that changed its role is logged in to anew.
+        if let Some(Some(pool)) = self.pools.get(server)
+            && pool.is_read_only() == replica
+        {
+            return Ok(Arc::clone(pool));
+        }
+        let cluster = &self.listener.cluster;
+        let missing = || SqlError::NoPrimary {
+            store: cluster.options.name.clone(),
+            why: "there is no such server".to_owned(),
+        };
+        let own = cluster.server(server).ok_or_else(missing)?;
+        let own = own.options.own_role.clone();
+        let theirs = || (self.identity.user.clone(), self.identity.credential.clone());
+        let (role, credential) = self.identity.upstream.clone().or(own).unwrap_or_else(theirs);
+        let login = Login {
+            role,
+            credential,
+            database: self.identity.database.clone(),
+            read_only: replica,
+        };
+        let pool = cluster.pool(server, login, &self.listener.limits.pool);
+        let pool = pool.ok_or_else(missing)?;
+        if let Some(place) = self.pools.get_mut(server) {
+            *place = Some(Arc::clone(&pool));
+        }
+        Ok(pool)
+    }
+
+    /// Takes a connection and brings it to the session's settings.
+    pub(super) async fn attach(&mut self, server: usize, replica: bool) -> Result<(), SqlError> {
+        let pool = self.pool(server, replica)?;
+        let mut lease = pool.lend().await?;
+        let mut out = Outgoing::default();
+        let mut expected = Expected::default();
+        if let Some(upstream) = lease.upstream() {
+            self.registered.doing.begin(pool.endpoint(), &upstream.key);
+            if !Arc::ptr_eq(&upstream.applied, &self.settings) {
+                let sql = self.settings.since(&upstream.applied);
+                if !sql.is_empty() {
+                    message::query(&mut out.bytes, &sql);
+                    expected.push(Owed::Query { shown: false });
+                }
+                upstream.applied = Arc::clone(&self.settings);
+            }
+        }
+        self.attached = Some(Attached {
+            lease,
+            server,
+            replica,
+            out,
+            expected,
+            unnamed_here: false,
+            tainted: false,
+            held: false,
+            unknown: false,
+            ddl: false,
+            passing: 0,
+            _running: Running::on(&self.listener.cluster, server),
+        });
+        Ok(())
+    }
+
+    /// Gives the connection back, or closes it if it is not as it was.
+    pub(super) fn detach(&mut self) {
+        let hit = self.registered.doing.end();
+        let Some(attached) = self.attached.take() else {
+            return;
+        };
+        self.transaction_since = None;
+        if !hit && !attached.tainted && attached.is_idle() {
+            attached.lease.give_back();
+        }
+    }
+}
+
+/// Whether texts can be looked into: see [`Session::legible`].
+pub(super) fn legible(conforming: Option<&str>, encoding: Option<&str>) -> bool {
+    conforming != Some("off")
+        && !encoding.is_some_and(|name| UNSAFE_ENCODINGS.contains(&name.to_uppercase().as_str()))
+}

@@ -1,0 +1,275 @@
+//! What the servers are asked on Breccia's own behalf: roles, positions, catalogues.
+//!
+//! Not a decision: answers go to [`super::cluster`]. Invariant: a question that is not answered
+//! leaves a server unknown, and one that is unknown serves no reads.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use breccia_net::health::{ProbeConfig, ProbeFailure, probe_loop};
+use breccia_net::metrics::{self, Registry};
+use tokio::sync::Mutex;
+
+use super::cluster::election::Report;
+use super::cluster::sampler::Sample;
+use super::cluster::{Cluster, Database, Server};
+use super::upstream::{Row, Upstream};
+use crate::class::{CatalogueBuilder, QUERIES};
+use crate::error::SqlError;
+use crate::token::Lsn;
+
+/// Role, timeline, identity, position. A replica tells the timeline it receives; without the right
+/// to see that, the one of its last restart point.
+const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
+    (CASE WHEN pg_catalog.pg_is_in_recovery() \
+     THEN greatest((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver), \
+                   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())) \
+     ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))\
+          ::bit(32)::int END)::text, \
+    (SELECT system_identifier FROM pg_catalog.pg_control_system())::text, \
+    (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+     ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text";
+
+/// Role and position: a primary's next record, or what a replica has replayed for certain and what
+/// a read there can have seen at most (a commit shows just before it counts as replayed).
+const POSITION: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
+    (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+     ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text, \
+    (CASE WHEN pg_catalog.pg_is_in_recovery() \
+     THEN greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) \
+     END)::text";
+
+/// The pause between two questions for the position of one server.
+const SAMPLE_PAUSE: Duration = Duration::from_micros(300);
+/// The pause after one that failed.
+const FAILED_PAUSE: Duration = Duration::from_millis(100);
+/// How often a catalogue is read again although nobody said that it changed.
+const CATALOGUE_INTERVAL: Duration = Duration::from_mins(1);
+/// The pause after a catalogue that could not be read.
+const CATALOGUE_RETRY: Duration = Duration::from_secs(2);
+/// How often pools close what is idle.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Watches a cluster for ever: roles by probes, positions on demand, catalogues of the databases
+/// that are met. Runs in a multi-threaded runtime; the tasks it starts end with it.
+pub async fn watch(cluster: Arc<Cluster>, probes: ProbeConfig, registry: Registry) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..cluster.servers.len() {
+        tasks.spawn(probe_role(Arc::clone(&cluster), number, probes));
+        tasks.spawn(sample(Arc::clone(&cluster), number));
+    }
+    tasks.spawn(tidy(Arc::clone(&cluster), registry));
+    let mut known = 0;
+    loop {
+        let databases = cluster.databases();
+        for database in databases.iter().filter(|it| it.number >= known) {
+            tasks.spawn(read_catalogues(Arc::clone(&cluster), Arc::clone(database)));
+        }
+        known = databases.len();
+        cluster.met.notified().await;
+    }
+}
+
+async fn tidy(cluster: Arc<Cluster>, registry: Registry) {
+    loop {
+        tokio::time::sleep(TIDY_INTERVAL).await;
+        cluster.pools().iter().for_each(|pool| pool.tidy());
+        for (number, server) in cluster.servers.iter().enumerate() {
+            let replica = server.report().is_some_and(|report| report.recovery);
+            let Some((lag, bytes)) = cluster.lag(number).filter(|_| replica) else {
+                continue;
+            };
+            let shown = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            let seconds = registry.gauge(&metrics::REPLICA_LAG_SECONDS, &[server.name()]);
+            seconds.set(shown(lag.as_secs()));
+            let gauge = registry.gauge(&metrics::REPLICA_LAG_BYTES, &[server.name()]);
+            gauge.set(shown(bytes));
+        }
+    }
+}
+
+/// A connection for one kind of question, made when it is needed.
+#[derive(Debug, Default)]
+struct Line(Option<Upstream>);
+
+impl Line {
+    async fn ask(&mut self, server: &Server, sql: &str) -> Result<Vec<Row>, SqlError> {
+        let endpoint = &server.options.endpoint;
+        let mut upstream = match self.0.take() {
+            Some(upstream) => upstream,
+            None => {
+                let login = server.own_login(None).ok_or_else(|| no_role(server))?;
+                endpoint.open(&login).await?
+            }
+        };
+        let rows = endpoint.ask(&mut upstream, sql).await?;
+        server.options.health.note_bytes();
+        self.0 = Some(upstream);
+        Ok(rows)
+    }
+}
+
+fn no_role(server: &Server) -> SqlError {
+    SqlError::Login {
+        server: server.name().to_owned(),
+        role: String::new(),
+        what: "the store has no `user`, so its role and position cannot be asked",
+    }
+}
+
+async fn probe_role(cluster: Arc<Cluster>, number: usize, probes: ProbeConfig) {
+    let Some(health) = cluster.server(number).map(|it| Arc::clone(&it.options.health)) else {
+        return;
+    };
+    let line = Arc::new(Mutex::new(Line::default()));
+    let watched = Arc::clone(&cluster);
+    let probe = move || {
+        let (cluster, line) = (Arc::clone(&watched), Arc::clone(&line));
+        async move { probe_once(&cluster, number, &line, probes.timeout).await }
+    };
+    probe_loop(health, probes, probe).await;
+}
+
+fn probe_once(
+    cluster: &Arc<Cluster>,
+    number: usize,
+    line: &Arc<Mutex<Line>>,
+    patience: Duration,
+) -> impl Future<Output = Result<(), ProbeFailure>> {
+    let (cluster, line) = (Arc::clone(cluster), Arc::clone(line));
+    async move {
+        let Some(server) = cluster.server(number) else {
+            return Ok(());
+        };
+        let mut line = line.lock().await;
+        let asked = tokio::time::timeout(patience, line.ask(server, ROLE)).await;
+        let outcome = match asked {
+            Ok(Ok(rows)) => {
+                cluster.note_report(number, rows.first().and_then(report));
+                return Ok(());
+            }
+            Err(_) => {
+                line.0 = None;
+                Err(ProbeFailure::Unanswered)
+            }
+            // It answered, if only to refuse: alive, but of no use.
+            Ok(Err(error @ (SqlError::Refused { .. } | SqlError::Login { .. }))) => {
+                Err(ProbeFailure::Connect(error.to_string()))
+            }
+            Ok(Err(error)) => Err(ProbeFailure::Connect(error.to_string())),
+        };
+        cluster.note_report(number, None);
+        outcome
+    }
+}
+
+fn report(row: &Row) -> Option<Report> {
+    let [recovery, timeline, system, position] = row.as_slice() else {
+        return None;
+    };
+    Some(Report {
+        recovery: recovery.as_deref()? == "true",
+        timeline: timeline.as_deref().and_then(|text| text.parse().ok()),
+        system: system.as_deref()?.parse().ok()?,
+        position: position.as_deref()?.parse().ok()?,
+    })
+}
+
+/// Asks one server for its position whenever somebody wants it.
+async fn sample(cluster: Arc<Cluster>, number: usize) {
+    let Some(server) = cluster.server(number) else {
+        return;
+    };
+    let mut line = Line::default();
+    loop {
+        let question = server.sampler.next_question().await;
+        let patience = server.options.endpoint.timeout;
+        let asked = tokio::time::timeout(patience, line.ask(server, POSITION)).await;
+        match asked.ok().and_then(Result::ok).and_then(|rows| sampled(rows.first()?, question)) {
+            Some(sample) => {
+                server.sampler.publish(sample);
+                tokio::time::sleep(SAMPLE_PAUSE).await;
+            }
+            None => {
+                line.0 = None;
+                tokio::time::sleep(FAILED_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn sampled(row: &Row, number: u64) -> Option<Sample> {
+    let [recovery, position, seen] = row.as_slice() else {
+        return None;
+    };
+    let position: Lsn = position.as_deref()?.parse().ok()?;
+    Some(Sample {
+        number,
+        recovery: recovery.as_deref()? == "true",
+        position,
+        seen: seen.as_deref().and_then(|text| text.parse().ok()).unwrap_or(position),
+    })
+}
+
+/// Keeps what is known of one database's catalogue true.
+async fn read_catalogues(cluster: Arc<Cluster>, database: Arc<Database>) {
+    loop {
+        let changes = database.changes.load(Ordering::Acquire);
+        let pause = match read_catalogue(&cluster, &database).await {
+            Ok(builder) => {
+                let finished = tokio::task::spawn_blocking(move || builder.finish()).await;
+                match finished {
+                    Ok(catalogue) if changes == database.changes.load(Ordering::Acquire) => {
+                        database.classifier.set_catalogue(Arc::new(catalogue));
+                        CATALOGUE_INTERVAL
+                    }
+                    // Changed while it was read.
+                    _ => Duration::ZERO,
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    store = cluster.options.name,
+                    database = database.name,
+                    %error,
+                    "the catalogue cannot be read, so every statement goes to the primary"
+                );
+                CATALOGUE_RETRY
+            }
+        };
+        let _ = tokio::time::timeout(pause, database.changed.notified()).await;
+    }
+}
+
+async fn read_catalogue(
+    cluster: &Cluster,
+    database: &Database,
+) -> Result<CatalogueBuilder, SqlError> {
+    let view = cluster.view();
+    let primary = view.primary.clone().map_err(|why| SqlError::NoPrimary {
+        store: cluster.options.name.clone(),
+        why,
+    })?;
+    let server = cluster.server(primary).ok_or_else(|| SqlError::NoPrimary {
+        store: cluster.options.name.clone(),
+        why: String::new(),
+    })?;
+    let login = server
+        .own_login(Some(&database.name))
+        .ok_or_else(|| no_role(server))?;
+    let endpoint = &server.options.endpoint;
+    let mut upstream = endpoint.open(&login).await?;
+    let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    endpoint.ask(&mut upstream, begin).await?;
+    let mut builder = CatalogueBuilder::new();
+    for (number, sql) in QUERIES.iter().enumerate() {
+        for row in endpoint.ask(&mut upstream, sql).await? {
+            let columns: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
+            builder.row(number, &columns);
+        }
+    }
+    endpoint.ask(&mut upstream, "COMMIT").await?;
+    Ok(builder)
+}

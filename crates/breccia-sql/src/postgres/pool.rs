@@ -1,0 +1,336 @@
+//! Connections of one login on one server, lent to the sessions of all workers.
+//!
+//! Not a session's state. Invariant: at most `size` connections are open, whoever waits longest is
+//! served first, and a connection that is given back dirty is closed, never lent again.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+use breccia_net::health::EndpointHealth;
+use breccia_net::stream::Stream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+
+use super::upstream::{Endpoint, Login, Upstream};
+use crate::error::SqlError;
+
+/// The limits of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// The most connections.
+    pub size: usize,
+    /// How long a session may wait for one.
+    pub queue_timeout: Duration,
+    /// A connection older than this is closed instead of lent again.
+    pub max_lifetime: Duration,
+    /// A connection nobody has used for this long is closed.
+    pub idle_timeout: Duration,
+}
+
+/// Connections of one login on one server.
+#[derive(Debug)]
+pub struct Pool {
+    endpoint: Endpoint,
+    health: Arc<EndpointHealth>,
+    login: Login,
+    options: PoolOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Idle>,
+    /// Lent, idle and being made.
+    open: usize,
+    waiting: VecDeque<oneshot::Sender<Grant>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    upstream: Box<Upstream>,
+    since: Instant,
+    /// The worker whose runtime the connection is registered with.
+    home: ThreadId,
+}
+
+/// What one that waited is given.
+#[derive(Debug)]
+enum Grant {
+    Connection(Idle),
+    /// It may make one.
+    Permit,
+}
+
+/// A connection that is lent; dropped without [`Lease::give_back`] it is closed.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Pool>,
+    pub(super) upstream: Option<Box<Upstream>>,
+    given_back: bool,
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(
+        endpoint: Endpoint,
+        health: Arc<EndpointHealth>,
+        login: Login,
+        options: PoolOptions,
+    ) -> Self {
+        Self {
+            endpoint,
+            health,
+            login,
+            options,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Where the connections go.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The endpoint's health.
+    #[must_use]
+    pub fn health(&self) -> &Arc<EndpointHealth> {
+        &self.health
+    }
+
+    /// Whether its connections refuse writes by themselves.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.login.read_only
+    }
+
+    /// Connections that are idle, and all that are open.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.idle.len(), state.open)
+    }
+
+    /// Lends a connection: an idle one, a new one, or the next that is given back.
+    pub async fn lend(self: &Arc<Self>) -> Result<Lease, SqlError> {
+        if let Some(idle) = self.take_idle() {
+            return self.adopt(idle).await;
+        }
+        let waiting = {
+            let mut state = self.lock();
+            if state.waiting.is_empty() && state.open < self.options.size {
+                state.open += 1;
+                None
+            } else {
+                let (sender, receiver) = oneshot::channel();
+                state.waiting.push_back(sender);
+                Some(receiver)
+            }
+        };
+        let Some(receiver) = waiting else {
+            return self.make().await;
+        };
+        let patience = self.options.queue_timeout;
+        match tokio::time::timeout(patience, Waiting { pool: self, receiver }.granted()).await {
+            Ok(Some(Grant::Connection(idle))) => self.adopt(idle).await,
+            Ok(Some(Grant::Permit)) => self.make().await,
+            Ok(None) | Err(_) => Err(SqlError::PoolFull {
+                server: self.endpoint.name.clone(),
+                after: patience,
+                size: self.options.size,
+            }),
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub fn tidy(&self) {
+        let now = clock::now();
+        let limit = self.options.idle_timeout;
+        let mut state = self.lock();
+        let before = state.idle.len();
+        state
+            .idle
+            .retain(|idle| now.saturating_duration_since(idle.since) < limit);
+        state.open -= before - state.idle.len();
+    }
+
+    /// An idle connection, best one of this worker, of those the one used last.
+    fn take_idle(&self) -> Option<Idle> {
+        let here = thread::current().id();
+        let now = clock::now();
+        let mut state = self.lock();
+        if !state.waiting.is_empty() {
+            return None;
+        }
+        loop {
+            let at = state.idle.iter().rposition(|idle| idle.home == here);
+            let idle = match at {
+                Some(at) => state.idle.remove(at),
+                None => state.idle.pop()?,
+            };
+            let age = now.saturating_duration_since(idle.upstream.born);
+            if age < self.options.max_lifetime {
+                return Some(idle);
+            }
+            state.open -= 1;
+        }
+    }
+
+    /// Registers a connection of another worker with this one.
+    async fn adopt(self: &Arc<Self>, idle: Idle) -> Result<Lease, SqlError> {
+        let mut upstream = idle.upstream;
+        if idle.home != thread::current().id() {
+            match moved(upstream.stream) {
+                Ok(stream) => upstream.stream = stream,
+                Err(_) => return self.make().await,
+            }
+        }
+        Ok(Lease {
+            pool: Arc::clone(self),
+            upstream: Some(upstream),
+            given_back: false,
+        })
+    }
+
+    /// Makes a connection under a permit this holds already.
+    async fn make(self: &Arc<Self>) -> Result<Lease, SqlError> {
+        let mut lease = Lease {
+            pool: Arc::clone(self),
+            upstream: None,
+            given_back: false,
+        };
+        match self.endpoint.open(&self.login).await {
+            Ok(upstream) => {
+                self.health.note_bytes();
+                lease.upstream = Some(Box::new(upstream));
+                Ok(lease)
+            }
+            Err(error) => {
+                if let SqlError::Connect { source, .. } = &error {
+                    self.health.connect_failed(&source.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A connection or a permit is free: to the one who waits longest, or back to the rest.
+    fn free(&self, mut grant: Grant) {
+        let mut state = self.lock();
+        while let Some(waiting) = state.waiting.pop_front() {
+            match waiting.send(grant) {
+                Ok(()) => return,
+                Err(back) => grant = back,
+            }
+        }
+        match grant {
+            Grant::Connection(idle) => state.idle.push(idle),
+            Grant::Permit => state.open -= 1,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that waits; if it goes away with a grant in its hands, the grant goes to the next.
+struct Waiting<'a> {
+    pool: &'a Arc<Pool>,
+    receiver: oneshot::Receiver<Grant>,
+}
+
+impl Waiting<'_> {
+    async fn granted(mut self) -> Option<Grant> {
+        (&mut self.receiver).await.ok()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(grant) = self.receiver.try_recv() {
+            self.pool.free(grant);
+        }
+    }
+}
+
+impl Lease {
+    /// The connection.
+    pub fn upstream(&mut self) -> Option<&mut Upstream> {
+        self.upstream.as_deref_mut()
+    }
+
+    /// The pool it is of.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Gives back a connection that is idle, outside any transaction, and has nothing unread.
+    pub fn give_back(mut self) {
+        let Some(mut upstream) = self.upstream.take() else {
+            return;
+        };
+        upstream.rest();
+        let now = clock::now();
+        if now.saturating_duration_since(upstream.born) >= self.pool.options.max_lifetime {
+            self.pool.free(Grant::Permit);
+        } else {
+            self.pool.free(Grant::Connection(Idle {
+                upstream,
+                since: now,
+                home: thread::current().id(),
+            }));
+        }
+        // The permit went with the connection.
+        self.given_back = true;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // The connection, if there is one, is closed with this value.
+        if !self.given_back {
+            self.pool.free(Grant::Permit);
+        }
+    }
+}
+
+/// Takes a plain connection out of the runtime it is registered with and into this one. Under TLS
+/// it stays: it works from here too, only its wake-ups come over the other worker.
+fn moved(stream: Stream) -> std::io::Result<Stream> {
+    Ok(match stream {
+        Stream::Tcp(tcp) => Stream::Tcp(TcpStream::from_std(tcp.into_std()?)?),
+        Stream::Unix(unix) => Stream::Unix(UnixStream::from_std(unix.into_std()?)?),
+        other => other,
+    })
+}
+
+/// Counts a statement as running on a server while this lives.
+#[derive(Debug)]
+pub struct Running(Arc<super::cluster::Cluster>, usize);
+
+impl Running {
+    /// One more runs on `server`.
+    #[must_use]
+    pub fn on(cluster: &Arc<super::cluster::Cluster>, server: usize) -> Self {
+        if let Some(it) = cluster.server(server) {
+            it.running.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(Arc::clone(cluster), server)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(it) = self.0.server(self.1) {
+            it.running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

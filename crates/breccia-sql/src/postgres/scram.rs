@@ -1,0 +1,432 @@
+//! SCRAM-SHA-256, both ends, with channel binding: RFC 5802, RFC 7677, RFC 5929.
+//!
+//! Not the frames around it. Invariant: the server end never needs a password, only a verifier,
+//! and compares in constant time; a client that does not exist is answered just as one that does.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::{digest, hmac, pbkdf2};
+use thiserror::Error;
+
+/// The mechanism without channel binding.
+pub const PLAIN: &str = "SCRAM-SHA-256";
+/// The mechanism with it.
+pub const PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+/// PostgreSQL's own default.
+const ITERATIONS: u32 = 4096;
+/// More than this a server may not ask of us: each takes CPU time.
+const MAX_ITERATIONS: u32 = 1_000_000;
+const SALT_BYTES: usize = 16;
+const NONCE_BYTES: usize = 18;
+const KEY_BYTES: usize = digest::SHA256_OUTPUT_LEN;
+/// The longest message of a peer that is looked at.
+pub const MAX_MESSAGE_BYTES: usize = 2048;
+
+type Key = [u8; KEY_BYTES];
+
+/// Why an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ScramError {
+    /// A message that is none.
+    #[error("the message of the SCRAM exchange is malformed")]
+    Malformed,
+    /// The password is wrong, or there is no such user.
+    #[error("the proof does not fit")]
+    Proof,
+    /// The channel's ends do not see the same TLS.
+    #[error("the channel binding does not fit: somebody may stand between")]
+    Binding,
+    /// The server does not know the password's verifier.
+    #[error("the server could not prove that it knows the password")]
+    Server,
+    /// The machine gives no random bytes.
+    #[error("no random bytes")]
+    Random,
+}
+
+/// What a server keeps of a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verifier {
+    iterations: NonZeroU32,
+    salt: Vec<u8>,
+    stored_key: Key,
+    server_key: Key,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Verifier")
+    }
+}
+
+/// The keys that stand for a password under one salt and number of iterations.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Keys {
+    client_key: Key,
+    server_key: Key,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+impl Verifier {
+    /// A verifier of `password` with a fresh salt.
+    pub fn new(password: &str) -> Result<Self, ScramError> {
+        let mut salt = vec![0; SALT_BYTES];
+        random(&mut salt)?;
+        let iterations = NonZeroU32::new(ITERATIONS).ok_or(ScramError::Malformed)?;
+        let keys = keys(password, &salt, iterations);
+        Ok(Self {
+            iterations,
+            salt,
+            stored_key: sha256(&keys.client_key),
+            server_key: keys.server_key,
+        })
+    }
+
+    /// Reads `SCRAM-SHA-256$iterations:salt$stored-key:server-key`, as PostgreSQL keeps it.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("SCRAM-SHA-256$")?;
+        let (head, keys) = rest.split_once('$')?;
+        let (iterations, salt) = head.split_once(':')?;
+        let (stored, server) = keys.split_once(':')?;
+        let key = |text: &str| Key::try_from(BASE64.decode(text).ok()?).ok();
+        Some(Self {
+            iterations: iterations.parse().ok()?,
+            salt: BASE64.decode(salt).ok()?,
+            stored_key: key(stored)?,
+            server_key: key(server)?,
+        })
+    }
+
+    /// One that no password fits, the same for one `name` every time: a stranger cannot tell which
+    /// users there are.
+    #[must_use]
+    pub fn of_nobody(name: &str, secret: &[u8]) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let salt = hmac::sign(&key, name.as_bytes()).as_ref()[..SALT_BYTES].to_vec();
+        Self {
+            iterations: NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN),
+            salt,
+            stored_key: [0; KEY_BYTES],
+            server_key: [0; KEY_BYTES],
+        }
+    }
+
+    /// Whether `password` fits, told in clear.
+    #[must_use]
+    pub fn fits(&self, password: &str) -> bool {
+        let keys = keys(password, &self.salt, self.iterations);
+        same(&sha256(&keys.client_key), &self.stored_key)
+    }
+}
+
+/// The server's end of one exchange, after the client's first message.
+#[derive(Debug)]
+pub struct Server {
+    verifier: Verifier,
+    nonce: String,
+    /// Both first messages, as the proof covers them.
+    transcript: String,
+    /// What the client's last message must say of the channel.
+    binding: Vec<u8>,
+}
+
+/// What a login has proved: the server's last message, and the keys learnt from the proof.
+#[derive(Debug)]
+pub struct Proved {
+    /// `v=…`.
+    pub message: String,
+    /// What a connection upstream may log in with, where the verifier is the same.
+    pub keys: Keys,
+}
+
+impl Server {
+    /// Answers the client's first message. `channel`: the binding data of this connection, where
+    /// there is TLS; `plus`: whether the client chose [`PLUS`].
+    pub fn start(
+        verifier: Verifier,
+        first: &[u8],
+        channel: Option<&[u8]>,
+        plus: bool,
+    ) -> Result<(Self, String), ScramError> {
+        let first = std::str::from_utf8(first).map_err(|_| ScramError::Malformed)?;
+        let (flag, rest) = first.split_once(',').ok_or(ScramError::Malformed)?;
+        let (authzid, bare) = rest.split_once(',').ok_or(ScramError::Malformed)?;
+        let mut binding = format!("{flag},{authzid},").into_bytes();
+        match (flag, channel, plus) {
+            ("n", _, false) | ("y", None, false) => {}
+            // It could have, and thinks that we could not: somebody took the offer out.
+            ("y", Some(_), false) => return Err(ScramError::Binding),
+            ("p=tls-server-end-point", Some(data), true) => binding.extend_from_slice(data),
+            _ => return Err(ScramError::Malformed),
+        }
+        let theirs = attribute(bare.split(',').nth(1), "r=")?;
+        if theirs.is_empty() || theirs.len() > 256 {
+            return Err(ScramError::Malformed);
+        }
+        let nonce = format!("{theirs}{}", fresh_nonce()?);
+        let salt = BASE64.encode(&verifier.salt);
+        let answer = format!("r={nonce},s={salt},i={}", verifier.iterations);
+        let server = Self {
+            verifier,
+            transcript: format!("{bare},{answer}"),
+            nonce,
+            binding,
+        };
+        Ok((server, answer))
+    }
+
+    /// Judges the client's last message.
+    pub fn finish(self, last: &[u8]) -> Result<Proved, ScramError> {
+        let last = std::str::from_utf8(last).map_err(|_| ScramError::Malformed)?;
+        let (without_proof, proof) = last.rsplit_once(",p=").ok_or(ScramError::Malformed)?;
+        let mut parts = without_proof.split(',');
+        let binding = attribute(parts.next(), "c=")?;
+        let binding = BASE64.decode(binding).map_err(|_| ScramError::Malformed)?;
+        if binding != self.binding {
+            return Err(ScramError::Binding);
+        }
+        if attribute(parts.next(), "r=")? != self.nonce {
+            return Err(ScramError::Malformed);
+        }
+        let proof = BASE64.decode(proof).map_err(|_| ScramError::Malformed)?;
+        let proof = Key::try_from(proof).map_err(|_| ScramError::Malformed)?;
+        let text = format!("{},{without_proof}", self.transcript);
+        let client_key = xor(proof, &sign(&self.verifier.stored_key, text.as_bytes()));
+        if !same(&sha256(&client_key), &self.verifier.stored_key) {
+            return Err(ScramError::Proof);
+        }
+        let server_key = self.verifier.server_key;
+        let signature = sign(&server_key, text.as_bytes());
+        Ok(Proved {
+            message: format!("v={}", BASE64.encode(signature)),
+            keys: Keys {
+                client_key,
+                server_key,
+            },
+        })
+    }
+}
+
+/// What this end logs in with.
+#[derive(Debug, Clone)]
+pub enum Secret<'a> {
+    /// A password.
+    Password(&'a str),
+    /// What a login of the same user has shown.
+    Keys(&'a Keys),
+}
+
+/// The client's end of one exchange.
+#[derive(Debug)]
+pub struct Client {
+    nonce: String,
+    binding: String,
+}
+
+impl Client {
+    /// Begins; answers the mechanism and the first message. `channel` as in [`Server::start`];
+    /// `offered`: whether the server offers [`PLUS`].
+    pub fn start(
+        channel: Option<&[u8]>,
+        offered: bool,
+    ) -> Result<(Self, &'static str, String), ScramError> {
+        let (mechanism, flag, data) = match channel {
+            Some(data) if offered => (PLUS, "p=tls-server-end-point,,", data),
+            Some(_) => (PLAIN, "y,,", &[][..]),
+            None => (PLAIN, "n,,", &[][..]),
+        };
+        let nonce = fresh_nonce()?;
+        let first = format!("{flag}n=,r={nonce}");
+        let binding = BASE64.encode([flag.as_bytes(), data].concat());
+        Ok((Self { nonce, binding }, mechanism, first))
+    }
+
+    /// Answers the server's first message; and the message that it must end with.
+    pub fn prove(&self, first: &[u8], secret: &Secret<'_>) -> Result<(String, String), ScramError> {
+        let first = std::str::from_utf8(first).map_err(|_| ScramError::Malformed)?;
+        let mut parts = first.split(',');
+        let nonce = attribute(parts.next(), "r=")?;
+        let salt = BASE64.decode(attribute(parts.next(), "s=")?);
+        let salt = salt.map_err(|_| ScramError::Malformed)?;
+        let iterations: NonZeroU32 = attribute(parts.next(), "i=")?
+            .parse()
+            .map_err(|_| ScramError::Malformed)?;
+        let own = nonce.strip_prefix(self.nonce.as_str());
+        if own.is_none_or(str::is_empty) || iterations.get() > MAX_ITERATIONS {
+            return Err(ScramError::Malformed);
+        }
+        let keys = match secret {
+            Secret::Password(password) => keys(password, &salt, iterations),
+            Secret::Keys(keys) => (*keys).clone(),
+        };
+        let without_proof = format!("c={},r={nonce}", self.binding);
+        let text = format!("n=,r={},{first},{without_proof}", self.nonce);
+        let stored_key = sha256(&keys.client_key);
+        let proof = xor(keys.client_key, &sign(&stored_key, text.as_bytes()));
+        let last = format!("{without_proof},p={}", BASE64.encode(proof));
+        let expected = BASE64.encode(sign(&keys.server_key, text.as_bytes()));
+        Ok((last, format!("v={expected}")))
+    }
+}
+
+/// The binding data of a certificate (DER): RFC 5929 4.1. SHA-256 stands in for weaker hashes.
+#[must_use]
+pub fn end_point(certificate: &[u8]) -> Vec<u8> {
+    // The hash is that of the certificate's signature; the object identifiers of the two longer
+    // ones tell them, in RSA's and in ECDSA's form.
+    const SHA384: [&[u8]; 2] = [
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0c],
+        &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03],
+    ];
+    const SHA512: [&[u8]; 2] = [
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d],
+        &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04],
+    ];
+    // The outer algorithm stands after the signed part: look at what comes last.
+    let last = |oids: [&[u8]; 2]| {
+        oids.iter()
+            .filter_map(|oid| memchr::memmem::rfind(certificate, oid))
+            .max()
+    };
+    let algorithm = match (last(SHA384), last(SHA512)) {
+        (Some(at), other) if other.is_none_or(|other| at > other) => &digest::SHA384,
+        (_, Some(_)) => &digest::SHA512,
+        _ => &digest::SHA256,
+    };
+    digest::digest(algorithm, certificate).as_ref().to_vec()
+}
+
+fn keys(password: &str, salt: &[u8], iterations: NonZeroU32) -> Keys {
+    // PostgreSQL takes the bytes as they are where the profile refuses them.
+    let prepared = stringprep::saslprep(password).unwrap_or(password.into());
+    let mut salted = [0; KEY_BYTES];
+    pbkdf2::derive(
+        pbkdf2::PBKDF2_HMAC_SHA256,
+        iterations,
+        salt,
+        prepared.as_bytes(),
+        &mut salted,
+    );
+    Keys {
+        client_key: sign(&salted, b"Client Key"),
+        server_key: sign(&salted, b"Server Key"),
+    }
+}
+
+fn attribute<'a>(part: Option<&'a str>, name: &str) -> Result<&'a str, ScramError> {
+    part.and_then(|part| part.strip_prefix(name))
+        .ok_or(ScramError::Malformed)
+}
+
+fn random(bytes: &mut [u8]) -> Result<(), ScramError> {
+    SystemRandom::new()
+        .fill(bytes)
+        .map_err(|_| ScramError::Random)
+}
+
+fn fresh_nonce() -> Result<String, ScramError> {
+    let mut bytes = [0; NONCE_BYTES];
+    random(&mut bytes)?;
+    Ok(BASE64.encode(bytes))
+}
+
+fn sign(key: &[u8], text: &[u8]) -> Key {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    let mut signature = [0; KEY_BYTES];
+    signature.copy_from_slice(hmac::sign(&key, text).as_ref());
+    signature
+}
+
+fn sha256(bytes: &[u8]) -> Key {
+    let mut hash = [0; KEY_BYTES];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}
+
+fn xor(mut left: Key, right: &Key) -> Key {
+    for (a, b) in left.iter_mut().zip(right) {
+        *a ^= b;
+    }
+    left
+}
+
+/// Compares without telling by its time where two keys differ.
+fn same(a: &Key, b: &Key) -> bool {
+    let difference = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(
+        verifier: Verifier,
+        secret: &Secret<'_>,
+        ours: Option<&[u8]>,
+        theirs: Option<&[u8]>,
+    ) -> Result<Keys, ScramError> {
+        let (client, mechanism, first) = Client::start(theirs, ours.is_some())?;
+        let (server, answer) =
+            Server::start(verifier, first.as_bytes(), ours, mechanism == PLUS)?;
+        let (last, expected) = client.prove(answer.as_bytes(), secret)?;
+        let proved = server.finish(last.as_bytes())?;
+        assert_eq!(proved.message, expected);
+        Ok(proved.keys)
+    }
+
+    #[test]
+    fn the_right_password_logs_in_and_its_keys_do_too() {
+        let verifier = Verifier::new("pencil").expect("a verifier");
+        for (ours, theirs) in [(None, None), (Some(&b"x"[..]), Some(&b"x"[..]))] {
+            let secret = Secret::Password("pencil");
+            let keys = exchange(verifier.clone(), &secret, ours, theirs).expect("a login");
+            exchange(verifier.clone(), &Secret::Keys(&keys), ours, theirs).expect("by its keys");
+        }
+    }
+
+    #[test]
+    fn wrong_passwords_and_other_channels_do_not() {
+        let verifier = Verifier::new("pencil").expect("a verifier");
+        let wrong = exchange(verifier.clone(), &Secret::Password("pen"), None, None);
+        assert_eq!(wrong.expect_err("no login"), ScramError::Proof);
+        let nobody = Verifier::of_nobody("nobody", b"secret");
+        let wrong = exchange(nobody, &Secret::Password("pencil"), None, None);
+        assert_eq!(wrong.expect_err("no login"), ScramError::Proof);
+        let secret = Secret::Password("pencil");
+        let wrong = exchange(verifier, &secret, Some(b"x"), Some(b"y"));
+        assert_eq!(wrong.expect_err("no login"), ScramError::Binding);
+    }
+
+    #[test]
+    fn an_offer_that_was_taken_out_is_noticed() {
+        let verifier = Verifier::new("pencil").expect("a verifier");
+        let server = Server::start(verifier, b"y,,n=,r=abc", Some(b"x"), false);
+        assert_eq!(server.expect_err("refused"), ScramError::Binding);
+    }
+
+    #[test]
+    fn the_exchange_of_rfc_7677_is_reproduced() {
+        let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("its salt");
+        let found = keys("pencil", &salt, NonZeroU32::new(4096).expect("not zero"));
+        let text = "n=user,r=rOprNGfwEbeRWgbNEkqO,\
+            r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,\
+            c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+        let stored = sha256(&found.client_key);
+        let proof = xor(found.client_key, &sign(&stored, text.as_bytes()));
+        assert_eq!(BASE64.encode(proof), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+        let signature = sign(&found.server_key, text.as_bytes());
+        assert_eq!(BASE64.encode(signature), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    }
+}

@@ -1,0 +1,510 @@
+//! A connection to a server: made, logged in, and asked Breccia's own questions.
+//!
+//! Not lent out: that is [`super::pool`]. Invariant: a connection that this made is idle, outside
+//! any transaction, and nothing of it is unread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breccia_core::address::Address;
+use breccia_net::clock;
+use breccia_net::stream::{Socket, Stream, connect};
+use breccia_net::tls::TlsClient;
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::codec::message::{self, Status};
+use super::codec::{self, startup};
+use super::scram::{self, Client, Keys, Secret};
+use super::settings::Settings;
+use super::statement::Prepared;
+use crate::error::SqlError;
+
+/// The longest answer to a question of Breccia's own.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// Whether and how TLS is used towards a server: PostgreSQL's `sslmode`.
+#[derive(Debug, Clone)]
+pub enum UpstreamTls {
+    /// Never.
+    Off,
+    /// Where the server can.
+    Prefer(TlsClient),
+    /// Always.
+    Require(TlsClient),
+}
+
+/// Where a server is and how it is spoken to.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The store's name.
+    pub name: String,
+    /// Its address.
+    pub address: Address,
+    /// TLS towards it.
+    pub tls: UpstreamTls,
+    /// How long connecting and logging in may take.
+    pub timeout: Duration,
+}
+
+/// What a role proves itself with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// Nothing: the server must trust.
+    None,
+    /// A password.
+    Password(String),
+    /// The keys that a client's own login has shown.
+    Keys(Keys),
+}
+
+/// Who logs in, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Login {
+    /// The role.
+    pub role: String,
+    /// The database.
+    pub database: String,
+    /// What it proves itself with.
+    pub credential: Credential,
+    /// Whether the connection refuses writes by itself.
+    pub read_only: bool,
+}
+
+/// A connection that is logged in.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The connection.
+    pub stream: Stream,
+    /// Its process on the server, and the secret to cancel it.
+    pub key: (u32, Vec<u8>),
+    /// What it last reported of its parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// The settings it is at.
+    pub applied: Arc<Settings>,
+    /// The statements it has prepared.
+    pub prepared: Prepared,
+    /// When it was made.
+    pub born: Instant,
+    /// Bytes read and not yet looked at.
+    pub received: BytesMut,
+}
+
+/// One row of an answer, as text.
+pub type Row = Vec<Option<String>>;
+
+impl Endpoint {
+    /// Makes a connection and logs in, all within the endpoint's `timeout`.
+    pub async fn open(&self, login: &Login) -> Result<Upstream, SqlError> {
+        match tokio::time::timeout(self.timeout, self.open_patiently(login)).await {
+            Ok(done) => done,
+            Err(_) => Err(SqlError::Timeout {
+                server: self.name.clone(),
+                after: self.timeout,
+            }),
+        }
+    }
+
+    /// Asks the server to cancel what another connection does; ends when the server has done so.
+    pub async fn cancel(&self, process: u32, secret: &[u8]) -> Result<(), SqlError> {
+        let cancelling = async {
+            let mut stream = self.connect().await?;
+            let mut packet = Vec::new();
+            startup::write_cancel(&mut packet, process, secret);
+            stream.write_all(&packet).await.map_err(|e| self.lost(e))?;
+            let mut scrap = [0; 64];
+            // The server says nothing and closes once the signal is sent.
+            while matches!(stream.read(&mut scrap).await, Ok(1..)) {}
+            Ok(())
+        };
+        match tokio::time::timeout(self.timeout, cancelling).await {
+            Ok(done) => done,
+            Err(_) => Err(SqlError::Timeout {
+                server: self.name.clone(),
+                after: self.timeout,
+            }),
+        }
+    }
+
+    async fn connect(&self) -> Result<Stream, SqlError> {
+        let stream = connect(&self.address, None, self.timeout).await;
+        let stream = stream.map_err(|source| SqlError::Connect {
+            server: self.name.clone(),
+            source,
+        })?;
+        let (client, must) = match &self.tls {
+            UpstreamTls::Off => return Ok(stream),
+            UpstreamTls::Prefer(client) => (client, false),
+            UpstreamTls::Require(client) => (client, true),
+        };
+        let mut socket = match stream {
+            Stream::Tcp(tcp) => Socket::Tcp(tcp),
+            // As libpq has it, a Unix socket is never encrypted.
+            other => return Ok(other),
+        };
+        let mut packet = Vec::new();
+        startup::write_ssl(&mut packet);
+        socket.write_all(&packet).await.map_err(|e| self.lost(e))?;
+        match socket.read_u8().await.map_err(|e| self.lost(e))? {
+            b'S' => {
+                let shaken = client.handshake(socket).await;
+                let stream = shaken.map_err(|source| SqlError::Lost {
+                    server: self.name.clone(),
+                    source,
+                })?;
+                Ok(Stream::TlsClient(Box::new(stream)))
+            }
+            b'N' if !must => Ok(Stream::from(socket)),
+            _ => Err(SqlError::Login {
+                server: self.name.clone(),
+                role: String::new(),
+                what: "the server does not offer TLS and the store's tls.mode asks for it",
+            }),
+        }
+    }
+
+    async fn open_patiently(&self, login: &Login) -> Result<Upstream, SqlError> {
+        let mut upstream = Upstream {
+            stream: self.connect().await?,
+            key: (0, Vec::new()),
+            parameters: BTreeMap::new(),
+            applied: Arc::default(),
+            prepared: Prepared::default(),
+            born: clock::now(),
+            received: BytesMut::new(),
+        };
+        let mut packet = Vec::new();
+        let mut parameters = vec![
+            ("user", login.role.as_str()),
+            ("database", login.database.as_str()),
+        ];
+        if login.read_only {
+            parameters.push(("options", "-c default_transaction_read_only=on"));
+        }
+        startup::write_session(&mut packet, &parameters);
+        self.send(&mut upstream, &packet).await?;
+        self.authenticate(&mut upstream, login).await?;
+        loop {
+            let frame = self.next(&mut upstream).await?;
+            let body = codec::body(&frame);
+            match frame.first() {
+                Some(b'K') => {
+                    if let Some((process, secret)) = codec::int32(body) {
+                        upstream.key = (process, secret.to_vec());
+                    }
+                }
+                Some(b'Z') => return Ok(upstream),
+                Some(b'E') => return Err(self.refused(login, body)),
+                _ => {}
+            }
+        }
+    }
+
+    async fn authenticate(&self, upstream: &mut Upstream, login: &Login) -> Result<(), SqlError> {
+        loop {
+            let frame = self.next(upstream).await?;
+            let body = codec::body(&frame);
+            match frame.first() {
+                Some(b'R') => {}
+                Some(b'E') => return Err(self.refused(login, body)),
+                _ => continue,
+            }
+            let Some((code, rest)) = codec::int32(body) else {
+                return Err(self.malformed('R'));
+            };
+            let mut answer = Vec::new();
+            match (code, &login.credential) {
+                (0, _) => return Ok(()),
+                (3, Credential::Password(password)) if self.is_private(upstream) => {
+                    let text = |out: &mut Vec<u8>| message::write_text(out, password.as_bytes());
+                    message::frame(&mut answer, b'p', text);
+                }
+                (3, Credential::Password(_)) => {
+                    return Err(self.cannot(
+                        login,
+                        "the server asks for the password in clear over a plain connection; \
+                         use TLS or scram-sha-256 in its pg_hba.conf",
+                    ));
+                }
+                (5, Credential::Password(password)) => {
+                    let hash = md5_answer(&login.role, password, rest);
+                    let text = |out: &mut Vec<u8>| message::write_text(out, hash.as_bytes());
+                    message::frame(&mut answer, b'p', text);
+                }
+                (10, Credential::Password(_) | Credential::Keys(_)) => {
+                    self.scram(upstream, login, rest).await?;
+                    continue;
+                }
+                (3 | 5 | 10, Credential::None) => {
+                    return Err(self.cannot(
+                        login,
+                        "the server asks for a password and none is known; give the store \
+                         `user` and `password`, or the listener's user `upstream-password`",
+                    ));
+                }
+                (3 | 5, Credential::Keys(_)) => {
+                    return Err(self.cannot(
+                        login,
+                        "the server asks for the password itself, and the client's login showed \
+                         only SCRAM keys; give the listener's user `upstream-password`",
+                    ));
+                }
+                _ => {
+                    return Err(self.cannot(
+                        login,
+                        "the server asks for a way of authentication that is not spoken here; \
+                         use scram-sha-256 in its pg_hba.conf",
+                    ));
+                }
+            }
+            self.send(upstream, &answer).await?;
+        }
+    }
+
+    async fn scram(
+        &self,
+        upstream: &mut Upstream,
+        login: &Login,
+        offered: &[u8],
+    ) -> Result<(), SqlError> {
+        let failed = |source| SqlError::Scram {
+            server: self.name.clone(),
+            source,
+        };
+        let channel = channel_of(&upstream.stream);
+        let plus = offered
+            .split(|byte| *byte == 0)
+            .any(|name| name == scram::PLUS.as_bytes());
+        let (client, mechanism, first) =
+            Client::start(channel.as_deref(), plus).map_err(failed)?;
+        let mut answer = Vec::new();
+        message::frame(&mut answer, b'p', |out| {
+            message::write_text(out, mechanism.as_bytes());
+            let length = u32::try_from(first.len()).unwrap_or(u32::MAX);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(first.as_bytes());
+        });
+        self.send(upstream, &answer).await?;
+        let challenge = self.sasl(upstream, login, 11).await?;
+        let secret = match &login.credential {
+            Credential::Password(password) => Secret::Password(password),
+            Credential::Keys(keys) => Secret::Keys(keys),
+            Credential::None => Secret::Password(""),
+        };
+        let (last, expected) = client.prove(&challenge, &secret).map_err(failed)?;
+        answer.clear();
+        message::frame(&mut answer, b'p', |out| {
+            out.extend_from_slice(last.as_bytes());
+        });
+        self.send(upstream, &answer).await?;
+        let end = self.sasl(upstream, login, 12).await?;
+        if end == expected.as_bytes() {
+            Ok(())
+        } else {
+            Err(failed(scram::ScramError::Server))
+        }
+    }
+
+    async fn sasl(
+        &self,
+        upstream: &mut Upstream,
+        login: &Login,
+        expected: u32,
+    ) -> Result<Vec<u8>, SqlError> {
+        let frame = self.next(upstream).await?;
+        let body = codec::body(&frame);
+        match (frame.first(), codec::int32(body)) {
+            (Some(b'R'), Some((code, rest))) if code == expected => Ok(rest.to_vec()),
+            (Some(b'E'), _) => Err(self.refused(login, body)),
+            _ => Err(self.malformed('R')),
+        }
+    }
+
+    /// Runs a question of Breccia's own on an idle connection; the rows of its last result.
+    pub async fn ask(&self, upstream: &mut Upstream, sql: &str) -> Result<Vec<Row>, SqlError> {
+        let mut packet = Vec::new();
+        message::query(&mut packet, sql);
+        self.send(upstream, &packet).await?;
+        let mut rows = Vec::new();
+        let mut size = 0;
+        let mut failure = None;
+        loop {
+            let frame = self.next(upstream).await?;
+            let body = codec::body(&frame);
+            match frame.first() {
+                Some(b'T') => rows.clear(),
+                Some(b'D') => {
+                    size += frame.len();
+                    if size <= MAX_ANSWER_BYTES {
+                        rows.push(row(body).ok_or_else(|| self.malformed('D'))?);
+                    }
+                }
+                Some(b'E') => failure = Some(self.settings_refused(body)),
+                Some(b'Z') => match failure {
+                    Some(failure) => return Err(failure),
+                    None => return Ok(rows),
+                },
+                _ => {}
+            }
+        }
+    }
+
+    async fn send(&self, upstream: &mut Upstream, bytes: &[u8]) -> Result<(), SqlError> {
+        let sent = upstream.stream.write_all(bytes).await;
+        sent.map_err(|error| self.lost(error))?;
+        upstream.stream.flush().await.map_err(|e| self.lost(e))
+    }
+
+    /// The next frame; parameters it tells are kept.
+    async fn next(&self, upstream: &mut Upstream) -> Result<BytesMut, SqlError> {
+        loop {
+            let head = codec::head(&upstream.received).map_err(|source| SqlError::Codec {
+                server: self.name.clone(),
+                source,
+            })?;
+            if let Some(head) = head
+                && head.length <= MAX_ANSWER_BYTES
+                && upstream.received.len() >= head.length
+            {
+                let frame = upstream.received.split_to(head.length);
+                if head.tag == b'S' {
+                    upstream.note_parameter(codec::body(&frame));
+                }
+                return Ok(frame);
+            }
+            let read = upstream.stream.read_buf(&mut upstream.received).await;
+            if read.map_err(|error| self.lost(error))? == 0 {
+                return Err(self.lost(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    fn lost(&self, source: std::io::Error) -> SqlError {
+        SqlError::Lost {
+            server: self.name.clone(),
+            source,
+        }
+    }
+
+    fn malformed(&self, tag: char) -> SqlError {
+        SqlError::Codec {
+            server: self.name.clone(),
+            source: codec::CodecError::Malformed { tag },
+        }
+    }
+
+    fn cannot(&self, login: &Login, what: &'static str) -> SqlError {
+        SqlError::Login {
+            server: self.name.clone(),
+            role: login.role.clone(),
+            what,
+        }
+    }
+
+    fn refused(&self, login: &Login, body: &[u8]) -> SqlError {
+        let (sqlstate, text) = words(body);
+        SqlError::Refused {
+            server: self.name.clone(),
+            role: login.role.clone(),
+            sqlstate,
+            text,
+        }
+    }
+
+    /// The error of a question, out of the body of its `ErrorResponse`.
+    #[must_use]
+    pub fn settings_refused(&self, body: &[u8]) -> SqlError {
+        let (sqlstate, text) = words(body);
+        SqlError::Settings {
+            server: self.name.clone(),
+            sqlstate,
+            text,
+        }
+    }
+
+    /// Whether nobody between can read what is sent.
+    fn is_private(&self, upstream: &Upstream) -> bool {
+        upstream.stream.is_tls() || matches!(self.address, Address::Unix(_))
+    }
+}
+
+impl Upstream {
+    /// Keeps what a `ParameterStatus` tells.
+    pub fn note_parameter(&mut self, body: &[u8]) {
+        if let Some((name, value)) = codec::parameter(body) {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            self.parameters.insert(text(name), text(value));
+        }
+    }
+
+    /// Lets go of memory that only a large answer needed.
+    pub fn rest(&mut self) {
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
+    }
+}
+
+/// SQLSTATE and words of an `ErrorResponse`.
+fn words(body: &[u8]) -> (String, String) {
+    let of = |kind| {
+        let field = codec::field(body, kind).unwrap_or_default();
+        String::from_utf8_lossy(field).into_owned()
+    };
+    (of(b'C'), of(b'M'))
+}
+
+/// The channel's binding data, where there is TLS.
+fn channel_of(stream: &Stream) -> Option<Vec<u8>> {
+    let Stream::TlsClient(tls) = stream else {
+        return None;
+    };
+    let certificates = tls.get_ref().1.peer_certificates()?;
+    Some(scram::end_point(certificates.first()?))
+}
+
+fn md5_answer(role: &str, password: &str, salt: &[u8]) -> String {
+    let inner = md5_hex(&[password.as_bytes(), role.as_bytes()]);
+    format!("md5{}", md5_hex(&[inner.as_bytes(), salt]))
+}
+
+/// MD5 in hexadecimal, as PostgreSQL's old authentication has it.
+#[must_use]
+pub fn md5_hex(parts: &[&[u8]]) -> String {
+    use std::fmt::Write as _;
+    let mut hash = <md5::Md5 as md5::Digest>::new();
+    for part in parts {
+        md5::Digest::update(&mut hash, part);
+    }
+    let mut text = String::new();
+    for byte in md5::Digest::finalize(hash) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// The columns of a `DataRow`, as text.
+fn row(body: &[u8]) -> Option<Row> {
+    let (count, mut rest) = codec::int16(body)?;
+    let mut columns = Vec::with_capacity(count.into());
+    for _ in 0..count {
+        let (length, after) = codec::int32(rest)?;
+        rest = after;
+        if length == u32::MAX {
+            columns.push(None);
+            continue;
+        }
+        let value = rest.get(..length as usize)?;
+        columns.push(Some(String::from_utf8_lossy(value).into_owned()));
+        rest.advance(length as usize);
+    }
+    Some(columns)
+}
+
+/// The status byte of a `ReadyForQuery`'s body.
+#[must_use]
+pub fn status(body: &[u8]) -> Option<Status> {
+    Status::of(*body.first()?)
+}
