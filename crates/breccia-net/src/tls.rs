@@ -135,6 +135,7 @@ impl TlsClient {
 #[derive(Clone)]
 pub struct TlsServer {
     acceptor: TlsAcceptor,
+    certificate: Arc<[u8]>,
 }
 
 impl std::fmt::Debug for TlsServer {
@@ -166,18 +167,24 @@ impl TlsServer {
                 builder.with_client_cert_verifier(verifier)
             }
         };
+        let chain = certificates("tls.cert", &options.cert)?;
+        let certificate = chain.first().map_or(Vec::new(), |first| first.to_vec());
         let config = builder
-            .with_single_cert(
-                certificates("tls.cert", &options.cert)?,
-                private_key(&options.key)?,
-            )
+            .with_single_cert(chain, private_key(&options.key)?)
             .map_err(|source| NetError::TlsSetup {
                 option: "tls.cert",
                 source,
             })?;
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
+            certificate: certificate.into(),
         })
+    }
+
+    /// The certificate this end shows, DER: what a channel can be bound to.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
     }
 
     /// Shakes hands over a fresh socket. Not bounded in time: the caller does that.

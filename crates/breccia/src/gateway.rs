@@ -25,6 +25,7 @@ use breccia_net::health::EndpointHealth;
 use breccia_net::layout_store::LayoutStore;
 use breccia_net::metrics::{self, Registry};
 use breccia_net::worker::ListenerHandle;
+use breccia_sql::postgres::cluster::Cluster;
 
 use crate::blobs::{Blobs, Leaves};
 use crate::loading::Given;
@@ -62,6 +63,7 @@ pub(crate) struct Gateway {
     started: Instant,
     plan: Mutex<Arc<Plan>>,
     samples: Mutex<VecDeque<Sample>>,
+    clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
 }
 
 /// Counters at one moment, by listener and by store.
@@ -111,6 +113,7 @@ impl Gateway {
             started: clock::now(),
             plan: Mutex::new(plan),
             samples: Mutex::default(),
+            clusters: Mutex::default(),
         })
     }
 
@@ -130,6 +133,20 @@ impl Gateway {
     /// Puts another plan in force; what it asks for has been applied.
     pub(crate) fn set_plan(&self, plan: Arc<Plan>) {
         *self.lock_plan() = plan;
+    }
+
+    /// The cluster of a `sql-read-replica`, once it is made.
+    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<Cluster>> {
+        self.lock_clusters().get(name).map(Arc::clone)
+    }
+
+    /// Keeps a cluster that was made.
+    pub(crate) fn keep_cluster(&self, name: &str, cluster: Arc<Cluster>) {
+        self.lock_clusters().insert(name.to_owned(), cluster);
+    }
+
+    fn lock_clusters(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Cluster>>> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The listeners; none before they are bound.
@@ -243,7 +260,7 @@ fn endpoints(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<EndpointHe
     let mut by_address: BTreeMap<&Address, BTreeSet<&str>> = BTreeMap::new();
     for listener in plan.listeners.values() {
         for (name, store) in plan.served(listener) {
-            if store.is_blob() {
+            if store.is_blob() && !plan.is_only_sql(name) {
                 continue;
             }
             if let Some(address) = store.address() {

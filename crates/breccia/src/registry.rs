@@ -6,6 +6,7 @@
 mod memcached;
 mod redis;
 mod s3;
+mod sql;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,10 @@ pub(crate) fn refusal(protocol: Protocol) -> &'static [u8] {
         Protocol::S3 => {
             b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
             retry-after: 1\r\nconnection: close\r\n\r\n"
+        }
+        // An ErrorResponse: FATAL, SQLSTATE 53300.
+        Protocol::Postgresql => {
+            b"E\0\0\0\x3bSFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0"
         }
         _ => b"",
     }
@@ -96,7 +101,10 @@ pub(crate) fn probes(store: &StorePlan) -> ProbeConfig {
 
 /// The settings of each listener that a reload may change.
 pub(crate) fn shared_settings(plan: &Plan) -> BTreeMap<String, Arc<SharedSettings>> {
-    let each = plan.listeners.iter().filter(|(_, it)| it.s3.is_none());
+    let each = plan
+        .listeners
+        .iter()
+        .filter(|(_, it)| it.s3.is_none() && it.sql.is_none());
     each.map(|(name, listener)| (name.clone(), SharedSettings::new(settings(listener))))
         .collect()
 }
@@ -155,6 +163,7 @@ pub(crate) fn services(
             Protocol::Redis => redis::service(gateway, wiring, &resp, name, listener),
             Protocol::Memcached => memcached::service(gateway, wiring, &memcached, name, listener),
             Protocol::S3 => s3::service(gateway, &wiring.s3, name),
+            Protocol::Postgresql => sql::service(&wiring.sql, name),
             _ => Rc::new(Closed),
         });
     services.collect()

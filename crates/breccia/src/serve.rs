@@ -85,7 +85,9 @@ async fn open_store(
         });
         Trouble::Refused(lines.flatten().collect())
     };
-    let marks_blobs = plan.stores.values().any(StorePlan::is_blob);
+    let keeps_blobs =
+        |(name, store): (&String, &StorePlan)| store.is_blob() && !plan.is_only_sql(name);
+    let marks_blobs = plan.stores.iter().any(keeps_blobs);
     if marks_blobs || !markers::composites(plan).is_empty() {
         let restored = blobs::start::restore(plan, leaves, &store, given).await;
         restored.map_err(Trouble::Refused)?;
@@ -172,6 +174,8 @@ fn bind_all(gateway: &Gateway, plan: &Plan) -> Result<Vec<(Listener, ListenerOpt
     for (name, listener) in &plan.listeners {
         let place = format!("listener.{name}");
         let tls = match &listener.tls {
+            // PostgreSQL's clients first ask for it: the protocol's own side shakes hands.
+            _ if listener.protocol == Protocol::Postgresql => Ok(None),
             Some(tls) => TlsServer::new(&check::server_options(tls)).map(Some),
             None => Ok(None),
         };

@@ -63,6 +63,14 @@ impl Classifier {
         inner.cache.forget();
     }
 
+    /// Forgets the catalogue: until the next one, every query goes to the primary.
+    pub fn forget_catalogue(&self) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.catalogue = None;
+        inner.epoch += 1;
+        inner.cache.forget();
+    }
+
     /// How many verdicts are remembered.
     pub fn remembered(&self) -> usize {
         self.inner

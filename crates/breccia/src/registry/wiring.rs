@@ -14,6 +14,7 @@ use breccia_kv::resp::frontend::{ForwardStore, RespBackend};
 use breccia_kv::topology::{Branch, Topology};
 
 use super::s3::S3Wiring;
+use super::sql::SqlWiring;
 use crate::gateway::Gateway;
 use crate::trouble::Trouble;
 use typed::Typed;
@@ -28,6 +29,8 @@ pub(crate) struct Wiring {
     typed: Typed,
     /// S3 listeners.
     pub(super) s3: S3Wiring,
+    /// SQL listeners.
+    pub(super) sql: SqlWiring,
 }
 
 impl Wiring {
@@ -38,6 +41,7 @@ impl Wiring {
             memcached: BTreeMap::new(),
             typed: Typed::default(),
             s3: S3Wiring::new(gateway, plan),
+            sql: SqlWiring::new(gateway, plan)?,
         };
         for listener in plan.listeners.values() {
             wiring.add(gateway, plan, listener)?;

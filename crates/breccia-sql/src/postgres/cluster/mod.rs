@@ -126,8 +126,7 @@ impl Database {
     /// Somebody changes what the catalogue says: until it is read again, nothing is a read.
     pub fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        // An empty catalogue proves nothing.
-        self.classifier.set_catalogue(Arc::default());
+        self.classifier.forget_catalogue();
         self.changed.notify_one();
     }
 }

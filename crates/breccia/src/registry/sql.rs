@@ -1,0 +1,242 @@
+//! Wiring of listeners that speak PostgreSQL, and of the clusters behind them.
+//!
+//! Not the protocol. Invariant: a cluster is made once, however many listeners serve it, and each
+//! of its servers has one prober.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use breccia_config::{
+    Consistency as PlannedConsistency, ListenerPlan, Plan, PoolMode, SqlListenerPlan, SqlPlan,
+    SqlReadReplicaPlan, SqlTlsMode, StorePlan,
+};
+use breccia_core::address::Address;
+use breccia_net::clock;
+use breccia_net::health::{EndpointHealth, ProbeConfig};
+use breccia_net::metrics;
+use breccia_net::tls::{TlsClient, TlsClientOptions, TlsServer};
+use breccia_net::worker::Service;
+use breccia_sql::postgres::cluster::{Cluster, ClusterOptions, Consistency, ServerOptions};
+use breccia_sql::postgres::frontend::{
+    Cancels, Counters, SqlLimits, SqlListener, SqlService, SqlUser,
+};
+use breccia_sql::postgres::monitor;
+use breccia_sql::postgres::pool::PoolOptions;
+use breccia_sql::postgres::scram::Verifier;
+use breccia_sql::postgres::upstream::{Credential, Endpoint, UpstreamTls};
+
+use crate::check;
+use crate::gateway::Gateway;
+use crate::trouble::Trouble;
+
+/// Roles and lag are asked at least this often, and an answer may take this long.
+const ROLE_INTERVAL: Duration = Duration::from_millis(500);
+const ROLE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Each SQL listener by its name, shared by all workers.
+#[derive(Default)]
+pub(super) struct SqlWiring(BTreeMap<String, Arc<SqlListener>>);
+
+impl SqlWiring {
+    /// What the plan's SQL listeners lead to. The clusters are watched from now on, in the runtime
+    /// this is called in.
+    pub(super) fn new(gateway: &Gateway, plan: &Plan) -> Result<Self, Trouble> {
+        let mut wiring = Self::default();
+        for (name, listener) in &plan.listeners {
+            let Some(sql) = &listener.sql else {
+                continue;
+            };
+            let Some(cluster) = cluster(gateway, plan, &listener.store)? else {
+                continue;
+            };
+            let made = self::listener(gateway, name, listener, sql, cluster)?;
+            wiring.0.insert(name.clone(), Arc::new(made));
+        }
+        Ok(wiring)
+    }
+}
+
+/// The cluster of a store; made when it is first asked for.
+fn cluster(gateway: &Gateway, plan: &Plan, name: &str) -> Result<Option<Arc<Cluster>>, Trouble> {
+    let Some(StorePlan::SqlReadReplica(composite)) = plan.stores.get(name) else {
+        return Ok(None);
+    };
+    if let Some(made) = gateway.cluster(name) {
+        return Ok(Some(made));
+    }
+    let mut probes = ProbeConfig {
+        interval: ROLE_INTERVAL,
+        timeout: ROLE_TIMEOUT,
+    };
+    let mut servers = Vec::new();
+    for (name, server) in plan.leaves(name) {
+        if let StorePlan::Postgresql(server) = server {
+            probes.interval = probes.interval.min(server.probe_interval);
+            servers.push(self::server(gateway, plan, name, server)?);
+        }
+    }
+    let made = Arc::new(Cluster::new(options(name, composite), servers, &gateway.metrics));
+    tokio::spawn(monitor::watch(Arc::clone(&made), probes, gateway.metrics.clone()));
+    gateway.keep_cluster(name, Arc::clone(&made));
+    Ok(Some(made))
+}
+
+fn options(name: &str, plan: &SqlReadReplicaPlan) -> ClusterOptions {
+    ClusterOptions {
+        name: name.to_owned(),
+        consistency: match plan.consistency {
+            PlannedConsistency::Store => Consistency::Store,
+            PlannedConsistency::Eventual => Consistency::Eventual,
+            _ => Consistency::Session,
+        },
+        max_lag: plan.max_lag,
+        replica_wait: plan.replica_wait,
+    }
+}
+
+fn server(
+    gateway: &Gateway,
+    plan: &Plan,
+    name: &str,
+    server: &SqlPlan,
+) -> Result<ServerOptions, Trouble> {
+    // A server that also keeps blobs has a prober of that slice already.
+    let shared = gateway.endpoints.get(name).filter(|_| plan.is_only_sql(name));
+    let health = match shared {
+        Some(health) => Arc::clone(health),
+        None => {
+            let health = EndpointHealth::new(name.to_owned(), server.address.clone());
+            health.show_in(gateway.metrics.gauge(&metrics::STORE_UP, &[name]));
+            health
+        }
+    };
+    let password = server.password.as_ref();
+    let credential = password.map_or(Credential::None, |password| {
+        Credential::Password(password.expose().to_owned())
+    });
+    let own_role = (!server.user.is_empty()).then(|| (server.user.clone(), credential));
+    Ok(ServerOptions {
+        endpoint: Endpoint {
+            name: name.to_owned(),
+            address: server.address.clone(),
+            tls: tls(name, server)?,
+            timeout: server.timeout,
+        },
+        own_role,
+        own_database: server.database.clone(),
+        weight: server.weight,
+        health,
+    })
+}
+
+fn tls(name: &str, server: &SqlPlan) -> Result<UpstreamTls, Trouble> {
+    let (Some(tls), Address::Tcp { host, .. }) = (&server.tls, &server.address) else {
+        return Ok(UpstreamTls::Off);
+    };
+    if tls.mode == SqlTlsMode::Disable {
+        return Ok(UpstreamTls::Off);
+    }
+    let options = TlsClientOptions {
+        ca: tls.ca.clone(),
+        cert: tls.cert.clone(),
+        key: tls.key.clone(),
+        server_name: tls.server_name.clone(),
+        insecure: !tls.mode.verifies(),
+    };
+    let made = match tls.mode {
+        SqlTlsMode::VerifyCa => TlsClient::of_any_name(&options, host),
+        _ => TlsClient::new(&options, host),
+    };
+    let client = made.map_err(|error| Trouble::refused(format!("store.{name}: {error}")))?;
+    Ok(match tls.mode {
+        SqlTlsMode::Prefer => UpstreamTls::Prefer(client),
+        _ => UpstreamTls::Require(client),
+    })
+}
+
+fn listener(
+    gateway: &Gateway,
+    name: &str,
+    plan: &ListenerPlan,
+    sql: &SqlListenerPlan,
+    cluster: Arc<Cluster>,
+) -> Result<SqlListener, Trouble> {
+    let place = |error: &dyn std::fmt::Display| {
+        Trouble::refused(format!("listener.{name}: {error}"))
+    };
+    let tls = match &plan.tls {
+        Some(tls) => Some(TlsServer::new(&check::server_options(tls)).map_err(|e| place(&e))?),
+        None => None,
+    };
+    Ok(SqlListener {
+        name: name.to_owned(),
+        cluster,
+        users: users(plan).map_err(|error| place(&error))?,
+        certificate: tls.as_ref().map(|tls| tls.certificate().to_vec()),
+        tls,
+        allow_md5: sql.allow_md5,
+        limits: limits(plan, sql),
+        cancels: Arc::new(Cancels::default()),
+        secret: clock::seed().to_be_bytes().to_vec(),
+        drain: gateway.drain.clone(),
+        counters: Counters::new(&gateway.metrics, name),
+    })
+}
+
+fn limits(plan: &ListenerPlan, sql: &SqlListenerPlan) -> SqlLimits {
+    SqlLimits {
+        idle_timeout: plan.idle_timeout,
+        idle_in_transaction_timeout: sql.idle_in_transaction_timeout,
+        transaction_timeout: sql.transaction_timeout,
+        write_timeout: plan.write_timeout,
+        max_request_size: usize::try_from(plan.max_request_size).unwrap_or(usize::MAX),
+        session_mode: sql.pool_mode == PoolMode::Session,
+        pool: PoolOptions {
+            size: sql.pool_size,
+            queue_timeout: sql.queue_timeout,
+            max_lifetime: sql.max_lifetime,
+            idle_timeout: sql.upstream_idle_timeout,
+        },
+    }
+}
+
+/// Who may log in; none are listed: everybody.
+fn users(plan: &ListenerPlan) -> Result<Option<HashMap<String, SqlUser>>, String> {
+    let mut users = HashMap::new();
+    for user in &plan.users {
+        let Some(sql) = &user.sql else {
+            continue;
+        };
+        let password = user.password.as_ref().map(|it| it.expose().to_owned());
+        let verifier = match (&password, &sql.scram_verifier) {
+            (_, Some(text)) => Verifier::read(text.expose())
+                .ok_or_else(|| format!("user {:?}: scram-verifier is malformed", user.name))?,
+            (Some(password), None) => Verifier::new(password).map_err(|e| e.to_string())?,
+            (None, None) => return Err(format!("user {:?} has no password", user.name)),
+        };
+        let upstream = sql.upstream_user.clone().map(|role| {
+            let secret = sql.upstream_password.as_ref();
+            let credential = secret.map_or(Credential::None, |secret| {
+                Credential::Password(secret.expose().to_owned())
+            });
+            (role, credential)
+        });
+        let made = SqlUser {
+            verifier,
+            password,
+            upstream,
+        };
+        users.insert(user.name.clone(), made);
+    }
+    Ok((!users.is_empty()).then_some(users))
+}
+
+/// The service of one listener on one worker. Runs on the worker.
+pub(super) fn service(wiring: &SqlWiring, name: &str) -> Rc<dyn Service> {
+    match wiring.0.get(name) {
+        Some(listener) => SqlService::new(Arc::clone(listener)),
+        None => Rc::new(super::Closed),
+    }
+}
