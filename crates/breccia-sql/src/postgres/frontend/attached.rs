@@ -73,19 +73,18 @@ pub(super) enum Event {
     ServerLost(io::Error),
     /// The time is up.
     Late,
-    /// The client has taken all there was.
+    /// Bytes were taken that others waited behind.
     Sent,
 }
 
-/// Waits for one event, moving bytes both ways. `told`: whether [`Event::Sent`] is of interest.
+/// Waits for one event, moving bytes both ways.
 pub(super) async fn turn(
     client: &mut Client,
     attached: Option<&mut Attached>,
     end: Option<Instant>,
-    told: bool,
 ) -> Event {
     let mut attached = attached;
-    let moving = poll_fn(|context| poll_turn(client, attached.as_deref_mut(), told, context));
+    let moving = poll_fn(|context| poll_turn(client, attached.as_deref_mut(), context));
     match end {
         None => moving.await,
         Some(end) => tokio::time::timeout_at(end.into(), moving)
@@ -97,20 +96,25 @@ pub(super) async fn turn(
 fn poll_turn(
     client: &mut Client,
     attached: Option<&mut Attached>,
-    told: bool,
     context: &mut Context<'_>,
 ) -> Poll<Event> {
     let mut held = false;
+    let mut skipped = false;
     if let Some(attached) = attached {
         held = attached.held;
         if let Some(upstream) = attached.lease.upstream() {
-            if attached.out.waiting() > 0
-                && let Poll::Ready(Err(error)) =
-                    attached.out.poll_send(&mut upstream.stream, context)
-            {
-                return Poll::Ready(Event::ServerLost(error));
+            if attached.out.waiting() > 0 {
+                match attached.out.poll_send(&mut upstream.stream, context) {
+                    Poll::Ready(Err(error)) => return Poll::Ready(Event::ServerLost(error)),
+                    // There is room for what the client has sent meanwhile.
+                    Poll::Ready(Ok(())) if !client.inbound.is_empty() => {
+                        return Poll::Ready(Event::Sent);
+                    }
+                    _ => {}
+                }
             }
-            if client.out.waiting() < HIGH_WATER {
+            skipped = client.out.waiting() >= HIGH_WATER;
+            if !skipped {
                 let (stream, into) = (&mut upstream.stream, &mut upstream.received);
                 match poll_read(stream, &client.scratch, into, SCRATCH, context) {
                     Poll::Ready(Ok(0)) => {
@@ -127,7 +131,7 @@ fn poll_turn(
     if client.out.waiting() > 0 && !held {
         match client.out.poll_send(&mut client.stream, context) {
             Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientGone),
-            Poll::Ready(Ok(())) if told => return Poll::Ready(Event::Sent),
+            Poll::Ready(Ok(())) if skipped => return Poll::Ready(Event::Sent),
             _ => {}
         }
     }

@@ -238,7 +238,7 @@ impl Session {
                     }
                 }
             }
-            match self.event(false).await? {
+            match self.event().await? {
                 Event::Server => self.digest(&mut news)?,
                 Event::Client | Event::Sent => {}
                 Event::ClientGone => return Err(End::Gone),

@@ -170,7 +170,7 @@ impl Session {
                 Extent::Unknown => {}
             }
             self.client.rest();
-            match self.event(false).await? {
+            match self.event().await? {
                 Event::Client | Event::Server | Event::Sent => {}
                 Event::Late if self.client.out.waiting() == 0 => {
                     let why = "terminating connection due to idle-timeout".to_owned();
@@ -182,7 +182,7 @@ impl Session {
     }
 
     /// Waits for what comes next, within the limits that hold now.
-    pub(super) async fn event(&mut self, told: bool) -> Result<Event, End> {
+    pub(super) async fn event(&mut self) -> Result<Event, End> {
         let now = clock::now();
         let limits = &self.listener.limits;
         let mut end: Option<Instant> = None;
@@ -219,7 +219,7 @@ impl Session {
         };
         tokio::select! {
             biased;
-            event = turn(&mut self.client, attached, end, told) => Ok(event),
+            event = turn(&mut self.client, attached, end) => Ok(event),
             () = ending => {
                 let why = "terminating connection due to administrator command".to_owned();
                 Err(End::Told("57P01", why))
