@@ -74,8 +74,8 @@ pub(super) struct Expected {
 impl Expected {
     pub(super) fn push(&mut self, owed: Owed) {
         match owed {
-            Owed::Sync => self.unsynced = false,
-            Owed::Query { .. } | Owed::Function | Owed::Insert(_) => {}
+            Owed::Sync | Owed::Query { shown: true } | Owed::Function => self.unsynced = false,
+            Owed::Query { .. } | Owed::Insert(_) => {}
             _ => self.unsynced = true,
         }
         self.owed.push_back(owed);

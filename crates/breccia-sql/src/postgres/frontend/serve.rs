@@ -63,6 +63,8 @@ impl Session {
             let mark = self.client.out.bytes.len();
             if let Some(attached) = &mut self.attached {
                 attached.held = place.replica && batch.executed <= 1 && whole;
+                // The rest of a batch that is passed in pieces is still to come.
+                attached.expected.unsynced = !whole;
             }
             self.names.settle();
             for verdict in &batch.verdicts {

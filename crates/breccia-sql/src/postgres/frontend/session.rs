@@ -11,7 +11,7 @@ use breccia_net::drain::Phase;
 use breccia_net::stream::close_gently;
 
 use super::attached::{Attached, Event, turn};
-use super::batch::{Extent, extent};
+use super::batch::{Extent, MAX_BATCH, extent};
 use super::cancel::Registered;
 use super::client::{Client, Outgoing};
 use super::expected::{Expected, Owed};
@@ -170,6 +170,7 @@ impl Session {
                 Extent::Unknown => {}
             }
             self.client.rest();
+            self.client.wanted = MAX_BATCH;
             match self.event().await? {
                 Event::Client | Event::Server | Event::Sent => {}
                 Event::Late if self.client.out.waiting() == 0 => {
