@@ -14,22 +14,26 @@
 mod memcached;
 mod others;
 mod pieces;
+mod postgres;
 mod resp;
 mod s3;
 pub mod seeds;
+mod sql;
 mod typed;
 
 pub use memcached::{memcached_reply, memcached_request};
 pub use others::{command_keys, config, layout_document};
+pub use postgres::{pg_frames, pg_scram, pg_startup};
 pub use resp::{resp_reply, resp_request};
 pub use s3::{s3_authorization, s3_chunked, s3_key_encoding, s3_range, s3_xml};
+pub use sql::pg_lexer;
 pub use typed::{memcached_typed, resp_portable};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 18] = [
     ("resp_request", resp_request),
     ("resp_reply", resp_reply),
     ("memcached_request", memcached_request),
@@ -44,6 +48,10 @@ pub const TARGETS: [Target; 14] = [
     ("s3_xml", s3_xml),
     ("s3_key_encoding", s3_key_encoding),
     ("s3_authorization", s3_authorization),
+    ("pg_startup", pg_startup),
+    ("pg_frames", pg_frames),
+    ("pg_scram", pg_scram),
+    ("pg_lexer", pg_lexer),
 ];
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Not coverage-guided: libFuzzer is for that. Invariant: the same name and number give the same
 //! inputs on every machine.
 
+mod postgres;
 mod s3;
 
 use std::path::Path;
@@ -26,6 +27,10 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "s3_xml" => bytes(&s3::DOCUMENTS),
         "s3_key_encoding" => bytes(&s3::KEYS),
         "s3_authorization" => bytes(&s3::HEADS),
+        "pg_startup" => bytes(&postgres::STARTUPS),
+        "pg_frames" => bytes(&postgres::FRAMES),
+        "pg_scram" => bytes(&postgres::EXCHANGES),
+        "pg_lexer" => bytes(&postgres::STATEMENTS),
         _ => bytes(&[CONFIG.as_bytes()]),
     };
     let mut all = edges(target);
@@ -97,6 +102,12 @@ fn edges(target: &str) -> Vec<Vec<u8>> {
             for length in 2045..2052 {
                 all.push(line("\x01SERVER_ERROR ", "x", length, "\r\n"));
                 all.push(line("\x08HD O", "x", length, "\r\n"));
+            }
+        }
+        "pg_startup" => {
+            for length in 9_998..10_003_u32 {
+                let claim = String::from_utf8_lossy(&length.to_be_bytes()).into_owned();
+                all.push(line(&format!("{claim}\0\x03\0\0a\0"), "x", 10_003, "\0\0"));
             }
         }
         _ => {}
@@ -230,7 +241,7 @@ password = { env = "CACHE_PASSWORD" }
 "#;
 
 /// Pieces that formats of these kinds are made of.
-const WORDS: [&[u8]; 40] = [
+const WORDS: [&[u8]; 56] = [
     b"\r\n",
     b"\n",
     b"\r",
@@ -271,6 +282,22 @@ const WORDS: [&[u8]; 40] = [
     b"ERROR",
     b"SERVER_ERROR ",
     b"mg a ",
+    b"\0\0\0\x04",
+    b"\0\0\0\x08",
+    b"S\0\0\0\x04",
+    b"select ",
+    b"''",
+    b"E'",
+    b"U&'",
+    b"$$",
+    b"--",
+    b"/*",
+    b"*/",
+    b"::",
+    b";",
+    b".5",
+    b",p=",
+    b"r=",
 ];
 
 /// Endless inputs: a seed, changed a few times.

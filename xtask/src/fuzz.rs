@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-const TARGETS: [&str; 14] = [
+const TARGETS: [&str; 18] = [
     "resp_request",
     "resp_reply",
     "memcached_request",
@@ -25,6 +25,10 @@ const TARGETS: [&str; 14] = [
     "s3_xml",
     "s3_key_encoding",
     "s3_authorization",
+    "pg_startup",
+    "pg_frames",
+    "pg_scram",
+    "pg_lexer",
 ];
 
 /// Runs all targets, or those named.

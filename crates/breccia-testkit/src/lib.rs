@@ -25,6 +25,7 @@ mod reply;
 mod rgw;
 mod s3_request;
 mod s3_server;
+mod sql_client;
 mod text;
 mod utc;
 
@@ -48,6 +49,7 @@ pub use resp::RespClient;
 pub use rgw::Rgw;
 pub use s3_request::{ChunkSigner, S3Request, checksum_base64, md5_base64, sha256_hex};
 pub use s3_server::S3Server;
+pub use sql_client::{SqlClient, SqlFault, SqlReply};
 pub use text::TextClient;
 
 /// Where `cargo xtask test setup` has put programs and libraries that Debian does not have:

@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     /// Show every fault of a config file at once
     Check(CheckArguments),
-    /// Show the slot, the shard and the server of a key
+    /// Show the slot, the shard and the server of a key, or where an SQL statement goes and why
     Explain(ExplainArguments),
     /// Look at layouts, or mend them when the gateway refuses to start
     #[command(subcommand)]
@@ -66,10 +66,19 @@ pub(crate) struct ExplainArguments {
     /// The key is written in hex digits
     #[arg(long)]
     pub(crate) hex: bool,
+    /// A statement instead of a key: of a sql-read-replica
+    #[arg(long, value_name = "STATEMENT")]
+    pub(crate) sql: Option<String>,
+    /// The database the statement is for; without it, the primary's `database`
+    #[arg(long, value_name = "DATABASE")]
+    pub(crate) database: Option<String>,
+    /// Do not ask the primary for the database's catalogue
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// The store
     pub(crate) store: String,
     /// The key
-    pub(crate) key: std::ffi::OsString,
+    pub(crate) key: Option<std::ffi::OsString>,
 }
 
 /// `breccia layout`

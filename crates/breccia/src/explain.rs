@@ -1,8 +1,11 @@
-//! `breccia explain`: where a key lies, and why.
+//! `breccia explain`: where a key lies, or a statement goes, and why.
 //!
-//! Not a request: no store is asked. Invariant: it places keys by the very layout the gateway uses,
-//! or says that none is saved yet.
+//! Not a request: no store is asked for a key. Invariant: it places keys by the very layout the
+//! gateway uses, or says that none is saved yet.
 
+mod sql;
+
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
@@ -16,14 +19,8 @@ use crate::trouble::{Trouble, print};
 
 pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Trouble> {
     let given = arguments.config.given();
+    let asked = asked(arguments)?;
     let (plan, _) = given.load()?;
-    let key = if arguments.hex {
-        from_hex(arguments.key.as_bytes()).ok_or_else(|| {
-            Trouble::refused("--hex: write the key as pairs of the digits 0-9 and a-f")
-        })?
-    } else {
-        arguments.key.as_bytes().to_vec()
-    };
     if !plan.stores.contains_key(&arguments.store) {
         let known: Vec<&str> = plan.stores.keys().map(String::as_str).collect();
         return Err(Trouble::refused(format!(
@@ -33,6 +30,20 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Trouble> {
             known.join(", ")
         )));
     }
+    let key = match asked {
+        Asked::Statement(statement) => {
+            print(&sql::explain(&plan, arguments, statement)?);
+            return Ok(());
+        }
+        Asked::Key(key) => key,
+    };
+    if let Some(kind) = sql_kind(&plan, &arguments.store) {
+        return Err(Trouble::refused(format!(
+            "'{}' is {kind}: it places no keys, every server of it holds everything; ask \
+             about a statement instead: --sql \"SELECT …\"",
+            arguments.store
+        )));
+    }
     let store = LayoutStore::open_read_only(&plan.state_dir);
     let layouts = loading::open_layouts(&plan, &store).map_err(|refusals| {
         let lines = refusals.iter().flat_map(|refusal| given.lines(refusal));
@@ -40,6 +51,49 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Trouble> {
     })?;
     print(&explain(&plan, &layouts, &arguments.store, &key)?);
     Ok(())
+}
+
+/// What is asked about.
+enum Asked<'a> {
+    Key(Vec<u8>),
+    Statement(&'a str),
+}
+
+/// A key or a statement, not both.
+fn asked(arguments: &ExplainArguments) -> Result<Asked<'_>, Trouble> {
+    let refused = |line: &str| Err(Trouble::refused(line));
+    match (&arguments.key, &arguments.sql) {
+        (Some(_), Some(_)) => refused("KEY and --sql exclude each other; leave one of them out"),
+        (None, None) => {
+            refused("what is asked about is missing; give a KEY, or --sql \"SELECT …\"")
+        }
+        (None, Some(_)) if arguments.hex => {
+            refused("--hex is about keys; leave it out beside --sql")
+        }
+        (None, Some(statement)) => Ok(Asked::Statement(statement)),
+        (Some(_), None) if arguments.database.is_some() || arguments.offline => {
+            refused("--database and --offline are about statements; leave them out beside a KEY")
+        }
+        (Some(key), None) => Ok(Asked::Key(bytes(key, arguments.hex)?)),
+    }
+}
+
+fn bytes(key: &OsStr, hex: bool) -> Result<Vec<u8>, Trouble> {
+    if !hex {
+        return Ok(key.as_bytes().to_vec());
+    }
+    from_hex(key.as_bytes()).ok_or_else(|| {
+        Trouble::refused("--hex: write the key as pairs of the digits 0-9 and a-f")
+    })
+}
+
+/// What a store is that has statements and no keys.
+fn sql_kind(plan: &Plan, store: &str) -> Option<&'static str> {
+    if plan.stores.get(store)?.is_sql() {
+        return Some("a sql-read-replica");
+    }
+    plan.is_only_sql(store)
+        .then_some("a server of a sql-read-replica")
 }
 
 /// The lines for one key, from the outermost composite to the server.

@@ -28,6 +28,7 @@ use breccia_net::worker::{Accepted, Service};
 use crate::gateway::Gateway;
 use crate::reach::{Prober, Target};
 pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
+pub(crate) use sql::endpoint as sql_endpoint;
 pub(crate) use wiring::Wiring;
 
 /// What a client over `max-clients` is told.

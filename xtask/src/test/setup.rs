@@ -52,8 +52,10 @@ pub(super) fn clients_folder() -> PathBuf {
 /// Checks, and as root installs, everything.
 pub(super) fn run() -> Result<()> {
     packages()?;
-    python()?;
-    javascript()?;
+    python("clients", "python")?;
+    python("sql", "sql-python")?;
+    javascript("clients", "node")?;
+    javascript("sql", "sql-node")?;
     rust()
 }
 
@@ -128,17 +130,17 @@ fn is_root() -> bool {
     process::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
-/// A virtual environment with the libraries that `requirements.txt` pins.
-fn python() -> Result<()> {
-    let wanted = process::root().join("crates/breccia/tests/clients/requirements.txt");
-    let folder = clients_folder().join("python");
+/// A virtual environment of this name, with the libraries that the tests' `requirements.txt` pins.
+fn python(tests: &str, name: &str) -> Result<()> {
+    let wanted = process::root().join(format!("crates/breccia/tests/{tests}/requirements.txt"));
+    let folder = clients_folder().join(name);
     let stamp = folder.join("installed.txt");
     let pins = std::fs::read_to_string(&wanted)
         .with_context(|| format!("cannot read {}", wanted.display()))?;
     if std::fs::read_to_string(&stamp).is_ok_and(|present| present == pins) {
         return Ok(());
     }
-    println!("installing Python clients");
+    println!("installing Python clients ({name})");
     std::fs::create_dir_all(clients_folder())?;
     process::run(
         Command::new("python3")
@@ -160,17 +162,17 @@ fn python() -> Result<()> {
     Ok(std::fs::write(&stamp, pins)?)
 }
 
-/// The npm packages that `package.json` and its lock file pin.
-fn javascript() -> Result<()> {
-    let source = process::root().join("crates/breccia/tests/clients");
-    let folder = clients_folder().join("node");
+/// A folder of this name with the npm packages that the tests' `package.json` and lock file pin.
+fn javascript(tests: &str, name: &str) -> Result<()> {
+    let source = process::root().join("crates/breccia/tests").join(tests);
+    let folder = clients_folder().join(name);
     let stamp = folder.join("installed.txt");
-    let pins = std::fs::read_to_string(source.join("package-lock.json"))
-        .context("crates/breccia/tests/clients/package-lock.json")?;
+    let lock = source.join("package-lock.json");
+    let pins = std::fs::read_to_string(&lock).with_context(|| lock.display().to_string())?;
     if std::fs::read_to_string(&stamp).is_ok_and(|present| present == pins) {
         return Ok(());
     }
-    println!("installing Node clients and servers");
+    println!("installing Node clients and servers ({name})");
     std::fs::create_dir_all(&folder)?;
     for name in ["package.json", "package-lock.json"] {
         std::fs::copy(source.join(name), folder.join(name)).with_context(|| name.to_owned())?;

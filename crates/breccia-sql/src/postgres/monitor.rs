@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use super::cluster::election::Report;
 use super::cluster::sampler::Sample;
 use super::cluster::{Cluster, Database, Server};
-use super::upstream::{Row, Upstream};
+use super::upstream::{Endpoint, Login, Row, Upstream};
 use crate::class::{CatalogueBuilder, QUERIES};
 use crate::error::SqlError;
 use crate::token::Lsn;
@@ -75,7 +75,7 @@ pub async fn watch(cluster: Arc<Cluster>, probes: ProbeConfig, registry: Registr
 async fn tidy(cluster: Arc<Cluster>, registry: Registry) {
     loop {
         tokio::time::sleep(TIDY_INTERVAL).await;
-        cluster.pools().iter().for_each(|pool| pool.tidy());
+        cluster.tidy();
         for (number, server) in cluster.servers.iter().enumerate() {
             let replica = server.report().is_some_and(|report| report.recovery);
             let Some((lag, bytes)) = cluster.lag(number).filter(|_| replica) else {
@@ -259,8 +259,12 @@ async fn read_catalogue(
     let login = server
         .own_login(Some(&database.name))
         .ok_or_else(|| no_role(server))?;
-    let endpoint = &server.options.endpoint;
-    let mut upstream = endpoint.open(&login).await?;
+    catalogue(&server.options.endpoint, &login).await
+}
+
+/// Reads what the catalogue of the login's database says, as of one moment.
+pub async fn catalogue(endpoint: &Endpoint, login: &Login) -> Result<CatalogueBuilder, SqlError> {
+    let mut upstream = endpoint.open(login).await?;
     let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
     endpoint.ask(&mut upstream, begin).await?;
     let mut builder = CatalogueBuilder::new();

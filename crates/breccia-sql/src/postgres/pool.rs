@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub struct Pool {
     login: Login,
     options: PoolOptions,
     state: Mutex<State>,
+    /// Whether this login's transactions are READ COMMITTED unless they say otherwise.
+    read_committed: OnceLock<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +90,22 @@ impl Pool {
             login,
             options,
             state: Mutex::default(),
+            read_committed: OnceLock::new(),
         }
+    }
+
+    /// Whether transactions of this login are READ COMMITTED unless they say otherwise. Asked once,
+    /// on a connection at the server's own settings or a session's that leave this alone.
+    pub async fn is_read_committed(&self, upstream: &mut Upstream) -> Result<bool, SqlError> {
+        if let Some(known) = self.read_committed.get() {
+            return Ok(*known);
+        }
+        let sql = "SELECT reset_val FROM pg_catalog.pg_settings \
+            WHERE name = 'default_transaction_isolation'";
+        let rows = self.endpoint.ask(upstream, sql).await?;
+        let value = rows.first().and_then(|row| row.first()).cloned().flatten();
+        let known = value.as_deref() == Some("read committed");
+        Ok(*self.read_committed.get_or_init(|| known))
     }
 
     /// Where the connections go.

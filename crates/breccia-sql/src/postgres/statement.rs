@@ -94,6 +94,12 @@ impl Prepared {
         self.used.remove(&id);
     }
 
+    /// Whether none is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+
     /// None is there any more.
     pub fn clear(&mut self) {
         self.used.clear();

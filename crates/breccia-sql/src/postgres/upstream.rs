@@ -85,6 +85,8 @@ pub struct Upstream {
     pub applied: Arc<Settings>,
     /// The statements it has prepared.
     pub prepared: Prepared,
+    /// How often the database had changed when the first of them was prepared.
+    pub prepared_at: u64,
     /// When it was made.
     pub born: Instant,
     /// Bytes read and not yet looked at.
@@ -171,6 +173,7 @@ impl Endpoint {
             parameters: BTreeMap::new(),
             applied: Arc::default(),
             prepared: Prepared::default(),
+            prepared_at: 0,
             born: clock::now(),
             received: BytesMut::new(),
         };

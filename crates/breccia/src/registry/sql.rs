@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use breccia_config::{
     Consistency as PlannedConsistency, ListenerPlan, Plan, PoolMode, SqlListenerPlan, SqlPlan,
-    SqlReadReplicaPlan, SqlTlsMode, StorePlan,
+    SqlReadReplicaPlan, SqlTlsMode, StorePlan, TransactionRouting,
 };
 use breccia_core::address::Address;
 use breccia_net::clock;
@@ -93,6 +93,7 @@ fn options(name: &str, plan: &SqlReadReplicaPlan) -> ClusterOptions {
         },
         max_lag: plan.max_lag,
         replica_wait: plan.replica_wait,
+        lazy: plan.transactions == TransactionRouting::Lazy,
     }
 }
 
@@ -112,23 +113,33 @@ fn server(
             health
         }
     };
-    let password = server.password.as_ref();
-    let credential = password.map_or(Credential::None, |password| {
-        Credential::Password(password.expose().to_owned())
-    });
-    let own_role = (!server.user.is_empty()).then(|| (server.user.clone(), credential));
+    let (endpoint, own_role) = endpoint(name, server)?;
     Ok(ServerOptions {
-        endpoint: Endpoint {
-            name: name.to_owned(),
-            address: server.address.clone(),
-            tls: tls(name, server)?,
-            timeout: server.timeout,
-        },
+        endpoint,
         own_role,
         own_database: server.database.clone(),
         weight: server.weight,
         health,
     })
+}
+
+/// Where a server is, and the role Breccia's own questions are asked as there, if one is configured.
+pub(crate) fn endpoint(
+    name: &str,
+    server: &SqlPlan,
+) -> Result<(Endpoint, Option<(String, Credential)>), Trouble> {
+    let password = server.password.as_ref();
+    let credential = password.map_or(Credential::None, |password| {
+        Credential::Password(password.expose().to_owned())
+    });
+    let own_role = (!server.user.is_empty()).then(|| (server.user.clone(), credential));
+    let endpoint = Endpoint {
+        name: name.to_owned(),
+        address: server.address.clone(),
+        tls: tls(name, server)?,
+        timeout: server.timeout,
+    };
+    Ok((endpoint, own_role))
 }
 
 fn tls(name: &str, server: &SqlPlan) -> Result<UpstreamTls, Trouble> {

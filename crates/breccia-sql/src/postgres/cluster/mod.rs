@@ -61,6 +61,8 @@ pub struct ClusterOptions {
     pub max_lag: Duration,
     /// How long a read may wait for a replica.
     pub replica_wait: Duration,
+    /// Reads at the beginning of a transaction may go to a replica.
+    pub lazy: bool,
 }
 
 /// A server, and what is known of it.
@@ -123,6 +125,17 @@ pub struct Database {
 }
 
 impl Database {
+    /// One that nobody has met: nothing is a read there.
+    pub(super) fn unknown() -> Arc<Self> {
+        Arc::new(Self {
+            number: usize::MAX,
+            name: String::new(),
+            classifier: Classifier::default(),
+            changed: Notify::new(),
+            changes: AtomicU64::new(0),
+        })
+    }
+
     /// Somebody changes what the catalogue says: until it is read again, nothing is a read.
     pub fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
@@ -357,9 +370,16 @@ impl Cluster {
         Some(Arc::clone(pool))
     }
 
-    /// Every pool: for the one that closes what is idle for long.
+    /// Every pool.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
         lock(&self.pools).values().map(Arc::clone).collect()
+    }
+
+    /// Closes what is idle for long, and forgets pools nobody uses: of logins that failed, say.
+    pub(super) fn tidy(&self) {
+        self.pools().iter().for_each(|pool| pool.tidy());
+        let used = |pool: &Arc<Pool>| Arc::strong_count(pool) > 1 || pool.counts().1 > 0;
+        lock(&self.pools).retain(|_, pool| used(pool));
     }
 }
 

@@ -32,6 +32,12 @@ pub(super) struct Attached {
     pub(super) unknown: bool,
     /// Something was sent that makes the catalogue another.
     pub(super) ddl: bool,
+    /// The server has said that the connection ends, and the client has heard it.
+    pub(super) farewell: bool,
+    /// Something was sent that may show or change what the database holds.
+    pub(super) seen: bool,
+    /// A BEGIN that the client was answered before goes first.
+    pub(super) opening: bool,
     /// A piece of a long frame of the client still follows.
     pub(super) passing: usize,
     pub(super) _running: Running,
@@ -53,10 +59,10 @@ impl Attached {
 
     /// Whether a transaction is open.
     pub(super) fn in_transaction(&self) -> bool {
-        matches!(
-            self.expected.status,
-            Some(Status::Open | Status::Failed)
-        )
+        match self.expected.status {
+            None => self.opening,
+            Some(status) => status != Status::Idle,
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod attached;
 mod batch;
+mod begun;
 mod cancel;
 mod client;
 mod expected;

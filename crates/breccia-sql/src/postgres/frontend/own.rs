@@ -13,7 +13,7 @@ use crate::token::Token;
 
 impl Session {
     /// Answers a simple query that is Breccia's own matter; whether it was one.
-    pub(super) async fn answer_own(&mut self, batch: &Batch, _frames: &[u8]) -> bool {
+    pub(super) async fn answer_own(&mut self, batch: &Batch) -> bool {
         let Some(verdict) = batch.only.clone().filter(|_| batch.simple) else {
             return false;
         };
@@ -26,7 +26,11 @@ impl Session {
             }
             _ => return false,
         }
-        message::ready(&mut self.client.out.bytes, Status::Idle);
+        let status = match self.begun {
+            Some(_) => Status::Open,
+            None => Status::Idle,
+        };
+        message::ready(&mut self.client.out.bytes, status);
         true
     }
 

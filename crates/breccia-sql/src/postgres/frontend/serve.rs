@@ -40,19 +40,18 @@ impl Session {
             look(&frames, &self.names, |sql| self.judge(sql))
                 .map_err(|error| End::Told("08P01", error.to_string()))?
         } else {
-            Batch::unseen("too-long")
+            Batch::unseen("in-pieces")
         };
-        if self.answer_own(&batch, &frames).await {
+        if self.answer_own(&batch).await || self.answer_begun(&batch, &frames) {
             return Ok(());
         }
-        let mut place = self.place(&batch).await;
+        let mut place = self.decide(&batch).await?;
         for attempt in 0..2 {
-            self.listener
-                .cluster
-                .routed
-                .routed(place.replica, place.reason)
-                .increment();
-            if let Err(error) = self.attach(place.server, place.replica).await {
+            let routed = self.listener.cluster.routed.routed(place.replica, place.reason);
+            routed.increment();
+            if self.attached.is_none()
+                && let Err(error) = self.attach(place.server, place.replica).await
+            {
                 self.registered.doing.end();
                 if place.replica && attempt == 0 {
                     place = self.primary("replica-lost");
@@ -65,26 +64,54 @@ impl Session {
                 attached.held = place.replica && batch.executed <= 1 && whole;
                 // The rest of a batch that is passed in pieces is still to come.
                 attached.expected.unsynced = !whole;
+                attached.seen |= batch.executed > batch.verdicts.len();
             }
-            self.names.settle();
-            for verdict in &batch.verdicts {
-                self.note_sent(verdict, batch.executed == 1);
+            if !place.replica {
+                // On the primary it is a transaction as any other.
+                self.begun = None;
             }
-            self.pass(&frames)?;
-            match self.relay(batch.only.as_ref()).await? {
-                Turn::Done => return Ok(()),
-                Turn::Again { write } => {
-                    if write && let Some(sql) = only_text(&frames, &self.names) {
-                        self.database.classifier.mark_write(&sql);
-                    }
-                    self.client.out.bytes.truncate(mark);
-                    self.names.undo();
-                    self.detach();
-                    place = self.primary(if write { "refused" } else { "replica-lost" });
-                }
+            self.send(&batch, &frames)?;
+            let Turn::Again { write } = self.relay(batch.only.as_ref()).await? else {
+                return Ok(());
+            };
+            if write && let Some(sql) = only_text(&frames, &self.names) {
+                self.database.classifier.mark_write(&sql);
             }
+            self.client.out.bytes.truncate(mark);
+            self.names.undo();
+            self.detach();
+            place = self.primary(if write { "refused" } else { "replica-lost" });
         }
         Ok(())
+    }
+
+    /// Where a batch goes. A transaction that was on a replica has left it if it must.
+    async fn decide(&mut self, batch: &Batch) -> Result<Place, End> {
+        let Some(attached) = &self.attached else {
+            return Ok(self.place(batch).await);
+        };
+        let stays = Place {
+            server: attached.server,
+            replica: true,
+            reason: "transaction",
+        };
+        match self.leaves(batch) {
+            None => Ok(stays),
+            Some(reason) => {
+                self.move_away().await?;
+                Ok(self.primary(reason))
+            }
+        }
+    }
+
+    /// Notes what a batch does and passes it to the connection that is held.
+    pub(super) fn send(&mut self, batch: &Batch, frames: &[u8]) -> Result<(), End> {
+        self.names.settle();
+        let alone = batch.executed == 1;
+        for verdict in &batch.verdicts {
+            self.note_sent(verdict, alone);
+        }
+        self.pass(frames)
     }
 
     /// Goes on with a connection that is held: what the client sends goes there.
@@ -97,22 +124,14 @@ impl Session {
         }
     }
 
-    async fn place(&mut self, batch: &Batch) -> Place {
-        let begins = batch.only.as_deref().map(|verdict| &verdict.class);
-        let begins = matches!(begins, Some(Class::Begin { read_only: true, .. }));
+    pub(super) async fn place(&mut self, batch: &Batch) -> Place {
+        let tells_time = || batch.verdicts.iter().any(|verdict| verdict.uses_now);
         let reason = match batch.reads {
             _ if self.pinned.is_some() => "pinned",
+            // The transaction began when its BEGIN was answered, and no server knows when.
+            Ok(()) if self.begun.is_some() && tells_time() => "transaction-time",
             Ok(()) => match self.place_read().await {
                 Ok(place) => return place,
-                Err(reason) => reason,
-            },
-            Err(_) if begins && batch.executed == 1 => match self.place_read().await {
-                Ok(place) => {
-                    return Place {
-                        reason: "read-only-transaction",
-                        ..place
-                    };
-                }
                 Err(reason) => reason,
             },
             Err(reason) => reason,
@@ -165,6 +184,16 @@ impl Session {
         }
         if let Some(attached) = &mut self.attached {
             attached.ddl |= verdict.ddl;
+            attached.seen |= !matches!(
+                verdict.class,
+                Class::Set { .. }
+                    | Class::Reset { .. }
+                    | Class::Deallocate { .. }
+                    | Class::Begin { .. }
+                    | Class::Commit
+                    | Class::Rollback
+                    | Class::Empty
+            );
             attached.unknown |= match verdict.class {
                 Class::Commit => true,
                 Class::Read | Class::Empty | Class::Begin { .. } | Class::Rollback => false,
@@ -220,7 +249,7 @@ impl Session {
 
     /// Moves bytes between the client and the connection until that is idle again, or free to be
     /// given back.
-    async fn relay(&mut self, only: Option<&Arc<Verdict>>) -> Result<Turn, End> {
+    pub(super) async fn relay(&mut self, only: Option<&Arc<Verdict>>) -> Result<Turn, End> {
         let mut news = Vec::new();
         let mut again = None;
         loop {
@@ -233,6 +262,12 @@ impl Session {
                     return Ok(Turn::Again { write });
                 }
                 attached.held = false;
+                if attached.in_transaction() && self.may_move() {
+                    return Ok(Turn::Done);
+                }
+                let Some(attached) = &self.attached else {
+                    return Ok(Turn::Done);
+                };
                 if attached.is_idle() {
                     self.settle();
                     if self.attached.is_none() {
@@ -263,6 +298,16 @@ impl Session {
         server.is_some_and(|server| !server.options.health.is_up())
     }
 
+    /// Takes what a server says unasked.
+    pub(super) fn digest_quietly(&mut self) -> Result<(), End> {
+        let mut news = Vec::new();
+        self.digest(&mut news)?;
+        for item in news {
+            self.hear(item, None)?;
+        }
+        Ok(())
+    }
+
     fn digest(&mut self, news: &mut Vec<News>) -> Result<(), End> {
         let Some(attached) = &mut self.attached else {
             return Ok(());
@@ -290,7 +335,9 @@ impl Session {
             self.freshness.used_replica(attached.server);
             self.listener.counters.reads.increment();
         } else {
-            self.freshness.used_primary();
+            if std::mem::take(&mut attached.seen) {
+                self.freshness.used_primary();
+            }
             self.listener.counters.writes.increment();
         }
         attached.unknown = false;
@@ -298,6 +345,7 @@ impl Session {
             self.database.note_change();
         }
         self.transaction_since = None;
+        self.begun = None;
         self.names.settle();
         let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
         if !(keeps && !attached.replica) {
@@ -308,6 +356,7 @@ impl Session {
     /// Takes from the client what may go to the connection now.
     fn feed(&mut self) -> Result<(), End> {
         loop {
+            let movable = self.may_move();
             let Some(attached) = &mut self.attached else {
                 return Ok(());
             };
@@ -325,7 +374,7 @@ impl Session {
             let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
             let open = attached.expected.copy_in
                 || attached.expected.unsynced
-                || attached.in_transaction()
+                || (attached.in_transaction() && !movable)
                 || (keeps && !attached.replica);
             // What the server has not taken yet is bounded: the rest waits at the client.
             if !open || attached.held || attached.out.waiting() > super::client::HIGH_WATER {
@@ -379,6 +428,12 @@ impl Session {
                 Some(sql) => sql,
                 None => return Ok(()),
             },
+            b'E' | b'F' => {
+                if let Some(attached) = &mut self.attached {
+                    attached.seen = true;
+                }
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         let verdict = self.judge(sql);
@@ -398,6 +453,8 @@ impl Session {
             News::Complete(tag) => self.completed(&tag, only),
             News::Failed(state) => {
                 self.listener.counters.failed.increment();
+                // A plan of before a change that was made behind our back: not once more.
+                attached.tainted |= matches!(&state[..], b"0A000" | b"26000");
                 if attached.held {
                     return Ok(self.elsewhere(&state));
                 }
@@ -420,6 +477,7 @@ impl Session {
                     // Its connection ends next, and it runs elsewhere then.
                     return Ok(Some(false));
                 }
+                attached.farewell = true;
                 tracing::debug!(?state, "a server ended a connection");
             }
         }
@@ -544,7 +602,11 @@ impl Session {
             return Ok(Turn::Again { write: false });
         }
         let unknown = attached.unknown && !attached.is_settled();
+        let heard = attached.farewell;
         self.attached = None;
+        if heard && !unknown {
+            return Err(End::Gone);
+        }
         Err(if unknown {
             let why = format!(
                 "the connection to {name} was lost ({error}) before it answered: whether the \

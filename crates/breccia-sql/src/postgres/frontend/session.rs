@@ -4,6 +4,7 @@
 //! only if a transaction is open, or if it is pinned, or in session mode.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use breccia_net::clock;
@@ -18,11 +19,11 @@ use super::expected::{Expected, Owed};
 use super::login::fatal;
 use super::translate::Names;
 use super::SqlListener;
-use crate::class::Verdict;
+use crate::class::{Class, Verdict};
 use crate::error::SqlError;
 use crate::postgres::cluster::Database;
 use crate::postgres::cluster::election::View;
-use crate::postgres::codec::message;
+use crate::postgres::codec::message::{self, Status};
 use crate::postgres::pool::{Pool, Running};
 use crate::postgres::settings::Settings;
 use crate::postgres::upstream::{Credential, Login};
@@ -57,6 +58,13 @@ pub(super) enum End {
     Told(&'static str, String),
 }
 
+/// A transaction that may still move: under READ COMMITTED, with nothing but reads so far.
+#[derive(Debug, Clone)]
+pub(super) struct Begun {
+    /// What the client began it with.
+    pub(super) sql: String,
+}
+
 /// A client's session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -76,6 +84,10 @@ pub(super) struct Session {
     pub(super) attached: Option<Attached>,
     /// Texts can be read here: standard strings, and an encoding that is safe to look into.
     pub(super) legible: bool,
+    /// Transactions are READ COMMITTED unless they say otherwise.
+    pub(super) read_committed: bool,
+    /// A transaction that the client has begun and that no server, or only a replica, knows yet.
+    pub(super) begun: Option<Begun>,
     /// When the open transaction began.
     pub(super) transaction_since: Option<Instant>,
     pools: Vec<Option<Arc<Pool>>>,
@@ -94,7 +106,8 @@ impl Session {
         Self {
             listener: Arc::clone(listener),
             client,
-            database: cluster.database(&identity.database),
+            // Met once a server has let the session in.
+            database: Database::unknown(),
             identity,
             startup: Arc::clone(&settings),
             settings,
@@ -106,6 +119,8 @@ impl Session {
             view_version: 0,
             attached: None,
             legible: true,
+            read_committed: false,
+            begun: None,
             transaction_since: None,
             pools: vec![None; cluster.servers.len()],
         }
@@ -134,10 +149,12 @@ impl Session {
                 pool.endpoint().ask(upstream, &sql).await?;
                 upstream.applied = Arc::clone(&self.settings);
             }
+            self.read_committed = pool.is_read_committed(upstream).await?;
             let pairs = upstream.parameters.iter();
             parameters.extend(pairs.map(|(name, value)| (name.clone(), value.clone())));
         }
         lease.give_back();
+        self.database = self.listener.cluster.database(&self.identity.database);
         let of = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted);
         self.legible = legible(
             of("standard_conforming_strings").map(|(_, value)| value.as_str()),
@@ -157,7 +174,7 @@ impl Session {
     }
 
     async fn step(&mut self) -> Result<(), End> {
-        if self.attached.is_some() {
+        if self.attached.is_some() && !self.may_move() {
             return self.pump().await;
         }
         let mut known = 0;
@@ -172,7 +189,14 @@ impl Session {
             self.client.rest();
             self.client.wanted = MAX_BATCH;
             match self.event().await? {
-                Event::Client | Event::Server | Event::Sent => {}
+                Event::Client | Event::Sent => {}
+                Event::Server => self.digest_quietly()?,
+                Event::ServerLost(error) => {
+                    // Nothing was asked: the transaction goes on elsewhere.
+                    tracing::debug!(%error, "a connection was lost between two statements");
+                    self.registered.doing.end();
+                    self.attached = None;
+                }
                 Event::Late if self.client.out.waiting() == 0 => {
                     let why = "terminating connection due to idle-timeout".to_owned();
                     return Err(End::Told("57P05", why));
@@ -209,7 +233,7 @@ impl Session {
             within(Some(limits.write_timeout), now);
         }
         let attached = self.attached.as_mut();
-        let idle = attached.is_none();
+        let idle = attached.as_ref().is_none_or(|attached| attached.is_idle());
         let drain = self.listener.drain.clone();
         let ending = async {
             if idle {
@@ -240,7 +264,7 @@ impl Session {
         self.attached = None;
         let last = clock::now() + GOODBYE;
         match end {
-            End::Gone => {}
+            End::Gone => drop(self.client.send(last).await),
             End::Told(state, text) => fatal(&mut self.client, state, &text, "", last).await,
         }
         if self.listener.drain.phase() != Phase::Closing {
@@ -250,6 +274,16 @@ impl Session {
 
     /// What a text is, in this session's database.
     pub(super) fn judge(&self, sql: &[u8]) -> Arc<Verdict> {
+        if is_pool_reset(sql) {
+            let verdict = Verdict {
+                class: Class::Reset { name: None },
+                hint_primary: false,
+                ddl: false,
+                uses_now: false,
+                single: false,
+            };
+            return Arc::new(verdict);
+        }
         self.database.classifier.classify(sql, self.legible)
     }
 
@@ -300,6 +334,20 @@ impl Session {
                 }
                 upstream.applied = Arc::clone(&self.settings);
             }
+            // What was prepared before the database changed may answer with columns of before.
+            let changes = self.database.changes.load(Ordering::Acquire);
+            if upstream.prepared_at != changes {
+                upstream.prepared_at = changes;
+                if !upstream.prepared.is_empty() {
+                    message::query(&mut out.bytes, "DEALLOCATE ALL");
+                    expected.push(Owed::Query { shown: false });
+                    upstream.prepared.clear();
+                }
+            }
+            if let Some(begun) = &self.begun {
+                message::query(&mut out.bytes, &begun.sql);
+                expected.push(Owed::Query { shown: false });
+            }
         }
         self.attached = Some(Attached {
             lease,
@@ -312,10 +360,23 @@ impl Session {
             held: false,
             unknown: false,
             ddl: false,
+            farewell: false,
+            opening: self.begun.is_some(),
+            seen: false,
             passing: 0,
             _running: Running::on(&self.listener.cluster, server),
         });
         Ok(())
+    }
+
+    /// Whether a transaction is open that may still move: where its next statement goes is open.
+    pub(super) fn may_move(&self) -> bool {
+        self.begun.is_some()
+            && self.attached.as_ref().is_none_or(|attached| {
+                attached.replica
+                    && attached.is_settled()
+                    && attached.expected.status != Some(Status::Failed)
+            })
     }
 
     /// Gives the connection back, or closes it if it is not as it was.
@@ -329,6 +390,21 @@ impl Session {
             attached.lease.give_back();
         }
     }
+}
+
+/// What asyncpg sends when a connection goes back to its pool. Alone each statement of it would be
+/// harmless; not to know it would pin every session of such a pool.
+const POOL_RESET: [&str; 8] = [
+    "SELECT", "pg_advisory_unlock_all();", "CLOSE", "ALL;", "UNLISTEN", "*;", "RESET", "ALL;",
+];
+
+fn is_pool_reset(sql: &[u8]) -> bool {
+    // Longer only by white space, which is short.
+    if sql.len() > 256 || !sql.starts_with(b"SELECT pg_advisory_unlock_all()") {
+        return false;
+    }
+    let words = std::str::from_utf8(sql).unwrap_or_default();
+    words.split_ascii_whitespace().eq(POOL_RESET)
 }
 
 /// Whether texts can be looked into: see [`Session::legible`].

@@ -1,0 +1,99 @@
+//! Transactions whose place is not decided when they begin.
+//!
+//! `BEGIN READ ONLY`, and with `transactions = "lazy"` every BEGIN, is answered here. Proven reads
+//! then go to one replica; the first statement that is none begins the transaction on the primary.
+//! Invariant: only READ COMMITTED moves, where each statement sees a state of its own, and only
+//! towards the primary, which is never older.
+
+use super::batch::Batch;
+use super::expected::Owed;
+use super::session::{Begun, End, Session};
+use crate::class::Class;
+use crate::postgres::codec;
+use crate::postgres::codec::message::{self, Status};
+
+/// The setting that would raise every transaction's isolation.
+const ISOLATION: &str = "default_transaction_isolation";
+
+impl Session {
+    /// Answers a BEGIN whose place is open, and the end of a transaction that no server has seen;
+    /// whether it was one.
+    pub(super) fn answer_begun(&mut self, batch: &Batch, frames: &[u8]) -> bool {
+        let Some(verdict) = batch.only.clone().filter(|_| batch.simple) else {
+            return false;
+        };
+        let (tag, status) = match &verdict.class {
+            Class::Begin {
+                read_only,
+                read_committed: true,
+            } if self.begun.is_none() && self.may_wait(*read_only, verdict.hint_primary) => {
+                let Some(sql) = text_of(frames) else {
+                    return false;
+                };
+                let start = sql.trim_start().get(..5).is_some_and(|word| {
+                    word.eq_ignore_ascii_case("start")
+                });
+                self.begun = Some(Begun { sql });
+                (if start { "START TRANSACTION" } else { "BEGIN" }, Status::Open)
+            }
+            Class::Commit if self.is_only_begun() => ("COMMIT", Status::Idle),
+            Class::Rollback if self.is_only_begun() => ("ROLLBACK", Status::Idle),
+            _ => return false,
+        };
+        if status == Status::Idle {
+            self.begun = None;
+        }
+        message::complete(&mut self.client.out.bytes, tag);
+        message::ready(&mut self.client.out.bytes, status);
+        true
+    }
+
+    fn may_wait(&self, read_only: bool, hint_primary: bool) -> bool {
+        let lazy = self.listener.cluster.options.lazy;
+        (read_only || lazy)
+            && !hint_primary
+            && self.legible
+            && self.pinned.is_none()
+            && !self.listener.limits.session_mode
+            && self.settings.get(ISOLATION).is_none()
+            && self.read_committed
+    }
+
+    fn is_only_begun(&self) -> bool {
+        self.begun.is_some() && self.attached.is_none()
+    }
+
+    /// Why a batch cannot go to the replica that serves the transaction; `None`: it can.
+    pub(super) fn leaves(&self, batch: &Batch) -> Option<&'static str> {
+        let ends = |class: &Class| matches!(class, Class::Commit | Class::Rollback);
+        if batch.only.as_deref().is_some_and(|verdict| ends(&verdict.class)) {
+            return None;
+        }
+        match batch.reads {
+            _ if self.pinned.is_some() => Some("pinned"),
+            Ok(()) if batch.verdicts.iter().any(|verdict| verdict.uses_now) => {
+                Some("transaction-time")
+            }
+            other => other.err(),
+        }
+    }
+
+    /// Leaves the replica: the transaction goes on elsewhere. What was begun there is undone first.
+    pub(super) async fn move_away(&mut self) -> Result<(), End> {
+        let Some(attached) = &mut self.attached else {
+            return Ok(());
+        };
+        message::query(&mut attached.out.bytes, "ROLLBACK");
+        attached.expected.push(Owed::Query { shown: false });
+        let begun = self.begun.clone();
+        self.relay(None).await?;
+        self.begun = begun;
+        Ok(())
+    }
+}
+
+/// The text of a simple query.
+fn text_of(frame: &[u8]) -> Option<String> {
+    let sql = codec::query(codec::body(frame)).ok()?;
+    String::from_utf8(sql.to_vec()).ok()
+}

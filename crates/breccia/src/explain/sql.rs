@@ -1,0 +1,305 @@
+//! `breccia explain --sql`: what a statement is, where it goes, and why.
+//!
+//! Not a request: the statement is never sent; only the catalogue of its database is read. Invariant:
+//! the statement is judged by the very classifier the gateway uses.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan, TransactionRouting};
+use breccia_sql::class::{Catalogue, Class, Classifier, Verdict};
+use breccia_sql::postgres::monitor;
+use breccia_sql::postgres::upstream::Login;
+
+use crate::cli::ExplainArguments;
+use crate::registry;
+use crate::trouble::Trouble;
+
+/// The lines for one statement.
+pub(super) fn explain(
+    plan: &Plan,
+    arguments: &ExplainArguments,
+    statement: &str,
+) -> Result<String, Trouble> {
+    let name = &arguments.store;
+    let Some(StorePlan::SqlReadReplica(composite)) = plan.stores.get(name) else {
+        let kind = plan.stores.get(name).map_or("?", StorePlan::type_name);
+        return Err(Trouble::refused(format!(
+            "'{name}' is of type {kind}, and statements go to a sql-read-replica; {}",
+            mend(plan)
+        )));
+    };
+    let Some(StorePlan::Postgresql(primary)) = plan.stores.get(&composite.primary) else {
+        return Err(Trouble::refused(format!(
+            "the primary of '{name}' is not of type postgresql; nothing else can be explained"
+        )));
+    };
+    let database = arguments.database.as_deref().unwrap_or(&primary.database);
+    let read = if arguments.offline {
+        Err("it was not asked for: --offline".to_owned())
+    } else {
+        catalogue(&composite.primary, primary, database)
+    };
+    let classifier = Classifier::new();
+    let known = match read {
+        Ok(catalogue) => {
+            classifier.set_catalogue(Arc::new(catalogue));
+            Ok(format!("read from {} now", composite.primary))
+        }
+        Err(why) => Err(why),
+    };
+    let verdict = classifier.classify(statement.as_bytes(), true);
+    Ok(lines(name, composite, database, statement, known, &verdict))
+}
+
+/// Which stores a statement can be explained for.
+fn mend(plan: &Plan) -> String {
+    let able = plan.stores.iter().filter(|(_, store)| store.is_sql());
+    let able: Vec<&str> = able.map(|(name, _)| name.as_str()).collect();
+    match able.as_slice() {
+        [] => "there is none in this file".to_owned(),
+        able => format!("name one of those: {}", able.join(", ")),
+    }
+}
+
+/// What the primary says of its catalogue; `Err`: why it is not known.
+fn catalogue(name: &str, server: &SqlPlan, database: &str) -> Result<Catalogue, String> {
+    let (endpoint, own_role) = registry::sql_endpoint(name, server)
+        .map_err(|trouble| trouble.into_lines().join("; "))?;
+    let (role, credential) = own_role.ok_or_else(|| {
+        format!("store.{name} has no `user` to ask as; a gateway cannot read it either: add one")
+    })?;
+    let login = Login {
+        role,
+        credential,
+        database: database.to_owned(),
+        read_only: false,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let asking = async {
+        tokio::time::timeout(server.timeout, monitor::catalogue(&endpoint, &login)).await
+    };
+    let answer = runtime.block_on(asking);
+    runtime.shutdown_background();
+    match answer {
+        Ok(Ok(builder)) => Ok(builder.finish()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!(
+            "{name} did not tell it within {:?} (store.{name}.timeout)",
+            server.timeout
+        )),
+    }
+}
+
+/// What is said of a statement.
+struct Said {
+    class: String,
+    target: &'static str,
+    reason: String,
+}
+
+fn lines(
+    name: &str,
+    composite: &SqlReadReplicaPlan,
+    database: &str,
+    statement: &str,
+    known: Result<String, String>,
+    verdict: &Verdict,
+) -> String {
+    let mut out = String::new();
+    let mut line = |key: &str, text: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{key:<11}{text}");
+    };
+    line("statement", &format!("{:?}", statement.trim()));
+    let consistency = composite.consistency.name();
+    line("store", &format!("{name} (consistency \"{consistency}\")"));
+    line("database", database);
+    match &known {
+        Ok(how) => line("catalogue", how),
+        Err(why) => {
+            line("catalogue", &format!("not known: {why}"));
+            line(
+                "",
+                "without it no query is proven to be a read; a gateway in that state sends all of \
+                 them to the primary",
+            );
+        }
+    }
+    let said = said(verdict, composite);
+    line("class", &said.class);
+    line("target", said.target);
+    line("reason", &said.reason);
+    if !verdict.single {
+        line("", "each of these texts goes to one server as a whole");
+    }
+    if verdict.ddl {
+        line("then", "the catalogue is read anew; until that is done, nothing counts as a read");
+    }
+    if composite.transactions == TransactionRouting::Primary {
+        line(
+            "in BEGIN",
+            "primary, whatever the statement is (transactions = \"primary\"); only a whole \
+             transaction begun as BEGIN READ ONLY may run on a replica",
+        );
+    }
+    out
+}
+
+fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
+    let say = |class: &str, target, reason: &str| Said {
+        class: class.to_owned(),
+        target,
+        reason: reason.to_owned(),
+    };
+    let hint = "a comment says `breccia: primary`";
+    match &verdict.class {
+        Class::Empty => say("empty", "depends", "there is nothing to do: any server may answer"),
+        Class::Read if verdict.hint_primary => say("read", "primary", hint),
+        Class::Read if composite.replicas.is_empty() => {
+            say("read", "primary", "it is proven to read only, but the store has no replicas")
+        }
+        Class::Read => say(
+            "read",
+            "replica",
+            "it is proven to read only; the primary answers where no replica is fresh enough \
+             within replica-wait, and in a session that is pinned",
+        ),
+        Class::Primary(why) => Said {
+            class: format!("not proven ({why})"),
+            target: "primary",
+            reason: words(why).to_owned(),
+        },
+        Class::Begin { read_only: true, .. } => say(
+            "begin",
+            "depends",
+            "a READ ONLY transaction runs whole on one replica that is fresh enough, else on the \
+             primary",
+        ),
+        Class::Begin { .. } => say("begin", "primary", "its statements may write"),
+        Class::Commit | Class::Rollback => {
+            say("end of transaction", "depends", "it goes where its transaction runs")
+        }
+        Class::Set { .. } | Class::Reset { .. } | Class::DiscardAll => say(
+            "session setting",
+            "primary",
+            "the server judges it; outside of transactions it then goes with the session to \
+             whatever server serves it",
+        ),
+        Class::Deallocate { .. } => say(
+            "prepared statements",
+            "depends",
+            "Breccia keeps prepared statements itself and answers; what it does not know goes to \
+             the primary",
+        ),
+        Class::Pin(why) => Said {
+            class: format!("pins its session ({why})"),
+            target: "primary",
+            reason: "it leaves something on its connection that cannot be moved, so the session \
+                     stays on the primary from then on"
+                .to_owned(),
+        },
+        Class::Ddl => say("ddl", "primary", "it changes what the catalogue says"),
+        Class::OwnSet { .. } | Class::OwnShow { .. } => {
+            say("Breccia's own", "depends", "Breccia itself answers; no server sees it")
+        }
+    }
+}
+
+/// The short word of a reason, told at length.
+fn words(why: &str) -> &'static str {
+    match why {
+        "catalogue" => "it looks like a read, but the catalogue is not known, so that cannot be proven",
+        "write" => "it writes, or may",
+        "function" => {
+            "it calls a function that is not known to be harmless on a replica: volatile, in \
+             another language than sql or plpgsql, or unknown"
+        }
+        "relation" => {
+            "it reads from something that only the primary tells: a sequence, an unlogged or \
+             foreign table, a view over such or over the server's own state, or an unknown name"
+        }
+        "operator" | "operator-class" => {
+            "an operator in it, or one that the server may choose, calls a function that is not \
+             known to be harmless"
+        }
+        "cast" | "type" => {
+            "a type in it is unknown, or a cast calls a function that is not known to be harmless"
+        }
+        "locks" => "it locks rows",
+        "into" => "it makes a table",
+        "multi" => "it is more than one statement in one text",
+        "too-long" | "too-deep" => "it is too long or too deeply nested to be proven",
+        "unparsed" => "it could not be read as a query, so nothing of it is proven",
+        "do" => "it runs code",
+        "hint" => "a comment says `breccia: primary`",
+        "refused" => "a replica refused it",
+        _ => "it is nothing that is known to be a read",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [store.a]
+        type = "postgresql"
+        host = "127.0.0.1"
+        port = 1
+        user = "u"
+        password = "p"
+        [store.b]
+        type = "postgresql"
+        host = "127.0.0.1"
+        port = 2
+        user = "u"
+        password = "p"
+        [store.db]
+        type = "sql-read-replica"
+        primary = "a"
+        replicas = ["b"]
+    "#;
+
+    fn offline(statement: &str) -> String {
+        let plan = breccia_config::parse(CONFIG, "test", Path::new("/tmp"), &|_| None);
+        let plan = plan.expect("a plan").0;
+        let arguments = ExplainArguments {
+            config: crate::cli::ConfigArgument {
+                config: "test".into(),
+                data_dir: None,
+            },
+            hex: false,
+            sql: Some(statement.to_owned()),
+            database: Some("shop".to_owned()),
+            offline: true,
+            store: "db".to_owned(),
+            key: None,
+        };
+        explain(&plan, &arguments, statement).expect("an explanation")
+    }
+
+    #[test]
+    fn without_a_catalogue_each_kind_still_has_its_target() {
+        let check = |statement: &str, parts: &[&str]| {
+            let text = offline(statement);
+            for part in parts {
+                assert!(text.contains(part), "{statement}: no {part:?} in {text}");
+            }
+        };
+        check("SELECT 1", &["(catalogue)\n", "target     primary", "not known: ", "--offline"]);
+        check("SELECT 1", &["database   shop", "transactions = \"primary\""]);
+        check("INSERT INTO t VALUES (1)", &["not proven (write)", "target     primary"]);
+        check("BEGIN", &["class      begin", "target     primary"]);
+        check("BEGIN READ ONLY", &["target     depends", "on one replica"]);
+        check("CREATE TABLE t (a int)", &["class      ddl", "read anew"]);
+        check("SHOW breccia.token", &["no server sees it"]);
+        check("SELECT 1; SELECT 2", &["(multi)", "as a whole"]);
+        check("LISTEN x", &["pins its session", "target     primary"]);
+    }
+}
