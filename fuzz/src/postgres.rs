@@ -25,7 +25,10 @@ pub fn pg_startup(data: &[u8]) {
             *length
         }
         Ok(None) => {
-            assert!(data.len() < MAX_STARTUP_BYTES, "a packet above the limit is waited for");
+            assert!(
+                data.len() < MAX_STARTUP_BYTES,
+                "a packet above the limit is waited for"
+            );
             data.len()
         }
         Err(_) => data.len(),
@@ -228,7 +231,10 @@ pub fn pg_scram(data: &[u8]) {
     let (kept, first, last, guess) = (line(), line(), line(), line());
     let read = std::str::from_utf8(kept).ok().and_then(Verifier::read);
     for (channel, plus) in [(None, false), (Some(CHANNEL), true), (Some(CHANNEL), false)] {
-        for verifier in [Some(verifier()), Some(nobody()), read.clone()].into_iter().flatten() {
+        for verifier in [Some(verifier()), Some(nobody()), read.clone()]
+            .into_iter()
+            .flatten()
+        {
             forge(verifier, first, last, channel, plus);
         }
     }
@@ -243,18 +249,15 @@ fn nobody() -> Verifier {
 }
 
 /// Sends any messages, and then the best forgery that can be made without the password.
-fn forge(
-    verifier: Verifier,
-    first: &[u8],
-    last: &[u8],
-    channel: Option<&[u8]>,
-    plus: bool,
-) {
+fn forge(verifier: Verifier, first: &[u8], last: &[u8], channel: Option<&[u8]>, plus: bool) {
     let start = || Server::start(verifier.clone(), first, channel, plus).ok();
     let Some((server, _)) = start() else {
         return;
     };
-    assert!(server.finish(last).is_err(), "a proof of nothing is believed");
+    assert!(
+        server.finish(last).is_err(),
+        "a proof of nothing is believed"
+    );
     let Some((server, answer)) = start() else {
         return;
     };
@@ -262,22 +265,35 @@ fn forge(
     assert!(nonce.len() > "r=".len() + 20, "the server adds too little");
     // `biws` is the channel binding of a first message that begins with `n,,`.
     let binding = last.split(|byte| *byte == b',').next().unwrap_or_default();
-    let binding = if binding.starts_with(b"c=") { binding } else { b"c=biws" };
+    let binding = if binding.starts_with(b"c=") {
+        binding
+    } else {
+        b"c=biws"
+    };
     let proof = last.rsplit(|byte| *byte == b',').next().unwrap_or_default();
     let proof = proof.strip_prefix(b"p=").unwrap_or(&[b'A'; 43]);
     let forged = [binding, b",", nonce.as_bytes(), b",p=", proof].concat();
-    assert!(server.finish(&forged).is_err(), "a forged proof is believed");
+    assert!(
+        server.finish(&forged).is_err(),
+        "a forged proof is believed"
+    );
 }
 
 /// A server that answers a client with any bytes.
 fn ask_too_much(raw: &[u8], rest: &[u8]) {
     let (client, _, first) = Client::start(None, false).expect("random bytes");
     let secret = Secret::Keys(&KEYS);
-    assert!(client.prove(raw, &secret).is_err(), "another's nonce is taken");
+    assert!(
+        client.prove(raw, &secret).is_err(),
+        "another's nonce is taken"
+    );
     let nonce = first.rsplit("r=").next().unwrap_or_default();
     let answer = [b"r=", nonce.as_bytes(), rest].concat();
     if let Ok((last, expected)) = client.prove(&answer, &secret) {
-        assert!(rest.first().is_some_and(|byte| *byte != b','), "it added no nonce");
+        assert!(
+            rest.first().is_some_and(|byte| *byte != b','),
+            "it added no nonce"
+        );
         assert!(last.starts_with("c=biws,r=") && expected.starts_with("v="));
         assert_eq!(last.matches(",p=").count(), 1);
     }
@@ -297,7 +313,10 @@ fn guess_password(guess: &str) {
             assert!(exchange(verifier(), &Secret::Keys(&proved.keys), channel).is_some());
             let again = Server::start(verifier(), b"n,,n=,r=a", None, false);
             let (server, _) = again.expect("an honest first message");
-            assert!(server.finish(last.as_bytes()).is_err(), "a proof is good twice");
+            assert!(
+                server.finish(last.as_bytes()).is_err(),
+                "a proof is good twice"
+            );
         }
     }
 }

@@ -19,7 +19,10 @@ pub fn pg_lexer(data: &[u8]) {
                 tokens
             }
             Err(doubt) => {
-                assert!(masked == Err(doubt) || data.contains(&0), "{masked:?}, {doubt:?}");
+                assert!(
+                    masked == Err(doubt) || data.contains(&0),
+                    "{masked:?}, {doubt:?}"
+                );
                 let _verdict = judge(data, conforming);
                 continue;
             }
@@ -30,7 +33,11 @@ pub fn pg_lexer(data: &[u8]) {
             let other = other_literals(data, &tokens);
             same_key(&other, conforming, &key, masked);
             if remembered {
-                assert_eq!(judge(&other, conforming).0, verdict, "a literal changes a verdict");
+                assert_eq!(
+                    judge(&other, conforming).0,
+                    verdict,
+                    "a literal changes a verdict"
+                );
             }
         }
     }
@@ -101,7 +108,11 @@ fn judge(text: &[u8], conforming: bool) -> (Arc<Verdict>, bool) {
     let classifier = Classifier::new();
     let verdict = classifier.classify(text, conforming);
     assert_ne!(verdict.class, Class::Read, "a read is proven from nothing");
-    assert_eq!(classifier.classify(text, conforming), verdict, "the memory says otherwise");
+    assert_eq!(
+        classifier.classify(text, conforming),
+        verdict,
+        "the memory says otherwise"
+    );
     let remembered = classifier.remembered() > 0;
     classifier.mark_write(text);
     assert_ne!(classifier.classify(text, conforming).class, Class::Read);

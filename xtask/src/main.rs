@@ -28,7 +28,9 @@ cargo xtask NAME
   bench kv [--quick] [--no-build] [--rounds N] [--only redis|memcached] [--depth N]
                         Breccia against nutcracker and against one server; writes docs/benchmarks.md
   bench blob [--quick] [--no-build] [--rounds N] [--only small|large]
-                        Breccia over S3 servers and over files against one S3 server (Garage)";
+                        Breccia over S3 servers and over files against one S3 server (Garage)
+  bench sql [--quick] [--no-build] [--rounds N]
+                        Breccia before PostgreSQL and standbys against PgBouncer and pgpool-II";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -52,6 +54,7 @@ fn chore(words: &[&str]) -> Result<()> {
         ["fuzz", options @ ..] => fuzz::run(options),
         ["bench", "kv", options @ ..] => bench::run(options),
         ["bench", "blob", options @ ..] => bench::blob::run(options),
+        ["bench", "sql", options @ ..] => bench::sql::run(options),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -191,7 +191,10 @@ mod tests {
     fn a_write_asks_for_a_stamp_and_a_stamp_raises_the_floor() {
         let mut session = Freshness::default();
         session.follow(1, Lsn(5));
-        let floor = |floor, home| Need::Floor { floor: Lsn(floor), home };
+        let floor = |floor, home| Need::Floor {
+            floor: Lsn(floor),
+            home,
+        };
         assert_eq!(session.need(1, Lsn(5)), floor(5, None));
         session.used_primary();
         assert_eq!(session.need(1, Lsn(5)), Need::Stamp);
@@ -201,7 +204,11 @@ mod tests {
         session.left_home(Lsn(12));
         assert_eq!(session.need(1, Lsn(5)), floor(12, None));
         session.stamped(1, Lsn(3));
-        assert_eq!(session.need(1, Lsn(5)), floor(12, None), "a floor never sinks");
+        assert_eq!(
+            session.need(1, Lsn(5)),
+            floor(12, None),
+            "a floor never sinks"
+        );
     }
 
     #[test]
@@ -209,14 +216,21 @@ mod tests {
         let mut session = Freshness::default();
         session.stamped(1, Lsn(100));
         session.used_replica(1);
-        let need = Need::Floor { floor: Lsn(40), home: None };
+        let need = Need::Floor {
+            floor: Lsn(40),
+            home: None,
+        };
         assert_eq!(session.need(2, Lsn(40)), need);
     }
 
     #[test]
     fn a_foreign_token_reads_the_primary() {
         let mut session = Freshness::default();
-        let token = Token { system: 1, timeline: 1, lsn: Lsn(7) };
+        let token = Token {
+            system: 1,
+            timeline: 1,
+            lsn: Lsn(7),
+        };
         session.import(token, 1, 1, 1);
         assert_ne!(session.need(1, Lsn(0)), Need::Primary);
         session.import(Token { system: 2, ..token }, 1, 1, 1);

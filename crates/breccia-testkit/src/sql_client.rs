@@ -265,7 +265,10 @@ impl SqlClient {
             bail!("{}: {}", fault.code, fault.message);
         }
         ensure!(kind == b'R', "no request to authenticate: {kind}");
-        match body.split_first_chunk().map(|(code, _)| u32::from_be_bytes(*code)) {
+        match body
+            .split_first_chunk()
+            .map(|(code, _)| u32::from_be_bytes(*code))
+        {
             Some(0) => return Ok(()),
             Some(10) => {}
             other => bail!("authentication {other:?}"),
@@ -278,7 +281,9 @@ impl SqlClient {
         self.frame(b'p', &body).flush()?;
         let challenge = self.sasl(11)?;
         let field = |name: &str| {
-            let found = challenge.split(',').find_map(|part| part.strip_prefix(name));
+            let found = challenge
+                .split(',')
+                .find_map(|part| part.strip_prefix(name));
             found.with_context(|| format!("no {name} in {challenge}"))
         };
         let (all, salt, rounds) = (field("r=")?, field("s=")?, field("i=")?);
@@ -299,7 +304,10 @@ impl SqlClient {
             bail!("{}: {}", fault.code, fault.message);
         }
         let (code, rest) = body.split_first_chunk().context("a short R")?;
-        ensure!(kind == b'R' && u32::from_be_bytes(*code) == wanted, "R {wanted}");
+        ensure!(
+            kind == b'R' && u32::from_be_bytes(*code) == wanted,
+            "R {wanted}"
+        );
         Ok(text(rest))
     }
 }

@@ -3,6 +3,7 @@
 //! Not for clients of the stores. Invariant: no answer holds a secret, and a caller costs a bounded
 //! amount of memory and time.
 
+mod steer;
 mod token;
 
 use std::convert::Infallible;
@@ -88,11 +89,14 @@ type Answer = Response<Full<Bytes>>;
 /// Answers from the head alone: a body is never read.
 fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
     let (method, path) = (request.method(), request.uri().path());
+    let steered = steer::read(path);
     let allowed = match path {
         "/healthz" | "/readyz" | "/metrics" | "/status" => Method::GET,
         "/reload" => Method::POST,
+        _ if steered.is_some() => Method::POST,
         _ => {
-            let known = "GET /healthz /readyz /metrics /status, POST /reload\n";
+            let known = "GET /healthz /readyz /metrics /status, POST /reload \
+                         /stores/NAME/{drain,resume,pause,primary}\n";
             return text(
                 StatusCode::NOT_FOUND,
                 format!("there is no {path}; there are: {known}"),
@@ -106,8 +110,13 @@ fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
             format!("use {allowed} {path}\n"),
         );
     }
-    if matches!(path, "/status" | "/reload") && !is_allowed(gateway, request) {
+    let is_open = matches!(path, "/healthz" | "/readyz" | "/metrics");
+    if !is_open && !is_allowed(gateway, request) {
         return unauthorized();
+    }
+    if let Some((name, action)) = steered {
+        let (status, body) = steer::steer(gateway, name, action);
+        return json(status, &body);
     }
     match path {
         "/healthz" => text(StatusCode::OK, "alive\n".to_owned()),

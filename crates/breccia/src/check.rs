@@ -5,6 +5,7 @@
 //! on disk nor in a store.
 
 mod places;
+mod sql;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::cli::CheckArguments;
 use crate::loading::{self, Given};
 use crate::markers;
 use crate::reach::Target;
+use crate::registry;
 use crate::trouble::{Trouble, complain, print};
 use places::{Held, Places};
 
@@ -61,6 +63,12 @@ fn beyond_the_file(plan: &Plan) -> Vec<String> {
         if let Err(error) = Target::of(store) {
             faults.push(format!("store.{name}.{error}"));
         }
+        if let StorePlan::Postgresql(server) = store
+            && plan.is_only_sql(name)
+            && let Err(trouble) = registry::sql_endpoint(name, server)
+        {
+            faults.extend(trouble.into_lines());
+        }
     }
     if let Err(trouble) = Leaves::open_some(plan, lies_on_a_server) {
         faults.extend(trouble.into_lines());
@@ -99,6 +107,8 @@ fn connect(plan: &Plan, given: Given<'_>) -> Result<(), Trouble> {
     let mut found = runtime.block_on(reach_all(&plan.stores));
     found.extend(runtime.block_on(reach_leaves(&leaves)));
     let places = Places::look(plan, &mut leaves);
+    let servers = runtime.block_on(sql::look(plan, LIMIT));
+    found.extend(servers.lines);
     let held = Held::new(plan);
     let refused = runtime.block_on(wrong_shards(plan, &leaves, &held, given))?;
     found.extend(places.lines(&held));
@@ -111,6 +121,10 @@ fn connect(plan: &Plan, given: Given<'_>) -> Result<(), Trouble> {
             Err(line) => failed.push(format!("{name}: {line}")),
         }
     }
+    for warning in servers.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    failed.extend(servers.faults);
     failed.extend(refused);
     if failed.is_empty() {
         Ok(())

@@ -37,12 +37,12 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<(), Trouble> {
         }
         Asked::Key(key) => key,
     };
-    if let Some(kind) = sql_kind(&plan, &arguments.store) {
-        return Err(Trouble::refused(format!(
-            "'{}' is {kind}: it places no keys, every server of it holds everything; ask \
-             about a statement instead: --sql \"SELECT …\"",
+    if let Some(composite) = sql_composite(&plan, &arguments.store) {
+        return Err(Trouble::refused(given.with_arguments(&format!(
+            "'{}' places no keys: every server of a sql-read-replica holds everything; ask about a \
+             statement instead: breccia explain --config FILE {composite} --sql \"SELECT …\"",
             arguments.store
-        )));
+        ))));
     }
     let store = LayoutStore::open_read_only(&plan.state_dir);
     let layouts = loading::open_layouts(&plan, &store).map_err(|refusals| {
@@ -82,18 +82,19 @@ fn bytes(key: &OsStr, hex: bool) -> Result<Vec<u8>, Trouble> {
     if !hex {
         return Ok(key.as_bytes().to_vec());
     }
-    from_hex(key.as_bytes()).ok_or_else(|| {
-        Trouble::refused("--hex: write the key as pairs of the digits 0-9 and a-f")
-    })
+    from_hex(key.as_bytes())
+        .ok_or_else(|| Trouble::refused("--hex: write the key as pairs of the digits 0-9 and a-f"))
 }
 
-/// What a store is that has statements and no keys.
-fn sql_kind(plan: &Plan, store: &str) -> Option<&'static str> {
+/// The composite that has statements in place of a store's keys: the store itself, or the one it is
+/// a server of.
+fn sql_composite<'a>(plan: &'a Plan, store: &'a str) -> Option<&'a str> {
     if plan.stores.get(store)?.is_sql() {
-        return Some("a sql-read-replica");
+        return Some(store);
     }
-    plan.is_only_sql(store)
-        .then_some("a server of a sql-read-replica")
+    let parents = plan.stores.iter().filter(|_| plan.is_only_sql(store));
+    let mut parents = parents.filter(|(_, parent)| parent.parts().contains(&store));
+    parents.next().map(|(name, _)| name.as_str())
 }
 
 /// The lines for one key, from the outermost composite to the server.

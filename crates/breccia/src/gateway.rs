@@ -3,6 +3,7 @@
 //! Not the way of a request: workers never look here. Invariant: nothing shown from here holds a
 //! secret.
 
+mod cluster;
 mod memory;
 pub(crate) mod space;
 mod status;
@@ -31,6 +32,7 @@ use crate::blobs::{Blobs, Leaves};
 use crate::loading::Given;
 use crate::trouble::Trouble;
 use crate::{markers, registry};
+use cluster::Serves;
 use memory::Memory;
 
 /// Rates are means over this long.
@@ -154,12 +156,14 @@ impl Gateway {
         self.listeners.get().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The most connections all workers together open to servers for shared use.
+    /// The most connections all workers together open to servers for shared use; of SQL listeners,
+    /// those of one role and one database.
     pub(crate) fn upstream_connections(&self) -> usize {
         let plan = self.plan();
         let served: BTreeMap<&str, &StorePlan> = plan
             .listeners
             .values()
+            .filter(|listener| listener.sql.is_none())
             .flat_map(|listener| plan.served(listener))
             .collect();
         let each = served.values().map(|store| match store {
@@ -171,7 +175,7 @@ impl Gateway {
             StorePlan::Postgresql(plan) | StorePlan::Mysql(plan) => plan.max_connections,
             _ => 0,
         });
-        each.fold(0, usize::saturating_add)
+        each.fold(cluster::pooled_connections(&plan), usize::saturating_add)
     }
 
     /// `Ok` if every listener can serve, and what is down all the same; else what cannot, and why.
@@ -183,32 +187,36 @@ impl Gateway {
         if self.listeners().len() != plan.listeners.len() {
             return Err("starting\n".to_owned());
         }
-        let mut faults = String::new();
+        let (mut faults, mut partly) = (String::new(), String::new());
         for (name, listener) in &plan.listeners {
-            let leaves = plan.served(listener);
-            let down: Vec<String> = leaves
-                .iter()
-                .filter_map(|(leaf, _)| self.cannot_serve(leaf))
-                .collect();
-            if !leaves.is_empty() && down.len() == leaves.len() {
-                // Writing to a String cannot fail.
-                let _ = writeln!(faults, "listener {name} cannot serve: {}", down.join(", "));
+            // Writing to a String cannot fail.
+            match self.sql_readiness(listener) {
+                Some(Serves::Well) => {}
+                Some(Serves::Partly(lines)) => partly += &cluster::partly(name, &lines),
+                Some(Serves::Nothing(why)) => {
+                    let _ = writeln!(faults, "listener {name} cannot serve: {why}");
+                }
+                None => {
+                    let leaves = plan.served(listener);
+                    let down: Vec<String> = leaves
+                        .iter()
+                        .filter_map(|(leaf, _)| self.cannot_serve(leaf))
+                        .collect();
+                    if !leaves.is_empty() && down.len() == leaves.len() {
+                        let _ = writeln!(faults, "listener {name} cannot serve: {}", down.join(", "));
+                    }
+                }
             }
         }
         if !faults.is_empty() {
             return Err(faults);
         }
-        let down: Vec<String> = self
-            .endpoints
-            .keys()
-            .filter_map(|leaf| self.cannot_serve(leaf))
-            .collect();
-        let down = if down.is_empty() {
-            String::new()
-        } else {
-            format!("down, with their own keys only: {}\n", down.join(", "))
-        };
-        Ok(format!("ready\n{down}"))
+        let keyed = self.endpoints.keys().filter(|leaf| !plan.is_only_sql(leaf));
+        let down: Vec<String> = keyed.filter_map(|leaf| self.cannot_serve(leaf)).collect();
+        if !down.is_empty() {
+            let _ = writeln!(partly, "down, with their own keys only: {}", down.join(", "));
+        }
+        Ok(format!("ready\n{partly}"))
     }
 
     /// Why a leaf cannot serve its keys now.

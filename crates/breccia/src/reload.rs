@@ -84,7 +84,7 @@ fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
     let before = gateway.plan();
     let (in_force, mut done) = merge(&before, &wanted);
     done.warnings = warnings.iter().map(ToString::to_string).collect();
-    apply(gateway, &in_force, tls);
+    apply(gateway, &in_force, &wanted, tls);
     gateway.set_plan(in_force.into());
     Ok(done)
 }
@@ -103,12 +103,14 @@ fn read_tls(plan: &Plan, faults: &mut Vec<String>) -> BTreeMap<String, TlsServer
 }
 
 /// Puts the parts of a plan that can change under way into force.
-fn apply(gateway: &Gateway, plan: &Plan, mut tls: BTreeMap<String, TlsServer>) {
+fn apply(gateway: &Gateway, plan: &Plan, wanted: &Plan, mut tls: BTreeMap<String, TlsServer>) {
     logging::set_level(plan.log.level);
     for handle in gateway.listeners() {
         if let Some(listener) = plan.listeners.get(handle.name()) {
             handle.set_max_clients(listener.max_clients);
-            handle.set_tls(tls.remove(handle.name()));
+            if takes_tls(listener, wanted.listeners.get(handle.name())) {
+                handle.set_tls(tls.remove(handle.name()));
+            }
             if let Some(settings) = gateway.settings.get(handle.name()) {
                 settings.set(registry::settings(listener));
             }
@@ -119,6 +121,13 @@ fn apply(gateway: &Gateway, plan: &Plan, mut tls: BTreeMap<String, TlsServer>) {
             }
         }
     }
+}
+
+/// Whether a listener's TLS follows the file. One that is gone from the file, or is to speak another
+/// protocol, stays as it was until a restart; and in SQL the protocol's own side shakes hands.
+fn takes_tls(listener: &ListenerPlan, wanted: Option<&ListenerPlan>) -> bool {
+    let same = wanted.is_some_and(|wanted| wanted.protocol == listener.protocol);
+    same && listener.sql.is_none()
 }
 
 /// The plan that is in force from now on: what was, with what can change under way taken from
@@ -153,6 +162,10 @@ fn merge(before: &Plan, wanted: &Plan) -> (Plan, Reloaded) {
 /// Takes over the settings of a listener that new connections see; answers their keys.
 fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static str> {
     let mut keys = Vec::new();
+    if old.protocol != new.protocol {
+        // The users and limits of another protocol are not meant for this one.
+        return keys;
+    }
     macro_rules! take {
         ($($field:ident $key:literal),+ $(,)?) => {$(
             if old.$field != new.$field {
@@ -161,9 +174,13 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
             }
         )+};
     }
+    take!(max_clients "max-clients");
+    if old.sql.is_some() {
+        // Its sessions have the rest from the start: see `differing_sql`.
+        return keys;
+    }
     take!(
         deadline "deadline",
-        max_clients "max-clients",
         idle_timeout "idle-timeout",
         max_request_size "max-request-size",
         max_arguments "max-arguments",
@@ -220,6 +237,9 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
                 note(key("protocol"), old.protocol != new.protocol);
                 note(key("bind"), old.bind != new.bind);
                 note(key("store"), old.store != new.store);
+                for sql in differing_sql(old, new) {
+                    note(key(sql), true);
+                }
                 if let (Some(old), Some(new)) = (&old.s3, &new.s3) {
                     note(key("buckets"), old.buckets != new.buckets);
                     note(key("domain"), old.domain != new.domain);
@@ -236,6 +256,40 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
         let differs = old.map(comparable) != new.map(comparable);
         note(format!("store.{name}"), differs);
     }
+    keys
+}
+
+/// The keys of an SQL listener that wait for a restart.
+fn differing_sql(before: &ListenerPlan, wanted: &ListenerPlan) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    let (Some(old), Some(new)) = (&before.sql, &wanted.sql) else {
+        return keys;
+    };
+    macro_rules! note {
+        ($old:ident $new:ident: $($field:ident $key:literal),+ $(,)?) => {$(
+            if $old.$field != $new.$field {
+                keys.push($key);
+            }
+        )+};
+    }
+    note!(before wanted:
+        idle_timeout "idle-timeout",
+        max_request_size "max-request-size",
+        write_timeout "write-timeout",
+        users "user",
+        tls "tls",
+    );
+    note!(old new:
+        pool_mode "pool-mode",
+        pool_size "pool-size",
+        queue_timeout "queue-timeout",
+        idle_in_transaction_timeout "idle-in-transaction-timeout",
+        transaction_timeout "transaction-timeout",
+        max_lifetime "max-lifetime",
+        upstream_idle_timeout "upstream-idle-timeout",
+        auth_query "auth-query",
+        allow_md5 "allow-md5",
+    );
     keys
 }
 
@@ -272,6 +326,41 @@ mod tests {
         assert_eq!(done.applied, applied);
         assert_eq!(done.needs_restart, needs_restart);
         assert_eq!(differing(&in_force, &new), needs_restart);
+    }
+
+    #[test]
+    fn of_an_sql_listener_all_but_max_clients_waits_for_a_restart() {
+        let config = |keys: &str, password: &str| {
+            format!(
+                "[store.pg]\ntype = \"postgresql\"\nhost = \"127.0.0.1\"\nuser = \"u\"\n\
+                 [store.db]\ntype = \"sql-read-replica\"\nprimary = \"pg\"\nreplicas = []\n\
+                 [listener.x]\nprotocol = \"postgresql\"\nbind = \"127.0.0.1:7001\"\n\
+                 store = \"db\"\n{keys}\n[[listener.x.user]]\nname = \"u\"\n\
+                 password = \"{password}\""
+            )
+        };
+        let old = config("", "p");
+        check(&old, &config("max-clients = 7", "p"), &["listener.x.max-clients"], &[]);
+        check(&old, &config("", "q"), &[], &["listener.x.user"]);
+        let keys = "idle-timeout = \"9m\"\npool-size = 3\npool-mode = \"session\"\n\
+                    queue-timeout = \"1s\"\nallow-md5 = true";
+        let restart = ["idle-timeout", "pool-mode", "pool-size", "queue-timeout", "allow-md5"];
+        let restart = restart.map(|key| format!("listener.x.{key}"));
+        let restart: Vec<&str> = restart.iter().map(String::as_str).collect();
+        check(&old, &config(keys, "p"), &[], &restart);
+        let eventual = old.replace("replicas = []", "replicas = []\nconsistency = \"eventual\"");
+        check(&old, &eventual, &[], &["store.db"]);
+    }
+
+    #[test]
+    fn a_listener_keeps_its_tls_unless_the_file_still_means_it() {
+        let redis = "protocol = \"redis\"\nbind = \"127.0.0.1:7001\"\nstore = \"a\"";
+        let plan = plan(&format!("[store.a]\ntype = \"memory\"\n[listener.x]\n{redis}"));
+        let mut other = plan.listeners["x"].clone();
+        assert!(takes_tls(&plan.listeners["x"], Some(&other)));
+        assert!(!takes_tls(&plan.listeners["x"], None));
+        other.protocol = breccia_config::Protocol::Memcached;
+        assert!(!takes_tls(&plan.listeners["x"], Some(&other)));
     }
 
     #[test]

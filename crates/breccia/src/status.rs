@@ -172,6 +172,73 @@ fn table(status: &Value) -> String {
             shown(row, "requests_per_second"),
         ]
     });
+    clusters(&mut out, status.get("clusters"));
+    out
+}
+
+/// The servers of every cluster, if there is one, and what is odd.
+fn clusters(out: &mut String, clusters: Option<&Value>) {
+    let clusters = clusters.and_then(Value::as_array);
+    let Some(clusters) = clusters.filter(|clusters| !clusters.is_empty()) else {
+        return;
+    };
+    let heads = ["CLUSTER", "SERVER", "ROLE", "LAG", "CONNECTIONS"];
+    let lines: Vec<Value> = clusters.iter().flat_map(servers).collect();
+    rows(out, &heads, Some(&Value::Array(lines)), |row| {
+        let cells = row.as_array().into_iter().flatten();
+        let cells = cells.map(|cell| cell.as_str().unwrap_or("-").to_owned());
+        cells.collect()
+    });
+}
+
+/// The rows of one cluster.
+fn servers(cluster: &Value) -> Vec<Value> {
+    let text = |value: &Value, key: &str| match value.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "-".to_owned(),
+        Some(other) => other.to_string(),
+    };
+    let each = |key: &str| {
+        let listed = cluster.get(key).and_then(Value::as_array);
+        listed.cloned().unwrap_or_default()
+    };
+    let pools = each("pools");
+    let connections = |server: &str| {
+        let own = pools.iter().filter(|pool| text(pool, "server") == server);
+        let sum = own.fold((0, 0), |(idle, open), pool| {
+            let count = |key| pool.get(key).and_then(Value::as_u64).unwrap_or_default();
+            (idle + count("idle"), open + count("open"))
+        });
+        format!("{} ({} idle)", sum.1, sum.0)
+    };
+    let name = text(cluster, "name");
+    let row = |server: &str, role: String, lag: String| {
+        Value::from(vec![name.clone(), server.to_owned(), role, lag, connections(server)])
+    };
+    let mut out = Vec::new();
+    match cluster.get("primary").and_then(Value::as_str) {
+        Some(primary) => {
+            let timeline = text(cluster, "timeline");
+            let role = format!("primary, timeline {timeline}");
+            out.push(row(primary, role, "-".to_owned()));
+        }
+        None => {
+            let role = format!("NO PRIMARY ({})", text(cluster, "no_primary"));
+            out.push(row("-", role, "-".to_owned()));
+        }
+    }
+    for replica in each("replicas") {
+        let lag = format!(
+            "{} s, {} bytes",
+            text(&replica, "lag_seconds"),
+            text(&replica, "lag_bytes")
+        );
+        out.push(row(&text(&replica, "name"), "replica".to_owned(), lag));
+    }
+    for aside in each("set_aside") {
+        let role = format!("NOT USED ({})", text(&aside, "why"));
+        out.push(row(&text(&aside, "name"), role, "-".to_owned()));
+    }
     out
 }
 
@@ -248,5 +315,30 @@ mod tests {
         assert!(text.contains("DOWN 4 s (connection refused)"), "{text}");
         assert!(text.contains("\nb            memory  -"), "{text}");
         assert!(text.contains("NOT USED (it has none)"), "{text}");
+        assert!(!text.contains("CLUSTER"), "{text}");
+    }
+
+    #[test]
+    fn clusters_show_their_servers_and_what_is_odd() {
+        let status = serde_json::json!({
+            "clusters": [
+                { "name": "db", "primary": "a", "timeline": 2,
+                  "replicas": [{ "name": "b", "lag_seconds": 0, "lag_bytes": 17 }],
+                  "set_aside": [{ "name": "c", "why": "it is down: refused" }],
+                  "pools": [{ "server": "a", "idle": 1, "open": 3 },
+                            { "server": "a", "idle": 1, "open": 1 }] },
+                { "name": "lost", "primary": null, "no_primary": "a is down" },
+            ],
+        });
+        let text = table(&status);
+        for part in [
+            "db       a       primary, timeline 2             -            4 (2 idle)",
+            "db       b       replica                         0 s, 17 bytes  0 (0 idle)",
+            "NOT USED (it is down: refused)",
+            "NO PRIMARY (a is down)",
+        ] {
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(words(&text).contains(&words(part)), "{part}: {text}");
+        }
     }
 }

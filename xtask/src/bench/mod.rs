@@ -9,6 +9,7 @@ mod memcached;
 mod redis;
 pub(crate) mod report;
 mod rig;
+pub(crate) mod sql;
 
 use std::process::Command;
 

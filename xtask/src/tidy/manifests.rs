@@ -9,12 +9,13 @@ use serde_json::Value;
 use super::Finding;
 
 /// Which of our crates each of our crates may depend on, outside of tests.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("breccia-core", &[]),
     ("breccia-net", &["breccia-core"]),
     ("breccia-config", &["breccia-core"]),
     ("breccia-kv", &["breccia-core", "breccia-net"]),
     ("breccia-blob", &["breccia-core", "breccia-net"]),
+    ("breccia-sql", &["breccia-core", "breccia-net"]),
     (
         "breccia",
         &[
@@ -22,6 +23,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
             "breccia-net",
             "breccia-kv",
             "breccia-blob",
+            "breccia-sql",
             "breccia-config",
         ],
     ),
@@ -35,6 +37,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
             "breccia-core",
             "breccia-kv",
             "breccia-blob",
+            "breccia-sql",
             "breccia-config",
         ],
     ),

@@ -429,11 +429,11 @@ impl Prover<'_> {
     fn window(&mut self, spec: &WindowSpec) -> Result<(), Reason> {
         let WindowSpec {
             window_name: _,
-            partition_by,
             order_by,
             window_frame,
+            ..
         } = spec;
-        self.all(partition_by)?;
+        self.all(&spec.partition_by)?;
         self.ordering(order_by)?;
         if let Some(frame) = window_frame {
             for bound in [Some(&frame.start_bound), frame.end_bound.as_ref()]

@@ -309,6 +309,37 @@ pub(super) fn builder() -> CatalogueBuilder {
             ],
         );
     }
+    odd_functions(&mut builder);
+    for relation in RELATIONS {
+        builder.row(1, relation);
+    }
+    builder.row(2, &[Some("17"), Some("18")]);
+    builder.row(3, &[Some("11"), Some("(owner = CURRENT_USER)")]);
+    builder.row(3, &[Some("12"), Some("takes_lock()")]);
+    let (no, yes) = (Some("false"), Some("true"));
+    for operator in OPERATORS.split(' ') {
+        builder.row(4, &[Some(operator), yes, None]);
+    }
+    builder.row(4, &[Some("==="), no, Some("procedural")]);
+    builder.row(4, &[Some("<=>"), no, Some("stable_sum")]);
+    for (name, builtin, kind, input, safe) in TYPES {
+        builder.row(
+            5,
+            &[
+                Some(name),
+                Some(builtin),
+                Some(kind),
+                Some(input),
+                Some(safe),
+            ],
+        );
+    }
+    builder.row(6, &[Some("e"), Some("procedural"), Some("numeric")]);
+    builder
+}
+
+/// Functions whose rows say more than their bodies.
+fn odd_functions(builder: &mut CatalogueBuilder) {
     let default_next = Some("nextval('ids'::regclass)");
     let (name, source) = (Some("default_next"), Some("SELECT $1"));
     let (no, yes) = (Some("false"), Some("true"));
@@ -354,31 +385,6 @@ pub(super) fn builder() -> CatalogueBuilder {
             no,
         ],
     );
-    for relation in RELATIONS {
-        builder.row(1, relation);
-    }
-    builder.row(2, &[Some("17"), Some("18")]);
-    builder.row(3, &[Some("11"), Some("(owner = CURRENT_USER)")]);
-    builder.row(3, &[Some("12"), Some("takes_lock()")]);
-    for operator in OPERATORS.split(' ') {
-        builder.row(4, &[Some(operator), yes, None]);
-    }
-    builder.row(4, &[Some("==="), no, Some("procedural")]);
-    builder.row(4, &[Some("<=>"), no, Some("stable_sum")]);
-    for (name, builtin, kind, input, safe) in TYPES {
-        builder.row(
-            5,
-            &[
-                Some(name),
-                Some(builtin),
-                Some(kind),
-                Some(input),
-                Some(safe),
-            ],
-        );
-    }
-    builder.row(6, &[Some("e"), Some("procedural"), Some("numeric")]);
-    builder
 }
 
 /// The catalogue of those rows.

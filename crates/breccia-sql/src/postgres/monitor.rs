@@ -49,6 +49,8 @@ const FAILED_PAUSE: Duration = Duration::from_millis(100);
 const CATALOGUE_INTERVAL: Duration = Duration::from_mins(1);
 /// The pause after a catalogue that could not be read.
 const CATALOGUE_RETRY: Duration = Duration::from_secs(2);
+/// The pause while there is no primary to read one from.
+const PRIMARY_RETRY: Duration = Duration::from_millis(50);
 /// How often pools close what is idle.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -61,6 +63,10 @@ pub async fn watch(cluster: Arc<Cluster>, probes: ProbeConfig, registry: Registr
         tasks.spawn(sample(Arc::clone(&cluster), number));
     }
     tasks.spawn(tidy(Arc::clone(&cluster), registry));
+    if let Some(server) = cluster.servers.first() {
+        // The first session there need not wait for its catalogue.
+        drop(cluster.database(&server.options.own_database));
+    }
     let mut known = 0;
     loop {
         let databases = cluster.databases();
@@ -97,12 +103,11 @@ struct Line(Option<Upstream>);
 impl Line {
     async fn ask(&mut self, server: &Server, sql: &str) -> Result<Vec<Row>, SqlError> {
         let endpoint = &server.options.endpoint;
-        let mut upstream = match self.0.take() {
-            Some(upstream) => upstream,
-            None => {
-                let login = server.own_login(None).ok_or_else(|| no_role(server))?;
-                endpoint.open(&login).await?
-            }
+        let mut upstream = if let Some(upstream) = self.0.take() {
+            upstream
+        } else {
+            let login = server.own_login(None).ok_or_else(|| no_role(server))?;
+            endpoint.open(&login).await?
         };
         let rows = endpoint.ask(&mut upstream, sql).await?;
         server.options.health.note_bytes();
@@ -120,7 +125,10 @@ fn no_role(server: &Server) -> SqlError {
 }
 
 async fn probe_role(cluster: Arc<Cluster>, number: usize, probes: ProbeConfig) {
-    let Some(health) = cluster.server(number).map(|it| Arc::clone(&it.options.health)) else {
+    let Some(health) = cluster
+        .server(number)
+        .map(|it| Arc::clone(&it.options.health))
+    else {
         return;
     };
     let line = Arc::new(Mutex::new(Line::default()));
@@ -187,15 +195,14 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
         let question = server.sampler.next_question().await;
         let patience = server.options.endpoint.timeout;
         let asked = tokio::time::timeout(patience, line.ask(server, POSITION)).await;
-        match asked.ok().and_then(Result::ok).and_then(|rows| sampled(rows.first()?, question)) {
-            Some(sample) => {
-                server.sampler.publish(sample);
-                tokio::time::sleep(SAMPLE_PAUSE).await;
-            }
-            None => {
-                line.0 = None;
-                tokio::time::sleep(FAILED_PAUSE).await;
-            }
+        let answer = asked.ok().and_then(Result::ok);
+        let answer = answer.and_then(|rows| sampled(rows.first()?, question));
+        if let Some(sample) = answer {
+            server.sampler.publish(sample);
+            tokio::time::sleep(SAMPLE_PAUSE).await;
+        } else {
+            line.0 = None;
+            tokio::time::sleep(FAILED_PAUSE).await;
         }
     }
 }
@@ -209,7 +216,10 @@ fn sampled(row: &Row, number: u64) -> Option<Sample> {
         number,
         recovery: recovery.as_deref()? == "true",
         position,
-        seen: seen.as_deref().and_then(|text| text.parse().ok()).unwrap_or(position),
+        seen: seen
+            .as_deref()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(position),
     })
 }
 
@@ -229,6 +239,7 @@ async fn read_catalogues(cluster: Arc<Cluster>, database: Arc<Database>) {
                     _ => Duration::ZERO,
                 }
             }
+            Err(SqlError::NoPrimary { .. }) => PRIMARY_RETRY,
             Err(error) => {
                 tracing::warn!(
                     store = cluster.options.name,

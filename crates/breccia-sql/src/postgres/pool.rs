@@ -153,7 +153,16 @@ impl Pool {
             return self.make().await;
         };
         let patience = self.options.queue_timeout;
-        match tokio::time::timeout(patience, Waiting { pool: self, receiver }.granted()).await {
+        match tokio::time::timeout(
+            patience,
+            Waiting {
+                pool: self,
+                receiver,
+            }
+            .granted(),
+        )
+        .await
+        {
             Ok(Some(Grant::Connection(idle))) => self.adopt(idle).await,
             Ok(Some(Grant::Permit)) => self.make().await,
             Ok(None) | Err(_) => Err(SqlError::PoolFull {

@@ -113,7 +113,8 @@ impl Verifier {
     #[must_use]
     pub fn of_nobody(name: &str, secret: &[u8]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let salt = hmac::sign(&key, name.as_bytes()).as_ref()[..SALT_BYTES].to_vec();
+        let hash = hmac::sign(&key, name.as_bytes());
+        let salt = hash.as_ref().iter().take(SALT_BYTES).copied().collect();
         Self {
             iterations: NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN),
             salt,
@@ -378,8 +379,7 @@ mod tests {
         theirs: Option<&[u8]>,
     ) -> Result<Keys, ScramError> {
         let (client, mechanism, first) = Client::start(theirs, ours.is_some())?;
-        let (server, answer) =
-            Server::start(verifier, first.as_bytes(), ours, mechanism == PLUS)?;
+        let (server, answer) = Server::start(verifier, first.as_bytes(), ours, mechanism == PLUS)?;
         let (last, expected) = client.prove(answer.as_bytes(), secret)?;
         let proved = server.finish(last.as_bytes())?;
         assert_eq!(proved.message, expected);
@@ -425,8 +425,14 @@ mod tests {
             c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
         let stored = sha256(&found.client_key);
         let proof = xor(found.client_key, &sign(&stored, text.as_bytes()));
-        assert_eq!(BASE64.encode(proof), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+        assert_eq!(
+            BASE64.encode(proof),
+            "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+        );
         let signature = sign(&found.server_key, text.as_bytes());
-        assert_eq!(BASE64.encode(signature), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        assert_eq!(
+            BASE64.encode(signature),
+            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+        );
     }
 }

@@ -134,7 +134,9 @@ mod tests {
     use super::*;
 
     fn startup(pairs: &[(&str, &str)]) -> Option<Settings> {
-        let owned = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+        let owned = pairs
+            .iter()
+            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
         Settings::of_startup(&owned.collect::<Vec<_>>())
     }
 
@@ -156,7 +158,10 @@ mod tests {
     fn only_the_difference_is_sent() {
         let from = startup(&[("a", "1"), ("b", "2")]).expect("settings");
         let to = startup(&[("b", "2"), ("c.d", "it's \\")]).expect("settings");
-        assert_eq!(to.since(&from), "RESET \"a\";SET \"c\".\"d\" TO E'it''s \\\\';");
+        assert_eq!(
+            to.since(&from),
+            "RESET \"a\";SET \"c\".\"d\" TO E'it''s \\\\';"
+        );
         assert_eq!(to.since(&to), "");
     }
 }

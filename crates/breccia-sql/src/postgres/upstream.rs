@@ -279,8 +279,7 @@ impl Endpoint {
         let plus = offered
             .split(|byte| *byte == 0)
             .any(|name| name == scram::PLUS.as_bytes());
-        let (client, mechanism, first) =
-            Client::start(channel.as_deref(), plus).map_err(failed)?;
+        let (client, mechanism, first) = Client::start(channel.as_deref(), plus).map_err(failed)?;
         let mut answer = Vec::new();
         message::frame(&mut answer, b'p', |out| {
             message::write_text(out, mechanism.as_bytes());

@@ -64,8 +64,8 @@ fn mend(plan: &Plan) -> String {
 
 /// What the primary says of its catalogue; `Err`: why it is not known.
 fn catalogue(name: &str, server: &SqlPlan, database: &str) -> Result<Catalogue, String> {
-    let (endpoint, own_role) = registry::sql_endpoint(name, server)
-        .map_err(|trouble| trouble.into_lines().join("; "))?;
+    let (endpoint, own_role) =
+        registry::sql_endpoint(name, server).map_err(|trouble| trouble.into_lines().join("; "))?;
     let (role, credential) = own_role.ok_or_else(|| {
         format!("store.{name} has no `user` to ask as; a gateway cannot read it either: add one")
     })?;
@@ -79,9 +79,8 @@ fn catalogue(name: &str, server: &SqlPlan, database: &str) -> Result<Catalogue, 
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let asking = async {
-        tokio::time::timeout(server.timeout, monitor::catalogue(&endpoint, &login)).await
-    };
+    let asking =
+        async { tokio::time::timeout(server.timeout, monitor::catalogue(&endpoint, &login)).await };
     let answer = runtime.block_on(asking);
     runtime.shutdown_background();
     match answer {
@@ -137,15 +136,22 @@ fn lines(
         line("", "each of these texts goes to one server as a whole");
     }
     if verdict.ddl {
-        line("then", "the catalogue is read anew; until that is done, nothing counts as a read");
-    }
-    if composite.transactions == TransactionRouting::Primary {
         line(
-            "in BEGIN",
-            "primary, whatever the statement is (transactions = \"primary\"); only a whole \
-             transaction begun as BEGIN READ ONLY may run on a replica",
+            "then",
+            "the catalogue is read anew; until that is done, nothing counts as a read",
         );
     }
+    let in_transaction = match composite.transactions {
+        TransactionRouting::Lazy => {
+            "a READ COMMITTED transaction begins with its proven reads on one replica; the first \
+             other statement opens it on the primary (transactions = \"lazy\")"
+        }
+        _ => {
+            "primary, whatever the statement is (transactions = \"primary\"); only a whole \
+             transaction begun as BEGIN READ ONLY may run on a replica"
+        }
+    };
+    line("in BEGIN", in_transaction);
     out
 }
 
@@ -157,11 +163,17 @@ fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
     };
     let hint = "a comment says `breccia: primary`";
     match &verdict.class {
-        Class::Empty => say("empty", "depends", "there is nothing to do: any server may answer"),
+        Class::Empty => say(
+            "empty",
+            "depends",
+            "there is nothing to do: any server may answer",
+        ),
         Class::Read if verdict.hint_primary => say("read", "primary", hint),
-        Class::Read if composite.replicas.is_empty() => {
-            say("read", "primary", "it is proven to read only, but the store has no replicas")
-        }
+        Class::Read if composite.replicas.is_empty() => say(
+            "read",
+            "primary",
+            "it is proven to read only, but the store has no replicas",
+        ),
         Class::Read => say(
             "read",
             "replica",
@@ -173,16 +185,25 @@ fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
             target: "primary",
             reason: words(why).to_owned(),
         },
-        Class::Begin { read_only: true, .. } => say(
+        Class::Begin {
+            read_only: true, ..
+        } => say(
             "begin",
             "depends",
             "a READ ONLY transaction runs whole on one replica that is fresh enough, else on the \
              primary",
         ),
+        Class::Begin { .. } if composite.transactions == TransactionRouting::Lazy => say(
+            "begin",
+            "depends",
+            "it is held back until a statement shows where the transaction goes",
+        ),
         Class::Begin { .. } => say("begin", "primary", "its statements may write"),
-        Class::Commit | Class::Rollback => {
-            say("end of transaction", "depends", "it goes where its transaction runs")
-        }
+        Class::Commit | Class::Rollback => say(
+            "end of transaction",
+            "depends",
+            "it goes where its transaction runs",
+        ),
         Class::Set { .. } | Class::Reset { .. } | Class::DiscardAll => say(
             "session setting",
             "primary",
@@ -203,16 +224,20 @@ fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
                 .to_owned(),
         },
         Class::Ddl => say("ddl", "primary", "it changes what the catalogue says"),
-        Class::OwnSet { .. } | Class::OwnShow { .. } => {
-            say("Breccia's own", "depends", "Breccia itself answers; no server sees it")
-        }
+        Class::OwnSet { .. } | Class::OwnShow { .. } => say(
+            "Breccia's own",
+            "depends",
+            "Breccia itself answers; no server sees it",
+        ),
     }
 }
 
 /// The short word of a reason, told at length.
 fn words(why: &str) -> &'static str {
     match why {
-        "catalogue" => "it looks like a read, but the catalogue is not known, so that cannot be proven",
+        "catalogue" => {
+            "it looks like a read, but the catalogue is not known, so that cannot be proven"
+        }
         "write" => "it writes, or may",
         "function" => {
             "it calls a function that is not known to be harmless on a replica: volatile, in \
@@ -292,9 +317,23 @@ mod tests {
                 assert!(text.contains(part), "{statement}: no {part:?} in {text}");
             }
         };
-        check("SELECT 1", &["(catalogue)\n", "target     primary", "not known: ", "--offline"]);
-        check("SELECT 1", &["database   shop", "transactions = \"primary\""]);
-        check("INSERT INTO t VALUES (1)", &["not proven (write)", "target     primary"]);
+        check(
+            "SELECT 1",
+            &[
+                "(catalogue)\n",
+                "target     primary",
+                "not known: ",
+                "--offline",
+            ],
+        );
+        check(
+            "SELECT 1",
+            &["database   shop", "transactions = \"primary\""],
+        );
+        check(
+            "INSERT INTO t VALUES (1)",
+            &["not proven (write)", "target     primary"],
+        );
         check("BEGIN", &["class      begin", "target     primary"]);
         check("BEGIN READ ONLY", &["target     depends", "on one replica"]);
         check("CREATE TABLE t (a int)", &["class      ddl", "read anew"]);

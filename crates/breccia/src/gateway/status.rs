@@ -33,6 +33,8 @@ impl Gateway {
             "upstream_connections_at_most": self.upstream_connections(),
             "listeners": self.listener_values(&plan, &samples),
             "stores": self.store_values(&plan, &samples),
+            "clusters": self.cluster_values(),
+            "sessions_pinned": self.pinned_value(),
         })
     }
 

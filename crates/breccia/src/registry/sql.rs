@@ -77,8 +77,16 @@ fn cluster(gateway: &Gateway, plan: &Plan, name: &str) -> Result<Option<Arc<Clus
             servers.push(self::server(gateway, plan, name, server)?);
         }
     }
-    let made = Arc::new(Cluster::new(options(name, composite), servers, &gateway.metrics));
-    tokio::spawn(monitor::watch(Arc::clone(&made), probes, gateway.metrics.clone()));
+    let made = Arc::new(Cluster::new(
+        options(name, composite),
+        servers,
+        &gateway.metrics,
+    ));
+    tokio::spawn(monitor::watch(
+        Arc::clone(&made),
+        probes,
+        gateway.metrics.clone(),
+    ));
     gateway.keep_cluster(name, Arc::clone(&made));
     Ok(Some(made))
 }
@@ -104,7 +112,10 @@ fn server(
     server: &SqlPlan,
 ) -> Result<ServerOptions, Trouble> {
     // A server that also keeps blobs has a prober of that slice already.
-    let shared = gateway.endpoints.get(name).filter(|_| plan.is_only_sql(name));
+    let shared = gateway
+        .endpoints
+        .get(name)
+        .filter(|_| plan.is_only_sql(name));
     let health = match shared {
         Some(health) => Arc::clone(health),
         None => {
@@ -174,9 +185,8 @@ fn listener(
     sql: &SqlListenerPlan,
     cluster: Arc<Cluster>,
 ) -> Result<SqlListener, Trouble> {
-    let place = |error: &dyn std::fmt::Display| {
-        Trouble::refused(format!("listener.{name}: {error}"))
-    };
+    let place =
+        |error: &dyn std::fmt::Display| Trouble::refused(format!("listener.{name}: {error}"));
     let tls = match &plan.tls {
         Some(tls) => Some(TlsServer::new(&check::server_options(tls)).map_err(|e| place(&e))?),
         None => None,

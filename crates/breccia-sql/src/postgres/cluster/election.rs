@@ -144,16 +144,18 @@ impl Election {
     }
 
     fn choose(&mut self, claimants: &[(usize, Report)], reports: &[Option<Report>]) {
-        let named = self.named.and_then(|named| {
+        let chosen = self.named.and_then(|named| {
             let found = claimants.iter().find(|(server, _)| *server == named);
             found.copied()
         });
-        match (claimants, named.as_ref()) {
+        match (claimants, chosen.as_ref()) {
             ([], _) => {
                 // The one that is known may be back in a moment; nobody else claims.
                 let all = reports.iter().flatten().count();
                 if let Ok(primary) = self.view.primary
-                    && reports.get(primary).is_some_and(|it| it.is_some_and(|it| it.recovery))
+                    && reports
+                        .get(primary)
+                        .is_some_and(|it| it.is_some_and(|it| it.recovery))
                 {
                     self.view.primary = Err("every server that answers is a replica".to_owned());
                 } else if self.view.primary.is_err() && all > 0 {
@@ -229,20 +231,21 @@ impl Election {
 mod tests {
     use super::*;
 
-    fn primary(timeline: u32, at: u64) -> Option<Report> {
-        Some(Report {
-            recovery: false,
+    fn report(recovery: bool, timeline: u32, at: u64) -> Report {
+        Report {
+            recovery,
             timeline: Some(timeline),
             system: 7,
             position: Lsn(at),
-        })
+        }
+    }
+
+    fn primary(timeline: u32, at: u64) -> Option<Report> {
+        Some(report(false, timeline, at)).filter(|_| at > 0)
     }
 
     fn replica(timeline: u32, at: u64) -> Option<Report> {
-        primary(timeline, at).map(|report| Report {
-            recovery: true,
-            ..report
-        })
+        Some(report(true, timeline, at)).filter(|_| at > 0)
     }
 
     fn election() -> Election {
@@ -255,9 +258,16 @@ mod tests {
         let mut election = election();
         let now = Instant::now();
         let view = election.step(now, &[replica(1, 5), primary(1, 9), None]);
-        assert_eq!((view.primary, view.replicas, view.epoch), (Ok(1), vec![0], 1));
+        assert_eq!(
+            (view.primary, view.replicas, view.epoch),
+            (Ok(1), vec![0], 1)
+        );
         let view = election.step(now, &[replica(1, 5), None, None]);
-        assert_eq!(view.primary, Ok(1), "one that does not answer keeps its role");
+        assert_eq!(
+            view.primary,
+            Ok(1),
+            "one that does not answer keeps its role"
+        );
         let view = election.step(now, &[replica(1, 5), primary(1, 9), None]);
         assert_eq!(view.epoch, 1, "and begins nothing new when it is back");
     }
@@ -269,10 +279,13 @@ mod tests {
         election.step(now, &[primary(1, 9), replica(1, 9), replica(1, 9)]);
         let view = election.step(now, &[None, primary(2, 8), replica(1, 9)]);
         assert_eq!((view.primary, view.epoch, view.first), (Ok(1), 2, Lsn(8)));
-        assert!(view.replicas.is_empty(), "the other one is on the old timeline");
+        assert!(
+            view.replicas.is_empty(),
+            "the other one is on the old timeline"
+        );
         let view = election.step(now, &[primary(1, 9), primary(2, 12), replica(2, 12)]);
         assert_eq!((view.primary, view.replicas), (Ok(1), vec![2]));
-        assert!(view.set_aside[0].1.contains("older timeline 1"), "{view:?}");
+        assert!(view.set_aside[0].1.contains("older timeline 1"));
     }
 
     #[test]
@@ -286,7 +299,11 @@ mod tests {
         election.name(Some(1));
         assert_eq!(election.step(now, &both).primary, Ok(1));
         election.name(None);
-        assert_eq!(election.step(now, &both).primary, Ok(1), "the old one is fenced now");
+        assert_eq!(
+            election.step(now, &both).primary,
+            Ok(1),
+            "the old one is fenced now"
+        );
     }
 
     #[test]
@@ -306,7 +323,10 @@ mod tests {
     fn a_strange_cluster_serves_nobody() {
         let mut election = election();
         let now = Instant::now();
-        let strange = replica(1, 9).map(|report| Report { system: 8, ..report });
+        let strange = replica(1, 9).map(|report| Report {
+            system: 8,
+            ..report
+        });
         let view = election.step(now, &[primary(1, 9), strange, None]);
         assert!(view.replicas.is_empty());
         assert_eq!(view.set_aside.len(), 1);

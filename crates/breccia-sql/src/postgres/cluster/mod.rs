@@ -168,7 +168,7 @@ pub struct Cluster {
 #[derive(Debug)]
 pub struct Routed {
     registry: Registry,
-    routed: Mutex<HashMap<(bool, &'static str), SharedCounter>>,
+    statements: Mutex<HashMap<(bool, &'static str), SharedCounter>>,
     pinned: Mutex<HashMap<&'static str, SharedCounter>>,
 }
 
@@ -176,7 +176,7 @@ impl Routed {
     fn new(registry: Registry) -> Self {
         Self {
             registry,
-            routed: Mutex::default(),
+            statements: Mutex::default(),
             pinned: Mutex::default(),
         }
     }
@@ -184,8 +184,11 @@ impl Routed {
     /// The counter of statements that went to a replica or the primary for `reason`.
     pub fn routed(&self, replica: bool, reason: &'static str) -> SharedCounter {
         let target = if replica { "replica" } else { "primary" };
-        let make = || self.registry.shared_counter(&metrics::SQL_ROUTED, &[target, reason]);
-        lock(&self.routed)
+        let make = || {
+            self.registry
+                .shared_counter(&metrics::SQL_ROUTED, &[target, reason])
+        };
+        lock(&self.statements)
             .entry((replica, reason))
             .or_insert_with(make)
             .clone()
@@ -193,7 +196,10 @@ impl Routed {
 
     /// A session is pinned for `reason`.
     pub fn pinned(&self, reason: &'static str) {
-        let make = || self.registry.shared_counter(&metrics::SQL_PINNED, &[reason]);
+        let make = || {
+            self.registry
+                .shared_counter(&metrics::SQL_PINNED, &[reason])
+        };
         lock(&self.pinned)
             .entry(reason)
             .or_insert_with(make)
@@ -312,14 +318,21 @@ impl Cluster {
     /// A replica that may serve, of two drawn at random the one with less to do for its weight.
     #[must_use]
     pub fn choose(&self, view: &View, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        let able = |server: &usize| self.server(*server).is_some_and(Server::usable) && fits(*server);
+        let able =
+            |server: &usize| self.server(*server).is_some_and(Server::usable) && fits(*server);
         let mut first = None;
         let mut second = None;
         let count = view.replicas.iter().filter(|server| able(server)).count();
         if count > 0 {
             let random = splitmix64(clock::seed());
             let draw = |random: u64| usize::try_from(random % count as u64).unwrap_or(0);
-            let nth = |n| view.replicas.iter().copied().filter(|server| able(server)).nth(n);
+            let nth = |n| {
+                view.replicas
+                    .iter()
+                    .copied()
+                    .filter(|server| able(server))
+                    .nth(n)
+            };
             first = nth(draw(random));
             second = nth(draw(random >> 32));
         }
@@ -331,7 +344,11 @@ impl Cluster {
                 running * 1000 / u64::from(server.options.weight.max(1))
             })
         };
-        Some(if load(second) < load(first) { second } else { first })
+        Some(if load(second) < load(first) {
+            second
+        } else {
+            first
+        })
     }
 
     /// A database, perhaps met for the first time.
@@ -365,7 +382,12 @@ impl Cluster {
         let health = &self.server(server)?.options.health;
         let mut pools = lock(&self.pools);
         let pool = pools.entry((server, login.clone())).or_insert_with(|| {
-            Arc::new(Pool::new(endpoint.clone(), Arc::clone(health), login, options.clone()))
+            Arc::new(Pool::new(
+                endpoint.clone(),
+                Arc::clone(health),
+                login,
+                options.clone(),
+            ))
         });
         Some(Arc::clone(pool))
     }

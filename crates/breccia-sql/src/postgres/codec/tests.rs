@@ -54,8 +54,15 @@ fn startup_packets_that_cannot_be_are_errors() {
         assert!(startup(&length.to_be_bytes()).is_err(), "{length}");
     }
     // No final zero, a name without a value, protocol 2.
-    for body in [&b"\0\x03\0\0user\0u\0"[..], b"\0\x03\0\0user\0\0", b"\0\x02\0\0\0"] {
-        let mut packet = u32::try_from(body.len() + 4).expect("small").to_be_bytes().to_vec();
+    for body in [
+        &b"\0\x03\0\0user\0u\0"[..],
+        b"\0\x03\0\0user\0\0",
+        b"\0\x02\0\0\0",
+    ] {
+        let mut packet = u32::try_from(body.len() + 4)
+            .expect("small")
+            .to_be_bytes()
+            .to_vec();
         packet.extend_from_slice(body);
         assert!(startup(&packet).is_err(), "{body:?}");
     }

@@ -35,7 +35,11 @@ pub(super) fn extent(bytes: &[u8], known: &mut usize) -> Result<Extent, CodecErr
         };
         if rest.len() < length {
             let long = bytes.len() >= MAX_BATCH;
-            return Ok(if long { Extent::Part(*known) } else { Extent::Unknown });
+            return Ok(if long {
+                Extent::Part(*known)
+            } else {
+                Extent::Unknown
+            });
         }
         if tag == b'X' {
             return Ok(match *known {
@@ -150,11 +154,10 @@ impl Batch {
         match &verdict.class {
             Class::Read | Class::Empty if !verdict.hint_primary => {}
             Class::Read | Class::Empty => self.go("hint"),
-            Class::Primary(reason) => self.go(reason),
+            Class::Primary(reason) | Class::Pin(reason) => self.go(reason),
             Class::Begin { .. } | Class::Commit | Class::Rollback => self.go("transaction"),
             Class::Set { .. } | Class::Reset { .. } | Class::DiscardAll => self.go("set"),
             Class::Deallocate { .. } => self.go("prepare"),
-            Class::Pin(reason) => self.go(reason),
             Class::Ddl => self.go("ddl"),
             Class::OwnSet { .. } | Class::OwnShow { .. } => self.go("own"),
         }
@@ -223,7 +226,11 @@ mod tests {
             }
             message::empty(&mut bytes, b'S');
             let batch = look(&bytes, &Names::default(), judge).expect("good frames");
-            assert_eq!((batch.reads, batch.executed), (expected, texts.len()), "{texts:?}");
+            assert_eq!(
+                (batch.reads, batch.executed),
+                (expected, texts.len()),
+                "{texts:?}"
+            );
         };
         check(&["SELECT 1"], Ok(()));
         check(&["SELECT 1", "SELECT 2"], Ok(()));

@@ -30,11 +30,15 @@ impl Session {
                 let Some(sql) = text_of(frames) else {
                     return false;
                 };
-                let start = sql.trim_start().get(..5).is_some_and(|word| {
-                    word.eq_ignore_ascii_case("start")
-                });
+                let start = sql
+                    .trim_start()
+                    .get(..5)
+                    .is_some_and(|word| word.eq_ignore_ascii_case("start"));
                 self.begun = Some(Begun { sql });
-                (if start { "START TRANSACTION" } else { "BEGIN" }, Status::Open)
+                (
+                    if start { "START TRANSACTION" } else { "BEGIN" },
+                    Status::Open,
+                )
             }
             Class::Commit if self.is_only_begun() => ("COMMIT", Status::Idle),
             Class::Rollback if self.is_only_begun() => ("ROLLBACK", Status::Idle),
@@ -66,7 +70,11 @@ impl Session {
     /// Why a batch cannot go to the replica that serves the transaction; `None`: it can.
     pub(super) fn leaves(&self, batch: &Batch) -> Option<&'static str> {
         let ends = |class: &Class| matches!(class, Class::Commit | Class::Rollback);
-        if batch.only.as_deref().is_some_and(|verdict| ends(&verdict.class)) {
+        if batch
+            .only
+            .as_deref()
+            .is_some_and(|verdict| ends(&verdict.class))
+        {
             return None;
         }
         match batch.reads {

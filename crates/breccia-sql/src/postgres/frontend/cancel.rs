@@ -87,7 +87,10 @@ impl Cancels {
         SystemRandom::new().fill(&mut bytes).ok()?;
         let [a, b, c, d, secret @ ..] = bytes;
         // Clients take the process for a signed number.
-        let key = (u32::from_be_bytes([a & 0x7f, b, c, d]), u32::from_be_bytes(secret));
+        let key = (
+            u32::from_be_bytes([a & 0x7f, b, c, d]),
+            u32::from_be_bytes(secret),
+        );
         let doing = Arc::new(Doing::default());
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.insert(key, Arc::downgrade(&doing));

@@ -185,10 +185,7 @@ impl Expected {
             (b'1', Some(Owed::Parse { .. }))
             | (b'2', Some(Owed::Bind))
             | (b'3', Some(Owed::Close { .. }))
-            | (b'n', Some(Owed::Describe)) => {
-                self.owed.pop_front();
-            }
-            (b'T', Some(Owed::Describe)) => {
+            | (b'n' | b'T', Some(Owed::Describe)) => {
                 self.owed.pop_front();
             }
             (b'D', _) => self.told = true,

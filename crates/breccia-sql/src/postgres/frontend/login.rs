@@ -178,7 +178,10 @@ async fn encrypt(
         _ => return Err(LoginError::Refused("TLS inside TLS")),
     };
     let shaken = tls.handshake(socket).await?;
-    Ok(Client::new(Stream::TlsServer(Box::new(shaken)), client.scratch))
+    Ok(Client::new(
+        Stream::TlsServer(Box::new(shaken)),
+        client.scratch,
+    ))
 }
 
 fn negotiate(client: &mut Client, minor: u16, parameters: &[(String, String)]) {
@@ -225,10 +228,10 @@ async fn identify(
     message::authentication(&mut client.out.bytes, 0, &[]);
     let upstream = known.and_then(|known| known.upstream.clone());
     Ok(Identity {
-        credential,
-        upstream,
         user,
         database,
+        credential,
+        upstream,
     })
 }
 
@@ -252,10 +255,15 @@ async fn prove(
         Err(error) => {
             let text = match &error {
                 LoginError::Lost(_) => return Err(error),
-                LoginError::Scram { source: ScramError::Binding, .. } => {
-                    "SCRAM channel binding check failed".to_owned()
-                }
-                LoginError::Codec(_) | LoginError::Scram { source: ScramError::Malformed, .. } => {
+                LoginError::Scram {
+                    source: ScramError::Binding,
+                    ..
+                } => "SCRAM channel binding check failed".to_owned(),
+                LoginError::Codec(_)
+                | LoginError::Scram {
+                    source: ScramError::Malformed,
+                    ..
+                } => {
                     fatal(client, "08P01", "malformed authentication message", "", end).await;
                     return Err(error);
                 }

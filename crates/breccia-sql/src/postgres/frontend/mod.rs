@@ -17,6 +17,7 @@ mod begun;
 mod cancel;
 mod client;
 mod expected;
+mod hear;
 mod login;
 mod own;
 mod route;
@@ -121,7 +122,8 @@ impl Counters {
             reads: requests("replica", "ok"),
             writes: requests("primary", "ok"),
             failed: requests("any", "error"),
-            logins_refused: registry.shared_counter(&metrics::CONNECTIONS_REFUSED, &[name, "login"]),
+            logins_refused: registry
+                .shared_counter(&metrics::CONNECTIONS_REFUSED, &[name, "login"]),
         }
     }
 }

@@ -67,12 +67,11 @@ impl Session {
     /// How far this session has seen.
     async fn token(&mut self) -> Option<String> {
         let view = self.look();
-        let lsn = match self.freshness.known(view.epoch) {
-            Some(lsn) => lsn,
-            None => {
-                let patience = self.listener.limits.pool.queue_timeout;
-                self.stamp(&view, clock::now() + patience).await?
-            }
+        let lsn = if let Some(lsn) = self.freshness.known(view.epoch) {
+            lsn
+        } else {
+            let patience = self.listener.limits.pool.queue_timeout;
+            self.stamp(&view, clock::now() + patience).await?
         };
         let token = Token {
             system: view.system,
@@ -91,17 +90,15 @@ impl Session {
 
     fn set_own(&mut self, name: &str, value: &str) {
         match (name, value) {
-            ("token", text) => match text.parse::<Token>() {
-                Ok(token) => {
-                    let view = self.look();
-                    let (system, timeline) = (view.system, view.timeline);
-                    self.freshness.import(token, view.epoch, system, timeline);
-                }
-                Err(()) => {
+            ("token", text) => {
+                let Ok(token) = text.parse::<Token>() else {
                     let text = "that is no token: it has the form system-id:timeline:lsn";
                     return self.fail("22023", text, "Take it from SHOW breccia.token.");
-                }
-            },
+                };
+                let view = self.look();
+                let (system, timeline) = (view.system, view.timeline);
+                self.freshness.import(token, view.epoch, system, timeline);
+            }
             ("target", "primary") => {
                 self.pinned = self.pinned.or(Some("target"));
             }
@@ -115,13 +112,23 @@ impl Session {
             }
             _ => {
                 let text = format!("unrecognized configuration parameter \"breccia.{name}\"");
-                return self.fail("42704", &text, "There are breccia.token and breccia.target.");
+                return self.fail(
+                    "42704",
+                    &text,
+                    "There are breccia.token and breccia.target.",
+                );
             }
         }
         message::complete(&mut self.client.out.bytes, "SET");
     }
 
     fn fail(&mut self, state: &str, text: &str, hint: &str) {
-        message::error(&mut self.client.out.bytes, Severity::Error, state, text, hint);
+        message::error(
+            &mut self.client.out.bytes,
+            Severity::Error,
+            state,
+            text,
+            hint,
+        );
     }
 }

@@ -64,10 +64,19 @@ impl Session {
                 return Ok(found(home));
             }
             // What was read there must not be unread elsewhere: how far was it?
-            let sampler = cluster.server(home).map(|it| &it.sampler).ok_or("no-position")?;
-            let sample = sampler.wait(sampler.ask(), end).await.ok_or("replica-lost")?;
+            let sampler = cluster
+                .server(home)
+                .map(|it| &it.sampler)
+                .ok_or("no-position")?;
+            let sample = sampler
+                .wait(sampler.ask(), end)
+                .await
+                .ok_or("replica-lost")?;
             self.freshness.left_home(sample.seen);
-            return self.wait_for(&view, floor.max(sample.seen), end).await.map(found);
+            return self
+                .wait_for(&view, floor.max(sample.seen), end)
+                .await
+                .map(found);
         }
         self.wait_for(&view, floor, end).await.map(found)
     }
@@ -85,12 +94,7 @@ impl Session {
     }
 
     /// A replica that has replayed `floor`, now or by `end`.
-    async fn wait_for(
-        &self,
-        view: &View,
-        floor: Lsn,
-        end: Instant,
-    ) -> Result<usize, &'static str> {
+    async fn wait_for(&self, view: &View, floor: Lsn, end: Instant) -> Result<usize, &'static str> {
         let cluster = &self.listener.cluster;
         let has = |server: usize| {
             let known = cluster.server(server).map(|it| it.sampler.latest());

@@ -12,7 +12,7 @@ use super::attached::{Attached, Event};
 use super::batch::{Batch, look};
 use super::expected::News;
 use super::route::Place;
-use super::session::{End, Session, legible};
+use super::session::{End, Session};
 use super::translate::{Unfit, Way};
 use crate::class::{Class, Verdict};
 use crate::error::SqlError;
@@ -29,7 +29,9 @@ const NAMES_BYTES: usize = 4 * 1024;
 pub(super) enum Turn {
     Done,
     /// It must run elsewhere; whether its text is no read after all.
-    Again { write: bool },
+    Again {
+        write: bool,
+    },
 }
 
 impl Session {
@@ -47,7 +49,11 @@ impl Session {
         }
         let mut place = self.decide(&batch).await?;
         for attempt in 0..2 {
-            let routed = self.listener.cluster.routed.routed(place.replica, place.reason);
+            let routed = self
+                .listener
+                .cluster
+                .routed
+                .routed(place.replica, place.reason);
             routed.increment();
             if self.attached.is_none()
                 && let Err(error) = self.attach(place.server, place.replica).await
@@ -163,7 +169,13 @@ impl Session {
             return Err(End::Told("57P03", text));
         }
         let out = &mut self.client.out.bytes;
-        message::error(out, Severity::Error, state, &text, "Nothing was sent to a server.");
+        message::error(
+            out,
+            Severity::Error,
+            state,
+            &text,
+            "Nothing was sent to a server.",
+        );
         message::ready(out, Status::Idle);
         Ok(())
     }
@@ -258,7 +270,9 @@ impl Session {
                 return Ok(Turn::Done);
             };
             if attached.is_settled() {
-                if attached.held && let Some(write) = again {
+                if attached.held
+                    && let Some(write) = again
+                {
                     return Ok(Turn::Again { write });
                 }
                 attached.held = false;
@@ -287,7 +301,11 @@ impl Session {
                     again = Some(write);
                 }
             }
-            if self.attached.as_ref().is_some_and(|it| it.held && self.is_down(it)) {
+            if self
+                .attached
+                .as_ref()
+                .is_some_and(|it| it.held && self.is_down(it))
+            {
                 return Ok(Turn::Again { write: false });
             }
         }
@@ -322,7 +340,10 @@ impl Session {
         }
         digested.map_err(|error| {
             tracing::warn!(%error, "a server's answer is malformed");
-            End::Told("08P01", format!("the server's answer is malformed: {error}"))
+            End::Told(
+                "08P01",
+                format!("the server's answer is malformed: {error}"),
+            )
         })
     }
 
@@ -348,7 +369,7 @@ impl Session {
         self.begun = None;
         self.names.settle();
         let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
-        if !(keeps && !attached.replica) {
+        if !keeps || attached.replica {
             self.detach();
         }
     }
@@ -443,181 +464,6 @@ impl Session {
         }
         Ok(())
     }
-
-    /// A piece of news about what was asked. `Some`: it should run elsewhere.
-    fn hear(&mut self, news: News, only: Option<&Arc<Verdict>>) -> Result<Option<bool>, End> {
-        let Some(attached) = &mut self.attached else {
-            return Ok(None);
-        };
-        match news {
-            News::Complete(tag) => self.completed(&tag, only),
-            News::Failed(state) => {
-                self.listener.counters.failed.increment();
-                // A plan of before a change that was made behind our back: not once more.
-                attached.tainted |= matches!(&state[..], b"0A000" | b"26000");
-                if attached.held {
-                    return Ok(self.elsewhere(&state));
-                }
-            }
-            News::NotPrepared(id) => {
-                self.names.not_prepared(id);
-                if let Some(upstream) = attached.lease.upstream() {
-                    upstream.prepared.remove(id);
-                }
-            }
-            News::NotClosed => attached.tainted = true,
-            News::OwnFailed(body) => {
-                attached.tainted = true;
-                let error = attached.lease.pool().endpoint().settings_refused(&body);
-                return Err(End::Told("08006", error.to_string()));
-            }
-            News::Fatal(state) => {
-                attached.tainted = true;
-                if attached.held {
-                    // Its connection ends next, and it runs elsewhere then.
-                    return Ok(Some(false));
-                }
-                attached.farewell = true;
-                tracing::debug!(?state, "a server ended a connection");
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a statement that failed on a replica in this way should run on the primary.
-    fn elsewhere(&self, state: &[u8]) -> Option<bool> {
-        match state {
-            // A write after all, and what a server in recovery cannot do.
-            b"25006" | b"0A000" | b"55000" => Some(true),
-            // Cancelled by recovery, the server starts or ends, a table not there yet.
-            b"40001" | b"40P01" | b"57P01" | b"57P02" | b"57P03" | b"42P01" | b"42703"
-            | b"42883" | b"3F000" | b"42704" | b"3D000" => Some(false),
-            _ => None,
-        }
-    }
-
-    /// A command of the client is complete.
-    fn completed(&mut self, tag: &[u8], only: Option<&Arc<Verdict>>) {
-        let Some(verdict) = only else {
-            if tag == b"DISCARD ALL" {
-                self.forget_all();
-            }
-            return;
-        };
-        let changed = match (&verdict.class, tag) {
-            (Class::Set { name, value }, b"SET") => Some(self.settings.with(name, value.clone())),
-            (Class::Reset { name: Some(name) }, b"RESET") => {
-                Some(self.settings.with(name, self.startup.get(name).cloned()))
-            }
-            (Class::Reset { name: None }, b"RESET") => Some(Arc::clone(&self.startup)),
-            (Class::DiscardAll, b"DISCARD ALL") => {
-                self.forget_all();
-                None
-            }
-            (Class::Deallocate { name: None }, b"DEALLOCATE ALL") => {
-                self.names.clear();
-                if let Some(upstream) = self.upstream() {
-                    upstream.prepared.clear();
-                }
-                None
-            }
-            _ => None,
-        };
-        if let Some(settings) = changed {
-            self.change_settings(&verdict.class, settings);
-        }
-    }
-
-    fn upstream(&mut self) -> Option<&mut crate::postgres::upstream::Upstream> {
-        self.attached.as_mut()?.lease.upstream()
-    }
-
-    fn change_settings(&mut self, class: &Class, settings: Arc<crate::postgres::settings::Settings>) {
-        // SET DEFAULT and RESET bring the server's default; the session's own start may differ.
-        let exact = matches!(class, Class::Set { value: Some(_), .. });
-        let bare = |settings: &Arc<_>| Arc::clone(settings);
-        if let Some(upstream) = self.upstream() {
-            upstream.applied = if exact {
-                bare(&settings)
-            } else {
-                match class {
-                    Class::Set { name, .. } | Class::Reset { name: Some(name) } => {
-                        upstream.applied.with(name, None)
-                    }
-                    _ => Arc::default(),
-                }
-            };
-        }
-        self.settings = settings;
-        let parameters = self.upstream().map(|upstream| &upstream.parameters);
-        if let Some(parameters) = parameters {
-            let of = |name: &str| parameters.get(name).map(String::as_str);
-            self.legible = legible(of("standard_conforming_strings"), of("client_encoding"));
-        }
-    }
-
-    /// DISCARD ALL: the session is as it began, and the connection knows no settings.
-    fn forget_all(&mut self) {
-        self.names.clear();
-        self.settings = Arc::clone(&self.startup);
-        self.pinned = None;
-        if let Some(upstream) = self.upstream() {
-            upstream.prepared.clear();
-            upstream.applied = Arc::default();
-        }
-    }
-
-    /// A limit of time has passed.
-    fn late(&mut self) -> Result<(), End> {
-        let Some(attached) = &self.attached else {
-            return Err(End::Gone);
-        };
-        if attached.held {
-            return Ok(());
-        }
-        if self.client.out.waiting() > 0 {
-            return Err(End::Gone);
-        }
-        let limits = &self.listener.limits;
-        let over = |since| clock::now().saturating_duration_since(since);
-        let long = limits.transaction_timeout.zip(self.transaction_since);
-        Err(if long.is_some_and(|(limit, since)| over(since) >= limit) {
-            let why = "terminating connection due to transaction-timeout".to_owned();
-            End::Told("57014", why)
-        } else {
-            let why = "terminating connection due to idle-in-transaction-timeout".to_owned();
-            End::Told("25P03", why)
-        })
-    }
-
-    /// The connection is lost with answers still owed.
-    fn lost(&mut self, error: &std::io::Error) -> Result<Turn, End> {
-        self.listener.counters.failed.increment();
-        let Some(attached) = &mut self.attached else {
-            return Ok(Turn::Done);
-        };
-        let name = attached.lease.pool().endpoint().name.clone();
-        attached.tainted = true;
-        if attached.held {
-            return Ok(Turn::Again { write: false });
-        }
-        let unknown = attached.unknown && !attached.is_settled();
-        let heard = attached.farewell;
-        self.attached = None;
-        if heard && !unknown {
-            return Err(End::Gone);
-        }
-        Err(if unknown {
-            let why = format!(
-                "the connection to {name} was lost ({error}) before it answered: whether the \
-                 statement was carried out is not known"
-            );
-            End::Told("08007", why)
-        } else {
-            let why = format!("the connection to {name} was lost ({error}); nothing was committed");
-            End::Told("57P01", why)
-        })
-    }
 }
 
 /// The text of the only statement in some frames.
@@ -628,7 +474,11 @@ fn only_text(frames: &[u8], names: &super::translate::Names) -> Option<Vec<u8>> 
         match head.tag {
             b'Q' => return Some(codec::query(body).ok()?.to_vec()),
             b'P' => return Some(codec::parse(body).ok()?.sql.to_vec()),
-            b'B' => return names.text(codec::bind(body).ok()?.statement).map(<[u8]>::to_vec),
+            b'B' => {
+                return names
+                    .text(codec::bind(body).ok()?.statement)
+                    .map(<[u8]>::to_vec);
+            }
             _ => at += head.length,
         }
     }

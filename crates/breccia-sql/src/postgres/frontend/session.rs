@@ -11,6 +11,7 @@ use breccia_net::clock;
 use breccia_net::drain::Phase;
 use breccia_net::stream::close_gently;
 
+use super::SqlListener;
 use super::attached::{Attached, Event, turn};
 use super::batch::{Extent, MAX_BATCH, extent};
 use super::cancel::Registered;
@@ -18,7 +19,6 @@ use super::client::{Client, Outgoing};
 use super::expected::{Expected, Owed};
 use super::login::fatal;
 use super::translate::Names;
-use super::SqlListener;
 use crate::class::{Class, Verdict};
 use crate::error::SqlError;
 use crate::postgres::cluster::Database;
@@ -35,8 +35,15 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const HEALTH_LOOK: Duration = Duration::from_millis(100);
 
 /// Encodings whose characters may hold bytes that look like ASCII.
-const UNSAFE_ENCODINGS: [&str; 7] =
-    ["BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"];
+const UNSAFE_ENCODINGS: [&str; 7] = [
+    "BIG5",
+    "GB18030",
+    "GBK",
+    "JOHAB",
+    "SHIFT_JIS_2004",
+    "SJIS",
+    "UHC",
+];
 
 /// Who a client is.
 #[derive(Debug)]
@@ -303,7 +310,12 @@ impl Session {
         let own = cluster.server(server).ok_or_else(missing)?;
         let own = own.options.own_role.clone();
         let theirs = || (self.identity.user.clone(), self.identity.credential.clone());
-        let (role, credential) = self.identity.upstream.clone().or(own).unwrap_or_else(theirs);
+        let (role, credential) = self
+            .identity
+            .upstream
+            .clone()
+            .or(own)
+            .unwrap_or_else(theirs);
         let login = Login {
             role,
             credential,
@@ -395,7 +407,14 @@ impl Session {
 /// What asyncpg sends when a connection goes back to its pool. Alone each statement of it would be
 /// harmless; not to know it would pin every session of such a pool.
 const POOL_RESET: [&str; 8] = [
-    "SELECT", "pg_advisory_unlock_all();", "CLOSE", "ALL;", "UNLISTEN", "*;", "RESET", "ALL;",
+    "SELECT",
+    "pg_advisory_unlock_all();",
+    "CLOSE",
+    "ALL;",
+    "UNLISTEN",
+    "*;",
+    "RESET",
+    "ALL;",
 ];
 
 fn is_pool_reset(sql: &[u8]) -> bool {

@@ -14,14 +14,20 @@ use crate::postgres::upstream::Upstream;
 /// Prepared statements of one session, the most.
 const MAX_NAMES: usize = 10_000;
 
+/// Text and types of the unnamed statement.
+type Unnamed = (Box<[u8]>, Box<[u8]>);
+
+/// A name, and what it stood for before.
+type Change = (Box<[u8]>, Option<Arc<Statement>>);
+
 /// What a session has prepared.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     named: HashMap<Box<[u8]>, Arc<Statement>>,
     /// Text and types of the unnamed one.
-    unnamed: Option<(Box<[u8]>, Box<[u8]>)>,
+    unnamed: Option<Unnamed>,
     /// How to undo what the frames of the running batch changed.
-    journal: Vec<(Box<[u8]>, Option<Arc<Statement>>)>,
+    journal: Vec<Change>,
 }
 
 impl Names {

@@ -1,0 +1,188 @@
+//! `POST /stores/NAME/{drain,resume,pause,primary}`: steering the servers of SQL clusters.
+//!
+//! Not who may: the caller has seen to the token. Invariant: whatever is not done is said, and why.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use breccia_sql::postgres::cluster::{Cluster, Server};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::gateway::Gateway;
+
+/// What is wanted of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Drain,
+    Resume,
+    Pause,
+    Primary,
+}
+
+/// The store and the action that a path names.
+pub(super) fn read(path: &str) -> Option<(&str, Action)> {
+    let (name, action) = path.strip_prefix("/stores/")?.split_once('/')?;
+    let action = match action {
+        "drain" => Action::Drain,
+        "resume" => Action::Resume,
+        "pause" => Action::Pause,
+        "primary" => Action::Primary,
+        _ => return None,
+    };
+    (!name.is_empty()).then_some((name, action))
+}
+
+/// A server's place: its cluster, and its number there.
+type Place = (Arc<Cluster>, usize);
+
+/// Does it; the status and the body of the answer.
+pub(super) fn steer(gateway: &Gateway, name: &str, action: Action) -> (StatusCode, Value) {
+    let clusters = gateway.clusters();
+    let places: Vec<Place> = clusters
+        .values()
+        .filter_map(|cluster| {
+            let number = cluster.servers.iter().position(|it| it.name() == name)?;
+            Some((Arc::clone(cluster), number))
+        })
+        .collect();
+    if places.is_empty() {
+        return not_a_server(gateway, name, action);
+    }
+    match action {
+        Action::Drain => drain(&places, name, true),
+        Action::Resume => drain(&places, name, false),
+        Action::Primary => primary(&places, name),
+        Action::Pause => not_yet(),
+    }
+}
+
+fn refused(status: StatusCode, why: impl Into<String>) -> (StatusCode, Value) {
+    (status, json!({ "refused": why.into() }))
+}
+
+fn not_yet() -> (StatusCode, Value) {
+    refused(
+        StatusCode::NOT_IMPLEMENTED,
+        "this release cannot pause a store; drain its replicas, or stop the gateway: SIGTERM lets \
+         running statements end",
+    )
+}
+
+fn not_a_server(gateway: &Gateway, name: &str, action: Action) -> (StatusCode, Value) {
+    let clusters = gateway.clusters();
+    let servers = |cluster: &Cluster| -> Vec<String> {
+        let names = cluster.servers.iter().map(Server::name);
+        names.map(str::to_owned).collect()
+    };
+    if let Some(cluster) = clusters.get(name) {
+        if action == Action::Pause {
+            return not_yet();
+        }
+        let why = format!(
+            "{name} is a sql-read-replica; name one of its servers: {}",
+            servers(cluster).join(", ")
+        );
+        return refused(StatusCode::CONFLICT, why);
+    }
+    if let Some(store) = gateway.plan().stores.get(name) {
+        let why = format!(
+            "{name} is of type {} and no server of a sql-read-replica that a listener serves; \
+             only those can be steered",
+            store.type_name()
+        );
+        return refused(StatusCode::CONFLICT, why);
+    }
+    let mut known: Vec<String> = clusters.values().flat_map(|it| servers(it)).collect();
+    known.sort();
+    known.dedup();
+    let known = if known.is_empty() {
+        "this gateway serves no SQL".to_owned()
+    } else {
+        format!("there are: {}", known.join(", "))
+    };
+    refused(StatusCode::NOT_FOUND, format!("there is no store {name}; {known}"))
+}
+
+/// Takes a server out of the choice for reads, or back into it, in every cluster it is of.
+fn drain(places: &[Place], name: &str, drained: bool) -> (StatusCode, Value) {
+    let mut running = 0;
+    let mut is_primary = false;
+    for (cluster, number) in places {
+        let Some(server) = cluster.server(*number) else {
+            continue;
+        };
+        server.drained.store(drained, Ordering::Relaxed);
+        running += server.running.load(Ordering::Relaxed);
+        is_primary |= cluster.view().primary == Ok(*number);
+    }
+    tracing::info!(store = name, drained, "an administrator steers a server");
+    let mut body = json!({ "store": name, "drained": drained, "running": running });
+    if let (true, true, Some(map)) = (drained, is_primary, body.as_object_mut()) {
+        let note = "it is the primary, which writes cannot do without: it goes on serving, and is \
+                    drained as soon as it is a replica";
+        map.insert("note".to_owned(), note.into());
+    }
+    (StatusCode::OK, body)
+}
+
+/// Names the primary among several that claim to be it.
+fn primary(places: &[Place], name: &str) -> (StatusCode, Value) {
+    for (cluster, number) in places {
+        if let Err(why) = claims(cluster, *number) {
+            let why = format!("{name} does not claim to be the primary of {}: {why}", cluster.options.name);
+            return refused(StatusCode::CONFLICT, why);
+        }
+    }
+    let mut epochs = serde_json::Map::new();
+    for (cluster, number) in places {
+        cluster.name_primary(Some(*number));
+        let view = cluster.view();
+        if view.primary != Ok(*number) {
+            cluster.name_primary(None);
+            let why = format!(
+                "{name} was named and is not followed in {}: ask /status what is said of it",
+                cluster.options.name
+            );
+            return refused(StatusCode::CONFLICT, why);
+        }
+        epochs.insert(cluster.options.name.clone(), view.epoch.into());
+    }
+    tracing::warn!(store = name, "an administrator has named the primary");
+    (StatusCode::OK, json!({ "primary": name, "epoch": epochs }))
+}
+
+/// Whether a server says that it is a primary of the cluster that is known; else why not.
+fn claims(cluster: &Cluster, number: usize) -> Result<(), &'static str> {
+    let report = cluster.server(number).and_then(Server::report);
+    let report = report.ok_or("it does not answer; start it, or name another")?;
+    if report.recovery {
+        return Err("it is a replica; promote it first (pg_promote), then it is found by itself");
+    }
+    let known = cluster.view().system;
+    if known != 0 && report.system != known {
+        return Err("it belongs to another cluster (its system identifier differs)");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_a_store_and_an_action() {
+        let check = |path: &str, expected: Option<(&str, Action)>| {
+            assert_eq!(read(path), expected, "{path}");
+        };
+        check("/stores/pg1/drain", Some(("pg1", Action::Drain)));
+        check("/stores/a.b_c-d/resume", Some(("a.b_c-d", Action::Resume)));
+        check("/stores/pg1/primary", Some(("pg1", Action::Primary)));
+        check("/stores/db/pause", Some(("db", Action::Pause)));
+        check("/stores//drain", None);
+        check("/stores/pg1", None);
+        check("/stores/pg1/drain/", None);
+        check("/stores/pg1/DRAIN", None);
+        check("/status", None);
+    }
+}

@@ -1,0 +1,312 @@
+//! What `check --connect` finds out about the servers of each `sql-read-replica`.
+//!
+//! Not their watch: a gateway asks again and again, this once. Invariant: what is asked here changes
+//! nothing, and each fault and each warning says what to do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan};
+use breccia_sql::SqlError;
+use breccia_sql::postgres::upstream::{Login, Row};
+use breccia_sql::token::Lsn;
+
+use crate::registry;
+
+/// All that a server is asked, in the order of the fields of [`Facts`].
+const FACTS: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
+    (CASE WHEN pg_catalog.pg_is_in_recovery() \
+     THEN greatest((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver), \
+                   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())) \
+     ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))\
+          ::bit(32)::int END)::text, \
+    (SELECT system_identifier FROM pg_catalog.pg_control_system())::text, \
+    (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+     ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text, \
+    pg_catalog.current_setting('server_version'), \
+    pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')::text, \
+    (SELECT status FROM pg_catalog.pg_stat_wal_receiver), \
+    pg_catalog.current_setting('hot_standby'), \
+    pg_catalog.current_setting('wal_level'), \
+    pg_catalog.current_setting('default_transaction_read_only'), \
+    pg_catalog.current_setting('synchronous_commit')";
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    recovery: bool,
+    timeline: Option<u32>,
+    system: u64,
+    position: Lsn,
+    version: String,
+    sees_all: bool,
+    receives: Option<String>,
+    hot_standby: bool,
+    wal_level: String,
+    read_only: bool,
+    synchronous_commit: String,
+}
+
+impl Facts {
+    fn read(row: &Row) -> Option<Self> {
+        let at = |number: usize| row.get(number).and_then(Option::as_deref);
+        Some(Self {
+            recovery: at(0)? == "true",
+            timeline: at(1).and_then(|text| text.parse().ok()),
+            system: at(2)?.parse().ok()?,
+            position: at(3)?.parse().ok()?,
+            version: at(4)?.to_owned(),
+            sees_all: at(5)? == "true",
+            receives: at(6).map(str::to_owned),
+            hot_standby: at(7)? == "on",
+            wal_level: at(8)?.to_owned(),
+            read_only: at(9)? == "on",
+            synchronous_commit: at(10)?.to_owned(),
+        })
+    }
+}
+
+/// What there is to say of the servers and their composites.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// One for each server; `Err`: it cannot be used.
+    pub(super) lines: BTreeMap<String, Result<String, String>>,
+    /// What would not work.
+    pub(super) faults: Vec<String>,
+    /// What works, if not as somebody may wish.
+    pub(super) warnings: Vec<String>,
+}
+
+/// One server of a composite, as it was asked.
+struct Asked {
+    name: String,
+    place: String,
+    role: String,
+    facts: Result<Facts, String>,
+}
+
+/// Asks every server of every `sql-read-replica`.
+pub(super) async fn look(plan: &Plan, limit: Duration) -> Findings {
+    let mut findings = Findings::default();
+    for (name, store) in &plan.stores {
+        let StorePlan::SqlReadReplica(composite) = store else {
+            continue;
+        };
+        let asked = ask_all(plan, name, limit).await;
+        findings.weigh(name, composite, &asked);
+    }
+    findings
+}
+
+async fn ask_all(plan: &Plan, composite: &str, limit: Duration) -> Vec<Asked> {
+    let mut asked = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for (number, (name, store)) in plan.leaves(composite).into_iter().enumerate() {
+        let StorePlan::Postgresql(server) = store else {
+            continue;
+        };
+        let (name, server) = (name.to_owned(), server.clone());
+        tasks.spawn(async move {
+            let asking = tokio::time::timeout(limit, ask(&name, &server));
+            let facts = asking.await.unwrap_or_else(|_| {
+                Err(format!("it does not answer within {} s", limit.as_secs()))
+            });
+            let (place, role) = (server.address.to_string(), server.user);
+            (
+                number,
+                Asked {
+                    name,
+                    place,
+                    role,
+                    facts,
+                },
+            )
+        });
+    }
+    while let Some(Ok(one)) = tasks.join_next().await {
+        asked.push(one);
+    }
+    asked.sort_by_key(|(number, _)| *number);
+    asked.into_iter().map(|(_, asked)| asked).collect()
+}
+
+async fn ask(name: &str, server: &SqlPlan) -> Result<Facts, String> {
+    let (endpoint, own_role) =
+        registry::sql_endpoint(name, server).map_err(|trouble| trouble.into_lines().join("; "))?;
+    let (role, credential) = own_role.ok_or_else(|| {
+        format!(
+            "store.{name} has no `user`, so its role and position cannot be asked, and nobody is \
+             served by it; add one"
+        )
+    })?;
+    let login = Login {
+        role,
+        credential,
+        database: server.database.clone(),
+        read_only: false,
+    };
+    let mut upstream = endpoint
+        .open(&login)
+        .await
+        .map_err(|error| unreached(&error))?;
+    let rows = endpoint.ask(&mut upstream, FACTS).await;
+    let rows = rows.map_err(|error| error.to_string())?;
+    let facts = rows.first().and_then(Facts::read);
+    facts.ok_or_else(|| "it does not say what it is; is it a PostgreSQL server?".to_owned())
+}
+
+/// Why a server cannot be asked. A replica with `hot_standby = off` lets nobody in.
+fn unreached(error: &SqlError) -> String {
+    let closed = matches!(
+        error,
+        SqlError::Refused { sqlstate, text, .. }
+            if sqlstate == "57P03" && text.contains("not accepting connections")
+    );
+    if closed {
+        format!("{error}; if it is a replica, set hot_standby = on there and restart it")
+    } else {
+        error.to_string()
+    }
+}
+
+impl Findings {
+    fn weigh(&mut self, name: &str, composite: &SqlReadReplicaPlan, asked: &[Asked]) {
+        let facts = |asked: &'_ Asked| asked.facts.clone().ok().map(|it| (asked.name.clone(), it));
+        let answered: Vec<(String, Facts)> = asked.iter().filter_map(facts).collect();
+        let primaries: Vec<&(String, Facts)> = answered
+            .iter()
+            .filter(|(_, facts)| !facts.recovery)
+            .collect();
+        let at = primaries.first().map(|(_, facts)| facts.position);
+        for one in asked {
+            let line = match &one.facts {
+                Ok(facts) => Ok(format!("{} answers ({})", one.place, said(facts, at))),
+                Err(why) => Err(format!("{} cannot be used ({why})", one.place)),
+            };
+            self.lines.insert(one.name.clone(), line);
+            if let Ok(facts) = &one.facts {
+                self.weigh_one(one, facts, composite);
+            }
+        }
+        self.weigh_roles(name, composite, &primaries, &answered);
+        let mut others = answered.iter();
+        if let Some((first, known)) = others.next()
+            && let Some((other, _)) = others.find(|(_, facts)| facts.system != known.system)
+        {
+            self.faults.push(format!(
+                "{name}: {first} and {other} belong to different clusters (their system \
+                 identifiers differ); name servers that were copied from one (pg_basebackup)"
+            ));
+        }
+    }
+
+    fn weigh_roles(
+        &mut self,
+        name: &str,
+        composite: &SqlReadReplicaPlan,
+        primaries: &[&(String, Facts)],
+        answered: &[(String, Facts)],
+    ) {
+        match primaries {
+            [] if !answered.is_empty() => self.faults.push(format!(
+                "{name}: every server that answers is a replica, so nothing can be written; \
+                 promote one (pg_promote), or name the primary in store.{name}"
+            )),
+            [(primary, _)] if *primary != composite.primary => self.warnings.push(format!(
+                "{name}: {primary} is the primary, and store.{name}.primary names {}, which is \
+                 not; the gateway follows the servers, but write primary = \"{primary}\"",
+                composite.primary
+            )),
+            [_, _, ..] => {
+                let names: Vec<&str> = primaries.iter().map(|(name, _)| name.as_str()).collect();
+                self.faults.push(format!(
+                    "{name}: {} all claim to be the primary, so writes would be refused; stop all \
+                     but one, and make the others replicas again (pg_rewind, pg_basebackup)",
+                    names.join(" and ")
+                ));
+            }
+            _ => {}
+        }
+        let timeline = primaries.first().and_then(|(_, facts)| facts.timeline);
+        for (server, facts) in answered.iter().filter(|(_, facts)| facts.recovery) {
+            if primaries.len() == 1 && facts.timeline.is_some() && facts.timeline != timeline {
+                self.faults.push(format!(
+                    "{server}: it is not on the primary's timeline, so it serves no reads; make it \
+                     follow the primary (recovery_target_timeline = 'latest', pg_rewind)"
+                ));
+            }
+        }
+    }
+
+    fn weigh_one(&mut self, asked: &Asked, facts: &Facts, composite: &SqlReadReplicaPlan) {
+        let (name, role) = (&asked.name, &asked.role);
+        let grant = format!("GRANT pg_monitor TO \"{}\"", role.replace('"', "\"\""));
+        if facts.recovery && facts.timeline.is_none() {
+            self.faults.push(format!(
+                "{name}: it does not tell its timeline, so it serves no reads; on the primary: \
+                 {grant}"
+            ));
+        } else if !facts.sees_all {
+            self.warnings.push(format!(
+                "{name}: role {role:?} is no member of pg_monitor, so as a replica it does not \
+                 tell which timeline it receives, and after a failover serves no reads until its \
+                 next restart point; on the primary: {grant}"
+            ));
+        } else if facts.recovery && facts.receives.is_none() {
+            self.warnings.push(format!(
+                "{name}: it receives nothing from a primary now; look at its primary_conninfo and \
+                 its log"
+            ));
+        }
+        if !facts.hot_standby {
+            self.warnings.push(format!(
+                "{name}: hot_standby is off, so as a replica it would let nobody in; set it to on \
+                 and restart the server"
+            ));
+        }
+        if !facts.recovery && facts.wal_level == "minimal" && !composite.replicas.is_empty() {
+            self.faults.push(format!(
+                "{name}: wal_level is minimal, so no replica can follow it; set wal_level = \
+                 replica and restart the server"
+            ));
+        }
+        if !facts.recovery && facts.read_only {
+            self.faults.push(format!(
+                "{name}: it is the primary, and default_transaction_read_only is on for role \
+                 {role:?}, so writes fail; turn it off (ALTER SYSTEM, ALTER DATABASE or ALTER ROLE)"
+            ));
+        }
+        if !facts.recovery && facts.synchronous_commit == "off" {
+            self.warnings.push(format!(
+                "{name}: synchronous_commit is off for role {role:?}: the last commits may be lost \
+                 at a crash or failover, though acknowledged; reads stay right. Set it to on where \
+                 that matters"
+            ));
+        }
+    }
+}
+
+/// What a server is, for its line.
+fn said(facts: &Facts, primary: Option<Lsn>) -> String {
+    let role = if facts.recovery { "replica" } else { "primary" };
+    let timeline = facts
+        .timeline
+        .map_or("unknown".to_owned(), |it| it.to_string());
+    let lag = match primary {
+        Some(primary) if facts.recovery => {
+            format!(
+                ", {} bytes behind",
+                primary.0.saturating_sub(facts.position.0)
+            )
+        }
+        None if facts.recovery => ", lag unknown without a primary".to_owned(),
+        _ => String::new(),
+    };
+    format!(
+        "PostgreSQL {}, {role}, timeline {timeline}{lag}",
+        facts.version
+    )
+}
+
+#[cfg(test)]
+mod tests;

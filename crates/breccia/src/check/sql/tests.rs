@@ -1,0 +1,103 @@
+//! What follows from the servers' answers, without a server.
+//!
+//! Not the questions. Invariant: each row changes one thing of a cluster that is good.
+
+use breccia_config::{Consistency, TransactionRouting};
+
+use super::*;
+
+fn facts(recovery: bool) -> Facts {
+    Facts {
+        recovery,
+        timeline: Some(1),
+        system: 7,
+        position: Lsn(if recovery { 90 } else { 100 }),
+        version: "15.18".to_owned(),
+        sees_all: true,
+        receives: recovery.then(|| "streaming".to_owned()),
+        hot_standby: true,
+        wal_level: "replica".to_owned(),
+        read_only: false,
+        synchronous_commit: "on".to_owned(),
+    }
+}
+
+fn weighed(change: impl FnOnce(&mut Facts, &mut Facts)) -> Findings {
+    let composite = SqlReadReplicaPlan {
+        primary: "a".to_owned(),
+        replicas: vec!["b".to_owned()],
+        consistency: Consistency::Session,
+        transactions: TransactionRouting::Primary,
+        max_lag: Duration::from_secs(10),
+        replica_wait: Duration::from_millis(50),
+    };
+    let (mut a, mut b) = (facts(false), facts(true));
+    change(&mut a, &mut b);
+    let asked = |name: &str, facts| Asked {
+        name: name.to_owned(),
+        place: "127.0.0.1:5432".to_owned(),
+        role: "breccia".to_owned(),
+        facts: Ok(facts),
+    };
+    let mut findings = Findings::default();
+    findings.weigh("db", &composite, &[asked("a", a), asked("b", b)]);
+    findings
+}
+
+#[test]
+fn a_good_cluster_has_a_line_for_each_server() {
+    let found = weighed(|_, _| {});
+    assert_eq!(
+        (found.faults.len(), found.warnings.len()),
+        (0, 0),
+        "{found:?}"
+    );
+    let line = found.lines["b"].as_deref().expect("good");
+    assert!(
+        line.contains("replica, timeline 1, 10 bytes behind"),
+        "{line}"
+    );
+}
+
+#[test]
+fn each_fault_and_each_warning_names_its_mend() {
+    type Change = fn(&mut Facts, &mut Facts);
+    let check = |change: Change, fault: Option<&str>, warning: Option<&str>| {
+        let found = weighed(change);
+        let one = |lines: &[String], expected: Option<&str>| {
+            assert_eq!(lines.len(), usize::from(expected.is_some()), "{found:?}");
+            let part = expected.unwrap_or_default();
+            assert!(
+                lines.iter().all(|line| line.contains(part)),
+                "{part}: {found:?}"
+            );
+        };
+        one(&found.faults, fault);
+        one(&found.warnings, warning);
+    };
+    check(|_, b| b.timeline = None, Some("GRANT pg_monitor"), None);
+    check(|_, b| b.timeline = Some(2), Some("pg_rewind"), None);
+    check(
+        |_, b| b.sees_all = false,
+        None,
+        Some("GRANT pg_monitor TO \"breccia\""),
+    );
+    check(|_, b| b.receives = None, None, Some("primary_conninfo"));
+    check(|_, b| b.hot_standby = false, None, Some("set it to on"));
+    check(
+        |a, _| a.wal_level = "minimal".to_owned(),
+        Some("wal_level = replica"),
+        None,
+    );
+    check(|a, _| a.read_only = true, Some("turn it off"), None);
+    check(
+        |a, _| a.synchronous_commit = "off".to_owned(),
+        None,
+        Some("reads stay right"),
+    );
+    check(|a, _| a.system = 8, Some("system identifiers differ"), None);
+    check(|_, b| b.recovery = false, Some("a and b all claim"), None);
+    check(|a, _| *a = facts(true), Some("pg_promote"), None);
+    let swap: Change = |a, b| std::mem::swap(a, b);
+    check(swap, None, Some("primary = \"b\""));
+}

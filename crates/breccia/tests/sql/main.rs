@@ -1,0 +1,13 @@
+//! A PostgreSQL primary with two standbys behind one gateway, as clients see it.
+//!
+//! Not the parts of the slice, which have tests of their own. Invariant: where a statement ran is
+//! read from the servers' logs, never taken from the gateway's word.
+
+mod clients;
+mod faults;
+mod freshness;
+mod pooling;
+mod promotion;
+mod rig;
+mod routing;
+mod sessions;

@@ -1,0 +1,168 @@
+//! Clusters and gateways, as most tests want them.
+//!
+//! Not a place for assertions. Invariant: a gateway that is handed out knows a primary and two
+//! replicas that serve.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use anyhow::Result;
+use breccia_testkit::{Breccia, ClusterOptions, PostgresCluster, SqlClient, free_port, wait_until};
+
+/// How long anything may take to settle.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A primary and two standbys that log every statement.
+pub(crate) fn cluster(synchronous: Option<usize>) -> Result<PostgresCluster> {
+    let settings = [
+        ("log_statement", "all"),
+        ("log_min_messages", "warning"),
+        ("max_connections", "300"),
+        ("shared_buffers", "32MB"),
+        ("autovacuum", "off"),
+        ("max_prepared_transactions", "10"),
+    ];
+    PostgresCluster::start(ClusterOptions {
+        standbys: 2,
+        synchronous,
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+    })
+}
+
+/// One cluster for all tests that run at the same time and leave its servers alone; it ends with
+/// the last of them.
+pub(crate) fn shared() -> Result<Arc<PostgresCluster>> {
+    static SHARED: Mutex<Weak<PostgresCluster>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cluster) = shared.upgrade() {
+        return Ok(cluster);
+    }
+    let cluster = Arc::new(cluster(None)?);
+    *shared = Arc::downgrade(&cluster);
+    Ok(cluster)
+}
+
+/// What a gateway's file says beside its servers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Extra<'a> {
+    /// Top-level keys.
+    pub(crate) top: &'a str,
+    /// Keys of each server.
+    pub(crate) server: &'a str,
+    /// Keys of the composite.
+    pub(crate) composite: &'a str,
+    /// Keys of the listener.
+    pub(crate) listener: &'a str,
+}
+
+/// A gateway over a cluster.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) breccia: Breccia,
+    pub(crate) port: u16,
+}
+
+/// The file of a gateway that listens on `port`.
+fn file(cluster: &PostgresCluster, port: u16, extra: Extra<'_>) -> String {
+    let mut file = format!("{}\n", extra.top);
+    for (number, server) in cluster.servers().iter().enumerate() {
+        file += &format!(
+            "[store.pg{number}]\ntype = \"postgresql\"\nhost = \"127.0.0.1\"\nport = {}\n\
+             user = \"{}\"\npassword = \"{}\"\n{}\n",
+            server.port(),
+            server.user(),
+            server.password(),
+            extra.server,
+        );
+    }
+    let primary = cluster.primary();
+    file + &format!(
+        "[store.db]\ntype = \"sql-read-replica\"\nprimary = \"pg0\"\n\
+         replicas = [\"pg1\", \"pg2\"]\n{}\n[listener.sql]\nprotocol = \"postgresql\"\n\
+         bind = \"127.0.0.1:{port}\"\nstore = \"db\"\n{}\n[[listener.sql.user]]\n\
+         name = \"{}\"\npassword = \"{}\"\n",
+        extra.composite,
+        extra.listener,
+        primary.user(),
+        primary.password(),
+    )
+}
+
+impl Gateway {
+    /// A gateway whose reads of `database` go to replicas by now.
+    pub(crate) fn over(
+        cluster: &PostgresCluster,
+        database: &str,
+        extra: Extra<'_>,
+    ) -> Result<Gateway> {
+        let port = free_port()?;
+        cluster.wait_caught_up(LIMIT)?;
+        let breccia = Breccia::start(&file(cluster, port, extra))?;
+        let gateway = Gateway { breccia, port };
+        gateway.wait_reads(database)?;
+        Ok(gateway)
+    }
+
+    /// A client in this database.
+    pub(crate) fn client(&self, database: &str) -> Result<SqlClient> {
+        SqlClient::connect(self.port, database)
+    }
+
+    /// Statements that went to replicas so far.
+    pub(crate) fn replica_reads(&self) -> Result<f64> {
+        self.breccia
+            .metric("breccia_sql_routed_total{target=\"replica\"")
+    }
+
+    /// Waits until reads of a database are known for what they are, and a replica answers them.
+    pub(crate) fn wait_reads(&self, database: &str) -> Result<()> {
+        let mut client = self.client(database)?;
+        wait_until(LIMIT, "a read on a replica", || {
+            let before = self.replica_reads()?;
+            client.run("SELECT 1")?;
+            Ok((self.replica_reads()? > before).then_some(()))
+        })
+    }
+}
+
+impl Drop for Gateway {
+    /// What it said last; shown when its test fails.
+    fn drop(&mut self) {
+        let log = self.breccia.log();
+        let lines: Vec<&str> = log.lines().collect();
+        for line in lines.iter().skip(lines.len().saturating_sub(20)) {
+            println!("gateway: {line}");
+        }
+    }
+}
+
+/// A sequence of numbers that a seed gives; the seed is printed, and shown when a test fails.
+#[derive(Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Dice {
+        Dice(seed | 1)
+    }
+
+    /// Of this moment, and printed.
+    pub(crate) fn printed() -> Dice {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let given = std::env::var("BRECCIA_TEST_SEED").ok();
+        let seed = given
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| now.map_or(7, |now| now.subsec_nanos().into()));
+        println!("BRECCIA_TEST_SEED={seed}");
+        Dice::new(seed)
+    }
+
+    /// A number under `below`.
+    pub(crate) fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
