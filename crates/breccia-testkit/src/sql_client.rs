@@ -197,7 +197,16 @@ impl SqlClient {
     pub fn read_reply(&mut self) -> Result<SqlReply> {
         let mut reply = SqlReply::default();
         loop {
-            let (kind, body) = self.read_frame()?;
+            let (kind, body) = match self.read_frame() {
+                Ok(frame) => frame,
+                Err(error) => {
+                    // The last words of a connection that ends.
+                    let Some(fault) = reply.fault else {
+                        return Err(error);
+                    };
+                    bail!("{}: {}", fault.code, fault.message);
+                }
+            };
             reply.frames.push(char::from(kind));
             match kind {
                 b'Z' => {

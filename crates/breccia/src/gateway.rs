@@ -203,7 +203,8 @@ impl Gateway {
                         .filter_map(|(leaf, _)| self.cannot_serve(leaf))
                         .collect();
                     if !leaves.is_empty() && down.len() == leaves.len() {
-                        let _ = writeln!(faults, "listener {name} cannot serve: {}", down.join(", "));
+                        let _ =
+                            writeln!(faults, "listener {name} cannot serve: {}", down.join(", "));
                     }
                 }
             }
@@ -214,7 +215,11 @@ impl Gateway {
         let keyed = self.endpoints.keys().filter(|leaf| !plan.is_only_sql(leaf));
         let down: Vec<String> = keyed.filter_map(|leaf| self.cannot_serve(leaf)).collect();
         if !down.is_empty() {
-            let _ = writeln!(partly, "down, with their own keys only: {}", down.join(", "));
+            let _ = writeln!(
+                partly,
+                "down, with their own keys only: {}",
+                down.join(", ")
+            );
         }
         Ok(format!("ready\n{partly}"))
     }

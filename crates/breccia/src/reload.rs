@@ -174,13 +174,14 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
             }
         )+};
     }
-    take!(max_clients "max-clients");
     if old.sql.is_some() {
         // Its sessions have the rest from the start: see `differing_sql`.
+        take!(max_clients "max-clients");
         return keys;
     }
     take!(
         deadline "deadline",
+        max_clients "max-clients",
         idle_timeout "idle-timeout",
         max_request_size "max-request-size",
         max_arguments "max-arguments",
@@ -340,11 +341,22 @@ mod tests {
             )
         };
         let old = config("", "p");
-        check(&old, &config("max-clients = 7", "p"), &["listener.x.max-clients"], &[]);
+        check(
+            &old,
+            &config("max-clients = 7", "p"),
+            &["listener.x.max-clients"],
+            &[],
+        );
         check(&old, &config("", "q"), &[], &["listener.x.user"]);
         let keys = "idle-timeout = \"9m\"\npool-size = 3\npool-mode = \"session\"\n\
                     queue-timeout = \"1s\"\nallow-md5 = true";
-        let restart = ["idle-timeout", "pool-mode", "pool-size", "queue-timeout", "allow-md5"];
+        let restart = [
+            "idle-timeout",
+            "pool-mode",
+            "pool-size",
+            "queue-timeout",
+            "allow-md5",
+        ];
         let restart = restart.map(|key| format!("listener.x.{key}"));
         let restart: Vec<&str> = restart.iter().map(String::as_str).collect();
         check(&old, &config(keys, "p"), &[], &restart);
@@ -355,7 +367,9 @@ mod tests {
     #[test]
     fn a_listener_keeps_its_tls_unless_the_file_still_means_it() {
         let redis = "protocol = \"redis\"\nbind = \"127.0.0.1:7001\"\nstore = \"a\"";
-        let plan = plan(&format!("[store.a]\ntype = \"memory\"\n[listener.x]\n{redis}"));
+        let plan = plan(&format!(
+            "[store.a]\ntype = \"memory\"\n[listener.x]\n{redis}"
+        ));
         let mut other = plan.listeners["x"].clone();
         assert!(takes_tls(&plan.listeners["x"], Some(&other)));
         assert!(!takes_tls(&plan.listeners["x"], None));

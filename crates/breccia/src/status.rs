@@ -213,7 +213,13 @@ fn servers(cluster: &Value) -> Vec<Value> {
     };
     let name = text(cluster, "name");
     let row = |server: &str, role: String, lag: String| {
-        Value::from(vec![name.clone(), server.to_owned(), role, lag, connections(server)])
+        Value::from(vec![
+            name.clone(),
+            server.to_owned(),
+            role,
+            lag,
+            connections(server),
+        ])
     };
     let mut out = Vec::new();
     match cluster.get("primary").and_then(Value::as_str) {

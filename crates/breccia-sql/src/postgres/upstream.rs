@@ -78,7 +78,7 @@ pub struct Upstream {
     /// The connection.
     pub stream: Stream,
     /// Its process on the server, and the secret to cancel it.
-    pub key: (u32, Vec<u8>),
+    pub key: (u32, Arc<[u8]>),
     /// What it last reported of its parameters.
     pub parameters: BTreeMap<String, String>,
     /// The settings it is at.
@@ -169,7 +169,7 @@ impl Endpoint {
     async fn open_patiently(&self, login: &Login) -> Result<Upstream, SqlError> {
         let mut upstream = Upstream {
             stream: self.connect().await?,
-            key: (0, Vec::new()),
+            key: (0, Arc::new([])),
             parameters: BTreeMap::new(),
             applied: Arc::default(),
             prepared: Prepared::default(),
@@ -194,7 +194,7 @@ impl Endpoint {
             match frame.first() {
                 Some(b'K') => {
                     if let Some((process, secret)) = codec::int32(body) {
-                        upstream.key = (process, secret.to_vec());
+                        upstream.key = (process, secret.into());
                     }
                 }
                 Some(b'Z') => return Ok(upstream),

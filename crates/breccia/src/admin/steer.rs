@@ -101,7 +101,10 @@ fn not_a_server(gateway: &Gateway, name: &str, action: Action) -> (StatusCode, V
     } else {
         format!("there are: {}", known.join(", "))
     };
-    refused(StatusCode::NOT_FOUND, format!("there is no store {name}; {known}"))
+    refused(
+        StatusCode::NOT_FOUND,
+        format!("there is no store {name}; {known}"),
+    )
 }
 
 /// Takes a server out of the choice for reads, or back into it, in every cluster it is of.
@@ -130,7 +133,10 @@ fn drain(places: &[Place], name: &str, drained: bool) -> (StatusCode, Value) {
 fn primary(places: &[Place], name: &str) -> (StatusCode, Value) {
     for (cluster, number) in places {
         if let Err(why) = claims(cluster, *number) {
-            let why = format!("{name} does not claim to be the primary of {}: {why}", cluster.options.name);
+            let why = format!(
+                "{name} does not claim to be the primary of {}: {why}",
+                cluster.options.name
+            );
             return refused(StatusCode::CONFLICT, why);
         }
     }
@@ -145,6 +151,11 @@ fn primary(places: &[Place], name: &str) -> (StatusCode, Value) {
                 cluster.options.name
             );
             return refused(StatusCode::CONFLICT, why);
+        }
+        // A name outlives its need no longer than it must: it would also let that server back in
+        // after another one was promoted.
+        if !others_claim(cluster, *number) {
+            cluster.name_primary(None);
         }
         epochs.insert(cluster.options.name.clone(), view.epoch.into());
     }
@@ -164,6 +175,19 @@ fn claims(cluster: &Cluster, number: usize) -> Result<(), &'static str> {
         return Err("it belongs to another cluster (its system identifier differs)");
     }
     Ok(())
+}
+
+/// Whether another server would be a primary too, were nobody named.
+fn others_claim(cluster: &Cluster, number: usize) -> bool {
+    let view = cluster.view();
+    let claims = |(other, server): (usize, &Server)| {
+        let report = server.report().filter(|report| !report.recovery);
+        other != number
+            && report.is_some_and(|report| {
+                report.system == view.system && report.timeline.unwrap_or(0) >= view.timeline
+            })
+    };
+    cluster.servers.iter().enumerate().any(claims)
 }
 
 #[cfg(test)]

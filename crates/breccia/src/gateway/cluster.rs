@@ -73,7 +73,9 @@ fn serves(cluster: &Cluster) -> Serves {
             let others = set_aside(cluster, &view);
             let others = others.iter().map(|(name, why)| format!("; {name}: {why}"));
             let others: String = others.collect();
-            return Serves::Nothing(format!("there is neither a primary ({why}) nor a replica{others}"));
+            return Serves::Nothing(format!(
+                "there is neither a primary ({why}) nor a replica{others}"
+            ));
         }
         if cluster.options.consistency == Consistency::Store {
             return Serves::Nothing(format!(
@@ -187,9 +189,7 @@ fn pool_values(cluster: &Cluster) -> Vec<Value> {
         pools.push((server, pool.is_read_only(), idle, open));
     }
     pools.sort();
-    let value = |(server, read_only, idle, open)| {
-        json!({ "server": server, "read_only": read_only, "idle": idle, "open": open })
-    };
+    let value = |(server, read_only, idle, open)| json!({ "server": server, "read_only": read_only, "idle": idle, "open": open });
     pools.into_iter().map(value).collect()
 }
 

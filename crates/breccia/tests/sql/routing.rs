@@ -222,9 +222,14 @@ fn transactions_run_on_one_server() -> Result<()> {
     for tag in ["plain", "late", "serializable"] {
         check(&places, &format!("<transactions:{tag}>"), Where::Primary);
     }
-    for tag in ["ro1", "ro2", "ro3"] {
+    for tag in ["ro1", "ro2"] {
         check(&places, &format!("<transactions:{tag}>"), Where::Replica);
     }
+    let isolated = places.get("<transactions:ro3>").map_or(0, String::len);
+    assert_eq!(
+        isolated, 1,
+        "above READ COMMITTED it is on one server, whichever"
+    );
     Ok(())
 }
 

@@ -43,7 +43,15 @@ impl Cluster {
         let first = folder.join("pg-0");
         own_folder(&first)?;
         let options = [
-            "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "-D",
+            "-U",
+            USER,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-N",
+            "-D",
         ];
         let mut initdb = as_postgres(program("initdb")?);
         process::output(initdb.args(options).arg(first.join("data")))?;
@@ -79,8 +87,7 @@ impl Cluster {
             .arg(&folder)
             .arg("-D")
             .arg(folder.join("data"));
-        self.servers
-            .push(Server::start(command.stderr(log), port)?);
+        self.servers.push(Server::start(command.stderr(log), port)?);
         self.folders.push(folder);
         let number = self.servers.len() - 1;
         wait("a server to answer", || {
@@ -167,7 +174,13 @@ pub(crate) fn as_postgres(program: PathBuf) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if is_root() {
-        command.args(["--reuid", SYSTEM_USER, "--regid", SYSTEM_USER, "--init-groups"]);
+        command.args([
+            "--reuid",
+            SYSTEM_USER,
+            "--regid",
+            SYSTEM_USER,
+            "--init-groups",
+        ]);
     }
     command.arg("--").arg(program);
     // Wherever this was started, that user may not look there.

@@ -78,12 +78,7 @@ impl Row<'_> {
         median(figures)
     }
 
-    fn cells(
-        &self,
-        digits: usize,
-        targets: &[Target],
-        figure: &dyn Fn(&Sample) -> f64,
-    ) -> String {
+    fn cells(&self, digits: usize, targets: &[Target], figure: &dyn Fn(&Sample) -> f64) -> String {
         let each = targets
             .iter()
             .map(|target| shown(self.median(*target, figure), digits));
@@ -202,12 +197,7 @@ fn without_numbers(text: &str) -> String {
 }
 
 /// Puts the table into `docs/benchmarks.md` and the rounds into a file beside it.
-pub(crate) fn write(
-    samples: &[Sample],
-    table: &str,
-    rounds: u32,
-    versions: String,
-) -> Result<()> {
+pub(crate) fn write(samples: &[Sample], table: &str, rounds: u32, versions: String) -> Result<()> {
     let path = process::root().join("docs/benchmarks.md");
     let page = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     if !page.contains("<!-- bench sql: begin -->") {

@@ -379,7 +379,9 @@ fn tree_cpu_seconds(id: u32) -> Result<f64> {
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
     let children = children.split_whitespace().flat_map(str::parse);
     // A child that has ended in the meantime counts with its parent the next time.
-    let theirs: f64 = children.filter_map(|child| tree_cpu_seconds(child).ok()).sum();
+    let theirs: f64 = children
+        .filter_map(|child| tree_cpu_seconds(child).ok())
+        .sum();
     // Linux counts these in hundredths of a second on every architecture (USER_HZ).
     Ok(ticks / 100.0 + theirs)
 }

@@ -12,8 +12,9 @@ use thiserror::Error;
 /// Tag and length: what every frame but the first begins with.
 pub const HEAD_BYTES: usize = 5;
 
-/// The largest frame, as PostgreSQL itself has it: 1 GiB less one byte, and its head.
-pub const MAX_FRAME_BYTES: usize = (1 << 30) - 1 + HEAD_BYTES;
+/// The largest frame, as PostgreSQL itself has it: what its head says is less than 1 GiB, and the
+/// type's byte is not counted there.
+pub const MAX_FRAME_BYTES: usize = 1 << 30;
 
 /// What is wrong with bytes of a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

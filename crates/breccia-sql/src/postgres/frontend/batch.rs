@@ -3,7 +3,6 @@
 //! Pure. Not where it goes yet: that also depends on what the session has seen. Invariant: one
 //! statement that is not proven a read takes its whole batch to the primary.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::translate::Names;
@@ -12,6 +11,9 @@ use crate::postgres::codec::{self, CodecError, Head};
 
 /// A batch larger than this is not looked at whole: it goes to the primary piece by piece.
 pub(super) const MAX_BATCH: usize = 1 << 20;
+
+/// Names of statements and portals kept of one batch.
+const MAX_NAMES: usize = 64;
 
 /// How far the frames of a batch reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,25 @@ pub(super) struct Batch {
     pub(super) simple: bool,
 }
 
+/// Few things by name; a later one hides an earlier one. A batch of many statements uses few names.
+struct Named<'a, T>(Vec<(&'a [u8], T)>);
+
+impl<'a, T> Named<'a, T> {
+    fn get(&self, name: &[u8]) -> Option<&T> {
+        let found = self.0.iter().rev().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value)
+    }
+
+    fn insert(&mut self, name: &'a [u8], value: T) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, place)) => *place = value,
+            // What is not kept is not known, and goes to the primary.
+            None if self.0.len() < MAX_NAMES => self.0.push((name, value)),
+            None => {}
+        }
+    }
+}
+
 /// Looks at whole frames. `judge` tells what a text is.
 pub(super) fn look(
     frames: &[u8],
@@ -85,8 +106,8 @@ pub(super) fn look(
         executed: 0,
         simple: false,
     };
-    let mut prepared: HashMap<&[u8], Arc<Verdict>> = HashMap::new();
-    let mut portals: HashMap<&[u8], Option<Arc<Verdict>>> = HashMap::new();
+    let mut prepared: Named<'_, Arc<Verdict>> = Named(Vec::new());
+    let mut portals: Named<'_, Option<Arc<Verdict>>> = Named(Vec::new());
     let mut at = 0;
     while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
         let frame = frames.get(at..at + head.length).unwrap_or_default();
@@ -112,7 +133,7 @@ pub(super) fn look(
             b'D' => {
                 let (kind, name) = codec::named(b'D', body)?;
                 if kind == b'S'
-                    && !prepared.contains_key(name)
+                    && prepared.get(name).is_none()
                     && let Some(sql) = names.text(name)
                 {
                     let verdict = judge(sql);

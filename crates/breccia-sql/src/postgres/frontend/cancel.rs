@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::postgres::upstream::Endpoint;
+use crate::postgres::pool::Pool;
 
 /// What a session does now, as one who would cancel it must know.
 #[derive(Debug, Default)]
@@ -24,20 +24,20 @@ struct State {
 
 #[derive(Debug, Clone)]
 struct Target {
-    endpoint: Endpoint,
+    pool: Arc<Pool>,
     process: u32,
-    secret: Vec<u8>,
+    secret: Arc<[u8]>,
 }
 
 impl Doing {
     /// The session holds a connection now.
-    pub(super) fn begin(&self, endpoint: &Endpoint, key: &(u32, Vec<u8>)) {
+    pub(super) fn begin(&self, pool: &Arc<Pool>, key: &(u32, Arc<[u8]>)) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.hit = false;
         state.target = Some(Target {
-            endpoint: endpoint.clone(),
+            pool: Arc::clone(pool),
             process: key.0,
-            secret: key.1.clone(),
+            secret: Arc::clone(&key.1),
         });
     }
 
@@ -59,7 +59,8 @@ impl Doing {
         let Some(target) = self.hit() else {
             return;
         };
-        let cancelled = target.endpoint.cancel(target.process, &target.secret);
+        let endpoint = target.pool.endpoint();
+        let cancelled = endpoint.cancel(target.process, &target.secret);
         if let Err(error) = cancelled.await {
             tracing::debug!(%error, "a cancel did not reach its server");
         }

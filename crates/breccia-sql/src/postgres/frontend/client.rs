@@ -142,9 +142,26 @@ impl Client {
         }
     }
 
+    /// Takes the first `length` bytes; without a copy, and without sharing if there are no others.
+    pub(super) fn take(&mut self, length: usize) -> BytesMut {
+        if length == self.inbound.len() {
+            std::mem::take(&mut self.inbound)
+        } else {
+            self.inbound.split_to(length)
+        }
+    }
+
+    /// Gives back what [`Client::take`] took, for the next bytes.
+    pub(super) fn reuse(&mut self, mut taken: BytesMut) {
+        if self.inbound.capacity() == 0 && taken.capacity() <= KEPT {
+            taken.clear();
+            self.inbound = taken;
+        }
+    }
+
     /// Lets go of buffers before a wait that may be long.
     pub(super) fn rest(&mut self) {
-        if self.inbound.is_empty() {
+        if self.inbound.is_empty() && self.inbound.capacity() > KEPT {
             self.inbound = BytesMut::new();
         }
         self.out.rest();

@@ -81,6 +81,17 @@ impl Expected {
         self.owed.push_back(owed);
     }
 
+    /// As new, for another connection; small memory is kept.
+    pub(super) fn reset(&mut self) {
+        let mut owed = std::mem::take(&mut self.owed);
+        owed.clear();
+        owed.shrink_to(16);
+        *self = Self {
+            owed,
+            ..Self::default()
+        };
+    }
+
     /// Whether nothing is owed.
     pub(super) fn is_empty(&self) -> bool {
         self.owed.is_empty() && self.passing.0 == 0

@@ -37,7 +37,7 @@ pub(super) enum Turn {
 impl Session {
     /// Serves the batch of `length` bytes that the client has sent; `whole`: it ends there.
     pub(super) async fn serve(&mut self, length: usize, whole: bool) -> Result<(), End> {
-        let frames = self.client.inbound.split_to(length).freeze();
+        let frames = self.client.take(length);
         let batch = if whole {
             look(&frames, &self.names, |sql| self.judge(sql))
                 .map_err(|error| End::Told("08P01", error.to_string()))?
@@ -49,12 +49,7 @@ impl Session {
         }
         let mut place = self.decide(&batch).await?;
         for attempt in 0..2 {
-            let routed = self
-                .listener
-                .cluster
-                .routed
-                .routed(place.replica, place.reason);
-            routed.increment();
+            self.count(place.replica, place.reason);
             if self.attached.is_none()
                 && let Err(error) = self.attach(place.server, place.replica).await
             {
@@ -78,6 +73,7 @@ impl Session {
             }
             self.send(&batch, &frames)?;
             let Turn::Again { write } = self.relay(batch.only.as_ref()).await? else {
+                self.client.reuse(frames);
                 return Ok(());
             };
             if write && let Some(sql) = only_text(&frames, &self.names) {
@@ -432,9 +428,10 @@ impl Session {
         if head.tag == b'X' {
             return Err(End::Gone);
         }
-        let frame = self.client.inbound.split_to(head.length.min(have)).freeze();
+        let frame = self.client.take(head.length.min(have));
         self.look_at(head, &frame)?;
         self.pass_frame(head, &frame)?;
+        self.client.reuse(frame);
         Ok(true)
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 use breccia_net::drain::Phase;
+use breccia_net::metrics::SharedCounter;
 use breccia_net::stream::close_gently;
 
 use super::SqlListener;
@@ -98,6 +99,10 @@ pub(super) struct Session {
     /// When the open transaction began.
     pub(super) transaction_since: Option<Instant>,
     pools: Vec<Option<Arc<Pool>>>,
+    /// Buffers of the last connection that was held, for the next one.
+    spare: (Outgoing, Expected),
+    /// Where the last statement went and why, and the counter of that.
+    counted: Option<(bool, &'static str, SharedCounter)>,
 }
 
 impl Session {
@@ -130,6 +135,8 @@ impl Session {
             begun: None,
             transaction_since: None,
             pools: vec![None; cluster.servers.len()],
+            spare: (Outgoing::default(), Expected::default()),
+            counted: None,
         }
     }
 
@@ -334,10 +341,9 @@ impl Session {
     pub(super) async fn attach(&mut self, server: usize, replica: bool) -> Result<(), SqlError> {
         let pool = self.pool(server, replica)?;
         let mut lease = pool.lend().await?;
-        let mut out = Outgoing::default();
-        let mut expected = Expected::default();
+        let (mut out, mut expected) = std::mem::take(&mut self.spare);
         if let Some(upstream) = lease.upstream() {
-            self.registered.doing.begin(pool.endpoint(), &upstream.key);
+            self.registered.doing.begin(&pool, &upstream.key);
             if !Arc::ptr_eq(&upstream.applied, &self.settings) {
                 let sql = self.settings.since(&upstream.applied);
                 if !sql.is_empty() {
@@ -399,7 +405,25 @@ impl Session {
         };
         self.transaction_since = None;
         if !hit && !attached.tainted && attached.is_idle() {
+            let (mut out, mut expected) = (attached.out, attached.expected);
+            out.rest();
+            expected.reset();
+            self.spare = (out, expected);
             attached.lease.give_back();
+        }
+    }
+
+    /// Counts a statement by where it goes.
+    pub(super) fn count(&mut self, replica: bool, reason: &'static str) {
+        match &self.counted {
+            Some((was, why, counter)) if *was == replica && std::ptr::eq(*why, reason) => {
+                counter.increment();
+            }
+            _ => {
+                let counter = self.listener.cluster.routed.routed(replica, reason);
+                counter.increment();
+                self.counted = Some((replica, reason, counter));
+            }
         }
     }
 }
