@@ -27,7 +27,8 @@ All take turns within every round. Figures are medians over the rounds.
 - **CPU is the figure to trust**: user and system time of the proxy's processes, in seconds per 100,000
   transactions. Throughput and latency share the machine with pgbench and three servers.
 - The share on replicas is that of the statements a proxy sent, by its own counters; of an explicit
-  transaction Breccia counts its beginning. PgBouncer knows one server.
+  transaction Breccia counts only its beginning. PgBouncer knows one server. pgpool-II picks a server for
+  a session's reads when the session begins, the primary too; it promises nothing about their freshness.
 - Latency percentiles are of all transactions, from pgbench's own log.
 
 d is the primary alone, p PgBouncer, g pgpool-II, b Breccia; \"b ÷ p\" and \"b ÷ g\" compare CPU.

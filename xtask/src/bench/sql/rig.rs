@@ -300,9 +300,10 @@ fn pgpool_routed(port: u16) -> Result<Routed> {
     let rows = psql(port, DATABASE, "SHOW POOL_BACKEND_STATS")?;
     let mut routed = Routed::default();
     for row in rows.lines() {
-        // Number, host, port, state, role, then counts: select, insert, update, delete, ddl, other.
+        // Number, host, port, state, role, then counts: select, insert, update, delete. Others
+        // follow, of what goes to every server alike.
         let columns: Vec<&str> = row.split('|').collect();
-        let counts = columns.iter().skip(5).take(6);
+        let counts = columns.iter().skip(5).take(4);
         let sum: f64 = counts.filter_map(|count| count.parse::<f64>().ok()).sum();
         routed.all += sum;
         if columns.get(4) == Some(&"standby") {

@@ -84,10 +84,11 @@ impl<'a, T> Named<'a, T> {
     }
 
     fn insert(&mut self, name: &'a [u8], value: T) {
+        let full = self.0.len() >= MAX_NAMES;
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, place)) => *place = value,
             // What is not kept is not known, and goes to the primary.
-            None if self.0.len() < MAX_NAMES => self.0.push((name, value)),
+            None if !full => self.0.push((name, value)),
             None => {}
         }
     }
