@@ -172,6 +172,12 @@ impl SqlClient {
         Ok(self.stream.get_mut().write_all(&out)?)
     }
 
+    /// Sends at most so many bytes of what has been put together, and forgets the rest.
+    pub fn flush_part(&mut self, most: usize) -> Result<()> {
+        self.out.truncate(most);
+        self.flush()
+    }
+
     /// Sends, and reads up to the next `ReadyForQuery`.
     pub fn ask(&mut self) -> Result<SqlReply> {
         self.flush()?;

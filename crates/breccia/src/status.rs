@@ -106,11 +106,6 @@ async fn ask(address: &Address, host: &str, token: Option<String>) -> anyhow::Re
 /// The answer for people.
 fn table(status: &Value) -> String {
     let mut out = String::new();
-    let shown = |value: &Value, key: &str| match value.get(key) {
-        None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    };
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
@@ -141,29 +136,7 @@ fn table(status: &Value) -> String {
     });
     let heads = ["STORE", "TYPE", "WHERE", "STATE", "REQUESTS/S"];
     rows(&mut out, &heads, status.get("stores"), |row| {
-        let layout = row.get("layout").map(|layout| {
-            format!(
-                "layout {}, epoch {}",
-                shown(layout, "digest"),
-                shown(layout, "epoch")
-            )
-        });
-        let refused = row.get("marker").and_then(Value::as_str);
-        let refused = refused.filter(|marker| *marker != "right");
-        let state = match row.get("up") {
-            Some(Value::Bool(true)) => match refused {
-                Some(why) => format!("NOT USED ({why})"),
-                None => "up".to_owned(),
-            },
-            Some(_) => {
-                format!(
-                    "DOWN {} s ({})",
-                    shown(row, "down_seconds"),
-                    shown(row, "reason")
-                )
-            }
-            None => layout.unwrap_or_else(|| "-".to_owned()),
-        };
+        let state = state(row);
         vec![
             shown(row, "name"),
             shown(row, "type"),
@@ -174,6 +147,41 @@ fn table(status: &Value) -> String {
     });
     clusters(&mut out, status.get("clusters"));
     out
+}
+
+fn shown(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// How a store is.
+fn state(row: &Value) -> String {
+    let layout = row.get("layout").map(|layout| {
+        format!(
+            "layout {}, epoch {}",
+            shown(layout, "digest"),
+            shown(layout, "epoch")
+        )
+    });
+    let refused = row.get("marker").and_then(Value::as_str);
+    let refused = refused.filter(|marker| *marker != "right");
+    match row.get("up") {
+        Some(Value::Bool(true)) => match refused {
+            Some(why) => format!("NOT USED ({why})"),
+            None => "up".to_owned(),
+        },
+        Some(_) => {
+            format!(
+                "DOWN {} s ({})",
+                shown(row, "down_seconds"),
+                shown(row, "reason")
+            )
+        }
+        None => layout.unwrap_or_else(|| "-".to_owned()),
+    }
 }
 
 /// The servers of every cluster, if there is one, and what is odd.
@@ -193,25 +201,20 @@ fn clusters(out: &mut String, clusters: Option<&Value>) {
 
 /// The rows of one cluster.
 fn servers(cluster: &Value) -> Vec<Value> {
-    let text = |value: &Value, key: &str| match value.get(key) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => "-".to_owned(),
-        Some(other) => other.to_string(),
-    };
     let each = |key: &str| {
         let listed = cluster.get(key).and_then(Value::as_array);
         listed.cloned().unwrap_or_default()
     };
     let pools = each("pools");
     let connections = |server: &str| {
-        let own = pools.iter().filter(|pool| text(pool, "server") == server);
+        let own = pools.iter().filter(|pool| shown(pool, "server") == server);
         let sum = own.fold((0, 0), |(idle, open), pool| {
             let count = |key| pool.get(key).and_then(Value::as_u64).unwrap_or_default();
             (idle + count("idle"), open + count("open"))
         });
         format!("{} ({} idle)", sum.1, sum.0)
     };
-    let name = text(cluster, "name");
+    let name = shown(cluster, "name");
     let row = |server: &str, role: String, lag: String| {
         Value::from(vec![
             name.clone(),
@@ -224,26 +227,26 @@ fn servers(cluster: &Value) -> Vec<Value> {
     let mut out = Vec::new();
     match cluster.get("primary").and_then(Value::as_str) {
         Some(primary) => {
-            let timeline = text(cluster, "timeline");
+            let timeline = shown(cluster, "timeline");
             let role = format!("primary, timeline {timeline}");
             out.push(row(primary, role, "-".to_owned()));
         }
         None => {
-            let role = format!("NO PRIMARY ({})", text(cluster, "no_primary"));
+            let role = format!("NO PRIMARY ({})", shown(cluster, "no_primary"));
             out.push(row("-", role, "-".to_owned()));
         }
     }
     for replica in each("replicas") {
         let lag = format!(
             "{} s, {} bytes",
-            text(&replica, "lag_seconds"),
-            text(&replica, "lag_bytes")
+            shown(&replica, "lag_seconds"),
+            shown(&replica, "lag_bytes")
         );
-        out.push(row(&text(&replica, "name"), "replica".to_owned(), lag));
+        out.push(row(&shown(&replica, "name"), "replica".to_owned(), lag));
     }
     for aside in each("set_aside") {
-        let role = format!("NOT USED ({})", text(&aside, "why"));
-        out.push(row(&text(&aside, "name"), role, "-".to_owned()));
+        let role = format!("NOT USED ({})", shown(&aside, "why"));
+        out.push(row(&shown(&aside, "name"), role, "-".to_owned()));
     }
     out
 }

@@ -177,10 +177,10 @@ impl Findings {
             .iter()
             .filter(|(_, facts)| !facts.recovery)
             .collect();
-        let at = primaries.first().map(|(_, facts)| facts.position);
+        let first = primaries.first().map(|(_, facts)| facts);
         for one in asked {
             let line = match &one.facts {
-                Ok(facts) => Ok(format!("{} answers ({})", one.place, said(facts, at))),
+                Ok(facts) => Ok(format!("{} answers ({})", one.place, said(facts, first))),
                 Err(why) => Err(format!("{} cannot be used ({why})", one.place)),
             };
             self.lines.insert(one.name.clone(), line);
@@ -208,10 +208,19 @@ impl Findings {
         answered: &[(String, Facts)],
     ) {
         match primaries {
-            [] if !answered.is_empty() => self.faults.push(format!(
-                "{name}: every server that answers is a replica, so nothing can be written; \
-                 promote one (pg_promote), or name the primary in store.{name}"
-            )),
+            [] if answered.is_empty() => {}
+            [] => {
+                let known = &composite.primary;
+                let mend = if answered.iter().any(|(server, _)| server == known) {
+                    format!("promote one (pg_promote), or name the primary in store.{name}")
+                } else {
+                    format!("start {known}, or promote one (pg_promote)")
+                };
+                self.faults.push(format!(
+                    "{name}: every server that answers is a replica, so nothing can be written; \
+                     {mend}"
+                ));
+            }
             [(primary, _)] if *primary != composite.primary => self.warnings.push(format!(
                 "{name}: {primary} is the primary, and store.{name}.primary names {}, which is \
                  not; the gateway follows the servers, but write primary = \"{primary}\"",
@@ -287,25 +296,23 @@ impl Findings {
 }
 
 /// What a server is, for its line.
-fn said(facts: &Facts, primary: Option<Lsn>) -> String {
+fn said(facts: &Facts, primary: Option<&Facts>) -> String {
     let role = if facts.recovery { "replica" } else { "primary" };
     let timeline = facts
         .timeline
         .map_or("unknown".to_owned(), |it| it.to_string());
     let lag = match primary {
-        Some(primary) if facts.recovery => {
-            format!(
-                ", {} bytes behind",
-                primary.0.saturating_sub(facts.position.0)
-            )
+        _ if !facts.recovery => String::new(),
+        // Positions of different clusters tell nothing of each other.
+        Some(primary) if primary.system == facts.system => {
+            let behind = primary.position.0.saturating_sub(facts.position.0);
+            format!(", {behind} bytes behind")
         }
-        None if facts.recovery => ", lag unknown without a primary".to_owned(),
-        _ => String::new(),
+        _ => ", lag unknown without its primary".to_owned(),
     };
-    format!(
-        "PostgreSQL {}, {role}, timeline {timeline}{lag}",
-        facts.version
-    )
+    // Packages add words of their own.
+    let version = facts.version.split_whitespace().next().unwrap_or_default();
+    format!("PostgreSQL {version}, {role}, timeline {timeline}{lag}")
 }
 
 #[cfg(test)]

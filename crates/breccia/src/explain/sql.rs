@@ -155,12 +155,15 @@ fn lines(
     out
 }
 
-fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
-    let say = |class: &str, target, reason: &str| Said {
+fn say(class: &str, target: &'static str, reason: &str) -> Said {
+    Said {
         class: class.to_owned(),
         target,
         reason: reason.to_owned(),
-    };
+    }
+}
+
+fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
     let hint = "a comment says `breccia: primary`";
     match &verdict.class {
         Class::Empty => say(
@@ -185,6 +188,14 @@ fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
             target: "primary",
             reason: words(why).to_owned(),
         },
+        Class::Ddl => say("ddl", "primary", "it changes what the catalogue says"),
+        other => said_of_session(other, composite),
+    }
+}
+
+/// What is said of what concerns the session rather than rows.
+fn said_of_session(class: &Class, composite: &SqlReadReplicaPlan) -> Said {
+    match class {
         Class::Begin {
             read_only: true, ..
         } => say(
@@ -223,11 +234,16 @@ fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
                      stays on the primary from then on"
                 .to_owned(),
         },
-        Class::Ddl => say("ddl", "primary", "it changes what the catalogue says"),
         Class::OwnSet { .. } | Class::OwnShow { .. } => say(
             "Breccia's own",
             "depends",
             "Breccia itself answers; no server sees it",
+        ),
+        // Told by `said` itself; a doubt goes to the primary.
+        Class::Empty | Class::Read | Class::Primary(_) | Class::Ddl => say(
+            "statement",
+            "primary",
+            "it is not known to belong elsewhere",
         ),
     }
 }
@@ -235,9 +251,7 @@ fn said(verdict: &Verdict, composite: &SqlReadReplicaPlan) -> Said {
 /// The short word of a reason, told at length.
 fn words(why: &str) -> &'static str {
     match why {
-        "catalogue" => {
-            "it looks like a read, but the catalogue is not known, so that cannot be proven"
-        }
+        "catalogue" => "it may be a read, but without the catalogue that cannot be proven",
         "write" => "it writes, or may",
         "function" => {
             "it calls a function that is not known to be harmless on a replica: volatile, in \

@@ -73,9 +73,8 @@ fn serves(cluster: &Cluster) -> Serves {
             let others = set_aside(cluster, &view);
             let others = others.iter().map(|(name, why)| format!("; {name}: {why}"));
             let others: String = others.collect();
-            return Serves::Nothing(format!(
-                "there is neither a primary ({why}) nor a replica{others}"
-            ));
+            let why = format!("there is neither a primary ({why}) nor a replica{others}");
+            return Serves::Nothing(why);
         }
         if cluster.options.consistency == Consistency::Store {
             return Serves::Nothing(format!(
@@ -125,12 +124,18 @@ fn set_aside(cluster: &Cluster, view: &View) -> Vec<(String, String)> {
             why.clone()
         } else if server.drained.load(Ordering::Relaxed) {
             format!("it is drained: POST /stores/{}/resume", server.name())
-        } else if server.report().is_none() {
-            "it has not said what it is".to_owned()
         } else if view.replicas.contains(&number) {
             continue;
         } else {
-            "its part is not clear".to_owned()
+            match server.report() {
+                None => "it has not said what it is".to_owned(),
+                Some(report) if !report.recovery => {
+                    "it claims to be the primary too: make it a replica again (pg_rewind, \
+                     pg_basebackup)"
+                        .to_owned()
+                }
+                Some(_) => "its part is not clear yet".to_owned(),
+            }
         };
         found.push((server.name().to_owned(), why));
     }

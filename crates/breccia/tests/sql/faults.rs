@@ -1,1 +1,183 @@
-//! x
+//! Standbys that die, freeze or stand alone, while clients read.
+//!
+//! Not promotions (`promotion.rs`). Invariant: a client here sees no error that it could have been
+//! spared, and none waits longer than it must.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use breccia_testkit::{PostgresCluster, wait_until};
+
+use crate::rig::{Extra, Gateway, LIMIT, cluster};
+
+/// Clients that read until they are told to end.
+struct Readers<'a> {
+    gateway: &'a Gateway,
+    done: AtomicBool,
+    reads: AtomicU32,
+    /// The longest that one read took, in milliseconds.
+    longest_ms: AtomicU32,
+}
+
+impl<'a> Readers<'a> {
+    fn new(gateway: &'a Gateway) -> Readers<'a> {
+        Readers {
+            gateway,
+            done: AtomicBool::new(false),
+            reads: AtomicU32::new(0),
+            longest_ms: AtomicU32::new(0),
+        }
+    }
+
+    /// One client, until `done`.
+    fn read(&self, number: usize) -> Result<()> {
+        let mut client = self.gateway.client("faults")?;
+        client.parse("p", "SELECT v FROM t WHERE id = $1::int").sync().ask()?.good()?;
+        while !self.done.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            let reply = match number % 3 {
+                0 => client.simple("SELECT v FROM t WHERE id = 7")?,
+                1 => client.extended("SELECT v FROM t WHERE id = $1::int", &["7"])?,
+                _ => client.bind("p", &["7"]).execute().sync().ask()?,
+            };
+            ensure!(reply.good()?.value() == Some("row 7"), "another row");
+            let took = u32::try_from(begun.elapsed().as_millis())?;
+            self.longest_ms.fetch_max(took, Ordering::Relaxed);
+            self.reads.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Runs `work` while sixteen clients read.
+    fn during(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..16).map(|number| scope.spawn(move || self.read(number))).collect();
+            thread::sleep(Duration::from_millis(300));
+            let worked = work();
+            self.done.store(true, Ordering::Relaxed);
+            let ends: Result<Vec<()>> =
+                threads.into_iter().map(|it| it.join().expect("a reader")).collect();
+            worked.and(ends.map(drop))
+        })
+    }
+}
+
+fn prepare(cluster: &PostgresCluster) -> Result<()> {
+    cluster.primary().create_database("faults")?;
+    let table = "CREATE TABLE t (id serial PRIMARY KEY, v text)";
+    cluster.primary().query("faults", table)?;
+    let rows = "INSERT INTO t (v) SELECT 'row ' || i FROM generate_series(1, 100) i";
+    cluster.primary().query("faults", rows)?;
+    Ok(())
+}
+
+/// How often this server has been asked for row 7.
+fn asked(cluster: &PostgresCluster, number: usize) -> usize {
+    cluster.server(number).log().matches("WHERE id = ").count()
+}
+
+/// A standby that answered nothing for a while reads again.
+fn serves_again(cluster: &PostgresCluster, number: usize) -> Result<()> {
+    let before = asked(cluster, number);
+    let what = format!("reads on standby {number}");
+    wait_until(LIMIT, &what, || Ok((asked(cluster, number) > before).then_some(())))
+}
+
+#[test]
+fn a_killed_or_frozen_standby_costs_no_client_an_error() -> Result<()> {
+    let mut cluster = cluster(None)?;
+    prepare(&cluster)?;
+    let extra = Extra {
+        server: "timeout = \"3s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "faults", extra)?;
+    let readers = Readers::new(&gateway);
+    readers.during(|| {
+        cluster.server_mut(1).kill9();
+        thread::sleep(Duration::from_millis(1_500));
+        cluster.server_mut(1).restart_same_port()?;
+        serves_again(&cluster, 1)
+    })?;
+    println!("killed: {:?} reads, longest {:?} ms", readers.reads, readers.longest_ms);
+    let readers = Readers::new(&gateway);
+    readers.during(|| {
+        cluster.server_mut(2).freeze_all()?;
+        thread::sleep(Duration::from_secs(6));
+        cluster.server_mut(2).thaw_all()?;
+        serves_again(&cluster, 2)
+    })?;
+    let longest = readers.longest_ms.load(Ordering::Relaxed);
+    println!("frozen: {:?} reads, longest {longest} ms", readers.reads);
+    ensure!(longest < 8_000, "a read took {longest} ms");
+    Ok(())
+}
+
+#[test]
+fn reads_go_on_without_a_primary_and_writes_are_refused() -> Result<()> {
+    let mut cluster = cluster(None)?;
+    prepare(&cluster)?;
+    let gateway = Gateway::over(&cluster, "faults", Extra::default())?;
+    let mut early = gateway.client("faults")?;
+    early.run("SELECT v FROM t WHERE id = 7")?;
+    cluster.server_mut(0).kill9();
+    thread::sleep(Duration::from_millis(1_500));
+    let mut late = gateway.client("faults")?;
+    for client in [&mut early, &mut late] {
+        let begun = Instant::now();
+        for _ in 0..20 {
+            let found = client.run("SELECT v FROM t WHERE id = 7")?;
+            assert_eq!(found.value(), Some("row 7"));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    }
+    let begun = Instant::now();
+    let code = match gateway.client("faults")?.simple("INSERT INTO t (v) VALUES ('x')") {
+        Ok(reply) => reply.code().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let retryable = ["57P03", "08006", "08001", "57P01"].iter().any(|it| code.contains(it));
+    assert!(retryable, "{code:?}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "at once: {:?}", begun.elapsed());
+    cluster.server_mut(0).restart_same_port()?;
+    wait_until(LIMIT, "a write on the primary that is back", || {
+        let write = || gateway.client("faults")?.run("INSERT INTO t (v) VALUES ('back')");
+        Ok(write().is_ok().then_some(()))
+    })
+}
+
+#[test]
+fn an_honest_error_ends_a_result_that_was_cut() -> Result<()> {
+    let mut cluster = cluster(None)?;
+    prepare(&cluster)?;
+    let gateway = Gateway::over(&cluster, "faults", Extra::default())?;
+    let mut client = gateway.client("faults")?;
+    let big = "SELECT i, repeat('x', 500) FROM generate_series(1, 200000) i";
+    client.query(big).flush()?;
+    let mut rows = 0_u32;
+    // Some rows have come: now nothing but an error may end the result.
+    while rows < 1_000 {
+        let (kind, _) = client.read_frame()?;
+        rows += u32::from(kind == b'D');
+    }
+    cluster.server_mut(1).kill9();
+    cluster.server_mut(2).kill9();
+    let mut fault = false;
+    loop {
+        match client.read_frame() {
+            Ok((b'D', _)) => rows += 1,
+            Ok((b'E', _)) => fault = true,
+            Ok((b'C', _)) => break,
+            Ok((b'Z', _)) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    println!("{rows} rows");
+    ensure!(rows < 200_000 && fault, "{rows} rows, an error: {fault}");
+    let mut client = gateway.client("faults")?;
+    assert_eq!(client.run("SELECT v FROM t WHERE id = 7")?.value(), Some("row 7"));
+    Ok(())
+}

@@ -105,6 +105,13 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// A gateway over servers that are not what they should be.
+    pub(crate) fn unready(cluster: &PostgresCluster) -> Result<Gateway> {
+        let port = free_port()?;
+        let breccia = Breccia::start_unready(&file(cluster, port, Extra::default()))?;
+        Ok(Gateway { breccia, port })
+    }
+
     /// A client in this database.
     pub(crate) fn client(&self, database: &str) -> Result<SqlClient> {
         SqlClient::connect(self.port, database)

@@ -118,7 +118,11 @@ impl Rig {
         match target {
             Target::Direct | Target::PgBouncer => Ok(Routed::default()),
             Target::Pgpool => pgpool_routed(self.port(target)),
-            Target::Breccia => breccia_routed(self.admin),
+            Target::Breccia => breccia_routed(self.admin).with_context(|| {
+                let log = self.folder.0.join("breccia/log");
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                format!("Breccia tells no metrics; its log:\n{log}")
+            }),
         }
     }
 
@@ -234,7 +238,6 @@ fn pgbouncer(folder: &Path, cluster: &Cluster) -> Result<Server> {
 
 struct Pgpool {
     server: Server,
-    config: PathBuf,
 }
 
 impl Pgpool {
@@ -272,13 +275,10 @@ impl Pgpool {
         command.arg("-a").arg(own.join("pool_hba.conf"));
         let log = std::fs::File::create(own.join("log"))?;
         let server = Server::start(command.stderr(log), port)?;
-        let pgpool = Pgpool {
-            server,
-            config: path,
-        };
+        let pgpool = Pgpool { server };
         wait("pgpool-II to find primary and standbys", || {
-            let nodes = psql(port, DATABASE, "SHOW POOL_NODES").unwrap_or_default();
-            let of = |role: &str| nodes.lines().filter(|line| line.contains(role)).count();
+            let rows = psql(port, DATABASE, "SHOW POOL_NODES").unwrap_or_default();
+            let of = |role: &str| rows.lines().filter(|line| line.contains(role)).count();
             Ok(of("|primary") > 0 && of("|standby") == cluster.servers.len() - 1)
         })?;
         Ok(pgpool)
@@ -286,14 +286,25 @@ impl Pgpool {
 }
 
 impl Drop for Pgpool {
-    /// Killed, it would leave its shared memory behind.
+    /// Killed, it would leave its children and its shared memory behind; its own `stop` waits for a
+    /// process that only its parent, which is this one, can take leave of.
     fn drop(&mut self) {
-        if let Some(program) = which("pgpool") {
-            let mut command = as_postgres(program);
-            command.arg("-f").arg(&self.config);
-            let _ended = process::output(command.args(["-m", "fast", "stop"]));
+        let id = self.server.id().to_string();
+        let mut interrupt = Command::new("sh");
+        interrupt.args(["-c", "kill -s INT \"$0\"", &id]);
+        if process::output(&mut interrupt).is_ok() {
+            let _ended = wait("the end of pgpool-II", || Ok(has_ended(&id)));
         }
     }
+}
+
+/// Whether a child runs no more.
+fn has_ended(id: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    state.is_none_or(|state| state == 'Z')
 }
 
 fn pgpool_routed(port: u16) -> Result<Routed> {

@@ -74,8 +74,10 @@ impl Session {
     /// A command of the client is complete.
     fn completed(&mut self, tag: &[u8], only: Option<&Arc<Verdict>>) {
         let Some(verdict) = only else {
-            if tag == b"DISCARD ALL" {
-                self.forget_all();
+            match tag {
+                b"DISCARD ALL" => self.forget_all(),
+                b"DEALLOCATE ALL" => self.forget_statements(),
+                _ => {}
             }
             return;
         };
@@ -90,10 +92,7 @@ impl Session {
                 None
             }
             (Class::Deallocate { name: None }, b"DEALLOCATE ALL") => {
-                self.names.clear();
-                if let Some(upstream) = self.upstream() {
-                    upstream.prepared.clear();
-                }
+                self.forget_statements();
                 None
             }
             _ => None,
@@ -128,6 +127,14 @@ impl Session {
         if let Some(parameters) = parameters {
             let of = |name: &str| parameters.get(name).map(String::as_str);
             self.legible = legible(of("standard_conforming_strings"), of("client_encoding"));
+        }
+    }
+
+    /// DEALLOCATE ALL: neither the session nor the connection has any.
+    fn forget_statements(&mut self) {
+        self.names.clear();
+        if let Some(upstream) = self.upstream() {
+            upstream.prepared.clear();
         }
     }
 

@@ -18,6 +18,7 @@ use crate::class::{Class, Verdict};
 use crate::error::SqlError;
 use crate::postgres::codec::message::{self, Severity, Status};
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
+use crate::postgres::statement::Statement;
 
 /// A frame of parameters or copied data longer than this passes in pieces.
 const PIECES: usize = 64 * 1024;
@@ -213,6 +214,27 @@ impl Session {
         }
     }
 
+    /// The statement that a frame's SQL lets go of, if it is one the client has prepared.
+    fn freed(&self, head: Head, frame: &[u8]) -> Option<(String, Arc<Statement>)> {
+        const WORD: &[u8] = b"DEALLOCATE";
+        let body = codec::body(frame);
+        let sql = match head.tag {
+            b'Q' => codec::query(body).ok()?,
+            b'P' => codec::parse(body).ok().filter(|it| it.name.is_empty())?.sql,
+            _ => return None,
+        };
+        let word = sql.trim_ascii_start().get(..WORD.len())?;
+        if !word.eq_ignore_ascii_case(WORD) {
+            return None;
+        }
+        match &self.judge(sql).class {
+            Class::Deallocate { name: Some(name) } => {
+                Some((name.clone(), self.names.get(name.as_bytes())?))
+            }
+            _ => None,
+        }
+    }
+
     /// Translates whole frames for the connection that is held.
     fn pass(&mut self, frames: &[u8]) -> Result<(), End> {
         let mut at = 0;
@@ -227,6 +249,7 @@ impl Session {
     }
 
     fn pass_frame(&mut self, head: Head, frame: &[u8]) -> Result<(), End> {
+        let freed = self.freed(head, frame);
         let Some(attached) = &mut self.attached else {
             return Ok(());
         };
@@ -242,6 +265,10 @@ impl Session {
             unnamed_here: &mut attached.unnamed_here,
         };
         attached.passing = head.length - frame.len();
+        if let Some((name, statement)) = &freed {
+            way.deallocate(head.tag, name, statement);
+            return Ok(());
+        }
         way.frame(head, frame).map_err(|unfit| match unfit {
             Unfit::Codec(error) => End::Told("08P01", error.to_string()),
             Unfit::Unexpected(tag) => {

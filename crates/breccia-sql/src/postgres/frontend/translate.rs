@@ -39,6 +39,11 @@ impl Names {
         self.named.get(name).map(|statement| &*statement.sql)
     }
 
+    /// A statement, by the client's name for it.
+    pub(super) fn get(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.named.get(name).map(Arc::clone)
+    }
+
     /// All that the frames since the last call did is so.
     pub(super) fn settle(&mut self) {
         self.journal.clear();
@@ -157,6 +162,29 @@ impl Way<'_> {
             other => return Err(Unfit::Unexpected(other)),
         }
         Ok(())
+    }
+
+    /// `DEALLOCATE` of a prepared statement, by SQL: it is let go of under its name upstream, so
+    /// that the server answers as it would.
+    pub(super) fn deallocate(&mut self, tag: u8, name: &str, statement: &Statement) {
+        self.prepare(statement);
+        self.upstream.prepared.remove(statement.id);
+        self.names.remove(name.as_bytes());
+        let upstream = String::from_utf8_lossy(&statement.name);
+        let sql = format!("DEALLOCATE \"{upstream}\"");
+        if tag == b'Q' {
+            *self.unnamed_here = false;
+            message::query(self.out, &sql);
+            self.expected.push(Owed::Query { shown: true });
+        } else {
+            self.names.unnamed = Some((sql.as_bytes().into(), [0, 0].into()));
+            *self.unnamed_here = true;
+            message::parse(self.out, b"", sql.as_bytes(), &[0, 0]);
+            self.expected.push(Owed::Parse {
+                shown: true,
+                id: None,
+            });
+        }
     }
 
     fn verbatim(&mut self, frame: &[u8], owed: Option<Owed>) {
