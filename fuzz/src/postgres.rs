@@ -235,7 +235,7 @@ pub fn pg_scram(data: &[u8]) {
             .into_iter()
             .flatten()
         {
-            forge(verifier, first, last, channel, plus);
+            forge(&verifier, first, last, channel, plus);
         }
     }
     ask_too_much(kept, first);
@@ -249,7 +249,7 @@ fn nobody() -> Verifier {
 }
 
 /// Sends any messages, and then the best forgery that can be made without the password.
-fn forge(verifier: Verifier, first: &[u8], last: &[u8], channel: Option<&[u8]>, plus: bool) {
+fn forge(verifier: &Verifier, first: &[u8], last: &[u8], channel: Option<&[u8]>, plus: bool) {
     let start = || Server::start(verifier.clone(), first, channel, plus).ok();
     let Some((server, _)) = start() else {
         return;

@@ -132,7 +132,7 @@ fn lines(
     line("class", &said.class);
     line("target", said.target);
     line("reason", &said.reason);
-    if !verdict.single {
+    if !verdict.single && verdict.class != Class::Empty {
         line("", "each of these texts goes to one server as a whole");
     }
     if verdict.ddl {

@@ -195,6 +195,7 @@ fn listener(
         name: name.to_owned(),
         cluster,
         users: users(plan).map_err(|error| place(&error))?,
+        auth_query: sql.auth_query.clone(),
         certificate: tls.as_ref().map(|tls| tls.certificate().to_vec()),
         tls,
         allow_md5: sql.allow_md5,

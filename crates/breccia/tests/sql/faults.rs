@@ -34,7 +34,11 @@ impl<'a> Readers<'a> {
     /// One client, until `done`.
     fn read(&self, number: usize) -> Result<()> {
         let mut client = self.gateway.client("faults")?;
-        client.parse("p", "SELECT v FROM t WHERE id = $1::int").sync().ask()?.good()?;
+        client
+            .parse("p", "SELECT v FROM t WHERE id = $1::int")
+            .sync()
+            .ask()?
+            .good()?;
         while !self.done.load(Ordering::Relaxed) {
             let begun = Instant::now();
             let reply = match number % 3 {
@@ -53,13 +57,16 @@ impl<'a> Readers<'a> {
     /// Runs `work` while sixteen clients read.
     fn during(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
         thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..16).map(|number| scope.spawn(move || self.read(number))).collect();
+            let threads: Vec<_> = (0..16)
+                .map(|number| scope.spawn(move || self.read(number)))
+                .collect();
             thread::sleep(Duration::from_millis(300));
             let worked = work();
             self.done.store(true, Ordering::Relaxed);
-            let ends: Result<Vec<()>> =
-                threads.into_iter().map(|it| it.join().expect("a reader")).collect();
+            let ends: Result<Vec<()>> = threads
+                .into_iter()
+                .map(|it| it.join().expect("a reader"))
+                .collect();
             worked.and(ends.map(drop))
         })
     }
@@ -83,7 +90,9 @@ fn asked(cluster: &PostgresCluster, number: usize) -> usize {
 fn serves_again(cluster: &PostgresCluster, number: usize) -> Result<()> {
     let before = asked(cluster, number);
     let what = format!("reads on standby {number}");
-    wait_until(LIMIT, &what, || Ok((asked(cluster, number) > before).then_some(())))
+    wait_until(LIMIT, &what, || {
+        Ok((asked(cluster, number) > before).then_some(()))
+    })
 }
 
 #[test]
@@ -102,7 +111,10 @@ fn a_killed_or_frozen_standby_costs_no_client_an_error() -> Result<()> {
         cluster.server_mut(1).restart_same_port()?;
         serves_again(&cluster, 1)
     })?;
-    println!("killed: {:?} reads, longest {:?} ms", readers.reads, readers.longest_ms);
+    println!(
+        "killed: {:?} reads, longest {:?} ms",
+        readers.reads, readers.longest_ms
+    );
     let readers = Readers::new(&gateway);
     readers.during(|| {
         cluster.server_mut(2).freeze_all()?;
@@ -132,19 +144,36 @@ fn reads_go_on_without_a_primary_and_writes_are_refused() -> Result<()> {
             let found = client.run("SELECT v FROM t WHERE id = 7")?;
             assert_eq!(found.value(), Some("row 7"));
         }
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
     }
     let begun = Instant::now();
-    let code = match gateway.client("faults")?.simple("INSERT INTO t (v) VALUES ('x')") {
+    let code = match gateway
+        .client("faults")?
+        .simple("INSERT INTO t (v) VALUES ('x')")
+    {
         Ok(reply) => reply.code().to_owned(),
         Err(error) => error.to_string(),
     };
-    let retryable = ["57P03", "08006", "08001", "57P01"].iter().any(|it| code.contains(it));
+    let retryable = ["57P03", "08006", "08001", "57P01"]
+        .iter()
+        .any(|it| code.contains(it));
     assert!(retryable, "{code:?}");
-    assert!(begun.elapsed() < Duration::from_secs(3), "at once: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "at once: {:?}",
+        begun.elapsed()
+    );
     cluster.server_mut(0).restart_same_port()?;
     wait_until(LIMIT, "a write on the primary that is back", || {
-        let write = || gateway.client("faults")?.run("INSERT INTO t (v) VALUES ('back')");
+        let write = || {
+            gateway
+                .client("faults")?
+                .run("INSERT INTO t (v) VALUES ('back')")
+        };
         Ok(write().is_ok().then_some(()))
     })
 }
@@ -178,6 +207,9 @@ fn an_honest_error_ends_a_result_that_was_cut() -> Result<()> {
     println!("{rows} rows");
     ensure!(rows < 200_000 && fault, "{rows} rows, an error: {fault}");
     let mut client = gateway.client("faults")?;
-    assert_eq!(client.run("SELECT v FROM t WHERE id = 7")?.value(), Some("row 7"));
+    assert_eq!(
+        client.run("SELECT v FROM t WHERE id = 7")?.value(),
+        Some("row 7")
+    );
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use breccia_testkit::{PostgresCluster, SqlClient};
+use anyhow::{Context, Result, ensure};
+use breccia_testkit::{PostgresCluster, SqlClient, SqlReply};
 
 use crate::rig::{Extra, Gateway, cluster};
 
@@ -239,7 +239,7 @@ fn what_a_session_reads_never_goes_back() -> Result<()> {
         let mut client = SqlClient::connect(cluster.primary().port(), "monotonic")?;
         client.run("SET synchronous_commit = off")?;
         while !done.load(Ordering::Relaxed) {
-            client.run("UPDATE c SET n = n + 1")?;
+            client.run("UPDATE c SET n = n + 1").context("writing")?;
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -254,11 +254,14 @@ fn what_a_session_reads_never_goes_back() -> Result<()> {
                 ""
             };
             let sql = format!("SELECT n FROM c {hint}");
-            let reply = if dice.roll(2) == 0 {
-                client.run(&sql)?
+            let extended = dice.roll(2) == 0;
+            let reply = if extended {
+                client.extended(&sql, &[])
             } else {
-                client.extended(&sql, &[])?.good()?
+                client.simple(&sql)
             };
+            let what = || format!("reading {sql:?}, extended: {extended}, after {last}");
+            let reply = reply.and_then(SqlReply::good).with_context(what)?;
             let now: i64 = reply.value().unwrap_or("-1").parse()?;
             back += u32::from(now < last);
             last = now;

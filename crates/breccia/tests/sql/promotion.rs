@@ -16,7 +16,9 @@ use crate::rig::{Extra, Gateway, LIMIT, cluster};
 
 fn prepare(cluster: &PostgresCluster) -> Result<()> {
     cluster.primary().create_database("p")?;
-    cluster.primary().query("p", "CREATE TABLE t (v text PRIMARY KEY)")?;
+    cluster
+        .primary()
+        .query("p", "CREATE TABLE t (v text PRIMARY KEY)")?;
     Ok(())
 }
 
@@ -97,8 +99,11 @@ fn no_acknowledged_write_is_lost_by_a_promotion() -> Result<()> {
     let present = cluster.standby(1).query("p", "SELECT v FROM t")?;
     let present: BTreeSet<&str> = present.lines().collect();
     let acknowledged = writers.acknowledged.lock().expect("no panic");
-    let lost: Vec<&String> =
-        acknowledged.0.iter().filter(|it| !present.contains(it.as_str())).collect();
+    let lost: Vec<&String> = acknowledged
+        .0
+        .iter()
+        .filter(|it| !present.contains(it.as_str()))
+        .collect();
     println!("{} rows were acknowledged", acknowledged.0.len());
     ensure!(lost.is_empty(), "{} rows are lost: {lost:?}", lost.len());
     let behind = writers.behind.lock().expect("no panic");
@@ -115,14 +120,18 @@ fn promote_under(
     cluster.server_mut(0).kill9();
     cluster.promote(1)?;
     // It waits for nobody: it was told so only by the primary it followed.
-    let took = writers.resume(Duration::from_secs(5)).context("after the promotion")?;
+    let took = writers
+        .resume(Duration::from_secs(5))
+        .context("after the promotion")?;
     println!("writes went on after {took:?}");
     // The old primary is back, on the old timeline, and takes writes; nobody asks it for any.
     let alone = "ALTER SYSTEM RESET synchronous_standby_names";
     cluster.server_mut(0).restart_same_port()?;
     cluster.primary().query("postgres", alone)?;
     thread::sleep(Duration::from_secs(2));
-    writers.resume(Duration::from_secs(5)).context("beside the old primary")?;
+    writers
+        .resume(Duration::from_secs(5))
+        .context("beside the old primary")?;
     let log = gateway.breccia.log();
     let told = log.lines().any(|line| {
         line.contains("set aside") && line.contains("pg0") && line.contains("older timeline")
@@ -141,7 +150,9 @@ fn of_two_claimants_neither_is_written_to() -> Result<()> {
     cluster.server_mut(0).kill9();
     let gateway = Gateway::unready(&cluster)?;
     let write = || -> Result<String> {
-        let reply = gateway.client("p")?.simple("INSERT INTO t VALUES ('claimed')")?;
+        let reply = gateway
+            .client("p")?
+            .simple("INSERT INTO t VALUES ('claimed')")?;
         Ok(reply.code().to_owned())
     };
     let refused = || write().unwrap_or_else(|error| format!("{error:#}"));
@@ -170,21 +181,28 @@ fn a_primary_that_is_live_beside_a_promoted_standby_is_left() -> Result<()> {
     let cluster = cluster(None)?;
     prepare(&cluster)?;
     let gateway = Gateway::over(&cluster, "p", Extra::default())?;
-    gateway.client("p")?.run("INSERT INTO t VALUES ('before')")?;
+    gateway
+        .client("p")?
+        .run("INSERT INTO t VALUES ('before')")?;
     cluster.wait_caught_up(LIMIT)?;
     cluster.promote(2)?;
     thread::sleep(Duration::from_secs(2));
     // Refused, or on one of the two alone: never on both.
     for round in 0..20 {
         let write = format!("INSERT INTO t VALUES ('after {round}')");
-        let _refused = gateway.client("p").and_then(|mut client| client.run(&write));
+        let _refused = gateway
+            .client("p")
+            .and_then(|mut client| client.run(&write));
     }
     let count = |number: usize| -> Result<u32> {
         let sql = "SELECT count(*) FROM t WHERE v LIKE 'after%'";
         Ok(cluster.server(number).query("p", sql)?.trim().parse()?)
     };
     let (old, new) = (count(0)?, count(2)?);
-    ensure!(old == 0 || new == 0, "{old} rows on one and {new} on the other");
+    ensure!(
+        old == 0 || new == 0,
+        "{old} rows on one and {new} on the other"
+    );
     ensure!(old == 0, "two live claimants, and {old} writes were taken");
     Ok(())
 }

@@ -97,7 +97,15 @@ fn each_statement_runs_where_it_must() -> Result<()> {
             .filter(|mode| !row.simple_only || **mode == "simple")
         {
             let sql = text(row, number, mode, &tag("m", number, mode));
-            for reply in run(&cluster, &gateway, row, (&sql, mode))? {
+            let replies = run(&cluster, &gateway, row, (&sql, mode));
+            let replies = match replies {
+                Ok(replies) => replies,
+                Err(error) => {
+                    writeln!(complaints, "{mode}: {}: {error:#}", row.sql)?;
+                    continue;
+                }
+            };
+            for reply in replies {
                 if let Some(fault) = reply.fault.filter(|_| !row.may_fail) {
                     writeln!(complaints, "{mode}: {}: {fault:?}", row.sql)?;
                 }

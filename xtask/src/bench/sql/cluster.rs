@@ -17,7 +17,7 @@ pub(crate) const DATABASE: &str = "bench";
 /// 100,000 accounts each.
 pub(crate) const SCALE: u32 = 10;
 
-/// PostgreSQL and PgBouncer refuse to run as root; Debian makes this user.
+/// `PostgreSQL` and `PgBouncer` refuse to run as root; Debian makes this user.
 const SYSTEM_USER: &str = "postgres";
 /// Where Debian keeps the programs of each version.
 const VERSIONS: &str = "/usr/lib/postgresql";

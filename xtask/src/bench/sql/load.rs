@@ -51,7 +51,12 @@ pub(crate) fn run(folder: &Path, port: u16, load: &Load) -> Result<Result<Measur
     let (Some(transactions), Some(average_ms), Some(per_second)) = figures else {
         return Ok(Err(first_error(&told)));
     };
-    if !output.status.success() || transactions == 0.0 {
+    if transactions == 0.0 {
+        return Ok(Err(
+            "pgbench was still connecting when its time was over".to_owned()
+        ));
+    }
+    if !output.status.success() {
         return Ok(Err(first_error(&told)));
     }
     Ok(Ok(Measured {

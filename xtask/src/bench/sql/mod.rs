@@ -1,5 +1,5 @@
-//! `cargo xtask bench sql`: Breccia before a primary and two standbys, beside PgBouncer, pgpool-II and
-//! the primary alone.
+//! `cargo xtask bench sql`: Breccia before a primary and two standbys, beside `PgBouncer`, pgpool-II
+//! and the primary alone.
 //!
 //! All take turns in every round, so a noisy neighbour meets each of them. The figure to trust is CPU
 //! time per transaction: throughput shares the cores with pgbench and the servers. Invariant: what a
@@ -161,16 +161,21 @@ fn options(words: &[&str]) -> Result<Options> {
 }
 
 fn loads(options: &Options) -> Vec<Load> {
-    let seconds = if options.quick { 2 } else { 6 };
     let mut loads = Vec::new();
     for script in Script::ALL {
         for mode in ["simple", "extended", "prepared"] {
             for clients in [16, 128] {
+                // pgbench counts the time it takes to connect.
+                let seconds = if clients > 16 { 8 } else { 6 };
                 loads.push(Load {
                     script,
                     mode,
                     clients,
-                    seconds,
+                    seconds: if options.quick {
+                        seconds / 2 - 1
+                    } else {
+                        seconds
+                    },
                 });
             }
         }

@@ -20,7 +20,7 @@ const SECTION: &str = "
 loopback (without fsync: disks are not what is measured; 1,000,000 accounts), and before them PgBouncer
 (transaction mode, the primary only), pgpool-II (balancing over the three, 136 children) and Breccia
 (release build, `workers = 1`, splitting on, `consistency = \"session\"`). PgBouncer and Breccia keep 16
-connections to each server. The loader is `pgbench -j 2`, in each of its query modes; \"select\" is its
+connections to each server, and their clients log in by SCRAM. The loader is `pgbench -j 2`, in each of its query modes; \"select\" is its
 `-S`, \"tpcb\" its TPC-B-like transaction, \"95/5\" reads and updates by key, each a statement alone.
 All take turns within every round. Figures are medians over the rounds.
 

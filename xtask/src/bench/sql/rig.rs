@@ -1,8 +1,9 @@
-//! What stands before the servers: PgBouncer, pgpool-II and Breccia.
+//! What stands before the servers: `PgBouncer`, pgpool-II and Breccia.
 //!
 //! Not tuned in anybody's favour: one process or worker each where there is a choice, 16 connections
 //! to a server, no TLS, no log of statements. Invariant: what cannot be started is left out with words.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -223,7 +224,7 @@ fn pgbouncer(folder: &Path, cluster: &Cluster) -> Result<Server> {
     std::fs::write(&users, format!("\"{USER}\" \"{PASSWORD}\"\n"))?;
     let config = format!(
         "[databases]\n{DATABASE} = host=127.0.0.1 port={} dbname={DATABASE}\n[pgbouncer]\n\
-         listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n\
+         listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\n\
          auth_file = {}\npool_mode = transaction\ndefault_pool_size = {POOL}\n\
          max_client_conn = 300\nlogfile = {}\nlog_connections = 0\nlog_disconnections = 0\n",
         cluster.port(0),
@@ -338,11 +339,12 @@ fn breccia(folder: &Path, cluster: &Cluster, admin: u16) -> Result<Server> {
         own.join("state").display()
     );
     for number in 0..cluster.servers.len() {
-        config += &format!(
+        write!(
+            config,
             "\n[store.pg-{number}]\ntype = \"postgresql\"\nhost = \"127.0.0.1\"\nport = {}\n\
              user = \"{USER}\"\npassword = \"{PASSWORD}\"\n",
             cluster.port(number)
-        );
+        )?;
     }
     let path = own.join("breccia.toml");
     std::fs::write(&path, config)?;

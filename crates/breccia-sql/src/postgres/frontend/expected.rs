@@ -10,7 +10,6 @@ use bytes::{Buf, BytesMut};
 
 use crate::postgres::codec::message::Status;
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES};
-use crate::postgres::upstream::Upstream;
 
 /// A frame longer than this is handed on piece by piece.
 const PASSED_BYTES: usize = 32 * 1024;
@@ -51,6 +50,8 @@ pub(super) enum News {
     NotPrepared(u64),
     /// A statement that Breccia closed may still be there.
     NotClosed,
+    /// A parameter of the connection is another; the body that says so.
+    Parameter(Vec<u8>),
     /// The connection ends: the server said so.
     Fatal(Vec<u8>),
 }
@@ -97,27 +98,14 @@ impl Expected {
         self.owed.is_empty() && self.passing.0 == 0
     }
 
-    /// Hands on what has come. Answers news through `news`.
+    /// Hands on what has come, and takes it out of `received`. Answers news through `news`.
     pub(super) fn digest(
         &mut self,
-        upstream: &mut Upstream,
+        received: &mut BytesMut,
         out: &mut Vec<u8>,
         news: &mut Vec<News>,
     ) -> Result<(), CodecError> {
         self.insert(out);
-        let mut received = std::mem::take(&mut upstream.received);
-        let result = self.digest_all(&mut received, upstream, out, news);
-        upstream.received = received;
-        result
-    }
-
-    fn digest_all(
-        &mut self,
-        received: &mut BytesMut,
-        upstream: &mut Upstream,
-        out: &mut Vec<u8>,
-        news: &mut Vec<News>,
-    ) -> Result<(), CodecError> {
         let mut run = 0;
         let mut at = 0;
         if self.passing.0 > 0 {
@@ -142,7 +130,7 @@ impl Expected {
             let body = rest.get(HEAD_BYTES..end).unwrap_or_default();
             let shown = self.shows(head.tag);
             let before = self.owed.len();
-            self.judge(head.tag, body, upstream, news)?;
+            self.judge(head.tag, body, news)?;
             if !shown {
                 out.extend_from_slice(received.get(run..at).unwrap_or_default());
                 run = at + end;
@@ -182,13 +170,7 @@ impl Expected {
         }
     }
 
-    fn judge(
-        &mut self,
-        tag: u8,
-        body: &[u8],
-        upstream: &mut Upstream,
-        news: &mut Vec<News>,
-    ) -> Result<(), CodecError> {
+    fn judge(&mut self, tag: u8, body: &[u8], news: &mut Vec<News>) -> Result<(), CodecError> {
         let malformed = || CodecError::Malformed {
             tag: char::from(tag),
         };
@@ -205,7 +187,7 @@ impl Expected {
                 self.complete(tag, body, news);
             }
             (b'C' | b'I', Some(Owed::Query { shown: true })) => self.complete(tag, body, news),
-            (b'S', _) => upstream.note_parameter(body),
+            (b'S', _) => news.push(News::Parameter(body.to_vec())),
             (b'E', _) => self.fail(body, news),
             (b'G', _) => self.begin_copy_in(),
             (b'Z', Some(Owed::Sync | Owed::Query { .. } | Owed::Function)) => {
@@ -262,6 +244,153 @@ impl Expected {
                     self.owed.pop_front();
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::codec::message;
+
+    /// What a server sends, and what a client of it should get.
+    struct Script {
+        owed: Vec<Owed>,
+        sent: Vec<u8>,
+        shown: Vec<u8>,
+        news: Vec<News>,
+    }
+
+    fn parse(shown: bool) -> Owed {
+        Owed::Parse { shown, id: Some(7) }
+    }
+
+    fn row(out: &mut Vec<u8>, bytes: usize) {
+        message::frame(out, b'D', |out| out.resize(out.len() + bytes, b'x'));
+    }
+
+    /// A hidden question, a hidden Parse, a statement, and answers of our own between them.
+    fn extended() -> Script {
+        let mut insert = Vec::new();
+        message::empty(&mut insert, b'3');
+        let owed = vec![
+            Owed::Query { shown: false },
+            parse(false),
+            Owed::Insert(insert.clone().into()),
+            Owed::Bind,
+            Owed::Describe,
+            Owed::Execute,
+            Owed::Sync,
+        ];
+        let (mut sent, mut shown) = (Vec::new(), insert);
+        message::complete(&mut sent, "SET");
+        message::parameter_status(&mut sent, "a", "b");
+        message::ready(&mut sent, Status::Idle);
+        message::empty(&mut sent, b'1');
+        let rest = |out: &mut Vec<u8>| {
+            message::empty(out, b'2');
+            message::empty(out, b'n');
+            row(out, 10);
+            row(out, PASSED_BYTES + 10);
+            message::complete(out, "SELECT 2");
+            message::ready(out, Status::Open);
+        };
+        rest(&mut sent);
+        rest(&mut shown);
+        let news = vec![News::Complete(b"SELECT 2".to_vec())];
+        Script {
+            owed,
+            sent,
+            shown,
+            news,
+        }
+    }
+
+    /// An error skips all up to the Sync, our own answers too.
+    fn failed() -> Script {
+        let owed = vec![
+            parse(false),
+            Owed::Bind,
+            Owed::Insert(b"never".as_slice().into()),
+            Owed::Execute,
+            Owed::Sync,
+        ];
+        let mut sent = Vec::new();
+        message::error(&mut sent, message::Severity::Error, "42601", "no", "");
+        message::ready(&mut sent, Status::Idle);
+        let news = vec![News::Failed(b"42601".to_vec()), News::NotPrepared(7)];
+        Script {
+            shown: sent.clone(),
+            owed,
+            sent,
+            news,
+        }
+    }
+
+    fn check(script: &Script, piece: usize) {
+        let mut expected = Expected::default();
+        script
+            .owed
+            .iter()
+            .for_each(|owed| expected.push(owed.clone()));
+        let (mut received, mut out, mut news) = (BytesMut::new(), Vec::new(), Vec::new());
+        for bytes in script.sent.chunks(piece) {
+            received.extend_from_slice(bytes);
+            let digested = expected.digest(&mut received, &mut out, &mut news);
+            digested.expect("good frames");
+        }
+        news.retain(|item| !matches!(item, News::Parameter(_)));
+        assert_eq!(
+            (&out, &news),
+            (&script.shown, &script.news),
+            "pieces of {piece}"
+        );
+        assert!(expected.is_empty() && received.is_empty());
+    }
+
+    #[test]
+    fn answers_are_the_same_however_they_are_cut() {
+        for script in [extended(), failed()] {
+            for piece in (1..64).chain([1000, 40_000, usize::MAX]) {
+                check(&script, piece);
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_from_the_client_swallows_the_sync_behind_its_execute() {
+        let mut expected = Expected::default();
+        for owed in [Owed::Execute, Owed::Sync] {
+            expected.push(owed);
+        }
+        let mut sent = Vec::new();
+        message::frame(&mut sent, b'G', |out| out.extend_from_slice(&[0, 0, 0]));
+        let (mut out, mut news) = (Vec::new(), Vec::new());
+        let mut received = BytesMut::from(&sent[..]);
+        expected
+            .digest(&mut received, &mut out, &mut news)
+            .expect("good");
+        assert!(expected.copy_in && expected.unsynced);
+        expected.push(Owed::Sync);
+        let mut sent = Vec::new();
+        message::complete(&mut sent, "COPY 1");
+        message::ready(&mut sent, Status::Idle);
+        let mut received = BytesMut::from(&sent[..]);
+        expected
+            .digest(&mut received, &mut out, &mut news)
+            .expect("good");
+        assert!(expected.is_empty() && !expected.copy_in);
+    }
+
+    #[test]
+    fn an_answer_to_nothing_is_an_error() {
+        for tag in [b'1', b'2', b'3', b'n', b'Z', b'R', b'K', b'W'] {
+            let mut sent = Vec::new();
+            message::frame(&mut sent, tag, |out| out.push(b'I'));
+            let mut received = BytesMut::from(&sent[..]);
+            let mut expected = Expected::default();
+            let digested = expected.digest(&mut received, &mut Vec::new(), &mut Vec::new());
+            assert!(digested.is_err(), "{}", char::from(tag));
         }
     }
 }

@@ -40,6 +40,11 @@ impl Session {
                     upstream.prepared.remove(id);
                 }
             }
+            News::Parameter(body) => {
+                if let Some(upstream) = attached.lease.upstream() {
+                    upstream.note_parameter(&body);
+                }
+            }
             News::NotClosed => attached.tainted = true,
             News::OwnFailed(body) => {
                 attached.tainted = true;

@@ -18,7 +18,7 @@ use crate::postgres::codec::message::{self, Severity};
 use crate::postgres::codec::startup::{Startup, startup};
 use crate::postgres::codec::{self, CodecError};
 use crate::postgres::scram::{self, ScramError, Verifier, end_point};
-use crate::postgres::settings::Settings;
+use crate::postgres::settings::{Settings, literal};
 use crate::postgres::upstream::{Credential, md5_hex};
 
 /// A client must be logged in within this time.
@@ -217,13 +217,17 @@ async fn identify(
         return Err(LoginError::Refused(why));
     }
     let database = of("database").unwrap_or_else(|| user.clone());
-    let (credential, known) = match &listener.users {
-        None => (Credential::None, None),
-        Some(users) => {
-            let known = users.get(&user);
-            let credential = prove(listener, client, &user, known, end).await?;
-            (credential, known)
-        }
+    let listed = listener.users.as_ref().and_then(|users| users.get(&user));
+    let asked = match (listed, &listener.auth_query) {
+        (None, Some(query)) => ask_for(listener, &user, query).await?,
+        _ => None,
+    };
+    let known = listed.or(asked.as_ref());
+    let open = listener.users.is_none() && listener.auth_query.is_none();
+    let credential = if open {
+        Credential::None
+    } else {
+        prove(listener, client, &user, known, end).await?
     };
     message::authentication(&mut client.out.bytes, 0, &[]);
     let upstream = known.and_then(|known| known.upstream.clone());
@@ -233,6 +237,34 @@ async fn identify(
         credential,
         upstream,
     })
+}
+
+/// Asks the primary for the verifier of a user.
+async fn ask_for(
+    listener: &SqlListener,
+    user: &str,
+    query: &str,
+) -> Result<Option<SqlUser>, LoginError> {
+    let missing = || LoginError::Refused("auth-query cannot be asked: there is no primary");
+    let primary = listener.cluster.view().primary.clone();
+    let server = primary
+        .ok()
+        .and_then(|number| listener.cluster.server(number));
+    let server = server.ok_or_else(missing)?;
+    let login = server.own_login(None).ok_or_else(missing)?;
+    let endpoint = &server.options.endpoint;
+    let mut upstream = endpoint.open(&login).await?;
+    let rows = endpoint
+        .ask(&mut upstream, &query.replace("$1", &literal(user)))
+        .await?;
+    let verifier = rows
+        .first()
+        .and_then(|row| Verifier::read(row.get(1)?.as_deref()?));
+    Ok(verifier.map(|verifier| SqlUser {
+        verifier,
+        password: None,
+        upstream: None,
+    }))
 }
 
 /// Lets a client prove that it is `user`; what it may log in with upstream.

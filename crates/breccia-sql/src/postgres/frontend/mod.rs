@@ -84,6 +84,9 @@ pub struct SqlListener {
     pub cluster: Arc<Cluster>,
     /// Who may log in; `None`: everybody, under the name they give.
     pub users: Option<HashMap<String, SqlUser>>,
+    /// The query for verifiers of users that are not listed; `$1` is the user's name. Its row is
+    /// name and verifier, as in `pg_shadow`.
+    pub auth_query: Option<String>,
     /// TLS, where the client asks for it.
     pub tls: Option<TlsServer>,
     /// The certificate of that TLS, DER: what channels are bound to.

@@ -357,7 +357,8 @@ impl Session {
         let Some(upstream) = attached.lease.upstream.as_deref_mut() else {
             return Err(End::Gone);
         };
-        let digested = attached.expected.digest(upstream, out, news);
+        let received = &mut upstream.received;
+        let digested = attached.expected.digest(received, out, news);
         if attached.expected.told {
             attached.held = false;
         }
