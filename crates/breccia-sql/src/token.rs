@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Instant;
 
 /// A position in PostgreSQL's write-ahead log, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -67,7 +68,7 @@ pub struct Freshness {
     /// The primary was used since `floor` was known: a newer position must be asked for first.
     dirty: bool,
     /// The replica that served since then; going elsewhere needs its position first.
-    home: Option<usize>,
+    home: Option<(usize, Instant)>,
     /// A token of somebody else's cluster was given: only the primary can be right.
     foreign: bool,
 }
@@ -81,7 +82,7 @@ pub enum Need {
         /// The least position.
         floor: Lsn,
         /// See above.
-        home: Option<usize>,
+        home: Option<(usize, Instant)>,
     },
     /// A position of the primary that was asked for after now.
     Stamp,
@@ -96,9 +97,9 @@ impl Freshness {
         self.home = None;
     }
 
-    /// A replica has served a read.
-    pub fn used_replica(&mut self, server: usize) {
-        self.home = Some(server);
+    /// A replica has served a read, over by `now`.
+    pub fn used_replica(&mut self, server: usize, now: Instant) {
+        self.home = Some((server, now));
     }
 
     /// A position of the primary that was asked for after its last use by this session.
@@ -199,8 +200,9 @@ mod tests {
         session.used_primary();
         assert_eq!(session.need(1, Lsn(5)), Need::Stamp);
         session.stamped(1, Lsn(9));
-        session.used_replica(2);
-        assert_eq!(session.need(1, Lsn(5)), floor(9, Some(2)));
+        let now = Instant::now();
+        session.used_replica(2, now);
+        assert_eq!(session.need(1, Lsn(5)), floor(9, Some((2, now))));
         session.left_home(Lsn(12));
         assert_eq!(session.need(1, Lsn(5)), floor(12, None));
         session.stamped(1, Lsn(3));
@@ -215,7 +217,7 @@ mod tests {
     fn another_epoch_begins_where_its_primary_was_first_seen() {
         let mut session = Freshness::default();
         session.stamped(1, Lsn(100));
-        session.used_replica(1);
+        session.used_replica(1, Instant::now());
         let need = Need::Floor {
             floor: Lsn(40),
             home: None,

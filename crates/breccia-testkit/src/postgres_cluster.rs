@@ -113,8 +113,8 @@ impl PostgresCluster {
             let name = standby_name(number);
             let left = limit.saturating_sub(begun.elapsed());
             wait_until(left, &format!("{name} to stream"), || {
-                let receiver = "SELECT status FROM pg_stat_wal_receiver";
-                let receives = standby.query("postgres", receiver)?.trim() == "streaming";
+                let question = "SELECT status FROM pg_stat_wal_receiver";
+                let receives = standby.query("postgres", question)?.trim() == "streaming";
                 let sent = self.primary().query("postgres", sql)?;
                 Ok((receives && sent.lines().any(|line| line == name)).then_some(()))
             })?;

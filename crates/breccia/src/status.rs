@@ -225,16 +225,13 @@ fn servers(cluster: &Value) -> Vec<Value> {
         ])
     };
     let mut out = Vec::new();
-    match cluster.get("primary").and_then(Value::as_str) {
-        Some(primary) => {
-            let timeline = shown(cluster, "timeline");
-            let role = format!("primary, timeline {timeline}");
-            out.push(row(primary, role, "-".to_owned()));
-        }
-        None => {
-            let role = format!("NO PRIMARY ({})", shown(cluster, "no_primary"));
-            out.push(row("-", role, "-".to_owned()));
-        }
+    if let Some(primary) = cluster.get("primary").and_then(Value::as_str) {
+        let timeline = shown(cluster, "timeline");
+        let role = format!("primary, timeline {timeline}");
+        out.push(row(primary, role, "-".to_owned()));
+    } else {
+        let role = format!("NO PRIMARY ({})", shown(cluster, "no_primary"));
+        out.push(row("-", role, "-".to_owned()));
     }
     for replica in each("replicas") {
         let lag = format!(

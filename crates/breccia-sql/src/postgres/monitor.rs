@@ -6,8 +6,9 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use breccia_net::clock;
 use breccia_net::health::{ProbeConfig, ProbeFailure, probe_loop};
 use breccia_net::metrics::{self, Registry};
 use tokio::sync::Mutex;
@@ -152,10 +153,11 @@ fn probe_once(
             return Ok(());
         };
         let mut line = line.lock().await;
+        let at = clock::now();
         let asked = tokio::time::timeout(patience, line.ask(server, ROLE)).await;
         let outcome = match asked {
             Ok(Ok(rows)) => {
-                cluster.note_report(number, rows.first().and_then(report));
+                cluster.note_report(number, rows.first().and_then(report), at);
                 return Ok(());
             }
             Err(_) => {
@@ -168,7 +170,7 @@ fn probe_once(
             }
             Ok(Err(error)) => Err(ProbeFailure::Connect(error.to_string())),
         };
-        cluster.note_report(number, None);
+        cluster.note_report(number, None, at);
         outcome
     }
 }
@@ -193,10 +195,11 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
     let mut line = Line::default();
     loop {
         let question = server.sampler.next_question().await;
+        let at = clock::now();
         let patience = server.options.endpoint.timeout;
         let asked = tokio::time::timeout(patience, line.ask(server, POSITION)).await;
         let answer = asked.ok().and_then(Result::ok);
-        let answer = answer.and_then(|rows| sampled(rows.first()?, question));
+        let answer = answer.and_then(|rows| sampled(rows.first()?, question, at));
         if let Some(sample) = answer {
             server.sampler.publish(sample);
             tokio::time::sleep(SAMPLE_PAUSE).await;
@@ -207,13 +210,14 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
     }
 }
 
-fn sampled(row: &Row, number: u64) -> Option<Sample> {
+fn sampled(row: &Row, number: u64, at: Instant) -> Option<Sample> {
     let [recovery, position, seen] = row.as_slice() else {
         return None;
     };
     let position: Lsn = position.as_deref()?.parse().ok()?;
     Some(Sample {
         number,
+        at: Some(at),
         recovery: recovery.as_deref()? == "true",
         position,
         seen: seen

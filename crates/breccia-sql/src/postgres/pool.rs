@@ -120,6 +120,18 @@ impl Pool {
         &self.health
     }
 
+    /// The role its connections are logged in as.
+    #[must_use]
+    pub fn role(&self) -> &str {
+        &self.login.role
+    }
+
+    /// The database they are in.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.login.database
+    }
+
     /// Whether its connections refuse writes by themselves.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

@@ -49,7 +49,9 @@ pub(super) fn explain(
         Err(why) => Err(why),
     };
     let verdict = classifier.classify(statement.as_bytes(), true);
-    Ok(lines(name, composite, database, statement, known, &verdict))
+    Ok(lines(
+        name, composite, database, statement, &known, &verdict,
+    ))
 }
 
 /// Which stores a statement can be explained for.
@@ -105,7 +107,7 @@ fn lines(
     composite: &SqlReadReplicaPlan,
     database: &str,
     statement: &str,
-    known: Result<String, String>,
+    known: &Result<String, String>,
     verdict: &Verdict,
 ) -> String {
     let mut out = String::new();
@@ -117,7 +119,7 @@ fn lines(
     let consistency = composite.consistency.name();
     line("store", &format!("{name} (consistency \"{consistency}\")"));
     line("database", database);
-    match &known {
+    match known {
         Ok(how) => line("catalogue", how),
         Err(why) => {
             line("catalogue", &format!("not known: {why}"));

@@ -187,14 +187,20 @@ fn value(cluster: &Cluster) -> Value {
 
 /// One for each login.
 fn pool_values(cluster: &Cluster) -> Vec<Value> {
-    let mut pools: Vec<(String, bool, usize, usize)> = Vec::new();
+    let mut pools = Vec::new();
     for pool in cluster.pools() {
         let (idle, open) = pool.counts();
         let server = pool.endpoint().name.clone();
-        pools.push((server, pool.is_read_only(), idle, open));
+        let (role, database) = (pool.role().to_owned(), pool.database().to_owned());
+        pools.push((server, role, database, pool.is_read_only(), idle, open));
     }
     pools.sort();
-    let value = |(server, read_only, idle, open)| json!({ "server": server, "read_only": read_only, "idle": idle, "open": open });
+    let value = |(server, role, database, read_only, idle, open)| {
+        json!({
+            "server": server, "role": role, "database": database, "read_only": read_only,
+            "idle": idle, "open": open,
+        })
+    };
     pools.into_iter().map(value).collect()
 }
 

@@ -116,13 +116,12 @@ fn server(
         .endpoints
         .get(name)
         .filter(|_| plan.is_only_sql(name));
-    let health = match shared {
-        Some(health) => Arc::clone(health),
-        None => {
-            let health = EndpointHealth::new(name.to_owned(), server.address.clone());
-            health.show_in(gateway.metrics.gauge(&metrics::STORE_UP, &[name]));
-            health
-        }
+    let health = if let Some(health) = shared {
+        Arc::clone(health)
+    } else {
+        let health = EndpointHealth::new(name.to_owned(), server.address.clone());
+        health.show_in(gateway.metrics.gauge(&metrics::STORE_UP, &[name]));
+        health
     };
     let (endpoint, own_role) = endpoint(name, server)?;
     Ok(ServerOptions {

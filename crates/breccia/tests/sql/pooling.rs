@@ -90,16 +90,16 @@ fn pgbench_with_128_prepared_clients_has_no_errors() -> Result<()> {
     };
     let gateway = Gateway::over(&cluster, "bench", extra)?;
     for words in [
-        &["-S", "-n", "-M", "prepared", "-c", "128", "-T", "4"][..],
-        &["-n", "-M", "prepared", "-c", "16", "-T", "3"][..],
-        &["-S", "-n", "-M", "extended", "-c", "32", "-T", "2"][..],
+        &["-S", "-n", "-M", "prepared", "-c", "128", "-t", "40"][..],
+        &["-n", "-M", "prepared", "-c", "16", "-t", "40"][..],
+        &["-S", "-n", "-M", "extended", "-c", "32", "-t", "100"][..],
     ] {
         let text = pgbench(gateway.port, words)?;
         assert!(text.contains("number of failed transactions: 0 "), "{text}");
         let tps = text
             .lines()
             .find(|line| line.starts_with("tps"))
-            .context("no tps")?;
+            .with_context(|| format!("{words:?}: {text}"))?;
         println!("{words:?}: {tps}");
     }
     let sums = "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = \

@@ -53,13 +53,14 @@ def pipelines():
             p.sync()
             d = c.execute("select 3")
             assert (a.fetchone(), b.fetchone(), d.fetchone()) == ((1,), (2,), (3,))
-        with c.pipeline() as p:
-            try:
+        try:
+            with c.pipeline() as p:
                 c.execute("select 1/0")
                 c.execute("select 2")
                 p.sync()
-            except psycopg.errors.DivisionByZero:
-                pass
+            raise AssertionError("no error in a pipeline")
+        except psycopg.errors.DivisionByZero:
+            pass
         assert c.execute("select 4").fetchone() == (4,)
 
 

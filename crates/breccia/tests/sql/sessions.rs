@@ -25,6 +25,8 @@ struct Session {
     prepared: BTreeMap<u64, u64>,
     rows: u64,
     temp: Option<u64>,
+    /// Whether it keeps its upstream connection.
+    pinned: bool,
 }
 
 impl Session {
@@ -46,6 +48,7 @@ impl Session {
             prepared: BTreeMap::new(),
             rows,
             temp: None,
+            pinned: false,
         })
     }
 
@@ -74,7 +77,7 @@ impl Session {
     }
 
     /// A SET in one of its forms, now or in a transaction that ends one way or the other.
-    fn set(&mut self, dice: &mut Dice) -> Result<()> {
+    fn set(&mut self, dice: &mut Dice, may_pin: bool) -> Result<()> {
         let own = 1_000 + self.number * 7 + dice.roll(5);
         let (name, value) = match dice.roll(4) {
             0 => ("work_mem", format!("{own}kB")),
@@ -88,7 +91,15 @@ impl Session {
             format!("'{value}'")
         };
         let set = format!("SET {name} = {literal}");
-        let kept = match dice.roll(5) {
+        let form = dice.roll(5);
+        // A setting in a transaction is its server's until the end: that pins.
+        let form = if [0, 2].contains(&form) && !may_pin {
+            4
+        } else {
+            form
+        };
+        self.pinned |= [0, 2].contains(&form);
+        let kept = match form {
             0 => {
                 self.all(&["BEGIN", &set, "ROLLBACK"])?;
                 false
@@ -132,7 +143,7 @@ impl Session {
                 self.client.run("RESET ALL")?;
                 self.settings.clear();
             }
-            _ if self.temp.is_none() => {
+            _ if !self.pinned => {
                 self.client.run("DISCARD ALL")?;
                 self.settings.clear();
                 self.prepared.clear();
@@ -232,6 +243,7 @@ impl Session {
                     &format!("SELECT pg_advisory_lock({own})"),
                 ])?;
                 self.temp = Some(own);
+                self.pinned = true;
             }
             None => {
                 let fault = self.client.simple("SELECT a FROM left_over")?;
@@ -255,13 +267,11 @@ fn schedule(gateway: &Gateway, thread: u64, seed: u64, may_pin: bool) -> Result<
         .collect::<Result<Vec<_>>>()?;
     for step in 0..STATEMENTS {
         let slot = dice.roll(SESSIONS);
-        let pins = sessions
-            .iter()
-            .filter(|session| session.temp.is_some())
-            .count();
+        let mut others = sessions.iter().zip(0..).filter(|(_, at)| *at != slot);
+        let may_pin = may_pin && !others.any(|(session, _)| session.pinned);
         let session = sessions.get_mut(usize::try_from(slot)?).expect("a slot");
         let done = match dice.roll(20) {
-            0..=4 => session.set(&mut dice),
+            0..=4 => session.set(&mut dice, may_pin),
             5..=7 => {
                 let names = [
                     "work_mem",
@@ -277,8 +287,8 @@ fn schedule(gateway: &Gateway, thread: u64, seed: u64, may_pin: bool) -> Result<
             8 => session.reset(&mut dice),
             9..=13 => session.prepared(&mut dice),
             14..=16 => session.rows(&mut dice),
-            17 | 18 => session.own_things(may_pin && pins == 0),
-            _ if session.temp.is_some() || dice.roll(5) == 0 => {
+            17 | 18 => session.own_things(may_pin),
+            _ if session.pinned || dice.roll(5) == 0 => {
                 Session::new(gateway, session.number).map(|fresh| *session = fresh)
             }
             _ => Ok(()),

@@ -43,6 +43,11 @@ pub(crate) fn run(folder: &Path, port: u16, load: &Load) -> Result<Result<Measur
     let text = String::from_utf8_lossy(&output.stdout);
     let told = String::from_utf8_lossy(&output.stderr);
     let figure = |before: &str| number_after(&text, before);
+    if figure("number of transactions actually processed: ") == Some(0.0) && told_no_error(&told) {
+        return Ok(Err(
+            "its time was over before all clients were connected".to_owned()
+        ));
+    }
     let figures = (
         figure("number of transactions actually processed: "),
         figure("latency average = "),
@@ -51,11 +56,6 @@ pub(crate) fn run(folder: &Path, port: u16, load: &Load) -> Result<Result<Measur
     let (Some(transactions), Some(average_ms), Some(per_second)) = figures else {
         return Ok(Err(first_error(&told)));
     };
-    if transactions == 0.0 {
-        return Ok(Err(
-            "pgbench was still connecting when its time was over".to_owned()
-        ));
-    }
     if !output.status.success() {
         return Ok(Err(first_error(&told)));
     }
@@ -113,6 +113,10 @@ fn number_after(text: &str, before: &str) -> Option<f64> {
     let (_, rest) = text.split_once(before)?;
     let end = rest.find(|one: char| !one.is_ascii_digit() && one != '.');
     rest.get(..end.unwrap_or(rest.len()))?.parse().ok()
+}
+
+fn told_no_error(told: &str) -> bool {
+    !told.contains("ERROR") && !told.contains("FATAL")
 }
 
 /// The first line that says what is wrong, without what differs from run to run.

@@ -166,16 +166,12 @@ fn loads(options: &Options) -> Vec<Load> {
         for mode in ["simple", "extended", "prepared"] {
             for clients in [16, 128] {
                 // pgbench counts the time it takes to connect.
-                let seconds = if clients > 16 { 8 } else { 6 };
+                let seconds = if clients > 16 { 10 } else { 6 };
                 loads.push(Load {
                     script,
                     mode,
                     clients,
-                    seconds: if options.quick {
-                        seconds / 2 - 1
-                    } else {
-                        seconds
-                    },
+                    seconds: if options.quick { seconds / 2 } else { seconds },
                 });
             }
         }

@@ -221,7 +221,12 @@ fn pgbouncer(folder: &Path, cluster: &Cluster) -> Result<Server> {
     let own = folder.join("pgbouncer");
     own_folder(&own)?;
     let users = own.join("users");
-    std::fs::write(&users, format!("\"{USER}\" \"{PASSWORD}\"\n"))?;
+    // With the password itself it would derive keys for each login, which Breccia does once.
+    let sql = format!("ALTER ROLE {USER} PASSWORD '{PASSWORD}'");
+    cluster.query(0, "postgres", &sql)?;
+    let sql = format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{USER}'");
+    let verifier = cluster.query(0, "postgres", &sql)?;
+    std::fs::write(&users, format!("\"{USER}\" \"{}\"\n", verifier.trim()))?;
     let config = format!(
         "[databases]\n{DATABASE} = host=127.0.0.1 port={} dbname={DATABASE}\n[pgbouncer]\n\
          listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\n\

@@ -177,6 +177,10 @@ impl Election {
     }
 
     fn follow(&mut self, server: usize, report: &Report) {
+        if self.named.is_some_and(|named| named != server) {
+            // Another one was followed: the name is of the past, and must fence nobody any more.
+            self.named = None;
+        }
         let timeline = report.timeline.unwrap_or(0);
         let same = self.view.primary == Ok(server) && self.view.timeline == timeline;
         if !same {
@@ -304,6 +308,17 @@ mod tests {
             Ok(1),
             "the old one is fenced now"
         );
+    }
+
+    #[test]
+    fn a_name_ends_when_another_server_is_followed() {
+        let mut election = election();
+        let now = Instant::now();
+        election.name(Some(0));
+        election.step(now, &[primary(1, 9), primary(1, 9), None]);
+        election.step(now, &[None, primary(2, 12), None]);
+        let view = election.step(now, &[primary(1, 9), primary(2, 12), None]);
+        assert_eq!((view.primary, view.timeline), (Ok(1), 2));
     }
 
     #[test]

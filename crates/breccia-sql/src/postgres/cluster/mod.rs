@@ -21,6 +21,7 @@ use super::pool::{Pool, PoolOptions};
 use super::statement::Statements;
 use super::upstream::{Credential, Endpoint, Login};
 use crate::class::Classifier;
+use crate::token::Lsn;
 use election::{Election, Report, View};
 use sampler::Sampler;
 
@@ -76,7 +77,7 @@ pub struct Server {
     pub running: AtomicUsize,
     /// Set by an administrator: no new statement goes there.
     pub drained: std::sync::atomic::AtomicBool,
-    report: Mutex<Option<Report>>,
+    report: Mutex<Option<(Report, Instant)>>,
 }
 
 impl Server {
@@ -89,7 +90,23 @@ impl Server {
     /// What it last said of itself, if it still answers.
     #[must_use]
     pub fn report(&self) -> Option<Report> {
-        *lock(&self.report)
+        lock(&self.report).map(|(report, _)| report)
+    }
+
+    /// What a replica has replayed for certain, and when it was asked: by a sample or a report.
+    ///
+    /// It holds for as long as the server runs: one that crashed may start again further back. A
+    /// connection that was open when it was asked, and still is, shows that it runs.
+    #[must_use]
+    pub fn replayed(&self) -> Option<(Lsn, Instant)> {
+        let sample = self.sampler.latest();
+        let sampled = sample
+            .at
+            .filter(|_| sample.recovery)
+            .map(|at| (sample.position, at));
+        let reported = *lock(&self.report);
+        let reported = reported.filter(|(report, _)| report.recovery);
+        sampled.max(reported.map(|(report, at)| (report.position, at)))
     }
 
     /// The login for Breccia's own questions.
@@ -267,9 +284,9 @@ impl Cluster {
     }
 
     /// A server has said something of itself, or does not answer.
-    pub(super) fn note_report(&self, server: usize, report: Option<Report>) {
+    pub(super) fn note_report(&self, server: usize, report: Option<Report>, asked: Instant) {
         if let Some(server) = self.server(server) {
-            *lock(&server.report) = report;
+            *lock(&server.report) = report.map(|report| (report, asked));
         }
         self.weigh(clock::now());
     }

@@ -21,6 +21,8 @@ pub struct Sample {
     pub position: Lsn,
     /// A replica: what a read there can have seen at most.
     pub seen: Lsn,
+    /// When it was asked; none before the first.
+    pub at: Option<Instant>,
 }
 
 /// A number that a later sample must reach.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use breccia_net::clock;
 
 use super::session::Session;
-use crate::postgres::cluster::Consistency;
 use crate::postgres::cluster::election::View;
+use crate::postgres::cluster::{Consistency, Server};
 use crate::token::{Lsn, Need};
 
 /// The pause between two looks at a replica that is not there yet.
@@ -21,6 +21,9 @@ pub(super) struct Place {
     pub(super) server: usize,
     pub(super) replica: bool,
     pub(super) reason: &'static str,
+    /// A connection to a replica must be older than this to count: see
+    /// [`crate::postgres::cluster::Server::replayed`].
+    pub(super) proof: Option<Instant>,
 }
 
 impl Session {
@@ -54,29 +57,26 @@ impl Session {
             },
         };
         let cluster = &self.listener.cluster;
-        let found = |server| Place {
+        let found = |(server, proof)| Place {
             server,
             replica: true,
             reason: "read",
+            proof,
         };
-        if let Some(home) = home {
+        if let Some((home, last)) = home {
             if cluster.choose(&view, |server| server == home).is_some() {
-                return Ok(found(home));
+                return Ok(found((home, Some(last))));
             }
             // What was read there must not be unread elsewhere: how far was it?
-            let sampler = cluster
-                .server(home)
-                .map(|it| &it.sampler)
-                .ok_or("no-position")?;
+            let sampler = cluster.server(home).map(|it| &it.sampler);
+            let sampler = sampler.ok_or("no-position")?;
             let sample = sampler
                 .wait(sampler.ask(), end)
                 .await
                 .ok_or("replica-lost")?;
             self.freshness.left_home(sample.seen);
-            return self
-                .wait_for(&view, floor.max(sample.seen), end)
-                .await
-                .map(found);
+            let floor = floor.max(sample.seen);
+            return self.wait_for(&view, floor, end).await.map(found);
         }
         self.wait_for(&view, floor, end).await.map(found)
     }
@@ -93,15 +93,25 @@ impl Session {
         Some(sample.position)
     }
 
-    /// A replica that has replayed `floor`, now or by `end`.
-    async fn wait_for(&self, view: &View, floor: Lsn, end: Instant) -> Result<usize, &'static str> {
+    /// A replica that has replayed `floor`, now or by `end`, and when it was asked.
+    async fn wait_for(
+        &self,
+        view: &View,
+        floor: Lsn,
+        end: Instant,
+    ) -> Result<(usize, Option<Instant>), &'static str> {
         let cluster = &self.listener.cluster;
-        let has = |server: usize| {
-            let known = cluster.server(server).map(|it| it.sampler.latest());
-            floor == Lsn(0) || known.is_some_and(|it| it.recovery && it.position >= floor)
-        };
-        if let Some(server) = cluster.choose(view, has) {
-            return Ok(server);
+        if floor == Lsn(0) {
+            let any = cluster.choose(view, |_| true).ok_or("no-replica")?;
+            return Ok((any, None));
+        }
+        let replayed = |server: usize| cluster.server(server).and_then(Server::replayed);
+        let has = |server: usize| replayed(server).is_some_and(|(at, _)| at >= floor);
+        if let Some(server) = cluster.choose(view, has)
+            && let Some((at, asked)) = replayed(server)
+            && at >= floor
+        {
+            return Ok((server, Some(asked)));
         }
         let candidate = cluster.choose(view, |_| true).ok_or("no-replica")?;
         let sampler = &cluster.server(candidate).ok_or("no-replica")?.sampler;
@@ -110,7 +120,7 @@ impl Session {
                 return Err("behind");
             };
             if sample.recovery && sample.position >= floor {
-                return Ok(candidate);
+                return Ok((candidate, sample.at));
             }
             if clock::now() + LOOK_PAUSE >= end {
                 return Err("behind");

@@ -51,9 +51,15 @@ impl Session {
         let mut place = self.decide(&batch).await?;
         for attempt in 0..2 {
             self.count(place.replica, place.reason);
-            if self.attached.is_none()
-                && let Err(error) = self.attach(place.server, place.replica).await
-            {
+            let held = match self.attached {
+                Some(_) => Ok(true),
+                None => self.attach(place).await,
+            };
+            if matches!(held, Ok(false)) {
+                place = self.primary("new-connection");
+                continue;
+            }
+            if let Err(error) = held {
                 self.registered.doing.end();
                 if place.replica && attempt == 0 {
                     place = self.primary("replica-lost");
@@ -97,6 +103,7 @@ impl Session {
             server: attached.server,
             replica: true,
             reason: "transaction",
+            proof: None,
         };
         match self.leaves(batch) {
             None => Ok(stays),
@@ -149,6 +156,7 @@ impl Session {
             server: view.primary.clone().unwrap_or(usize::MAX),
             replica: false,
             reason,
+            proof: None,
         }
     }
 
@@ -377,7 +385,7 @@ impl Session {
             return;
         };
         if attached.replica {
-            self.freshness.used_replica(attached.server);
+            self.freshness.used_replica(attached.server, clock::now());
             self.listener.counters.reads.increment();
         } else {
             if std::mem::take(&mut attached.seen) {

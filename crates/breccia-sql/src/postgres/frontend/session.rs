@@ -19,6 +19,7 @@ use super::cancel::Registered;
 use super::client::{Client, Outgoing};
 use super::expected::{Expected, Owed};
 use super::login::fatal;
+use super::route::Place;
 use super::translate::Names;
 use crate::class::{Class, Verdict};
 use crate::error::SqlError;
@@ -337,10 +338,20 @@ impl Session {
         Ok(pool)
     }
 
-    /// Takes a connection and brings it to the session's settings.
-    pub(super) async fn attach(&mut self, server: usize, replica: bool) -> Result<(), SqlError> {
+    /// Takes a connection and brings it to the session's settings. `false`: the connection does not
+    /// show that its server still runs as it did when it was asked how far it is.
+    pub(super) async fn attach(&mut self, place: Place) -> Result<bool, SqlError> {
+        let (server, replica) = (place.server, place.replica);
         let pool = self.pool(server, replica)?;
         let mut lease = pool.lend().await?;
+        let born = lease.upstream().map(|upstream| upstream.born);
+        if place
+            .proof
+            .is_some_and(|asked| born.is_none_or(|born| born >= asked))
+        {
+            lease.give_back();
+            return Ok(false);
+        }
         let (mut out, mut expected) = std::mem::take(&mut self.spare);
         if let Some(upstream) = lease.upstream() {
             self.registered.doing.begin(&pool, &upstream.key);
@@ -384,7 +395,7 @@ impl Session {
             passing: 0,
             _running: Running::on(&self.listener.cluster, server),
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a transaction is open that may still move: where its next statement goes is open.
