@@ -4,7 +4,7 @@
 //! with one list of parameter types has one name upstream, and a name never means anything else.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Statements kept although nobody uses them; then those are let go.
@@ -21,6 +21,8 @@ pub struct Statement {
     pub sql: Box<[u8]>,
     /// The types of its parameters, as they stand in a `Parse`.
     pub types: Box<[u8]>,
+    /// Some server has prepared it: it is no nonsense.
+    pub proven: AtomicBool,
 }
 
 /// All statements of a process.
@@ -50,6 +52,7 @@ impl Statements {
             name: format!("breccia_{id}").into_bytes().into(),
             sql: sql.into(),
             types: types.into(),
+            proven: AtomicBool::new(false),
         });
         known.insert(key, Arc::clone(&statement));
         statement

@@ -20,7 +20,7 @@ use breccia_net::tls::{TlsClient, TlsClientOptions, TlsServer};
 use breccia_net::worker::Service;
 use breccia_sql::postgres::cluster::{Cluster, ClusterOptions, Consistency, ServerOptions};
 use breccia_sql::postgres::frontend::{
-    Cancels, Counters, SqlLimits, SqlListener, SqlService, SqlUser,
+    AuthQuery, Cancels, Counters, SqlLimits, SqlListener, SqlService, SqlUser,
 };
 use breccia_sql::postgres::monitor;
 use breccia_sql::postgres::pool::PoolOptions;
@@ -194,7 +194,7 @@ fn listener(
         name: name.to_owned(),
         cluster,
         users: users(plan).map_err(|error| place(&error))?,
-        auth_query: sql.auth_query.clone(),
+        auth_query: sql.auth_query.clone().map(AuthQuery::new),
         certificate: tls.as_ref().map(|tls| tls.certificate().to_vec()),
         tls,
         allow_md5: sql.allow_md5,

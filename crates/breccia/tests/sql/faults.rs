@@ -187,7 +187,7 @@ fn an_honest_error_ends_a_result_that_was_cut() -> Result<()> {
     prepare(&cluster)?;
     let gateway = Gateway::over(&cluster, "faults", Extra::default())?;
     let mut client = gateway.client("faults")?;
-    let big = "SELECT i, repeat('x', 500) FROM generate_series(1, 200000) i";
+    let big = "SELECT i, repeat('x', 500) FROM generate_series(1, 200000) i /* cut */";
     client.query(big).flush()?;
     let mut rows = 0_u32;
     // Some rows have come: now nothing but an error may end the result.
@@ -195,8 +195,8 @@ fn an_honest_error_ends_a_result_that_was_cut() -> Result<()> {
         let (kind, _) = client.read_frame()?;
         rows += u32::from(kind == b'D');
     }
-    cluster.server_mut(1).kill9();
-    cluster.server_mut(2).kill9();
+    // Whichever it came from, and wherever it might be run again.
+    (0..3).for_each(|number| cluster.server_mut(number).kill9());
     let mut fault = false;
     loop {
         match client.read_frame() {
@@ -207,12 +207,8 @@ fn an_honest_error_ends_a_result_that_was_cut() -> Result<()> {
             Ok(_) => {}
         }
     }
-    println!("{rows} rows");
+    let on_primary = cluster.primary().log().contains("/* cut */");
+    println!("{rows} rows, on the primary: {on_primary}");
     ensure!(rows < 200_000 && fault, "{rows} rows, an error: {fault}");
-    let mut client = gateway.client("faults")?;
-    assert_eq!(
-        client.run("SELECT v FROM t WHERE id = 7")?.value(),
-        Some("row 7")
-    );
     Ok(())
 }

@@ -32,7 +32,7 @@ struct Session {
 impl Session {
     fn new(gateway: &Gateway, number: u64) -> Result<Session> {
         let name = format!("app {number}");
-        let options = format!("-c statement_timeout={}", 60_000 + number);
+        let options = format!("-c statement_timeout={}", 60_001 + number);
         let parameters = [
             ("database", "sessions"),
             ("application_name", name.as_str()),
@@ -57,7 +57,7 @@ impl Session {
         let default = match name {
             "work_mem" => "4MB".to_owned(),
             "application_name" => format!("app {}", self.number),
-            "statement_timeout" => format!("{}ms", 60_000 + self.number),
+            "statement_timeout" => format!("{}ms", 60_001 + self.number),
             "search_path" => "\"$user\", public".to_owned(),
             _ => String::new(),
         };

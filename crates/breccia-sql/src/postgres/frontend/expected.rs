@@ -5,20 +5,26 @@
 //! and a client's answer is never lost.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BytesMut};
 
 use crate::postgres::codec::message::Status;
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES};
+use crate::postgres::statement::Statement;
 
 /// A frame longer than this is handed on piece by piece.
 const PASSED_BYTES: usize = 32 * 1024;
 
 /// Something a server owes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Owed {
-    /// `ParseComplete`; of a statement with this number, if it is one of the registry's.
-    Parse { shown: bool, id: Option<u64> },
+    /// `ParseComplete`; of this statement, if it is one of the registry's.
+    Parse {
+        shown: bool,
+        statement: Option<Arc<Statement>>,
+    },
     /// `BindComplete`.
     Bind,
     /// `CloseComplete`.
@@ -175,8 +181,13 @@ impl Expected {
             tag: char::from(tag),
         };
         match (tag, self.owed.front()) {
-            (b'1', Some(Owed::Parse { .. }))
-            | (b'2', Some(Owed::Bind))
+            (b'1', Some(Owed::Parse { statement, .. })) => {
+                if let Some(statement) = statement {
+                    statement.proven.store(true, Ordering::Relaxed);
+                }
+                self.owed.pop_front();
+            }
+            (b'2', Some(Owed::Bind))
             | (b'3', Some(Owed::Close { .. }))
             | (b'n' | b'T', Some(Owed::Describe)) => {
                 self.owed.pop_front();
@@ -237,7 +248,10 @@ impl Expected {
                 while let Some(owed) = self.owed.front() {
                     match owed {
                         Owed::Sync | Owed::Query { .. } => break,
-                        Owed::Parse { id: Some(id), .. } => news.push(News::NotPrepared(*id)),
+                        Owed::Parse {
+                            statement: Some(statement),
+                            ..
+                        } => news.push(News::NotPrepared(statement.id)),
                         Owed::Close { shown: false } => news.push(News::NotClosed),
                         _ => {}
                     }
@@ -262,7 +276,11 @@ mod tests {
     }
 
     fn parse(shown: bool) -> Owed {
-        Owed::Parse { shown, id: Some(7) }
+        let statement = crate::postgres::statement::Statements::default().intern(b"x", b"\0\0");
+        Owed::Parse {
+            shown,
+            statement: Some(statement),
+        }
     }
 
     fn row(out: &mut Vec<u8>, bytes: usize) {
@@ -318,7 +336,7 @@ mod tests {
         let mut sent = Vec::new();
         message::error(&mut sent, message::Severity::Error, "42601", "no", "");
         message::ready(&mut sent, Status::Idle);
-        let news = vec![News::Failed(b"42601".to_vec()), News::NotPrepared(7)];
+        let news = vec![News::Failed(b"42601".to_vec()), News::NotPrepared(1)];
         Script {
             shown: sent.clone(),
             owed,

@@ -12,7 +12,7 @@ use bytes::Buf;
 
 use super::client::{Client, Scratch};
 use super::session::{Identity, Session};
-use super::{SqlListener, SqlUser};
+use super::{AuthQuery, SqlListener, SqlUser};
 use crate::error::SqlError;
 use crate::postgres::codec::message::{self, Severity};
 use crate::postgres::codec::startup::{Startup, startup};
@@ -230,7 +230,12 @@ async fn identify(
         prove(listener, client, &user, known, end).await?
     };
     message::authentication(&mut client.out.bytes, 0, &[]);
-    let upstream = known.and_then(|known| known.upstream.clone());
+    let mut upstream = known.and_then(|known| known.upstream.clone());
+    if asked.is_some() {
+        // Its verifier is the server's own, so what its login has shown opens the server too: it
+        // comes in as itself, and not as the role that may read verifiers.
+        upstream = Some((user.clone(), credential.clone()));
+    }
     Ok(Identity {
         user,
         database,
@@ -243,20 +248,32 @@ async fn identify(
 async fn ask_for(
     listener: &SqlListener,
     user: &str,
-    query: &str,
+    query: &AuthQuery,
 ) -> Result<Option<SqlUser>, LoginError> {
     let missing = || LoginError::Refused("auth-query cannot be asked: there is no primary");
     let primary = listener.cluster.view().primary.clone();
-    let server = primary
-        .ok()
-        .and_then(|number| listener.cluster.server(number));
-    let server = server.ok_or_else(missing)?;
-    let login = server.own_login(None).ok_or_else(missing)?;
+    let number = primary.map_err(|_| missing())?;
+    let server = listener.cluster.server(number).ok_or_else(missing)?;
     let endpoint = &server.options.endpoint;
-    let mut upstream = endpoint.open(&login).await?;
-    let rows = endpoint
-        .ask(&mut upstream, &query.replace("$1", &literal(user)))
-        .await?;
+    let sql = query.sql.replace("$1", &literal(user));
+    let mut connection = query.connection.lock().await;
+    // One that was lost meanwhile is made anew, once.
+    let kept = connection.take().filter(|(of, _)| *of == number);
+    let rows = match kept {
+        Some((_, mut upstream)) => {
+            let rows = endpoint.ask(&mut upstream, &sql).await;
+            rows.map(|rows| (rows, upstream)).ok()
+        }
+        None => None,
+    };
+    let (rows, upstream) = if let Some(answer) = rows {
+        answer
+    } else {
+        let login = server.own_login(None).ok_or_else(missing)?;
+        let mut upstream = endpoint.open(&login).await?;
+        (endpoint.ask(&mut upstream, &sql).await?, upstream)
+    };
+    *connection = Some((number, upstream));
     let verifier = rows
         .first()
         .and_then(|row| Verifier::read(row.get(1)?.as_deref()?));

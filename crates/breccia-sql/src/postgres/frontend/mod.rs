@@ -41,7 +41,7 @@ use breccia_net::worker::{Accepted, Service};
 use super::cluster::Cluster;
 use super::pool::PoolOptions;
 use super::scram::Verifier;
-use super::upstream::Credential;
+use super::upstream::{Credential, Upstream};
 pub use cancel::Cancels;
 use client::{SCRATCH, Scratch};
 
@@ -75,6 +75,24 @@ pub struct SqlLimits {
     pub pool: PoolOptions,
 }
 
+/// A question for verifiers, and the one connection it is asked on: strangers make no more.
+#[derive(Debug)]
+pub struct AuthQuery {
+    sql: String,
+    connection: tokio::sync::Mutex<Option<(usize, Upstream)>>,
+}
+
+impl AuthQuery {
+    /// Asks `sql`, whose `$1` is the user's name.
+    #[must_use]
+    pub fn new(sql: String) -> Self {
+        Self {
+            sql,
+            connection: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
 /// A listener, as all workers share it.
 #[derive(Debug)]
 pub struct SqlListener {
@@ -86,7 +104,7 @@ pub struct SqlListener {
     pub users: Option<HashMap<String, SqlUser>>,
     /// The query for verifiers of users that are not listed; `$1` is the user's name. Its row is
     /// name and verifier, as in `pg_shadow`.
-    pub auth_query: Option<String>,
+    pub auth_query: Option<AuthQuery>,
     /// TLS, where the client asks for it.
     pub tls: Option<TlsServer>,
     /// The certificate of that TLS, DER: what channels are bound to.

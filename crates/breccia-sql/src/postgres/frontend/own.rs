@@ -8,6 +8,7 @@ use breccia_net::clock;
 use super::batch::Batch;
 use super::session::Session;
 use crate::class::Class;
+use crate::postgres::codec;
 use crate::postgres::codec::message::{self, Severity, Status};
 use crate::token::Token;
 
@@ -26,12 +27,39 @@ impl Session {
             }
             _ => return false,
         }
+        self.answer_ready();
+        true
+    }
+
+    /// Answers a batch that only prepares a statement which some server has prepared before: a
+    /// client that waits for this answer alone may be the very one that holds every connection.
+    pub(super) fn answer_prepared(&mut self, frames: &[u8]) -> bool {
+        let whole = |bytes: &[u8]| codec::head(bytes).ok().flatten();
+        let Some(head) = whole(frames).filter(|head| head.tag == b'P') else {
+            return false;
+        };
+        let rest = frames.get(head.length..).unwrap_or_default();
+        if rest != [b'S', 0, 0, 0, 4] {
+            return false;
+        }
+        let body = codec::body(frames.get(..head.length).unwrap_or_default());
+        let Ok(parse) = codec::parse(body) else {
+            return false;
+        };
+        if !self.names.adopt(&parse, &self.listener.cluster.statements) {
+            return false;
+        }
+        message::empty(&mut self.client.out.bytes, b'1');
+        self.answer_ready();
+        true
+    }
+
+    fn answer_ready(&mut self) {
         let status = match self.begun {
             Some(_) => Status::Open,
             None => Status::Idle,
         };
         message::ready(&mut self.client.out.bytes, status);
-        true
     }
 
     async fn show(&mut self, name: &str) {

@@ -45,7 +45,10 @@ impl Session {
         } else {
             Batch::unseen("in-pieces")
         };
-        if self.answer_own(&batch).await || self.answer_begun(&batch, &frames) {
+        if self.answer_own(&batch).await
+            || self.answer_begun(&batch, &frames)
+            || (self.attached.is_none() && self.answer_prepared(&frames))
+        {
             return Ok(());
         }
         let mut place = self.decide(&batch).await?;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::expected::{Expected, Owed};
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES, Head, message};
@@ -37,6 +38,23 @@ impl Names {
             return self.unnamed.as_ref().map(|(sql, _)| &**sql);
         }
         self.named.get(name).map(|statement| &*statement.sql)
+    }
+
+    /// Takes a statement that some server has prepared before under a new name, without asking one;
+    /// whether that is so.
+    pub(super) fn adopt(&mut self, parse: &codec::Parse<'_>, statements: &Statements) -> bool {
+        if parse.name.is_empty()
+            || self.named.contains_key(parse.name)
+            || self.named.len() >= MAX_NAMES
+        {
+            return false;
+        }
+        let statement = statements.intern(parse.sql, parse.types);
+        let proven = statement.proven.load(Ordering::Relaxed);
+        if proven {
+            self.named.insert(parse.name.into(), statement);
+        }
+        proven
     }
 
     /// A statement, by the client's name for it.
@@ -166,7 +184,7 @@ impl Way<'_> {
 
     /// `DEALLOCATE` of a prepared statement, by SQL: it is let go of under its name upstream, so
     /// that the server answers as it would.
-    pub(super) fn deallocate(&mut self, tag: u8, name: &str, statement: &Statement) {
+    pub(super) fn deallocate(&mut self, tag: u8, name: &str, statement: &Arc<Statement>) {
         self.prepare(statement);
         self.upstream.prepared.remove(statement.id);
         self.names.remove(name.as_bytes());
@@ -182,7 +200,7 @@ impl Way<'_> {
             message::parse(self.out, b"", sql.as_bytes(), &[0, 0]);
             self.expected.push(Owed::Parse {
                 shown: true,
-                id: None,
+                statement: None,
             });
         }
     }
@@ -201,7 +219,7 @@ impl Way<'_> {
             *self.unnamed_here = true;
             let owed = Owed::Parse {
                 shown: true,
-                id: None,
+                statement: None,
             };
             self.verbatim(frame, Some(owed));
             return Ok(());
@@ -290,14 +308,14 @@ impl Way<'_> {
             message::parse(self.out, b"", sql, types);
             self.expected.push(Owed::Parse {
                 shown: false,
-                id: None,
+                statement: None,
             });
             *self.unnamed_here = true;
         }
     }
 
     /// Makes sure that the connection has prepared a statement.
-    pub(super) fn prepare(&mut self, statement: &Statement) {
+    pub(super) fn prepare(&mut self, statement: &Arc<Statement>) {
         if !self.upstream.prepared.touch(statement.id) {
             self.make_room(statement.id);
             self.write_parse(statement, false, true);
@@ -311,11 +329,11 @@ impl Way<'_> {
         }
     }
 
-    fn write_parse(&mut self, statement: &Statement, shown: bool, fresh: bool) {
+    fn write_parse(&mut self, statement: &Arc<Statement>, shown: bool, fresh: bool) {
         message::parse(self.out, &statement.name, &statement.sql, &statement.types);
         self.expected.push(Owed::Parse {
             shown,
-            id: fresh.then_some(statement.id),
+            statement: fresh.then(|| Arc::clone(statement)),
         });
     }
 }
