@@ -4,14 +4,17 @@
 //! served first, and a connection that is given back dirty is closed, never lent again.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Waker};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 use breccia_net::health::EndpointHealth;
 use breccia_net::stream::Stream;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
@@ -147,8 +150,12 @@ impl Pool {
 
     /// Lends a connection: an idle one, a new one, or the next that is given back.
     pub async fn lend(self: &Arc<Self>) -> Result<Lease, SqlError> {
-        if let Some(idle) = self.take_idle() {
-            return self.adopt(idle).await;
+        while let Some(idle) = self.take_idle() {
+            let mut lease = self.adopt(idle).await?;
+            if lease.upstream().is_some_and(is_quiet) {
+                return Ok(lease);
+            }
+            // Its server has ended it, or says so now.
         }
         let waiting = {
             let mut state = self.lock();
@@ -338,6 +345,17 @@ impl Drop for Lease {
             self.pool.free(Grant::Permit);
         }
     }
+}
+
+/// Whether an idle connection has nothing to say. It costs no system call while nothing came.
+fn is_quiet(upstream: &mut Upstream) -> bool {
+    let mut space = [0; 1];
+    let mut buffer = ReadBuf::new(&mut space);
+    let mut context = Context::from_waker(Waker::noop());
+    upstream.received.is_empty()
+        && Pin::new(&mut upstream.stream)
+            .poll_read(&mut context, &mut buffer)
+            .is_pending()
 }
 
 /// Takes a plain connection out of the runtime it is registered with and into this one. Under TLS

@@ -36,7 +36,7 @@ fn run(script: &str, port: u16, database: &str) -> Result<()> {
         .join(script);
     let mut command = Command::new("timeout");
     command.arg("60");
-    if script.ends_with(".js") {
+    if Path::new(script).extension().is_some_and(|end| end == "js") {
         let modules = clients_folder().join("sql-node/node_modules");
         ensure!(
             modules.is_dir(),
@@ -74,6 +74,6 @@ fn sqlalchemy_works_as_over_one_server() -> Result<()> {
 }
 
 #[test]
-fn node_postgres_works_as_over_one_server() -> Result<()> {
+fn pg_of_javascript_works_as_over_one_server() -> Result<()> {
     check("node_pg.js")
 }

@@ -202,8 +202,7 @@ fn an_honest_error_ends_a_result_that_was_cut() -> Result<()> {
         match client.read_frame() {
             Ok((b'D', _)) => rows += 1,
             Ok((b'E', _)) => fault = true,
-            Ok((b'C', _)) => break,
-            Ok((b'Z', _)) | Err(_) => break,
+            Ok((b'C' | b'Z', _)) | Err(_) => break,
             Ok(_) => {}
         }
     }

@@ -272,7 +272,7 @@ fn what_a_session_reads_never_goes_back() -> Result<()> {
         Ok(back)
     };
     let back = thread::scope(|scope| -> Result<u32> {
-        let writes = scope.spawn(writer);
+        let running = scope.spawn(writer);
         let readers: Vec<_> = (1..=4)
             .map(|seed| scope.spawn(move || reader(seed * 977)))
             .collect();
@@ -281,7 +281,7 @@ fn what_a_session_reads_never_goes_back() -> Result<()> {
             .map(|it| it.join().expect("a reader"))
             .collect();
         done.store(true, Ordering::Relaxed);
-        writes.join().expect("the writer")?;
+        running.join().expect("the writer")?;
         backs.into_iter().sum()
     })?;
     let reads = gateway.replica_reads()? - before;

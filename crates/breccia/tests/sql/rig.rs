@@ -3,6 +3,7 @@
 //! Not a place for assertions. Invariant: a gateway that is handed out knows a primary and two
 //! replicas that serve.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -68,7 +69,9 @@ pub(crate) struct Gateway {
 fn file(cluster: &PostgresCluster, port: u16, extra: Extra<'_>) -> String {
     let mut file = format!("{}\n", extra.top);
     for (number, server) in cluster.servers().iter().enumerate() {
-        file += &format!(
+        // Writing to a String cannot fail.
+        let _ = write!(
+            file,
             "[store.pg{number}]\ntype = \"postgresql\"\nhost = \"127.0.0.1\"\nport = {}\n\
              user = \"{}\"\npassword = \"{}\"\n{}\n",
             server.port(),

@@ -158,7 +158,7 @@ impl Election {
                         .is_some_and(|it| it.is_some_and(|it| it.recovery))
                 {
                     self.view.primary = Err("every server that answers is a replica".to_owned());
-                } else if self.view.primary.is_err() && all > 0 {
+                } else if self.view.primary.is_err() && all == reports.len() {
                     self.view.primary = Err("every server that answers is a replica".to_owned());
                 }
             }
@@ -207,6 +207,10 @@ impl Election {
             let Some(report) = report.filter(|report| report.recovery) else {
                 continue;
             };
+            if self.view.timeline == 0 {
+                // The primary has not been seen yet.
+                continue;
+            }
             let lag = self.lag(now, report.position);
             let why = if self.view.system != 0 && report.system != self.view.system {
                 "it belongs to another cluster (its system identifier differs)".to_owned()

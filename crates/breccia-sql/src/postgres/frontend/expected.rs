@@ -74,6 +74,10 @@ pub(super) struct Expected {
     pub(super) copy_in: bool,
     /// Bytes of rows, or of the end of a command, were handed to the client.
     pub(super) told: bool,
+    /// The server skips all that comes before the next `Sync`.
+    skipping: bool,
+    /// What was sent meanwhile and will have no effect.
+    skipped: Vec<News>,
     /// Since the last `ReadyForQuery` something was sent that a `Sync` must end.
     pub(super) unsynced: bool,
 }
@@ -81,10 +85,16 @@ pub(super) struct Expected {
 impl Expected {
     pub(super) fn push(&mut self, owed: Owed) {
         match owed {
-            Owed::Sync | Owed::Query { shown: true } | Owed::Function => self.unsynced = false,
+            Owed::Sync => self.unsynced = false,
+            _ if self.skipping => {
+                self.skipped.extend(without_effect(&owed));
+                return;
+            }
+            Owed::Query { shown: true } | Owed::Function => self.unsynced = false,
             Owed::Query { .. } | Owed::Insert(_) => {}
             _ => self.unsynced = true,
         }
+        self.skipping = false;
         self.owed.push_back(owed);
     }
 
@@ -112,6 +122,7 @@ impl Expected {
         news: &mut Vec<News>,
     ) -> Result<(), CodecError> {
         self.insert(out);
+        news.append(&mut self.skipped);
         let mut run = 0;
         let mut at = 0;
         if self.passing.0 > 0 {
@@ -157,7 +168,7 @@ impl Expected {
     }
 
     /// Writes what stands at the front and is not the server's.
-    fn insert(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn insert(&mut self, out: &mut Vec<u8>) {
         while let Some(Owed::Insert(bytes)) = self.owed.front() {
             out.extend_from_slice(bytes);
             self.owed.pop_front();
@@ -245,20 +256,29 @@ impl Expected {
                 news.push(News::Failed(state));
                 self.copy_in = false;
                 // The server skips all up to the next Sync.
+                self.skipping = true;
                 while let Some(owed) = self.owed.front() {
-                    match owed {
-                        Owed::Sync | Owed::Query { .. } => break,
-                        Owed::Parse {
-                            statement: Some(statement),
-                            ..
-                        } => news.push(News::NotPrepared(statement.id)),
-                        Owed::Close { shown: false } => news.push(News::NotClosed),
-                        _ => {}
+                    if matches!(owed, Owed::Sync) {
+                        self.skipping = false;
+                        break;
                     }
+                    news.extend(without_effect(owed));
                     self.owed.pop_front();
                 }
             }
         }
+    }
+}
+
+/// What is to be known of something that the server skipped.
+fn without_effect(owed: &Owed) -> Option<News> {
+    match owed {
+        Owed::Parse {
+            statement: Some(statement),
+            ..
+        } => Some(News::NotPrepared(statement.id)),
+        Owed::Close { shown: false } => Some(News::NotClosed),
+        _ => None,
     }
 }
 
@@ -398,6 +418,32 @@ mod tests {
             .digest(&mut received, &mut out, &mut news)
             .expect("good");
         assert!(expected.is_empty() && !expected.copy_in);
+    }
+
+    #[test]
+    fn what_is_sent_after_a_failure_is_skipped_up_to_the_sync() {
+        let script = failed();
+        let mut expected = Expected::default();
+        expected.push(Owed::Execute);
+        let mut sent = Vec::new();
+        message::error(&mut sent, message::Severity::Error, "42601", "no", "");
+        let (mut out, mut news) = (Vec::new(), Vec::new());
+        let mut received = BytesMut::from(&sent[..]);
+        expected
+            .digest(&mut received, &mut out, &mut news)
+            .expect("good");
+        script
+            .owed
+            .iter()
+            .for_each(|owed| expected.push(owed.clone()));
+        let mut sent = Vec::new();
+        message::ready(&mut sent, Status::Idle);
+        let mut received = BytesMut::from(&sent[..]);
+        expected
+            .digest(&mut received, &mut out, &mut news)
+            .expect("good");
+        assert!(expected.is_empty() && !expected.unsynced);
+        assert_eq!(news.len(), 2, "{news:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytes::Buf;
 
 use super::attached::{Attached, Event};
 use super::batch::{Batch, look};
-use super::expected::News;
+use super::expected::{News, Owed};
 use super::route::Place;
 use super::session::{End, Session};
 use super::translate::{Unfit, Way};
@@ -303,6 +303,7 @@ impl Session {
             let Some(attached) = &mut self.attached else {
                 return Ok(Turn::Done);
             };
+            attached.expected.insert(&mut self.client.out.bytes);
             if attached.is_settled() {
                 if attached.held
                     && let Some(write) = again
@@ -406,6 +407,18 @@ impl Session {
         let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
         if !keeps || attached.replica {
             self.detach();
+            return;
+        }
+        // What RESET brought back is the server's default, and not what the session began with.
+        if let Some(upstream) = attached.lease.upstream()
+            && !Arc::ptr_eq(&upstream.applied, &self.settings)
+        {
+            let sql = self.settings.since(&upstream.applied);
+            upstream.applied = Arc::clone(&self.settings);
+            if !sql.is_empty() {
+                message::query(&mut attached.out.bytes, &sql);
+                attached.expected.push(Owed::Query { shown: false });
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use breccia_core::error::ErrorKind;
 use breccia_net::clock;
 use breccia_net::drain::Phase;
 use breccia_net::metrics::SharedCounter;
@@ -26,13 +27,17 @@ use crate::error::SqlError;
 use crate::postgres::cluster::Database;
 use crate::postgres::cluster::election::View;
 use crate::postgres::codec::message::{self, Status};
-use crate::postgres::pool::{Pool, Running};
+use crate::postgres::pool::{Lease, Pool, Running};
 use crate::postgres::settings::Settings;
 use crate::postgres::upstream::{Credential, Login};
 use crate::token::Freshness;
 
+/// How often a session that is busy looks whether the gateway closes.
+const CLOSING_LOOK: Duration = Duration::from_millis(500);
 /// How long a connection that ends may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a login waits for servers that have not been asked yet.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How often a statement that may still run elsewhere looks whether its server is up.
 const HEALTH_LOOK: Duration = Duration::from_millis(100);
 
@@ -144,19 +149,8 @@ impl Session {
     /// Takes a first connection, so that a database or role that does not exist is refused now, and
     /// tells the parameters as they are with the session's settings.
     pub(super) async fn greet(&mut self) -> Result<Vec<(String, String)>, SqlError> {
-        let view = self.look();
-        let (server, replica) = match (&view.primary, view.replicas.first()) {
-            (Ok(primary), _) => (*primary, false),
-            (Err(_), Some(replica)) => (*replica, true),
-            (Err(why), None) => {
-                return Err(SqlError::NoPrimary {
-                    store: self.listener.cluster.options.name.clone(),
-                    why: why.clone(),
-                });
-            }
-        };
-        let pool = self.pool(server, replica)?;
-        let mut lease = pool.lend().await?;
+        let mut lease = self.first_connection().await?;
+        let pool = Arc::clone(lease.pool());
         let mut parameters = Vec::new();
         if let Some(upstream) = lease.upstream() {
             let sql = self.settings.since(&upstream.applied);
@@ -176,6 +170,33 @@ impl Session {
             of("client_encoding").map(|(_, value)| value.as_str()),
         );
         Ok(parameters)
+    }
+
+    /// A connection to the primary, or to a replica while there is none.
+    async fn first_connection(&mut self) -> Result<Lease, SqlError> {
+        let patience = clock::now() + FIRST_LOOK;
+        let mut view = self.look();
+        // A gateway that has just started has not asked its servers yet.
+        while view.primary.is_err() && view.replicas.is_empty() && clock::now() < patience {
+            tokio::time::sleep(FIRST_LOOK / 50).await;
+            view = self.look();
+        }
+        let failure = match &view.primary {
+            Ok(primary) => match self.pool(*primary, false)?.lend().await {
+                Ok(lease) => return Ok(lease),
+                Err(error) => error,
+            },
+            Err(why) => SqlError::NoPrimary {
+                store: self.listener.cluster.options.name.clone(),
+                why: why.clone(),
+            },
+        };
+        let gone = matches!(failure.kind(), ErrorKind::Unreachable | ErrorKind::Timeout);
+        let replica = self.listener.cluster.choose(&view, |_| true);
+        match replica.filter(|_| gone) {
+            Some(replica) => self.pool(replica, true)?.lend().await,
+            None => Err(failure),
+        }
     }
 
     /// Serves the client until it ends.
@@ -249,22 +270,28 @@ impl Session {
         }
         let attached = self.attached.as_mut();
         let idle = attached.as_ref().is_none_or(|attached| attached.is_idle());
-        let drain = self.listener.drain.clone();
-        let ending = async {
-            if idle {
-                drain.draining().await;
-            } else {
-                drain.closing().await;
-            }
+        let told = || {
+            let why = "terminating connection due to administrator command".to_owned();
+            End::Told("57P01", why)
         };
-        tokio::select! {
-            biased;
-            event = turn(&mut self.client, attached, end) => Ok(event),
-            () = ending => {
-                let why = "terminating connection due to administrator command".to_owned();
-                Err(End::Told("57P01", why))
-            }
+        let drain = &self.listener.drain;
+        if idle {
+            return tokio::select! {
+                biased;
+                event = turn(&mut self.client, attached, end) => Ok(event),
+                () = drain.draining() => Err(told()),
+            };
         }
+        let look = now + CLOSING_LOOK;
+        let soon = end.map_or(look, |end| end.min(look));
+        let event = turn(&mut self.client, attached, Some(soon)).await;
+        if drain.phase() == Phase::Closing {
+            return Err(told());
+        }
+        Ok(match event {
+            Event::Late if end.is_none_or(|end| end > soon) => Event::Sent,
+            event => event,
+        })
     }
 
     /// Says goodbye. A connection that is not idle is closed with the session.
