@@ -4,6 +4,7 @@
 //! served first, and a connection that is given back dirty is closed, never lent again.
 
 use std::collections::VecDeque;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -360,9 +361,18 @@ fn is_quiet(upstream: &mut Upstream) -> bool {
 
 /// Takes a plain connection out of the runtime it is registered with and into this one. Under TLS
 /// it stays: it works from here too, only its wake-ups come over the other worker.
-fn moved(stream: Stream) -> std::io::Result<Stream> {
+fn moved(stream: Stream) -> io::Result<Stream> {
     Ok(match stream {
-        Stream::Tcp(tcp) => Stream::Tcp(TcpStream::from_std(tcp.into_std()?)?),
+        Stream::Tcp(tcp) => {
+            let tcp = tcp.into_std()?;
+            // The new runtime has not heard of it yet, so ask the system.
+            match tcp.peek(&mut [0; 1]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
+            Stream::Tcp(TcpStream::from_std(tcp)?)
+        }
         Stream::Unix(unix) => Stream::Unix(UnixStream::from_std(unix.into_std()?)?),
         other => other,
     })

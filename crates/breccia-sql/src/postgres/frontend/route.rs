@@ -21,9 +21,17 @@ pub(super) struct Place {
     pub(super) server: usize,
     pub(super) replica: bool,
     pub(super) reason: &'static str,
-    /// A connection to a replica must be older than this to count: see
-    /// [`crate::postgres::cluster::Server::replayed`].
-    pub(super) proof: Option<Instant>,
+    /// What is believed of a replica, and must still be so.
+    pub(super) proof: Option<Proof>,
+}
+
+/// What is believed of a replica: see [`Server::replayed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// A connection older than this shows that it is still so.
+    pub(super) asked: Instant,
+    /// What the replica must have replayed; none if only the same run of it will do.
+    pub(super) floor: Option<Lsn>,
 }
 
 impl Session {
@@ -63,9 +71,22 @@ impl Session {
             reason: "read",
             proof,
         };
+        let at = |floor| {
+            move |(server, asked): (usize, Option<Instant>)| {
+                let proof = asked.map(|asked| Proof {
+                    asked,
+                    floor: Some(floor),
+                });
+                found((server, proof))
+            }
+        };
         if let Some((home, last)) = home {
             if cluster.choose(&view, |server| server == home).is_some() {
-                return Ok(found((home, Some(last))));
+                let proof = Proof {
+                    asked: last,
+                    floor: None,
+                };
+                return Ok(found((home, Some(proof))));
             }
             // What was read there must not be unread elsewhere: how far was it?
             let sampler = cluster.server(home).map(|it| &it.sampler);
@@ -76,9 +97,9 @@ impl Session {
                 .ok_or("replica-lost")?;
             self.freshness.left_home(sample.seen);
             let floor = floor.max(sample.seen);
-            return self.wait_for(&view, floor, end).await.map(found);
+            return self.wait_for(&view, floor, end).await.map(at(floor));
         }
-        self.wait_for(&view, floor, end).await.map(found)
+        self.wait_for(&view, floor, end).await.map(at(floor))
     }
 
     /// A position of the primary that is asked for from now on; the session's floor is there then.
@@ -91,6 +112,16 @@ impl Session {
         }
         self.freshness.stamped(view.epoch, sample.position);
         Some(sample.position)
+    }
+
+    /// Whether a replica has replayed `floor`, asked from now on.
+    pub(super) async fn still_has(&self, server: usize, floor: Lsn) -> bool {
+        let end = clock::now() + self.listener.cluster.options.replica_wait;
+        let Some(server) = self.listener.cluster.server(server) else {
+            return false;
+        };
+        let sampled = server.sampler.wait(server.sampler.ask(), end).await;
+        sampled.is_some_and(|sample| sample.recovery && sample.position >= floor)
     }
 
     /// A replica that has replayed `floor`, now or by `end`, and when it was asked.

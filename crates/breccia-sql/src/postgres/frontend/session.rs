@@ -149,6 +149,22 @@ impl Session {
     /// Takes a first connection, so that a database or role that does not exist is refused now, and
     /// tells the parameters as they are with the session's settings.
     pub(super) async fn greet(&mut self) -> Result<Vec<(String, String)>, SqlError> {
+        // One that was idle may turn out to be dead only when it is used.
+        let mut greeted = self.greet_once().await;
+        if matches!(&greeted, Err(error) if is_of_the_connection(error)) {
+            greeted = self.greet_once().await;
+        }
+        let parameters = greeted?;
+        self.database = self.listener.cluster.database(&self.identity.database);
+        let of = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted);
+        self.legible = legible(
+            of("standard_conforming_strings").map(|(_, value)| value.as_str()),
+            of("client_encoding").map(|(_, value)| value.as_str()),
+        );
+        Ok(parameters)
+    }
+
+    async fn greet_once(&mut self) -> Result<Vec<(String, String)>, SqlError> {
         let mut lease = self.first_connection().await?;
         let pool = Arc::clone(lease.pool());
         let mut parameters = Vec::new();
@@ -163,12 +179,6 @@ impl Session {
             parameters.extend(pairs.map(|(name, value)| (name.clone(), value.clone())));
         }
         lease.give_back();
-        self.database = self.listener.cluster.database(&self.identity.database);
-        let of = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted);
-        self.legible = legible(
-            of("standard_conforming_strings").map(|(_, value)| value.as_str()),
-            of("client_encoding").map(|(_, value)| value.as_str()),
-        );
         Ok(parameters)
     }
 
@@ -372,12 +382,18 @@ impl Session {
         let pool = self.pool(server, replica)?;
         let mut lease = pool.lend().await?;
         let born = lease.upstream().map(|upstream| upstream.born);
-        if place
-            .proof
-            .is_some_and(|asked| born.is_none_or(|born| born >= asked))
+        if let Some(proof) = place.proof
+            && born.is_none_or(|born| born >= proof.asked)
         {
-            lease.give_back();
-            return Ok(false);
+            // It is new: the server may have started again since it was asked. Once more, then.
+            let still = match proof.floor {
+                Some(floor) => self.still_has(server, floor).await,
+                None => false,
+            };
+            if !still {
+                lease.give_back();
+                return Ok(false);
+            }
         }
         let (mut out, mut expected) = std::mem::take(&mut self.spare);
         if let Some(upstream) = lease.upstream() {
@@ -486,6 +502,15 @@ fn is_pool_reset(sql: &[u8]) -> bool {
     }
     let words = std::str::from_utf8(sql).unwrap_or_default();
     words.split_ascii_whitespace().eq(POOL_RESET)
+}
+
+/// Whether a question failed for its connection, and another one may do.
+fn is_of_the_connection(error: &SqlError) -> bool {
+    match error {
+        SqlError::Lost { .. } => true,
+        SqlError::Settings { sqlstate, .. } => sqlstate.starts_with("57P"),
+        _ => false,
+    }
 }
 
 /// Whether texts can be looked into: see [`Session::legible`].
