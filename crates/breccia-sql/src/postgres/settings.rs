@@ -55,6 +55,18 @@ impl Settings {
         self.0.get(name)
     }
 
+    /// Only what stands under one name; all for `None`.
+    #[must_use]
+    pub fn only(&self, name: Option<&str>) -> Self {
+        let wanted = |known: &str| name.is_none_or(|name| name == known);
+        let pairs = self.0.iter().filter(|(known, _)| wanted(known));
+        Self(
+            pairs
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        )
+    }
+
     /// The statements that bring a connection with settings `from` to these; empty if none.
     #[must_use]
     pub fn since(&self, from: &Self) -> String {

@@ -137,7 +137,12 @@ fn reads_go_on_without_a_primary_and_writes_are_refused() -> Result<()> {
     prepare(&cluster)?;
     let gateway = Gateway::over(&cluster, "faults", Extra::default())?;
     let mut early = gateway.client("faults")?;
-    early.run("SELECT v FROM t WHERE id = 7")?;
+    // Until its last read was a replica's: one that the primary served could not be followed.
+    wait_until(LIMIT, "a read on a replica", || {
+        let before = gateway.replica_reads()?;
+        early.run("SELECT v FROM t WHERE id = 7")?;
+        Ok((gateway.replica_reads()? > before).then_some(()))
+    })?;
     cluster.server_mut(0).kill9();
     thread::sleep(Duration::from_millis(1_500));
     let mut late = gateway.client("faults")?;

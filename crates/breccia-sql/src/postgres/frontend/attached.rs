@@ -36,6 +36,8 @@ pub(super) struct Attached {
     pub(super) farewell: bool,
     /// Something was sent that may show or change what the database holds.
     pub(super) seen: bool,
+    /// What was reset by a session that keeps the connection; none: all.
+    pub(super) resets: Vec<Option<String>>,
     /// A BEGIN that the client was answered before goes first.
     pub(super) opening: bool,
     /// A piece of a long frame of the client still follows.

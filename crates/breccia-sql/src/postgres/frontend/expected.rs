@@ -179,6 +179,8 @@ impl Expected {
     fn shows(&self, tag: u8) -> bool {
         match self.owed.front() {
             Some(Owed::Query { shown: false }) => false,
+            // The server ends a connection that nobody waits for: no client's matter.
+            None if tag == b'E' => self.status != Some(Status::Idle),
             // An error of a hidden Parse is the answer to what made it needed.
             Some(Owed::Parse { shown: false, .. } | Owed::Close { shown: false }) => {
                 !matches!(tag, b'1' | b'3')

@@ -11,6 +11,7 @@ use super::expected::News;
 use super::serve::Turn;
 use super::session::{End, Session, legible};
 use crate::class::{Class, Verdict};
+use crate::postgres::codec::message::Status;
 use crate::postgres::settings::Settings;
 use crate::postgres::upstream::Upstream;
 
@@ -57,7 +58,7 @@ impl Session {
                     // Its connection ends next, and it runs elsewhere then.
                     return Ok(Some(false));
                 }
-                attached.farewell = true;
+                attached.farewell = attached.expected.status != Some(Status::Idle);
                 tracing::debug!(?state, "a server ended a connection");
             }
         }

@@ -18,6 +18,7 @@ use crate::class::{Class, Verdict};
 use crate::error::SqlError;
 use crate::postgres::codec::message::{self, Severity, Status};
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
+use crate::postgres::settings::Settings;
 use crate::postgres::statement::Statement;
 
 /// A frame of parameters or copied data longer than this passes in pieces.
@@ -204,6 +205,11 @@ impl Session {
         }
         if let Some(attached) = &mut self.attached {
             attached.ddl |= verdict.ddl;
+            if let Class::Reset { name } = &verdict.class
+                && self.pinned.is_some()
+            {
+                attached.resets.push(name.clone());
+            }
             attached.seen |= !matches!(
                 verdict.class,
                 Class::Set { .. }
@@ -410,6 +416,16 @@ impl Session {
             return;
         }
         // What RESET brought back is the server's default, and not what the session began with.
+        let resets = std::mem::take(&mut attached.resets);
+        let began = |name: &Option<String>| {
+            let part = self.startup.only(name.as_deref());
+            part.since(&Settings::default())
+        };
+        let sql: String = resets.iter().map(began).collect();
+        if !sql.is_empty() {
+            message::query(&mut attached.out.bytes, &sql);
+            attached.expected.push(Owed::Query { shown: false });
+        }
         if let Some(upstream) = attached.lease.upstream()
             && !Arc::ptr_eq(&upstream.applied, &self.settings)
         {

@@ -435,6 +435,7 @@ impl Session {
             farewell: false,
             opening: self.begun.is_some(),
             seen: false,
+            resets: Vec::new(),
             passing: 0,
             _running: Running::on(&self.listener.cluster, server),
         });
