@@ -82,7 +82,7 @@ impl Session {
         let (name, value) = match dice.roll(4) {
             0 => (
                 "work_mem",
-                format!("{}kB", own + u64::from(own % 1024 == 0)),
+                format!("{}kB", own + u64::from(own.is_multiple_of(1024))),
             ),
             1 => ("my.own", format!("mine {own}")),
             2 => ("application_name", format!("set {own}")),
