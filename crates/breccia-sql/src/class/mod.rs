@@ -47,7 +47,7 @@ pub enum Class {
     Commit,
     /// ROLLBACK or ABORT of the whole transaction: not TO SAVEPOINT, not AND CHAIN.
     Rollback,
-    /// SET [SESSION] name = value, alone in its text.
+    /// `SET name = value` or `SET SESSION name = value`, alone in its text.
     Set {
         /// The parameter, in lower case unless quoted.
         name: String,

@@ -157,7 +157,7 @@ pub struct SqlService {
 }
 
 impl SqlService {
-    /// The service of one worker. `scratch` is made by [`SqlService::scratch`] once for a worker.
+    /// The service of one worker.
     #[must_use]
     pub fn new(listener: Arc<SqlListener>) -> Rc<Self> {
         Rc::new(Self {
