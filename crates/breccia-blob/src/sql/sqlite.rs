@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use breccia_net::clock;
 use rusqlite::types::{ToSqlOutput, Value as SqliteValue, ValueRef};
 use rusqlite::{ErrorCode, OpenFlags, ToSql, params_from_iter};
 
@@ -58,6 +59,9 @@ fn make_private(path: &std::path::Path) {
     let _ = options.open(path);
 }
 
+/// The pause before a file that others are opening is tried again.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
 fn open_file(path: &std::path::Path, busy: Duration) -> Result<rusqlite::Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -73,8 +77,15 @@ fn open_file(path: &std::path::Path, busy: Duration) -> Result<rusqlite::Connect
         connection.pragma_update(None, "journal_size_limit", MAX_LOG_BYTES)?;
         Ok((connection, mode))
     };
-    let prepared: rusqlite::Result<_> = { prepare }();
-    let (connection, mode) = prepared.map_err(|error| fault(&error))?;
+    // Two that switch a fresh file to its log at once are told "busy" without being kept waiting.
+    let begun = clock::now();
+    let (connection, mode) = loop {
+        let prepared: rusqlite::Result<_> = prepare();
+        match prepared.map_err(|error| fault(&error)) {
+            Err(Fault::Busy) if clock::now() - begun < busy => std::thread::sleep(BUSY_PAUSE),
+            prepared => break prepared?,
+        }
+    };
     if mode.eq_ignore_ascii_case("wal") {
         Ok(connection)
     } else {
