@@ -16,6 +16,14 @@ mod rows;
 
 use rows::{ROWS, Row, SETUP, Where};
 
+/// A machine that is busy with other tests must not send reads to the primary.
+const PATIENT: Extra<'static> = Extra {
+    top: "",
+    server: "",
+    composite: "replica-wait = \"2s\"",
+    listener: "",
+};
+
 /// How a row is sent.
 const MODES: [&str; 3] = ["simple", "fresh", "prepared"];
 
@@ -89,7 +97,7 @@ fn each_statement_runs_where_it_must() -> Result<()> {
     for sql in SETUP {
         cluster.primary().query("routing", sql)?;
     }
-    let gateway = Gateway::over(&cluster, "routing", Extra::default())?;
+    let gateway = Gateway::over(&cluster, "routing", PATIENT)?;
     let mut complaints = String::new();
     for (number, row) in ROWS.iter().enumerate() {
         for mode in MODES
@@ -149,7 +157,7 @@ fn ask(
     cluster
         .primary()
         .query(name, "CREATE TABLE t (id serial PRIMARY KEY, v int)")?;
-    let gateway = Gateway::over(&cluster, name, Extra::default())?;
+    let gateway = Gateway::over(&cluster, name, PATIENT)?;
     work(&mut gateway.client(name)?)?;
     Ok(places(&cluster, name))
 }
