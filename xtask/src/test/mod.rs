@@ -3,7 +3,7 @@
 //! CI runs exactly this. Each step prints its own progress; the last line alone sums up. Invariant: a
 //! missing server or client library is a failure, never a skipped test.
 
-mod setup;
+pub(crate) mod setup;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};

@@ -86,7 +86,7 @@ fn packages() -> Result<()> {
 }
 
 /// `apt-get` that asks nothing and starts no service: a test starts the servers it needs itself.
-fn apt() -> Command {
+pub(crate) fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command
         .arg("-q")

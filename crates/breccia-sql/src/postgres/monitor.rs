@@ -3,7 +3,6 @@
 //! Not a decision: answers go to [`super::cluster`]. Invariant: a question that is not answered
 //! leaves a server unknown, and one that is unknown serves no reads.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,8 +21,9 @@ use crate::error::SqlError;
 use crate::token::Lsn;
 
 /// Role, timeline, identity, position. A replica tells the timeline it receives; without the right
-/// to see that, the one of its last restart point.
-const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
+/// to see that, the one of its last restart point. More columns may be put behind; [`report`] reads
+/// these.
+pub const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
     (CASE WHEN pg_catalog.pg_is_in_recovery() \
      THEN greatest((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver), \
                    (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())) \
@@ -141,42 +141,38 @@ async fn probe_role(cluster: Arc<Cluster>, number: usize, probes: ProbeConfig) {
     probe_loop(health, probes, probe).await;
 }
 
-fn probe_once(
-    cluster: &Arc<Cluster>,
+async fn probe_once(
+    cluster: &Cluster,
     number: usize,
-    line: &Arc<Mutex<Line>>,
+    line: &Mutex<Line>,
     patience: Duration,
-) -> impl Future<Output = Result<(), ProbeFailure>> {
-    let (cluster, line) = (Arc::clone(cluster), Arc::clone(line));
-    async move {
-        let Some(server) = cluster.server(number) else {
+) -> Result<(), ProbeFailure> {
+    let Some(server) = cluster.server(number) else {
+        return Ok(());
+    };
+    let mut line = line.lock().await;
+    let at = clock::now();
+    let asked = tokio::time::timeout(patience, line.ask(server, ROLE)).await;
+    let outcome = match asked {
+        Ok(Ok(rows)) => {
+            let report = rows.first().and_then(|row| report(row));
+            cluster.note_report(number, report, at);
             return Ok(());
-        };
-        let mut line = line.lock().await;
-        let at = clock::now();
-        let asked = tokio::time::timeout(patience, line.ask(server, ROLE)).await;
-        let outcome = match asked {
-            Ok(Ok(rows)) => {
-                cluster.note_report(number, rows.first().and_then(report), at);
-                return Ok(());
-            }
-            Err(_) => {
-                line.0 = None;
-                Err(ProbeFailure::Unanswered)
-            }
-            // It answered, if only to refuse: alive, but of no use.
-            Ok(Err(error @ (SqlError::Refused { .. } | SqlError::Login { .. }))) => {
-                Err(ProbeFailure::Connect(error.to_string()))
-            }
-            Ok(Err(error)) => Err(ProbeFailure::Connect(error.to_string())),
-        };
-        cluster.note_report(number, None, at);
-        outcome
-    }
+        }
+        Err(_) => {
+            line.0 = None;
+            Err(ProbeFailure::Unanswered)
+        }
+        Ok(Err(error)) => Err(ProbeFailure::Connect(error.to_string())),
+    };
+    cluster.note_report(number, None, at);
+    outcome
 }
 
-fn report(row: &Row) -> Option<Report> {
-    let [recovery, timeline, system, position] = row.as_slice() else {
+/// Reads the columns of [`ROLE`].
+#[must_use]
+pub fn report(columns: &[Option<String>]) -> Option<Report> {
+    let [recovery, timeline, system, position, ..] = columns else {
         return None;
     };
     Some(Report {

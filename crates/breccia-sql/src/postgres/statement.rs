@@ -49,7 +49,7 @@ impl Statements {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let statement = Arc::new(Statement {
             id,
-            name: format!("breccia_{id}").into_bytes().into(),
+            name: upstream_name(id).into(),
             sql: sql.into(),
             types: types.into(),
             proven: AtomicBool::new(false),

@@ -8,22 +8,14 @@ use std::time::Duration;
 
 use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan};
 use breccia_sql::SqlError;
+use breccia_sql::postgres::monitor::{ROLE, report};
 use breccia_sql::postgres::upstream::{Login, Row};
 use breccia_sql::token::Lsn;
 
 use crate::registry;
 
-/// All that a server is asked, in the order of the fields of [`Facts`].
-const FACTS: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
-    (CASE WHEN pg_catalog.pg_is_in_recovery() \
-     THEN greatest((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver), \
-                   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())) \
-     ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))\
-          ::bit(32)::int END)::text, \
-    (SELECT system_identifier FROM pg_catalog.pg_control_system())::text, \
-    (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
-     ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text, \
-    pg_catalog.current_setting('server_version'), \
+/// What a server is asked behind [`ROLE`], in the order of the fields of [`Facts`].
+const MORE: &str = "pg_catalog.current_setting('server_version'), \
     pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')::text, \
     (SELECT status FROM pg_catalog.pg_stat_wal_receiver), \
     pg_catalog.current_setting('hot_standby'), \
@@ -49,12 +41,13 @@ struct Facts {
 
 impl Facts {
     fn read(row: &Row) -> Option<Self> {
+        let role = report(row)?;
         let at = |number: usize| row.get(number).and_then(Option::as_deref);
         Some(Self {
-            recovery: at(0)? == "true",
-            timeline: at(1).and_then(|text| text.parse().ok()),
-            system: at(2)?.parse().ok()?,
-            position: at(3)?.parse().ok()?,
+            recovery: role.recovery,
+            timeline: role.timeline,
+            system: role.system,
+            position: role.position,
             version: at(4)?.to_owned(),
             sees_all: at(5)? == "true",
             receives: at(6).map(str::to_owned),
@@ -149,7 +142,9 @@ async fn ask(name: &str, server: &SqlPlan) -> Result<Facts, String> {
         .open(&login)
         .await
         .map_err(|error| unreached(&error))?;
-    let rows = endpoint.ask(&mut upstream, FACTS).await;
+    let rows = endpoint
+        .ask(&mut upstream, &format!("{ROLE}, {MORE}"))
+        .await;
     let rows = rows.map_err(|error| error.to_string())?;
     let facts = rows.first().and_then(Facts::read);
     facts.ok_or_else(|| "it does not say what it is; is it a PostgreSQL server?".to_owned())

@@ -16,6 +16,7 @@ use super::cluster::{
     Cluster, DATABASE, PASSWORD, USER, as_postgres, is_root, own_folder, program, psql, wait,
 };
 use crate::process::{self, Server, which};
+use crate::test::setup::apt;
 
 /// Connections of a proxy to each server.
 const POOL: u32 = 16;
@@ -204,16 +205,6 @@ fn install(skipped: &mut Vec<String>) -> Result<()> {
         bail!("needed: postgresql and pgbouncer; missing were: {shown}");
     }
     Ok(())
-}
-
-/// `apt-get` that asks nothing and starts no service.
-fn apt() -> Command {
-    let mut command = Command::new("apt-get");
-    command
-        .arg("-q")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("RUNLEVEL", "1");
-    command
 }
 
 fn pgbouncer(folder: &Path, cluster: &Cluster) -> Result<Server> {

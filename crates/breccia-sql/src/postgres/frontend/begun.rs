@@ -10,7 +10,7 @@ use super::expected::Owed;
 use super::session::{Begun, End, Session};
 use crate::class::Class;
 use crate::postgres::codec;
-use crate::postgres::codec::message::{self, Status};
+use crate::postgres::codec::message;
 
 /// The setting that would raise every transaction's isolation.
 const ISOLATION: &str = "default_transaction_isolation";
@@ -22,7 +22,7 @@ impl Session {
         let Some(verdict) = batch.only.clone().filter(|_| batch.simple) else {
             return false;
         };
-        let (tag, status) = match &verdict.class {
+        let tag = match &verdict.class {
             Class::Begin {
                 read_only,
                 read_committed: true,
@@ -30,25 +30,23 @@ impl Session {
                 let Some(sql) = text_of(frames) else {
                     return false;
                 };
-                let start = sql
-                    .trim_start()
-                    .get(..5)
-                    .is_some_and(|word| word.eq_ignore_ascii_case("start"));
+                let word = sql.trim_start().get(..5);
+                let start = word.is_some_and(|word| word.eq_ignore_ascii_case("start"));
                 self.begun = Some(Begun { sql });
-                (
-                    if start { "START TRANSACTION" } else { "BEGIN" },
-                    Status::Open,
-                )
+                if start { "START TRANSACTION" } else { "BEGIN" }
             }
-            Class::Commit if self.is_only_begun() => ("COMMIT", Status::Idle),
-            Class::Rollback if self.is_only_begun() => ("ROLLBACK", Status::Idle),
+            Class::Commit if self.is_only_begun() => {
+                self.begun = None;
+                "COMMIT"
+            }
+            Class::Rollback if self.is_only_begun() => {
+                self.begun = None;
+                "ROLLBACK"
+            }
             _ => return false,
         };
-        if status == Status::Idle {
-            self.begun = None;
-        }
         message::complete(&mut self.client.out.bytes, tag);
-        message::ready(&mut self.client.out.bytes, status);
+        self.answer_ready();
         true
     }
 

@@ -113,19 +113,14 @@ impl Session {
     }
 
     fn change_settings(&mut self, class: &Class, settings: Arc<Settings>) {
-        // SET DEFAULT and RESET bring the server's default; the session's own start may differ.
-        let exact = matches!(class, Class::Set { value: Some(_), .. });
-        let bare = |settings: &Arc<_>| Arc::clone(settings);
         if let Some(upstream) = self.upstream() {
-            upstream.applied = if exact {
-                bare(&settings)
-            } else {
-                match class {
-                    Class::Set { name, .. } | Class::Reset { name: Some(name) } => {
-                        upstream.applied.with(name, None)
-                    }
-                    _ => Arc::default(),
+            // SET DEFAULT and RESET bring the server's default; the session's start may differ.
+            upstream.applied = match class {
+                Class::Set { value: Some(_), .. } => Arc::clone(&settings),
+                Class::Set { name, .. } | Class::Reset { name: Some(name) } => {
+                    upstream.applied.with(name, None)
                 }
+                _ => Arc::default(),
             };
         }
         self.settings = settings;
@@ -146,11 +141,10 @@ impl Session {
 
     /// DISCARD ALL: the session is as it began, and the connection knows no settings.
     fn forget_all(&mut self) {
-        self.names.clear();
+        self.forget_statements();
         self.settings = Arc::clone(&self.startup);
         self.pinned = None;
         if let Some(upstream) = self.upstream() {
-            upstream.prepared.clear();
             upstream.applied = Arc::default();
         }
     }

@@ -54,7 +54,7 @@ impl Session {
         true
     }
 
-    fn answer_ready(&mut self) {
+    pub(super) fn answer_ready(&mut self) {
         let status = match self.begun {
             Some(_) => Status::Open,
             None => Status::Idle,

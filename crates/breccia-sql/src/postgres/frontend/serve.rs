@@ -41,8 +41,7 @@ impl Session {
     pub(super) async fn serve(&mut self, length: usize, whole: bool) -> Result<(), End> {
         let frames = self.client.take(length);
         let batch = if whole {
-            look(&frames, &self.names, |sql| self.judge(sql))
-                .map_err(|error| End::Told("08P01", error.to_string()))?
+            look(&frames, &self.names, |sql| self.judge(sql))?
         } else {
             Batch::unseen("in-pieces")
         };
@@ -255,9 +254,7 @@ impl Session {
     /// Translates whole frames for the connection that is held.
     fn pass(&mut self, frames: &[u8]) -> Result<(), End> {
         let mut at = 0;
-        while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())
-            .map_err(|error| End::Told("08P01", error.to_string()))?
-        {
+        while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
             let frame = frames.get(at..at + head.length).unwrap_or_default();
             self.pass_frame(head, frame)?;
             at += head.length;
@@ -287,7 +284,7 @@ impl Session {
             return Ok(());
         }
         way.frame(head, frame).map_err(|unfit| match unfit {
-            Unfit::Codec(error) => End::Told("08P01", error.to_string()),
+            Unfit::Codec(error) => End::from(error),
             Unfit::Unexpected(tag) => {
                 let why = format!("a message of type {:?} was not expected", char::from(tag));
                 End::Told("08P01", why)
@@ -474,8 +471,7 @@ impl Session {
 
     /// Passes one frame of the client on; whether there was one.
     fn feed_one(&mut self) -> Result<bool, End> {
-        let bad = |error: codec::CodecError| End::Told("08P01", error.to_string());
-        let Some(head) = codec::head(&self.client.inbound).map_err(bad)? else {
+        let Some(head) = codec::head(&self.client.inbound)? else {
             return Ok(false);
         };
         let have = self.client.inbound.len();
@@ -505,12 +501,11 @@ impl Session {
 
     /// Notes what a frame inside a transaction or of a pinned session does.
     fn look_at(&mut self, head: Head, frame: &[u8]) -> Result<(), End> {
-        let bad = |error: codec::CodecError| End::Told("08P01", error.to_string());
         let body = codec::body(frame);
         let sql = match head.tag {
-            b'Q' => codec::query(body).map_err(bad)?,
-            b'P' => codec::parse(body).map_err(bad)?.sql,
-            b'B' => match self.names.text(codec::bind(body).map_err(bad)?.statement) {
+            b'Q' => codec::query(body)?,
+            b'P' => codec::parse(body)?.sql,
+            b'B' => match self.names.text(codec::bind(body)?.statement) {
                 Some(sql) => sql,
                 None => return Ok(()),
             },

@@ -26,6 +26,7 @@ use crate::class::{Class, Verdict};
 use crate::error::SqlError;
 use crate::postgres::cluster::Database;
 use crate::postgres::cluster::election::View;
+use crate::postgres::codec::CodecError;
 use crate::postgres::codec::message::{self, Status};
 use crate::postgres::pool::{Lease, Pool, Running};
 use crate::postgres::settings::Settings;
@@ -70,6 +71,12 @@ pub(super) enum End {
     Gone,
     /// The client is told why: SQLSTATE and words.
     Told(&'static str, String),
+}
+
+impl From<CodecError> for End {
+    fn from(error: CodecError) -> Self {
+        Self::Told("08P01", error.to_string())
+    }
 }
 
 /// A transaction that may still move: under READ COMMITTED, with nothing but reads so far.
@@ -226,7 +233,7 @@ impl Session {
         let mut known = 0;
         loop {
             let found = extent(&self.client.inbound, &mut known);
-            match found.map_err(|error| End::Told("08P01", error.to_string()))? {
+            match found? {
                 Extent::Whole(length) => return self.serve(length, true).await,
                 Extent::Part(length) => return self.serve(length, false).await,
                 Extent::Goodbye => return Err(End::Gone),
