@@ -30,7 +30,7 @@ pub enum NetError {
         after: Duration,
     },
     /// The TLS handshake failed.
-    #[error("the TLS handshake with {peer} failed ({source})")]
+    #[error("the TLS handshake with {peer} failed ({source}{})", mend(source))]
     Handshake {
         /// The peer's address.
         peer: String,
@@ -122,7 +122,7 @@ impl NetError {
         match self {
             Self::Connect { source, .. } | Self::Bind { source, .. } => plain_reason(source),
             Self::ConnectTimeout { .. } => "it does not answer".to_owned(),
-            Self::Handshake { source, .. } => format!("TLS: {source}"),
+            Self::Handshake { source, .. } => format!("TLS: {source}{}", mend(source)),
             Self::HandshakeTimeout { .. } => "TLS: it does not answer".to_owned(),
             other => other.to_string(),
         }
@@ -159,9 +159,36 @@ pub fn plain_reason(error: &io::Error) -> String {
     }
 }
 
+/// What to look at after a handshake that failed, where rustls's own words leave it open.
+fn mend(error: &io::Error) -> &'static str {
+    use rustls::CertificateError::UnknownIssuer;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer)) => {
+            "; no authority of tls.ca, by default the system's, has signed it"
+        }
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_of_a_stranger_is_told_with_the_key_to_look_at() {
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let error = NetError::Handshake {
+            peer: "db:5432".to_owned(),
+            source: io::Error::new(io::ErrorKind::InvalidData, unknown),
+        };
+        for text in [error.to_string(), error.reason()] {
+            assert!(
+                text.contains("UnknownIssuer; no authority of tls.ca"),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn reasons_are_short_phrases() {

@@ -147,6 +147,16 @@ impl std::fmt::Debug for TlsServer {
 impl TlsServer {
     /// Reads the files of `options`.
     pub fn new(options: &TlsServerOptions) -> Result<Self, NetError> {
+        Self::build(options, None)
+    }
+
+    /// The same, for clients that speak `protocol`, by its name in ALPN. One that names only others
+    /// is refused; whether one has named any, its connection tells.
+    pub fn of_protocol(options: &TlsServerOptions, protocol: &[u8]) -> Result<Self, NetError> {
+        Self::build(options, Some(protocol))
+    }
+
+    fn build(options: &TlsServerOptions, protocol: Option<&[u8]>) -> Result<Self, NetError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -169,12 +179,13 @@ impl TlsServer {
         };
         let chain = certificates("tls.cert", &options.cert)?;
         let certificate = chain.first().map_or(Vec::new(), |first| first.to_vec());
-        let config = builder
+        let mut config = builder
             .with_single_cert(chain, private_key(&options.key)?)
             .map_err(|source| NetError::TlsSetup {
                 option: "tls.cert",
                 source,
             })?;
+        config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             certificate: certificate.into(),

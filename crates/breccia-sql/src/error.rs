@@ -26,6 +26,15 @@ pub enum SqlError {
         #[source]
         source: NetError,
     },
+    /// The server does not offer TLS.
+    #[error(
+        "{server}: the server does not offer TLS, and tls.mode of store.{server} asks for it; turn \
+         on `ssl` there"
+    )]
+    NoTls {
+        /// The store.
+        server: String,
+    },
     /// An open connection was lost.
     #[error("{server}: the connection was lost ({source})")]
     Lost {
@@ -120,9 +129,10 @@ impl SqlError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Connect { .. } | Self::Lost { .. } | Self::NoPrimary { .. } => {
-                ErrorKind::Unreachable
-            }
+            Self::Connect { .. }
+            | Self::NoTls { .. }
+            | Self::Lost { .. }
+            | Self::NoPrimary { .. } => ErrorKind::Unreachable,
             Self::Codec { .. } => ErrorKind::Protocol,
             Self::Refused { .. } | Self::Settings { .. } => ErrorKind::Server,
             Self::Login { .. } | Self::Scram { .. } => ErrorKind::Unauthorized,
@@ -155,7 +165,7 @@ impl SqlError {
     pub fn sqlstate(&self) -> &str {
         match self {
             Self::Refused { sqlstate, .. } | Self::Settings { sqlstate, .. } => sqlstate,
-            Self::Connect { .. } | Self::Timeout { .. } => "08001",
+            Self::Connect { .. } | Self::NoTls { .. } | Self::Timeout { .. } => "08001",
             Self::Lost { .. } => "08006",
             Self::Codec { .. } => "08P01",
             Self::Login { .. } | Self::Scram { .. } => "28000",

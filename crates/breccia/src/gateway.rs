@@ -27,6 +27,7 @@ use breccia_net::layout_store::LayoutStore;
 use breccia_net::metrics::{self, Registry};
 use breccia_net::worker::ListenerHandle;
 use breccia_sql::postgres::cluster::Cluster;
+use breccia_sql::postgres::frontend::SharedListener;
 
 use crate::blobs::{Blobs, Leaves};
 use crate::loading::Given;
@@ -66,6 +67,7 @@ pub(crate) struct Gateway {
     plan: Mutex<Arc<Plan>>,
     samples: Mutex<VecDeque<Sample>>,
     clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
+    sql_listeners: Mutex<BTreeMap<String, Arc<SharedListener>>>,
 }
 
 /// Counters at one moment, by listener and by store.
@@ -116,6 +118,7 @@ impl Gateway {
             plan: Mutex::new(plan),
             samples: Mutex::default(),
             clusters: Mutex::default(),
+            sql_listeners: Mutex::default(),
         })
     }
 
@@ -145,6 +148,21 @@ impl Gateway {
     /// Keeps a cluster that was made.
     pub(crate) fn keep_cluster(&self, name: &str, cluster: Arc<Cluster>) {
         self.lock_clusters().insert(name.to_owned(), cluster);
+    }
+
+    /// Every SQL listener that serves, by its name.
+    pub(crate) fn sql_listeners(&self) -> BTreeMap<String, Arc<SharedListener>> {
+        self.lock_sql_listeners().clone()
+    }
+
+    /// Keeps an SQL listener that was made.
+    pub(crate) fn keep_sql_listener(&self, name: &str, listener: Arc<SharedListener>) {
+        self.lock_sql_listeners().insert(name.to_owned(), listener);
+    }
+
+    fn lock_sql_listeners(&self) -> MutexGuard<'_, BTreeMap<String, Arc<SharedListener>>> {
+        let listeners = self.sql_listeners.lock();
+        listeners.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_clusters(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Cluster>>> {

@@ -23,12 +23,15 @@ use breccia_kv::memory::{Eviction, MemoryOptions, MemoryStore};
 use breccia_kv::resp::frontend::RespWorker;
 use breccia_net::health::{ProbeConfig, probe_loop};
 use breccia_net::listener::Bind;
+use breccia_net::tls::TlsServer;
 use breccia_net::worker::{Accepted, Service};
+use breccia_sql::postgres::frontend::ALPN as POSTGRESQL_ALPN;
 
+use crate::check;
 use crate::gateway::Gateway;
 use crate::reach::{Prober, Target};
 pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
-pub(crate) use sql::endpoint as sql_endpoint;
+pub(crate) use sql::{Renewed as RenewedSql, endpoint as sql_endpoint};
 pub(crate) use wiring::Wiring;
 
 /// What a client over `max-clients` is told.
@@ -58,6 +61,19 @@ pub(crate) fn bind(plan: &ListenerPlan) -> Bind {
         breccia_config::BindPlan::Tcp(address) => Bind::Tcp(*address),
         breccia_config::BindPlan::Unix(path) => Bind::Unix(path.clone()),
     }
+}
+
+/// TLS towards a listener's clients, read from its files.
+pub(crate) fn tls(plan: &ListenerPlan) -> Result<Option<TlsServer>, breccia_net::NetError> {
+    let Some(tls) = &plan.tls else {
+        return Ok(None);
+    };
+    let options = check::server_options(tls);
+    let made = match plan.protocol {
+        Protocol::Postgresql => TlsServer::of_protocol(&options, POSTGRESQL_ALPN),
+        _ => TlsServer::new(&options),
+    };
+    made.map(Some)
 }
 
 /// Probes every endpoint from now on, in the runtime this is called in.

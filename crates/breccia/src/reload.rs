@@ -11,8 +11,9 @@ use breccia_net::tls::TlsServer;
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
+use crate::registry::RenewedSql;
 use crate::trouble::Trouble;
-use crate::{check, loading, logging, registry};
+use crate::{loading, logging, registry};
 
 /// What a reload came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -77,14 +78,16 @@ fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
     let refusals = loading::refusals(&wanted);
     let lines = refusals.iter().flat_map(|refusal| given.lines(refusal));
     let mut faults: Vec<String> = lines.collect();
-    let tls = read_tls(&wanted, &mut faults);
+    let mut tls = read_tls(&wanted, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
     let before = gateway.plan();
     let (in_force, mut done) = merge(&before, &wanted);
     done.warnings = warnings.iter().map(ToString::to_string).collect();
+    let sql = renew_sql(gateway, &in_force, &wanted, &mut tls).map_err(|fault| vec![fault])?;
     apply(gateway, &in_force, &wanted, tls);
+    sql.into_iter().for_each(RenewedSql::apply);
     gateway.set_plan(in_force.into());
     Ok(done)
 }
@@ -93,13 +96,35 @@ fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
 fn read_tls(plan: &Plan, faults: &mut Vec<String>) -> BTreeMap<String, TlsServer> {
     let mut read = BTreeMap::new();
     for (name, listener) in &plan.listeners {
-        let Some(tls) = &listener.tls else { continue };
-        match TlsServer::new(&check::server_options(tls)) {
-            Ok(tls) => drop(read.insert(name.clone(), tls)),
+        match registry::tls(listener) {
+            Ok(Some(tls)) => drop(read.insert(name.clone(), tls)),
+            Ok(None) => {}
             Err(error) => faults.push(format!("listener.{name}.{error}")),
         }
     }
     read
+}
+
+/// What SQL listeners will be; they take their TLS out of `tls`.
+fn renew_sql(
+    gateway: &Gateway,
+    plan: &Plan,
+    wanted: &Plan,
+    tls: &mut BTreeMap<String, TlsServer>,
+) -> Result<Vec<RenewedSql>, String> {
+    let mut renewed = Vec::new();
+    for (name, shared) in gateway.sql_listeners() {
+        if let Some(listener) = plan.listeners.get(&name) {
+            let takes = takes_tls(listener, wanted.listeners.get(&name));
+            let tls = if takes {
+                tls.remove(&name)
+            } else {
+                shared.get().tls.clone()
+            };
+            renewed.extend(RenewedSql::of(shared, listener, tls)?);
+        }
+    }
+    Ok(renewed)
 }
 
 /// Puts the parts of a plan that can change under way into force.
@@ -108,7 +133,9 @@ fn apply(gateway: &Gateway, plan: &Plan, wanted: &Plan, mut tls: BTreeMap<String
     for handle in gateway.listeners() {
         if let Some(listener) = plan.listeners.get(handle.name()) {
             handle.set_max_clients(listener.max_clients);
-            if takes_tls(listener, wanted.listeners.get(handle.name())) {
+            // In SQL the protocol's own side shakes hands.
+            let takes = takes_tls(listener, wanted.listeners.get(handle.name()));
+            if takes && listener.sql.is_none() {
                 handle.set_tls(tls.remove(handle.name()));
             }
             if let Some(settings) = gateway.settings.get(handle.name()) {
@@ -124,10 +151,9 @@ fn apply(gateway: &Gateway, plan: &Plan, wanted: &Plan, mut tls: BTreeMap<String
 }
 
 /// Whether a listener's TLS follows the file. One that is gone from the file, or is to speak another
-/// protocol, stays as it was until a restart; and in SQL the protocol's own side shakes hands.
+/// protocol, stays as it was until a restart.
 fn takes_tls(listener: &ListenerPlan, wanted: Option<&ListenerPlan>) -> bool {
-    let same = wanted.is_some_and(|wanted| wanted.protocol == listener.protocol);
-    same && listener.sql.is_none()
+    wanted.is_some_and(|wanted| wanted.protocol == listener.protocol)
 }
 
 /// The plan that is in force from now on: what was, with what can change under way taken from
@@ -167,19 +193,14 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
         return keys;
     }
     macro_rules! take {
-        ($($field:ident $key:literal),+ $(,)?) => {$(
-            if old.$field != new.$field {
-                old.$field.clone_from(&new.$field);
+        ($old:ident $new:ident: $($field:ident $key:literal),+ $(,)?) => {$(
+            if $old.$field != $new.$field {
+                $old.$field.clone_from(&$new.$field);
                 keys.push($key);
             }
         )+};
     }
-    if old.sql.is_some() {
-        // Its sessions have the rest from the start: see `differing_sql`.
-        take!(max_clients "max-clients");
-        return keys;
-    }
-    take!(
+    take!(old new:
         deadline "deadline",
         max_clients "max-clients",
         idle_timeout "idle-timeout",
@@ -193,14 +214,20 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
         tls "tls",
     );
     if let (Some(old), Some(new)) = (&mut old.s3, &new.s3) {
-        if old.domain != new.domain {
-            old.domain.clone_from(&new.domain);
-            keys.push("domain");
-        }
-        if old.region != new.region {
-            old.region.clone_from(&new.region);
-            keys.push("region");
-        }
+        take!(old new: domain "domain", region "region");
+    }
+    if let (Some(old), Some(new)) = (&mut old.sql, &new.sql) {
+        take!(old new:
+            pool_mode "pool-mode",
+            pool_size "pool-size",
+            queue_timeout "queue-timeout",
+            idle_in_transaction_timeout "idle-in-transaction-timeout",
+            transaction_timeout "transaction-timeout",
+            max_lifetime "max-lifetime",
+            upstream_idle_timeout "upstream-idle-timeout",
+            auth_query "auth-query",
+            allow_md5 "allow-md5",
+        );
     }
     keys
 }
@@ -238,9 +265,6 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
                 note(key("protocol"), old.protocol != new.protocol);
                 note(key("bind"), old.bind != new.bind);
                 note(key("store"), old.store != new.store);
-                for sql in differing_sql(old, new) {
-                    note(key(sql), true);
-                }
                 if let (Some(old), Some(new)) = (&old.s3, &new.s3) {
                     note(key("buckets"), old.buckets != new.buckets);
                     note(key("domain"), old.domain != new.domain);
@@ -257,40 +281,6 @@ fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
         let differs = old.map(comparable) != new.map(comparable);
         note(format!("store.{name}"), differs);
     }
-    keys
-}
-
-/// The keys of an SQL listener that wait for a restart.
-fn differing_sql(before: &ListenerPlan, wanted: &ListenerPlan) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    let (Some(old), Some(new)) = (&before.sql, &wanted.sql) else {
-        return keys;
-    };
-    macro_rules! note {
-        ($old:ident $new:ident: $($field:ident $key:literal),+ $(,)?) => {$(
-            if $old.$field != $new.$field {
-                keys.push($key);
-            }
-        )+};
-    }
-    note!(before wanted:
-        idle_timeout "idle-timeout",
-        max_request_size "max-request-size",
-        write_timeout "write-timeout",
-        users "user",
-        tls "tls",
-    );
-    note!(old new:
-        pool_mode "pool-mode",
-        pool_size "pool-size",
-        queue_timeout "queue-timeout",
-        idle_in_transaction_timeout "idle-in-transaction-timeout",
-        transaction_timeout "transaction-timeout",
-        max_lifetime "max-lifetime",
-        upstream_idle_timeout "upstream-idle-timeout",
-        auth_query "auth-query",
-        allow_md5 "allow-md5",
-    );
     keys
 }
 
@@ -330,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_sql_listener_all_but_max_clients_waits_for_a_restart() {
+    fn of_an_sql_listener_all_but_its_place_is_applied() {
         let config = |keys: &str, password: &str| {
             format!(
                 "[store.pg]\ntype = \"postgresql\"\nhost = \"127.0.0.1\"\nuser = \"u\"\n\
@@ -341,25 +331,18 @@ mod tests {
             )
         };
         let old = config("", "p");
-        check(
-            &old,
-            &config("max-clients = 7", "p"),
-            &["listener.x.max-clients"],
-            &[],
-        );
-        check(&old, &config("", "q"), &[], &["listener.x.user"]);
-        let keys = "idle-timeout = \"9m\"\npool-size = 3\npool-mode = \"session\"\n\
-                    queue-timeout = \"1s\"\nallow-md5 = true";
-        let restart = [
-            "idle-timeout",
-            "pool-mode",
-            "pool-size",
-            "queue-timeout",
-            "allow-md5",
-        ];
-        let restart = restart.map(|key| format!("listener.x.{key}"));
-        let restart: Vec<&str> = restart.iter().map(String::as_str).collect();
-        check(&old, &config(keys, "p"), &[], &restart);
+        check(&old, &config("", "q"), &["listener.x.user"], &[]);
+        let keys = "max-clients = 7\nidle-timeout = \"9m\"\nmax-request-size = \"1MiB\"\n\
+                    write-timeout = \"3s\"\npool-mode = \"session\"\npool-size = 3\n\
+                    queue-timeout = \"1s\"\nidle-in-transaction-timeout = \"2s\"\n\
+                    transaction-timeout = \"1m\"\nmax-lifetime = \"2h\"\n\
+                    upstream-idle-timeout = \"1m\"\nauth-query = \"SELECT 1\"\nallow-md5 = true";
+        let applied = keys.lines().filter_map(|line| line.split(" = ").next());
+        let applied: Vec<String> = applied.map(|key| format!("listener.x.{key}")).collect();
+        let applied: Vec<&str> = applied.iter().map(String::as_str).collect();
+        check(&old, &config(keys, "p"), &applied, &[]);
+        let moved = old.replace("7001", "7002");
+        check(&old, &moved, &[], &["listener.x.bind"]);
         let eventual = old.replace("replicas = []", "replicas = []\nconsistency = \"eventual\"");
         check(&old, &eventual, &[], &["store.db"]);
     }

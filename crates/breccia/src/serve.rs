@@ -11,7 +11,6 @@ use breccia_config::{Plan, Protocol, StorePlan};
 use breccia_net::NetError;
 use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
 use breccia_net::listener::Listener;
-use breccia_net::tls::TlsServer;
 use breccia_net::worker::{ListenerIndex, ListenerOptions, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -19,9 +18,7 @@ use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP, space};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
-use crate::{
-    admin, blobs, check, descriptors, loading, logging, markers, registry, reload, s3_keys,
-};
+use crate::{admin, blobs, descriptors, loading, logging, markers, registry, reload, s3_keys};
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     let (plan, warnings) = read_plan(arguments)?;
@@ -173,13 +170,9 @@ fn bind_all(gateway: &Gateway, plan: &Plan) -> Result<Vec<(Listener, ListenerOpt
     let mut listeners = Vec::new();
     for (name, listener) in &plan.listeners {
         let place = format!("listener.{name}");
-        let tls = match &listener.tls {
-            // PostgreSQL's clients first ask for it: the protocol's own side shakes hands.
-            _ if listener.protocol == Protocol::Postgresql => Ok(None),
-            Some(tls) => TlsServer::new(&check::server_options(tls)).map(Some),
-            None => Ok(None),
-        };
-        let tls = tls.map_err(|error| at(&place, &error))?;
+        let tls = registry::tls(listener).map_err(|error| at(&place, &error))?;
+        // PostgreSQL's clients first ask for it: the protocol's own side shakes hands.
+        let tls = tls.filter(|_| listener.protocol != Protocol::Postgresql);
         let bound = Listener::open(&registry::bind(listener)).map_err(|error| {
             let mut lines = vec![format!("{place}.bind: {error}")];
             if gateway.config.is_none() {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::thread::{self, ThreadId};
@@ -35,13 +35,75 @@ pub struct PoolOptions {
     pub idle_timeout: Duration,
 }
 
+/// The limits of all pools of one listener, as they are now.
+#[derive(Debug)]
+pub struct PoolLimits {
+    listener: String,
+    size: AtomicUsize,
+    queue_timeout_ms: AtomicU64,
+    max_lifetime_ms: AtomicU64,
+    idle_timeout_ms: AtomicU64,
+}
+
+impl PoolLimits {
+    /// The limits of the pools of `listener`.
+    #[must_use]
+    pub fn new(listener: &str, options: &PoolOptions) -> Arc<Self> {
+        let limits = Self {
+            listener: listener.to_owned(),
+            size: AtomicUsize::default(),
+            queue_timeout_ms: AtomicU64::default(),
+            max_lifetime_ms: AtomicU64::default(),
+            idle_timeout_ms: AtomicU64::default(),
+        };
+        limits.set(options);
+        Arc::new(limits)
+    }
+
+    /// Changes them. Pools follow at their next [`Pool::tidy`], if not before.
+    pub fn set(&self, options: &PoolOptions) {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let set = |cell: &AtomicU64, time| cell.store(ms(time), Ordering::Relaxed);
+        self.size.store(options.size, Ordering::Relaxed);
+        set(&self.queue_timeout_ms, options.queue_timeout);
+        set(&self.max_lifetime_ms, options.max_lifetime);
+        set(&self.idle_timeout_ms, options.idle_timeout);
+    }
+
+    /// Whose they are.
+    #[must_use]
+    pub fn listener(&self) -> &str {
+        &self.listener
+    }
+
+    /// The most connections of one pool.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// How long a session may wait for a connection.
+    #[must_use]
+    pub fn queue_timeout(&self) -> Duration {
+        Duration::from_millis(self.queue_timeout_ms.load(Ordering::Relaxed))
+    }
+
+    fn max_lifetime(&self) -> Duration {
+        Duration::from_millis(self.max_lifetime_ms.load(Ordering::Relaxed))
+    }
+
+    fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms.load(Ordering::Relaxed))
+    }
+}
+
 /// Connections of one login on one server.
 #[derive(Debug)]
 pub struct Pool {
     endpoint: Endpoint,
     health: Arc<EndpointHealth>,
     login: Login,
-    options: PoolOptions,
+    limits: Arc<PoolLimits>,
     state: Mutex<State>,
     /// Whether this login's transactions are READ COMMITTED unless they say otherwise.
     read_committed: OnceLock<bool>,
@@ -86,13 +148,13 @@ impl Pool {
         endpoint: Endpoint,
         health: Arc<EndpointHealth>,
         login: Login,
-        options: PoolOptions,
+        limits: Arc<PoolLimits>,
     ) -> Self {
         Self {
             endpoint,
             health,
             login,
-            options,
+            limits,
             state: Mutex::default(),
             read_committed: OnceLock::new(),
         }
@@ -122,6 +184,12 @@ impl Pool {
     #[must_use]
     pub fn health(&self) -> &Arc<EndpointHealth> {
         &self.health
+    }
+
+    /// The listener it is of.
+    #[must_use]
+    pub fn listener(&self) -> &str {
+        self.limits.listener()
     }
 
     /// The role its connections are logged in as.
@@ -160,7 +228,7 @@ impl Pool {
         }
         let waiting = {
             let mut state = self.lock();
-            if state.waiting.is_empty() && state.open < self.options.size {
+            if state.waiting.is_empty() && state.open < self.limits.size() {
                 state.open += 1;
                 None
             } else {
@@ -172,7 +240,7 @@ impl Pool {
         let Some(receiver) = waiting else {
             return self.make().await;
         };
-        let patience = self.options.queue_timeout;
+        let patience = self.limits.queue_timeout();
         match tokio::time::timeout(
             patience,
             Waiting {
@@ -188,21 +256,33 @@ impl Pool {
             Ok(None) | Err(_) => Err(SqlError::PoolFull {
                 server: self.endpoint.name.clone(),
                 after: patience,
-                size: self.options.size,
+                size: self.limits.size(),
             }),
         }
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long, and follows limits that were changed.
     pub fn tidy(&self) {
         let now = clock::now();
-        let limit = self.options.idle_timeout;
-        let mut state = self.lock();
+        let (size, limit) = (self.limits.size(), self.limits.idle_timeout());
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let before = state.idle.len();
         state
             .idle
             .retain(|idle| now.saturating_duration_since(idle.since) < limit);
+        let surplus = state.open.saturating_sub(size);
+        let kept = before.saturating_sub(surplus).min(state.idle.len());
+        // The first of them were used longest ago.
+        state.idle.drain(..state.idle.len() - kept);
         state.open -= before - state.idle.len();
+        while state.open < size
+            && let Some(waiting) = state.waiting.pop_front()
+        {
+            if waiting.send(Grant::Permit).is_ok() {
+                state.open += 1;
+            }
+        }
     }
 
     /// An idle connection, best one of this worker, of those the one used last.
@@ -220,7 +300,7 @@ impl Pool {
                 None => state.idle.pop()?,
             };
             let age = now.saturating_duration_since(idle.upstream.born);
-            if age < self.options.max_lifetime {
+            if age < self.limits.max_lifetime() {
                 return Some(idle);
             }
             state.open -= 1;
@@ -268,6 +348,11 @@ impl Pool {
     /// A connection or a permit is free: to the one who waits longest, or back to the rest.
     fn free(&self, mut grant: Grant) {
         let mut state = self.lock();
+        if state.open > self.limits.size() {
+            // A reload allows fewer: the connection, if there is one, is closed with its grant.
+            state.open -= 1;
+            return;
+        }
         while let Some(waiting) = state.waiting.pop_front() {
             match waiting.send(grant) {
                 Ok(()) => return,
@@ -325,7 +410,7 @@ impl Lease {
         };
         upstream.rest();
         let now = clock::now();
-        if now.saturating_duration_since(upstream.born) >= self.pool.options.max_lifetime {
+        if now.saturating_duration_since(upstream.born) >= self.pool.limits.max_lifetime() {
             self.pool.free(Grant::Permit);
         } else {
             self.pool.free(Grant::Connection(Idle {

@@ -282,30 +282,59 @@ impl Client {
 }
 
 /// The binding data of a certificate (DER): RFC 5929 4.1. SHA-256 stands in for weaker hashes.
+/// `None`: its signature uses no hash of its own (Ed25519), so there is no such data.
 #[must_use]
-pub fn end_point(certificate: &[u8]) -> Vec<u8> {
-    // The hash is that of the certificate's signature; the object identifiers of the two longer
-    // ones tell them, in RSA's and in ECDSA's form.
-    const SHA384: [&[u8]; 2] = [
-        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0c],
-        &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03],
-    ];
-    const SHA512: [&[u8]; 2] = [
-        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d],
-        &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04],
-    ];
-    // The outer algorithm stands after the signed part: look at what comes last.
-    let last = |oids: [&[u8]; 2]| {
-        oids.iter()
-            .filter_map(|oid| memchr::memmem::rfind(certificate, oid))
-            .max()
+pub fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
+    /// What RSA's signatures (PKCS #1) and ECDSA's begin with; the last byte is the hash.
+    const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+    const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
+    const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04];
+    /// What the hashes begin with that RSA-PSS names among its parameters.
+    const HASHES: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
+    let (_, fields, _) = der(certificate)?;
+    // What is signed, then by which algorithm.
+    let (_, _, rest) = der(fields)?;
+    let (_, algorithm, _) = der(rest)?;
+    let (_, name, parameters) = der(algorithm)?;
+    let (family, which) = name.split_at_checked(name.len().checked_sub(1)?)?;
+    let pss = || {
+        let at = memchr::memmem::find(parameters, HASHES)?;
+        parameters.get(at + HASHES.len()).copied()
     };
-    let algorithm = match (last(SHA384), last(SHA512)) {
-        (Some(at), other) if other.is_none_or(|other| at > other) => &digest::SHA384,
-        (_, Some(_)) => &digest::SHA512,
-        _ => &digest::SHA256,
+    let hash = match (family, which) {
+        // Without parameters of its own it hashes with SHA-1.
+        (RSA, [10]) => match pss() {
+            Some(2) => &digest::SHA384,
+            Some(3) => &digest::SHA512,
+            Some(1) | None => &digest::SHA256,
+            Some(_) => return None,
+        },
+        (RSA, [12]) | (ECDSA, [3]) => &digest::SHA384,
+        (RSA, [13]) | (ECDSA, [4]) => &digest::SHA512,
+        (RSA, [4 | 5 | 11]) | (ECDSA, [2]) | (ECDSA_SHA1, [1]) => &digest::SHA256,
+        _ => return None,
     };
-    digest::digest(algorithm, certificate).as_ref().to_vec()
+    Some(digest::digest(hash, certificate).as_ref().to_vec())
+}
+
+/// The first value of some DER: its tag, its content, and what follows it.
+fn der(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, rest) = bytes.split_first()?;
+    let (first, rest) = rest.split_first()?;
+    let (length, rest) = match first.checked_sub(0x80) {
+        None => (usize::from(*first), rest),
+        // The length follows, in this many bytes; more than four are no certificate's.
+        Some(count @ 1..=4) => {
+            let (length, rest) = rest.split_at_checked(count.into())?;
+            let length = length
+                .iter()
+                .fold(0, |all, byte| all << 8 | u32::from(*byte));
+            (usize::try_from(length).ok()?, rest)
+        }
+        Some(_) => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((*tag, content, rest))
 }
 
 fn keys(password: &str, salt: &[u8], iterations: NonZeroU32) -> Keys {
@@ -414,6 +443,44 @@ mod tests {
         let verifier = Verifier::new("pencil").expect("a verifier");
         let server = Server::start(verifier, b"y,,n=,r=abc", Some(b"x"), false);
         assert_eq!(server.expect_err("refused"), ScramError::Binding);
+    }
+
+    /// A value of DER.
+    fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let content = parts.concat();
+        let length = u16::try_from(content.len()).expect("a short one");
+        let [high, low] = length.to_be_bytes();
+        [&[tag, 0x82, high, low], content.as_slice()].concat()
+    }
+
+    #[test]
+    fn the_hash_of_a_channel_is_that_of_the_certificates_signature() {
+        let check = |name: &[u8], parameters: &[u8], expected: Option<&digest::Algorithm>| {
+            let algorithm = value(0x30, &[&value(6, &[name]), parameters]);
+            // The algorithm is named inside too: another one there is not looked at.
+            let other = value(6, &[&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04]]);
+            let inner = value(0x30, &[&other, &[0x55; 300]]);
+            let whole = value(0x30, &[&inner, &algorithm, &value(3, &[&[0; 64]])]);
+            let found = end_point(&whole);
+            let hash = |it| digest::digest(it, &whole).as_ref().to_vec();
+            assert_eq!(found, expected.map(hash), "{name:02x?}");
+            for length in 0..whole.len() {
+                assert_eq!(end_point(&whole[..length]), None, "cut at {length}");
+            }
+        };
+        let ecdsa = |hash| [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, hash];
+        let rsa = |which| [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, which];
+        check(&ecdsa(2), &[], Some(&digest::SHA256));
+        check(&ecdsa(3), &[], Some(&digest::SHA384));
+        check(&ecdsa(4), &[], Some(&digest::SHA512));
+        check(&rsa(5), &[5, 0], Some(&digest::SHA256));
+        check(&rsa(11), &[5, 0], Some(&digest::SHA256));
+        check(&rsa(13), &[5, 0], Some(&digest::SHA512));
+        let hash = |which| [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, which];
+        check(&rsa(10), &value(6, &[&hash(2)]), Some(&digest::SHA384));
+        check(&rsa(10), &[], Some(&digest::SHA256));
+        // Ed25519 has none of its own.
+        check(&[0x2b, 0x65, 0x70], &[], None);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use breccia_core::address::Address;
-use breccia_net::clock;
 use breccia_net::stream::{Socket, Stream, connect};
 use breccia_net::tls::TlsClient;
+use breccia_net::{NetError, clock};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -151,17 +151,18 @@ impl Endpoint {
         match socket.read_u8().await.map_err(|e| self.lost(e))? {
             b'S' => {
                 let shaken = client.handshake(socket).await;
-                let stream = shaken.map_err(|source| SqlError::Lost {
+                let stream = shaken.map_err(|source| SqlError::Connect {
                     server: self.name.clone(),
-                    source,
+                    source: NetError::Handshake {
+                        peer: self.address.to_string(),
+                        source,
+                    },
                 })?;
                 Ok(Stream::TlsClient(Box::new(stream)))
             }
             b'N' if !must => Ok(Stream::from(socket)),
-            _ => Err(SqlError::Login {
+            _ => Err(SqlError::NoTls {
                 server: self.name.clone(),
-                role: String::new(),
-                what: "the server does not offer TLS and the store's tls.mode asks for it",
             }),
         }
     }
@@ -463,7 +464,7 @@ fn channel_of(stream: &Stream) -> Option<Vec<u8>> {
         return None;
     };
     let certificates = tls.get_ref().1.peer_certificates()?;
-    Some(scram::end_point(certificates.first()?))
+    scram::end_point(certificates.first()?)
 }
 
 fn md5_answer(role: &str, password: &str, salt: &[u8]) -> String {

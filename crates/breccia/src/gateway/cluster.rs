@@ -192,12 +192,21 @@ fn pool_values(cluster: &Cluster) -> Vec<Value> {
         let (idle, open) = pool.counts();
         let server = pool.endpoint().name.clone();
         let (role, database) = (pool.role().to_owned(), pool.database().to_owned());
-        pools.push((server, role, database, pool.is_read_only(), idle, open));
+        let listener = pool.listener().to_owned();
+        pools.push((
+            listener,
+            server,
+            role,
+            database,
+            pool.is_read_only(),
+            idle,
+            open,
+        ));
     }
     pools.sort();
-    let value = |(server, role, database, read_only, idle, open)| {
+    let value = |(listener, server, role, database, read_only, idle, open)| {
         json!({
-            "server": server, "role": role, "database": database, "read_only": read_only,
+            "listener": listener, "server": server, "role": role, "database": database, "read_only": read_only,
             "idle": idle, "open": open,
         })
     };

@@ -20,14 +20,13 @@ use breccia_net::tls::{TlsClient, TlsClientOptions, TlsServer};
 use breccia_net::worker::Service;
 use breccia_sql::postgres::cluster::{Cluster, ClusterOptions, Consistency, ServerOptions};
 use breccia_sql::postgres::frontend::{
-    AuthQuery, Cancels, Counters, SqlLimits, SqlListener, SqlService, SqlUser,
+    AuthQuery, Cancels, Counters, SharedListener, SqlLimits, SqlListener, SqlService, SqlUser,
 };
 use breccia_sql::postgres::monitor;
-use breccia_sql::postgres::pool::PoolOptions;
+use breccia_sql::postgres::pool::{PoolLimits, PoolOptions};
 use breccia_sql::postgres::scram::Verifier;
 use breccia_sql::postgres::upstream::{Credential, Endpoint, UpstreamTls};
 
-use crate::check;
 use crate::gateway::Gateway;
 use crate::trouble::Trouble;
 
@@ -37,7 +36,7 @@ const ROLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Each SQL listener by its name, shared by all workers.
 #[derive(Default)]
-pub(super) struct SqlWiring(BTreeMap<String, Arc<SqlListener>>);
+pub(super) struct SqlWiring(BTreeMap<String, Arc<SharedListener>>);
 
 impl SqlWiring {
     /// What the plan's SQL listeners lead to. The clusters are watched from now on, in the runtime
@@ -51,8 +50,15 @@ impl SqlWiring {
             let Some(cluster) = cluster(gateway, plan, &listener.store)? else {
                 continue;
             };
-            let made = self::listener(gateway, name, listener, sql, cluster)?;
-            wiring.0.insert(name.clone(), Arc::new(made));
+            let place = |error: &dyn std::fmt::Display| {
+                Trouble::refused(format!("listener.{name}: {error}"))
+            };
+            let tls = super::tls(listener).map_err(|error| place(&error))?;
+            let bare = bare(gateway, name, listener, sql, cluster);
+            let made = renewed(&bare, listener, sql, tls).map_err(|error| place(&error))?;
+            let shared = SharedListener::new(made);
+            gateway.keep_sql_listener(name, Arc::clone(&shared));
+            wiring.0.insert(name.clone(), shared);
         }
         Ok(wiring)
     }
@@ -177,36 +183,91 @@ fn tls(name: &str, server: &SqlPlan) -> Result<UpstreamTls, Trouble> {
     })
 }
 
-fn listener(
+/// A listener that lets nobody in yet; [`renewed`] makes it what its plan says.
+fn bare(
     gateway: &Gateway,
     name: &str,
     plan: &ListenerPlan,
     sql: &SqlListenerPlan,
     cluster: Arc<Cluster>,
-) -> Result<SqlListener, Trouble> {
-    let place =
-        |error: &dyn std::fmt::Display| Trouble::refused(format!("listener.{name}: {error}"));
-    let tls = match &plan.tls {
-        Some(tls) => Some(TlsServer::new(&check::server_options(tls)).map_err(|e| place(&e))?),
-        None => None,
-    };
-    Ok(SqlListener {
+) -> SqlListener {
+    let pools = PoolLimits::new(name, &pool_options(sql));
+    SqlListener {
         name: name.to_owned(),
         cluster,
-        users: users(plan).map_err(|error| place(&error))?,
-        auth_query: sql.auth_query.clone().map(AuthQuery::new),
-        certificate: tls.as_ref().map(|tls| tls.certificate().to_vec()),
-        tls,
-        allow_md5: sql.allow_md5,
-        limits: limits(plan, sql),
+        users: Some(HashMap::new()),
+        auth_query: None,
+        tls: None,
+        allow_md5: false,
+        limits: limits(plan, sql, pools),
         cancels: Arc::new(Cancels::default()),
         secret: clock::seed().to_be_bytes().to_vec(),
         drain: gateway.drain.clone(),
         counters: Counters::new(&gateway.metrics, name),
+    }
+}
+
+/// A listener as its plan has it now. What is not the plan's stays.
+fn renewed(
+    before: &SqlListener,
+    plan: &ListenerPlan,
+    sql: &SqlListenerPlan,
+    tls: Option<TlsServer>,
+) -> Result<SqlListener, String> {
+    let same = before.auth_query.as_ref();
+    let same = same.filter(|query| Some(query.sql()) == sql.auth_query.as_deref());
+    let made = || sql.auth_query.clone().map(AuthQuery::new).map(Arc::new);
+    Ok(SqlListener {
+        name: before.name.clone(),
+        cluster: Arc::clone(&before.cluster),
+        users: users(plan, before.users.as_ref())?,
+        auth_query: same.cloned().or_else(made),
+        tls,
+        allow_md5: sql.allow_md5,
+        limits: limits(plan, sql, Arc::clone(&before.limits.pool)),
+        cancels: Arc::clone(&before.cancels),
+        secret: before.secret.clone(),
+        drain: before.drain.clone(),
+        counters: before.counters.clone(),
     })
 }
 
-fn limits(plan: &ListenerPlan, sql: &SqlListenerPlan) -> SqlLimits {
+/// What a reload makes of an SQL listener; nothing of it is in force yet.
+pub(crate) struct Renewed {
+    shared: Arc<SharedListener>,
+    listener: SqlListener,
+    pools: PoolOptions,
+}
+
+impl Renewed {
+    /// The listener as `plan` has it; `None`: that is no SQL listener.
+    pub(crate) fn of(
+        shared: Arc<SharedListener>,
+        plan: &ListenerPlan,
+        tls: Option<TlsServer>,
+    ) -> Result<Option<Self>, String> {
+        let Some(sql) = &plan.sql else {
+            return Ok(None);
+        };
+        let before = shared.get();
+        let listener = renewed(&before, plan, sql, tls)
+            .map_err(|error| format!("listener.{}: {error}", before.name))?;
+        Ok(Some(Self {
+            shared,
+            listener,
+            pools: pool_options(sql),
+        }))
+    }
+
+    /// Puts it in force: for clients to come, and the limits of pools for all.
+    pub(crate) fn apply(self) {
+        self.listener.limits.pool.set(&self.pools);
+        self.listener.cluster.tidy();
+        self.shared.set(self.listener);
+    }
+}
+
+fn limits(plan: &ListenerPlan, sql: &SqlListenerPlan, pool: Arc<PoolLimits>) -> SqlLimits {
     SqlLimits {
         idle_timeout: plan.idle_timeout,
         idle_in_transaction_timeout: sql.idle_in_transaction_timeout,
@@ -214,17 +275,25 @@ fn limits(plan: &ListenerPlan, sql: &SqlListenerPlan) -> SqlLimits {
         write_timeout: plan.write_timeout,
         max_request_size: usize::try_from(plan.max_request_size).unwrap_or(usize::MAX),
         session_mode: sql.pool_mode == PoolMode::Session,
-        pool: PoolOptions {
-            size: sql.pool_size,
-            queue_timeout: sql.queue_timeout,
-            max_lifetime: sql.max_lifetime,
-            idle_timeout: sql.upstream_idle_timeout,
-        },
+        pool,
     }
 }
 
-/// Who may log in; none are listed: everybody.
-fn users(plan: &ListenerPlan) -> Result<Option<HashMap<String, SqlUser>>, String> {
+fn pool_options(sql: &SqlListenerPlan) -> PoolOptions {
+    PoolOptions {
+        size: sql.pool_size,
+        queue_timeout: sql.queue_timeout,
+        max_lifetime: sql.max_lifetime,
+        idle_timeout: sql.upstream_idle_timeout,
+    }
+}
+
+/// Who may log in; none are listed: everybody. A verifier takes long to make, so that of a password
+/// which was there before is taken over.
+fn users(
+    plan: &ListenerPlan,
+    before: Option<&HashMap<String, SqlUser>>,
+) -> Result<Option<HashMap<String, SqlUser>>, String> {
     let mut users = HashMap::new();
     for user in &plan.users {
         let Some(sql) = &user.sql else {
@@ -234,7 +303,13 @@ fn users(plan: &ListenerPlan) -> Result<Option<HashMap<String, SqlUser>>, String
         let verifier = match (&password, &sql.scram_verifier) {
             (_, Some(text)) => Verifier::read(text.expose())
                 .ok_or_else(|| format!("user {:?}: scram-verifier is malformed", user.name))?,
-            (Some(password), None) => Verifier::new(password).map_err(|e| e.to_string())?,
+            (Some(text), None) => {
+                let same = before.and_then(|before| before.get(&user.name));
+                match same.filter(|same| same.password == password) {
+                    Some(same) => same.verifier.clone(),
+                    None => Verifier::new(text).map_err(|e| e.to_string())?,
+                }
+            }
             (None, None) => return Err(format!("user {:?} has no password", user.name)),
         };
         let upstream = sql.upstream_user.clone().map(|role| {

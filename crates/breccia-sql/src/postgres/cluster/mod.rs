@@ -17,7 +17,7 @@ use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::{self, Registry, SharedCounter};
 use tokio::sync::Notify;
 
-use super::pool::{Pool, PoolOptions};
+use super::pool::{Pool, PoolLimits};
 use super::statement::Statements;
 use super::upstream::{Credential, Endpoint, Login};
 use crate::class::Classifier;
@@ -176,7 +176,7 @@ pub struct Cluster {
     view: Mutex<Arc<View>>,
     version: AtomicU64,
     databases: Mutex<HashMap<String, Arc<Database>>>,
-    pools: Mutex<HashMap<(usize, Login), Arc<Pool>>>,
+    pools: Mutex<HashMap<(String, usize, Login), Arc<Pool>>>,
     /// A database was met for the first time.
     pub(super) met: Notify,
 }
@@ -392,18 +392,19 @@ impl Cluster {
         lock(&self.databases).values().map(Arc::clone).collect()
     }
 
-    /// The pool of a login on a server.
+    /// The pool of a login on a server, for the listener whose limits these are.
     #[must_use]
-    pub fn pool(&self, server: usize, login: Login, options: &PoolOptions) -> Option<Arc<Pool>> {
+    pub fn pool(&self, server: usize, login: Login, limits: &Arc<PoolLimits>) -> Option<Arc<Pool>> {
         let endpoint = &self.server(server)?.options.endpoint;
         let health = &self.server(server)?.options.health;
         let mut pools = lock(&self.pools);
-        let pool = pools.entry((server, login.clone())).or_insert_with(|| {
+        let key = (limits.listener().to_owned(), server, login.clone());
+        let pool = pools.entry(key).or_insert_with(|| {
             Arc::new(Pool::new(
                 endpoint.clone(),
                 Arc::clone(health),
                 login,
-                options.clone(),
+                Arc::clone(limits),
             ))
         });
         Some(Arc::clone(pool))
@@ -414,8 +415,9 @@ impl Cluster {
         lock(&self.pools).values().map(Arc::clone).collect()
     }
 
-    /// Closes what is idle for long, and forgets pools nobody uses: of logins that failed, say.
-    pub(super) fn tidy(&self) {
+    /// Lets pools follow their limits, closes what is idle for long, and forgets pools nobody uses: of
+    /// logins that failed, say.
+    pub fn tidy(&self) {
         self.pools().iter().for_each(|pool| pool.tidy());
         let used = |pool: &Arc<Pool>| Arc::strong_count(pool) > 1 || pool.counts().1 > 0;
         lock(&self.pools).retain(|_, pool| used(pool));

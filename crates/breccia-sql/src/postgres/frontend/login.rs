@@ -1,21 +1,20 @@
-//! The way from a fresh connection to a session: encryption, who it is, what it is at.
+//! The way from a start-up packet to a session: who the client is, what it is at.
 //!
-//! Not what a session does. Invariant: nothing a client sent before its TLS handshake is believed
-//! after it, and a stranger learns neither who exists nor how the passwords are kept.
+//! Not encryption ([`super::arrival`]), nor what a session does. Invariant: a stranger learns neither
+//! who exists nor how the passwords are kept.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use breccia_net::clock;
-use breccia_net::stream::{Socket, Stream};
-use bytes::Buf;
+use breccia_net::stream::Stream;
 
+use super::arrival::arrive;
 use super::client::{Client, Scratch};
 use super::session::{Identity, Session};
 use super::{AuthQuery, SqlListener, SqlUser};
 use crate::error::SqlError;
 use crate::postgres::codec::message::{self, Severity};
-use crate::postgres::codec::startup::{Startup, startup};
 use crate::postgres::codec::{self, CodecError};
 use crate::postgres::scram::{self, ScramError, Verifier, end_point};
 use crate::postgres::settings::{Settings, literal};
@@ -33,6 +32,8 @@ const MAX_PROOF_BYTES: usize = scram::MAX_MESSAGE_BYTES;
 pub(super) enum LoginError {
     #[error("the connection was lost ({0})")]
     Lost(#[from] std::io::Error),
+    #[error("the TLS handshake failed ({0})")]
+    Handshake(std::io::Error),
     #[error("{0}")]
     Codec(#[from] CodecError),
     #[error("user {user:?}: {source}")]
@@ -67,32 +68,10 @@ async fn login_patiently(
     scratch: Scratch,
     end: Instant,
 ) -> Result<Option<Session>, LoginError> {
-    let mut client = Client::new(stream, scratch);
-    let (minor, parameters) = loop {
-        match first(&mut client).await {
-            Ok(Startup::Ssl) if !client.stream.is_tls() => {
-                client = encrypt(listener, client, end).await?;
-            }
-            Ok(Startup::Gss | Startup::Ssl) => {
-                client.out.bytes.push(b'N');
-                client.send(end).await?;
-            }
-            Ok(Startup::Cancel { process, secret }) => {
-                listener.cancels.cancel(process, &secret).await;
-                return Ok(None);
-            }
-            Ok(Startup::Session { minor, parameters }) => break (minor, parameters),
-            Err(LoginError::Codec(error)) => {
-                let state = match error {
-                    CodecError::Version { .. } => "0A000",
-                    _ => "08P01",
-                };
-                fatal(&mut client, state, &error.to_string(), "", end).await;
-                return Err(error.into());
-            }
-            Err(error) => return Err(error),
-        }
+    let Some(arrived) = arrive(listener, stream, scratch, end).await? else {
+        return Ok(None);
     };
+    let (mut client, minor, parameters) = (arrived.client, arrived.minor, arrived.parameters);
     negotiate(&mut client, minor, &parameters);
     let identity = match identify(listener, &mut client, &parameters, end).await {
         Ok(identity) => identity,
@@ -139,49 +118,6 @@ async fn begin(
             Err(error.into())
         }
     }
-}
-
-/// The first packet, or the one after an answer about encryption.
-async fn first(client: &mut Client) -> Result<Startup, LoginError> {
-    loop {
-        // TLS without asking first: its records begin with 0x16, no length does.
-        if let Some((startup, length)) = startup(&client.inbound)? {
-            client.inbound.advance(length);
-            return Ok(startup);
-        }
-        if client.read().await? == 0 {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
-        }
-    }
-}
-
-async fn encrypt(
-    listener: &SqlListener,
-    mut client: Client,
-    end: Instant,
-) -> Result<Client, LoginError> {
-    let Some(tls) = &listener.tls else {
-        client.out.bytes.push(b'N');
-        client.send(end).await?;
-        return Ok(client);
-    };
-    if !client.inbound.is_empty() {
-        let why = "bytes came before the TLS handshake; somebody may have put them there";
-        fatal(&mut client, "08P01", why, "", end).await;
-        return Err(LoginError::Refused(why));
-    }
-    client.out.bytes.push(b'S');
-    client.send(end).await?;
-    let socket = match client.stream {
-        Stream::Tcp(tcp) => Socket::Tcp(tcp),
-        Stream::Unix(unix) => Socket::Unix(unix),
-        _ => return Err(LoginError::Refused("TLS inside TLS")),
-    };
-    let shaken = tls.handshake(socket).await?;
-    Ok(Client::new(
-        Stream::TlsServer(Box::new(shaken)),
-        client.scratch,
-    ))
 }
 
 fn negotiate(client: &mut Client, minor: u16, parameters: &[(String, String)]) {
@@ -336,10 +272,8 @@ async fn sasl(
         user: user.to_owned(),
         source,
     };
-    let channel = match (&listener.certificate, client.stream.is_tls()) {
-        (Some(certificate), true) => Some(end_point(certificate)),
-        _ => None,
-    };
+    let tls = listener.tls.as_ref().filter(|_| client.stream.is_tls());
+    let channel = tls.and_then(|tls| end_point(tls.certificate()));
     let mechanisms: &[&str] = match &channel {
         Some(_) => &[scram::PLUS, scram::PLAIN],
         None => &[scram::PLAIN],

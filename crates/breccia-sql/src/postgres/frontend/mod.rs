@@ -1,16 +1,18 @@
 //! What a client of PostgreSQL sees: the login, then its session.
 //!
 //! ```text
-//! accept ─▶ login ─▶ session ─┬─ batch: what is asked, and is it a read?
-//!                             ├─ route: which server has seen enough
-//!                             ├─ translate: names of statements
-//!                             ├─ attached: bytes both ways at once
-//!                             └─ expected: which answer is whose
+//! accept ─▶ arrival ─▶ login
+//!                        └─▶ session ─┬─ batch: what is asked, and is it a read?
+//!                                     ├─ route: which server has seen enough
+//!                                     ├─ translate: names of statements
+//!                                     ├─ attached: bytes both ways at once
+//!                                     └─ expected: which answer is whose
 //! ```
 //!
 //! Not the wire itself ([`super::codec`]). Invariant: every client gets an answer in its protocol
 //! or a closed connection, whatever it sends.
 
+mod arrival;
 mod attached;
 mod batch;
 mod begun;
@@ -30,7 +32,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use breccia_net::drain::Drain;
@@ -39,9 +41,10 @@ use breccia_net::tls::TlsServer;
 use breccia_net::worker::{Accepted, Service};
 
 use super::cluster::Cluster;
-use super::pool::PoolOptions;
+use super::pool::PoolLimits;
 use super::scram::Verifier;
 use super::upstream::{Credential, Upstream};
+pub use arrival::ALPN;
 pub use cancel::Cancels;
 use client::{SCRATCH, Scratch};
 
@@ -72,7 +75,7 @@ pub struct SqlLimits {
     /// Each session keeps its connection to the primary.
     pub session_mode: bool,
     /// The pools.
-    pub pool: PoolOptions,
+    pub pool: Arc<PoolLimits>,
 }
 
 /// A question for verifiers, and the one connection it is asked on: strangers make no more.
@@ -91,9 +94,15 @@ impl AuthQuery {
             connection: tokio::sync::Mutex::default(),
         }
     }
+
+    /// The question.
+    #[must_use]
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
 }
 
-/// A listener, as all workers share it.
+/// A listener, as its sessions have it from their beginning to their end.
 #[derive(Debug)]
 pub struct SqlListener {
     /// Its name.
@@ -104,11 +113,9 @@ pub struct SqlListener {
     pub users: Option<HashMap<String, SqlUser>>,
     /// The query for verifiers of users that are not listed; `$1` is the user's name. Its row is
     /// name and verifier, as in `pg_shadow`.
-    pub auth_query: Option<AuthQuery>,
-    /// TLS, where the client asks for it.
+    pub auth_query: Option<Arc<AuthQuery>>,
+    /// TLS, of the protocol [`ALPN`]; with it, no session goes without.
     pub tls: Option<TlsServer>,
-    /// The certificate of that TLS, DER: what channels are bound to.
-    pub certificate: Option<Vec<u8>>,
     /// MD5 may be used by clients that cannot do better; needs passwords.
     pub allow_md5: bool,
     /// What it allows.
@@ -124,12 +131,14 @@ pub struct SqlListener {
 }
 
 /// What a listener counts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Counters {
     reads: SharedCounter,
     writes: SharedCounter,
     failed: SharedCounter,
+    /// What the log is told of statements is counted too, and bounded.
     logins_refused: SharedCounter,
+    handshakes_refused: SharedCounter,
 }
 
 impl Counters {
@@ -139,27 +148,53 @@ impl Counters {
         let requests = |command, outcome| {
             registry.shared_counter(&metrics::REQUESTS, &[name, command, outcome])
         };
+        let refused =
+            |reason| registry.shared_counter(&metrics::CONNECTIONS_REFUSED, &[name, reason]);
         Self {
             reads: requests("replica", "ok"),
             writes: requests("primary", "ok"),
             failed: requests("any", "error"),
-            logins_refused: registry
-                .shared_counter(&metrics::CONNECTIONS_REFUSED, &[name, "login"]),
+            logins_refused: refused("login"),
+            handshakes_refused: refused("tls"),
         }
+    }
+}
+
+/// A listener as it is now, shared by all workers. A reload replaces it for clients that connect from
+/// then on; sessions go on with the one they began with.
+#[derive(Debug)]
+pub struct SharedListener(RwLock<Arc<SqlListener>>);
+
+impl SharedListener {
+    /// One to begin with.
+    #[must_use]
+    pub fn new(listener: SqlListener) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(Arc::new(listener))))
+    }
+
+    /// The listener now.
+    #[must_use]
+    pub fn get(&self) -> Arc<SqlListener> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces it.
+    pub fn set(&self, listener: SqlListener) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(listener);
     }
 }
 
 /// A listener on one worker.
 #[derive(Debug)]
 pub struct SqlService {
-    listener: Arc<SqlListener>,
+    listener: Arc<SharedListener>,
     scratch: Scratch,
 }
 
 impl SqlService {
     /// The service of one worker.
     #[must_use]
-    pub fn new(listener: Arc<SqlListener>) -> Rc<Self> {
+    pub fn new(listener: Arc<SharedListener>) -> Rc<Self> {
         Rc::new(Self {
             listener,
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH])),
@@ -170,7 +205,7 @@ impl SqlService {
 impl Service for SqlService {
     fn serve(self: Rc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
-            let listener = Arc::clone(&self.listener);
+            let listener = self.listener.get();
             let drain = listener.drain.clone();
             let scratch = Rc::clone(&self.scratch);
             let peer = connection.peer;

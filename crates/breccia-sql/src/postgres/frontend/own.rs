@@ -98,7 +98,7 @@ impl Session {
         let lsn = if let Some(lsn) = self.freshness.known(view.epoch) {
             lsn
         } else {
-            let patience = self.listener.limits.pool.queue_timeout;
+            let patience = self.listener.limits.pool.queue_timeout();
             self.stamp(&view, clock::now() + patience).await?
         };
         let token = Token {
