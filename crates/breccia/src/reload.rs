@@ -223,6 +223,7 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
             queue_timeout "queue-timeout",
             idle_in_transaction_timeout "idle-in-transaction-timeout",
             transaction_timeout "transaction-timeout",
+            slow_statement "slow-statement",
             max_lifetime "max-lifetime",
             upstream_idle_timeout "upstream-idle-timeout",
             auth_query "auth-query",

@@ -26,6 +26,7 @@ pub(super) fn listener(table: &Decoded) -> Option<SqlListenerPlan> {
         queue_timeout: table.get("queue-timeout")?,
         idle_in_transaction_timeout: table.get("idle-in-transaction-timeout"),
         transaction_timeout: table.get("transaction-timeout"),
+        slow_statement: table.get("slow-statement")?,
         max_lifetime: table.get("max-lifetime")?,
         upstream_idle_timeout: table.get("upstream-idle-timeout")?,
         auth_query: table.get("auth-query"),

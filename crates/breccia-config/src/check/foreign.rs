@@ -13,12 +13,13 @@ const ONLY_S3: [&str; 4] = ["buckets", "domain", "region", "buffer-memory"];
 /// Keys of a listener that S3 has no use for.
 const NOT_S3: [&str; 2] = ["max-arguments", "reply-buffer"];
 /// Keys of a listener that only SQL has.
-const ONLY_SQL: [&str; 9] = [
+const ONLY_SQL: [&str; 10] = [
     "pool-mode",
     "pool-size",
     "queue-timeout",
     "idle-in-transaction-timeout",
     "transaction-timeout",
+    "slow-statement",
     "max-lifetime",
     "upstream-idle-timeout",
     "auth-query",

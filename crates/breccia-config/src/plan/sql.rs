@@ -86,6 +86,8 @@ pub struct SqlListenerPlan {
     pub idle_in_transaction_timeout: Option<Duration>,
     /// How long a transaction may take; `None`: for ever.
     pub transaction_timeout: Option<Duration>,
+    /// A statement that takes this long is told to the log.
+    pub slow_statement: Duration,
     /// How old an upstream connection may grow.
     pub max_lifetime: Duration,
     /// How long an upstream connection may be idle.

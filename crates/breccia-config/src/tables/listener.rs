@@ -163,6 +163,12 @@ pub(super) static LISTENER: Table = Table {
             "SQL: how long a transaction may take; then the client is disconnected. Default: for ever.",
         ),
         text(
+            "slow-statement",
+            SOME_TIME,
+            "1s",
+            "SQL: a statement that takes this long is told to the log, without its literals.",
+        ),
+        text(
             "max-lifetime",
             SOME_TIME,
             "1h",

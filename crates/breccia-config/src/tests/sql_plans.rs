@@ -65,6 +65,7 @@ const FULL: &str = r#"
     queue-timeout = "1s"
     idle-in-transaction-timeout = "2s"
     transaction-timeout = "3s"
+    slow-statement = "250ms"
     max-lifetime = "4s"
     upstream-idle-timeout = "5s"
     auth-query = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1"
@@ -140,6 +141,7 @@ fn sql_defaults_are_those_of_the_reference() {
         queue_timeout: Duration::from_secs(10),
         idle_in_transaction_timeout: None,
         transaction_timeout: None,
+        slow_statement: Duration::from_secs(1),
         max_lifetime: Duration::from_hours(1),
         upstream_idle_timeout: Duration::from_mins(10),
         auth_query: None,
@@ -185,6 +187,7 @@ fn every_sql_key_reaches_the_plan() {
         queue_timeout: Duration::from_secs(1),
         idle_in_transaction_timeout: Some(Duration::from_secs(2)),
         transaction_timeout: Some(Duration::from_secs(3)),
+        slow_statement: Duration::from_millis(250),
         max_lifetime: Duration::from_secs(4),
         upstream_idle_timeout: Duration::from_secs(5),
         auth_query: Some(

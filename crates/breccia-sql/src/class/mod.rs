@@ -14,6 +14,7 @@ mod commands;
 mod expressions;
 pub mod lexer;
 mod prove;
+mod shown;
 mod types;
 mod walls;
 
@@ -26,6 +27,7 @@ mod tests_support;
 
 pub use catalogue::{Catalogue, CatalogueBuilder, QUERIES};
 pub use classify::Classifier;
+pub use shown::shown;
 
 /// What a text sent by a client is.
 #[derive(Debug, Clone, PartialEq, Eq)]

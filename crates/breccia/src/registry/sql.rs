@@ -274,6 +274,7 @@ fn limits(plan: &ListenerPlan, sql: &SqlListenerPlan, pool: Arc<PoolLimits>) -> 
         transaction_timeout: sql.transaction_timeout,
         write_timeout: plan.write_timeout,
         max_request_size: usize::try_from(plan.max_request_size).unwrap_or(usize::MAX),
+        slow_statement: sql.slow_statement,
         session_mode: sql.pool_mode == PoolMode::Session,
         pool,
     }

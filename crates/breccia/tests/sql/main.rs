@@ -6,8 +6,14 @@
 mod clients;
 mod faults;
 mod freshness;
+mod lexer;
 mod pooling;
 mod promotion;
+mod reload;
 mod rig;
 mod routing;
+mod secure;
+mod seeing;
 mod sessions;
+mod tls;
+mod upstream_tls;

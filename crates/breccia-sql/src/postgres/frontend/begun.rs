@@ -92,7 +92,7 @@ impl Session {
         message::query(&mut attached.out.bytes, "ROLLBACK");
         attached.expected.push(Owed::Query { shown: false });
         let begun = self.begun.clone();
-        self.relay(None).await?;
+        self.relay(None, &[]).await?;
         self.begun = begun;
         Ok(())
     }

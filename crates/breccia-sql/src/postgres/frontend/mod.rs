@@ -25,6 +25,7 @@ mod own;
 mod route;
 mod serve;
 mod session;
+mod tell;
 mod translate;
 
 use std::cell::RefCell;
@@ -47,6 +48,7 @@ use super::upstream::{Credential, Upstream};
 pub use arrival::ALPN;
 pub use cancel::Cancels;
 use client::{SCRATCH, Scratch};
+use tell::Gates;
 
 /// Who may log in.
 #[derive(Debug, Clone)]
@@ -72,6 +74,8 @@ pub struct SqlLimits {
     pub write_timeout: Duration,
     /// The longest query, in bytes. Parameters and copies pass in pieces and may be longer.
     pub max_request_size: usize,
+    /// A statement that takes this long is told to the log.
+    pub slow_statement: Duration,
     /// Each session keeps its connection to the primary.
     pub session_mode: bool,
     /// The pools.
@@ -137,6 +141,7 @@ pub struct Counters {
     writes: SharedCounter,
     failed: SharedCounter,
     /// What the log is told of statements is counted too, and bounded.
+    gates: Arc<Gates>,
     logins_refused: SharedCounter,
     handshakes_refused: SharedCounter,
 }
@@ -154,6 +159,7 @@ impl Counters {
             reads: requests("replica", "ok"),
             writes: requests("primary", "ok"),
             failed: requests("any", "error"),
+            gates: Arc::default(),
             logins_refused: refused("login"),
             handshakes_refused: refused("tls"),
         }

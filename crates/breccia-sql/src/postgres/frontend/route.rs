@@ -51,7 +51,7 @@ impl Session {
         if view.replicas.is_empty() {
             return Err("no-replica");
         }
-        let end = clock::now() + self.listener.cluster.options.replica_wait;
+        let end = self.asked + self.listener.cluster.options.replica_wait;
         let (floor, home) = match self.listener.cluster.options.consistency {
             Consistency::Eventual => (Lsn(0), None),
             Consistency::Store => (self.stamp(&view, end).await.ok_or("no-position")?, None),

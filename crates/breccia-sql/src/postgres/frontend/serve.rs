@@ -39,6 +39,8 @@ pub(super) enum Turn {
 impl Session {
     /// Serves the batch of `length` bytes that the client has sent; `whole`: it ends there.
     pub(super) async fn serve(&mut self, length: usize, whole: bool) -> Result<(), End> {
+        self.asked = clock::now();
+        self.watch.begin(self.asked);
         let frames = self.client.take(length);
         let batch = if whole {
             look(&frames, &self.names, |sql| self.judge(sql))?
@@ -54,6 +56,7 @@ impl Session {
         let mut place = self.decide(&batch).await?;
         for attempt in 0..2 {
             self.count(place.replica, place.reason);
+            self.watch.placed(place.reason);
             let held = match self.attached {
                 Some(_) => Ok(true),
                 None => self.attach(place).await,
@@ -68,7 +71,7 @@ impl Session {
                     place = self.primary("replica-lost");
                     continue;
                 }
-                return self.refuse(&error, whole);
+                return self.refuse(&error, whole, &frames);
             }
             let mark = self.client.out.bytes.len();
             if let Some(attached) = &mut self.attached {
@@ -82,7 +85,9 @@ impl Session {
                 self.begun = None;
             }
             self.send(&batch, &frames)?;
-            let Turn::Again { write } = self.relay(batch.only.as_ref()).await? else {
+            let turn = self.relay(batch.only.as_ref(), &frames).await;
+            let turn = turn.inspect_err(|_| self.keep_for_the_end(&frames))?;
+            let Turn::Again { write } = turn else {
                 self.client.reuse(frames);
                 return Ok(());
             };
@@ -130,7 +135,7 @@ impl Session {
     /// Goes on with a connection that is held: what the client sends goes there.
     pub(super) async fn pump(&mut self) -> Result<(), End> {
         self.names.settle();
-        match self.relay(None).await? {
+        match self.relay(None, &[]).await? {
             Turn::Done => Ok(()),
             // Nothing is held back in a transaction.
             Turn::Again { .. } => Err(End::Gone),
@@ -164,7 +169,7 @@ impl Session {
     }
 
     /// No connection could be had: nothing was sent.
-    fn refuse(&mut self, error: &SqlError, whole: bool) -> Result<(), End> {
+    fn refuse(&mut self, error: &SqlError, whole: bool, frames: &[u8]) -> Result<(), End> {
         self.listener.counters.failed.increment();
         let view = self.look();
         let (state, text) = match (&view.primary, error) {
@@ -173,6 +178,7 @@ impl Session {
             }
             _ => (error.sqlstate(), error.to_string()),
         };
+        self.tell_refused(state, &text, frames);
         if !whole {
             return Err(End::Told("57P03", text));
         }
@@ -298,7 +304,12 @@ impl Session {
 
     /// Moves bytes between the client and the connection until that is idle again, or free to be
     /// given back.
-    pub(super) async fn relay(&mut self, only: Option<&Arc<Verdict>>) -> Result<Turn, End> {
+    /// `frames`: those of the batch that was sent before this.
+    pub(super) async fn relay(
+        &mut self,
+        only: Option<&Arc<Verdict>>,
+        frames: &[u8],
+    ) -> Result<Turn, End> {
         let mut news = Vec::new();
         let mut again = None;
         loop {
@@ -314,7 +325,9 @@ impl Session {
                     return Ok(Turn::Again { write });
                 }
                 attached.held = false;
-                if attached.in_transaction() && self.may_move() {
+                self.note_answered(frames);
+                let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
+                if in_transaction && self.may_move() {
                     return Ok(Turn::Done);
                 }
                 let Some(attached) = &self.attached else {
@@ -346,6 +359,14 @@ impl Session {
             {
                 return Ok(Turn::Again { write: false });
             }
+        }
+    }
+
+    /// Why the next statement stays on the connection that is held.
+    fn stays(&self) -> &'static str {
+        match &self.attached {
+            Some(attached) if attached.in_transaction() => "transaction",
+            _ => self.pinned.unwrap_or("pool-mode"),
         }
     }
 
@@ -513,10 +534,14 @@ impl Session {
                 if let Some(attached) = &mut self.attached {
                     attached.seen = true;
                 }
+                let reason = self.stays();
+                self.watch.passed(None, reason);
                 return Ok(());
             }
             _ => return Ok(()),
         };
+        let reason = self.stays();
+        self.watch.passed(Some(sql), reason);
         let verdict = self.judge(sql);
         self.note_sent(&verdict, false);
         if self.transaction_since.is_none() {
@@ -527,7 +552,7 @@ impl Session {
 }
 
 /// The text of the only statement in some frames.
-fn only_text(frames: &[u8], names: &super::translate::Names) -> Option<Vec<u8>> {
+pub(super) fn only_text(frames: &[u8], names: &super::translate::Names) -> Option<Vec<u8>> {
     let mut at = 0;
     while let Ok(Some(head)) = codec::head(frames.get(at..)?) {
         let body = codec::body(frames.get(at..at + head.length)?);

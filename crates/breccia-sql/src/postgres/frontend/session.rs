@@ -21,6 +21,7 @@ use super::client::{Client, Outgoing};
 use super::expected::{Expected, Owed};
 use super::login::fatal;
 use super::route::Place;
+use super::tell::Watch;
 use super::translate::Names;
 use crate::class::{Class, Verdict};
 use crate::error::SqlError;
@@ -111,6 +112,9 @@ pub(super) struct Session {
     pub(super) begun: Option<Begun>,
     /// When the open transaction began.
     pub(super) transaction_since: Option<Instant>,
+    /// When the batch that is served arrived.
+    pub(super) asked: Instant,
+    pub(super) watch: Watch,
     pools: Vec<Option<Arc<Pool>>>,
     /// Buffers of the last connection that was held, for the next one.
     spare: (Outgoing, Expected),
@@ -147,6 +151,8 @@ impl Session {
             read_committed: false,
             begun: None,
             transaction_since: None,
+            asked: clock::now(),
+            watch: Watch::default(),
             pools: vec![None; cluster.servers.len()],
             spare: (Outgoing::default(), Expected::default()),
             counted: None,
@@ -240,6 +246,7 @@ impl Session {
                 Extent::Unknown => {}
             }
             self.client.rest();
+            self.watch.rest();
             self.client.wanted = MAX_BATCH;
             match self.event().await? {
                 Event::Client | Event::Sent => {}
@@ -313,6 +320,7 @@ impl Session {
 
     /// Says goodbye. A connection that is not idle is closed with the session.
     async fn leave(mut self, end: End) {
+        self.tell_end(&end);
         if let Some(attached) = &mut self.attached
             && !attached.is_settled()
         {

@@ -1,0 +1,210 @@
+//! What a gateway tells of itself: the log of slow and refused statements.
+//!
+//! Not what statements do. Invariant: a literal here is a word that stands nowhere else, and no log
+//! ever holds it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use breccia_testkit::{SqlClient, wait_until};
+
+use crate::pooling::{database, together};
+use crate::rig::{Extra, Gateway, LIMIT};
+
+/// A literal that nobody may see.
+const SECRET: &str = "hunter2";
+
+/// The log's lines that hold all `parts`, once there is one.
+fn lines(gateway: &Gateway, parts: &[&str]) -> Result<Vec<String>> {
+    let fits = |line: &str| parts.iter().all(|part| line.contains(part));
+    wait_until(LIMIT, &format!("a line of the log with {parts:?}"), || {
+        let log = gateway.breccia.log();
+        let found: Vec<String> = log
+            .lines()
+            .filter(|it| fits(it))
+            .map(str::to_owned)
+            .collect();
+        Ok((!found.is_empty()).then_some(found))
+    })
+    .with_context(|| gateway.breccia.log())
+}
+
+fn only(gateway: &Gateway, parts: &[&str]) -> Result<String> {
+    let found = lines(gateway, parts)?;
+    let [line] = found.as_slice() else {
+        anyhow::bail!("{found:#?}");
+    };
+    ensure!(!gateway.breccia.log().contains(SECRET), "the secret");
+    Ok(line.clone())
+}
+
+/// How a statement is sent.
+type Send = fn(&mut SqlClient, &str) -> Result<()>;
+
+fn simple(client: &mut SqlClient, sql: &str) -> Result<()> {
+    client.run(sql).map(drop)
+}
+
+fn extended(client: &mut SqlClient, sql: &str) -> Result<()> {
+    client.extended(sql, &[SECRET])?.good().map(drop)
+}
+
+fn prepared(client: &mut SqlClient, sql: &str) -> Result<()> {
+    client.parse("p", sql).sync().ask()?.good()?;
+    client.bind("p", &[SECRET]).execute().sync().ask()?.good()?;
+    client.run("DEALLOCATE p").map(drop)
+}
+
+fn inside(client: &mut SqlClient, sql: &str) -> Result<()> {
+    client.run("BEGIN")?;
+    client.run("SELECT 1")?;
+    client.run(sql)?;
+    client.run("COMMIT").map(drop)
+}
+
+/// How it is sent, a statement, and its line's server, reason and statement.
+fn slow_ones() -> Vec<(Send, String, [&'static str; 3])> {
+    let primary = |reason, statement| ["server=\"pg0\"", reason, statement];
+    let function = |statement| primary("reason=\"function\"", statement);
+    let heavy = "SELECT count(*) FROM generate_series(1, 2000000) WHERE";
+    vec![
+        (
+            simple,
+            format!("SELECT pg_sleep(0.3) AS a, '{SECRET}' /* {SECRET} */"),
+            function("\"SELECT pg_sleep(?) AS a, ?\""),
+        ),
+        (
+            extended,
+            "SELECT pg_sleep(0.3) AS b, $1::text".to_owned(),
+            function("\"SELECT pg_sleep(?) AS b, $1::text\""),
+        ),
+        (
+            prepared,
+            "SELECT pg_sleep(0.3) AS c, $1::text".to_owned(),
+            function("\"SELECT pg_sleep(?) AS c, $1::text\""),
+        ),
+        (
+            inside,
+            format!("SELECT pg_sleep(0.3) AS d, E'{SECRET}'"),
+            primary("reason=\"transaction\"", "\"SELECT pg_sleep(?) AS d, ?\""),
+        ),
+        (
+            simple,
+            format!("{heavy} 'e' <> '{SECRET}'"),
+            ["server=\"pg", "reason=\"read\"", "WHERE ? <> ?\""],
+        ),
+        (
+            extended,
+            format!("{heavy} $1::text <> 'f'"),
+            ["server=\"pg", "reason=\"read\"", "WHERE $1::text <> ?\""],
+        ),
+    ]
+}
+
+#[test]
+fn a_slow_statement_is_told_with_its_place_and_without_its_literals() -> Result<()> {
+    let cluster = database("slow")?;
+    let extra = Extra {
+        composite: "replica-wait = \"10s\"",
+        listener: "slow-statement = \"200ms\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "slow", extra)?;
+    let mut client = gateway.client("slow")?;
+    let cases = slow_ones();
+    for (send, sql, parts) in &cases {
+        send(&mut client, sql).with_context(|| sql.clone())?;
+        let line = only(&gateway, parts)?;
+        for part in [
+            "a slow statement",
+            "listener=\"sql\"",
+            "user=\"breccia\"",
+            "database=\"slow\"",
+            "ms=",
+        ] {
+            ensure!(line.contains(part), "{part} in {line}");
+        }
+        let read = line.contains("reason=\"read\"");
+        ensure!(read != line.contains("server=\"pg0"), "{line}");
+    }
+    client.run("SELECT 1")?;
+    let told = lines(&gateway, &["a slow statement"])?.len();
+    ensure!(told == cases.len(), "{told} lines");
+    Ok(())
+}
+
+#[test]
+fn many_slow_statements_make_few_lines_and_a_count() -> Result<()> {
+    let cluster = database("floods")?;
+    let extra = Extra {
+        listener: "slow-statement = \"1ms\"\npool-size = 40",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "floods", extra)?;
+    together(20, |_| {
+        let mut client = gateway.client("floods")?;
+        for _ in 0..20 {
+            client.run("SELECT pg_sleep(0.02)")?;
+        }
+        Ok(())
+    })?;
+    std::thread::sleep(Duration::from_millis(200));
+    gateway.client("floods")?.run("SELECT pg_sleep(0.02)")?;
+    let told = lines(&gateway, &["a slow statement"])?;
+    let left_out: usize = told
+        .iter()
+        .filter_map(|line| {
+            line.split("left_out=")
+                .nth(1)?
+                .split(' ')
+                .next()?
+                .parse::<usize>()
+                .ok()
+        })
+        .sum();
+    // The start of a gateway asks too.
+    ensure!(
+        told.len() < 100 && left_out >= 300,
+        "{} lines, {left_out}",
+        told.len()
+    );
+    ensure!(
+        told.len() + left_out >= 401,
+        "{} and {left_out}",
+        told.len()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_refused_statement_is_told_too() -> Result<()> {
+    let cluster = database("refusals")?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"300ms\"\ntransaction-timeout = \"1s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "refusals", extra)?;
+    let mut waiting = gateway.client("refusals")?;
+    let mut holder = gateway.client("refusals")?;
+    holder.run("BEGIN")?;
+    holder.run("INSERT INTO t (own) VALUES (1)")?;
+    let reply = waiting.simple(&format!("DELETE FROM t WHERE v = '{SECRET}'"))?;
+    ensure!(reply.code() == "53300", "{:?}", reply.fault);
+    let parts = [
+        "a statement is refused",
+        "state=\"53300\"",
+        "\"DELETE FROM t WHERE v = ?\"",
+    ];
+    let line = only(&gateway, &parts)?;
+    ensure!(line.contains("queue-timeout"), "{line}");
+    let ended = holder.simple(&format!("SELECT pg_sleep(3), '{SECRET}'"));
+    ensure!(ended.is_err(), "{ended:?}");
+    let parts = [
+        "a statement is refused",
+        "state=\"57014\"",
+        "\"SELECT pg_sleep(?), ?\"",
+    ];
+    let line = only(&gateway, &parts)?;
+    ensure!(line.contains("server=\"pg0\""), "{line}");
+    Ok(())
+}
