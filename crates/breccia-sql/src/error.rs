@@ -104,6 +104,16 @@ pub enum SqlError {
         /// The pool's size.
         size: usize,
     },
+    /// An administrator holds statements back.
+    #[error(
+        "{store} is paused by an administrator, and was not resumed within {after:?} (queue-timeout)"
+    )]
+    Paused {
+        /// The composite.
+        store: String,
+        /// How long was waited.
+        after: Duration,
+    },
     /// There is no server that may take writes.
     #[error("{store} has no primary: {why}")]
     NoPrimary {
@@ -137,7 +147,7 @@ impl SqlError {
             Self::Refused { .. } | Self::Settings { .. } => ErrorKind::Server,
             Self::Login { .. } | Self::Scram { .. } => ErrorKind::Unauthorized,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::PoolFull { .. } => ErrorKind::Overloaded,
+            Self::PoolFull { .. } | Self::Paused { .. } => ErrorKind::Overloaded,
         }
     }
 
@@ -145,7 +155,7 @@ impl SqlError {
     #[must_use]
     pub fn origin(&self) -> Origin {
         match self {
-            Self::PoolFull { .. } => Origin::Internal,
+            Self::PoolFull { .. } | Self::Paused { .. } => Origin::Internal,
             _ => Origin::Upstream,
         }
     }
@@ -171,7 +181,7 @@ impl SqlError {
             Self::Login { .. } | Self::Scram { .. } => "28000",
             Self::PoolFull { .. } => "53300",
             // cannot_connect_now: clients know it as worth another try.
-            Self::NoPrimary { .. } => "57P03",
+            Self::NoPrimary { .. } | Self::Paused { .. } => "57P03",
         }
     }
 }

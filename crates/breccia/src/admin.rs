@@ -73,8 +73,8 @@ impl Listening {
 
 async fn serve_one(stream: Stream, gateway: Arc<Gateway>) -> Result<(), hyper::Error> {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(&gateway, &request);
-        async move { Ok::<_, Infallible>(answer) }
+        let gateway = Arc::clone(&gateway);
+        async move { Ok::<_, Infallible>(answer(&gateway, &request).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -87,7 +87,7 @@ async fn serve_one(stream: Stream, gateway: Arc<Gateway>) -> Result<(), hyper::E
 type Answer = Response<Full<Bytes>>;
 
 /// Answers from the head alone: a body is never read.
-fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
+async fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
     let (method, path) = (request.method(), request.uri().path());
     let steered = steer::read(path);
     let allowed = match path {
@@ -115,7 +115,7 @@ fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
         return unauthorized();
     }
     if let Some((name, action)) = steered {
-        let (status, body) = steer::steer(gateway, name, action);
+        let (status, body) = steer::steer(gateway, name, action).await;
         return json(status, &body);
     }
     match path {

@@ -62,6 +62,8 @@ families! {
         "How long ago the primary was where the replica is, in whole seconds.";
     REPLICA_LAG_BYTES: Gauge "breccia_replica_lag_bytes" ["store"]
         "Bytes of the write-ahead log the replica has not replayed.";
+    STORE_PAUSED: Gauge "breccia_store_paused" ["store"]
+        "1 while an administrator has paused a server of SQL or a composite of them.";
     SQL_ROUTED: Counter "breccia_sql_routed_total" ["target", "reason"]
         "Statements by where they were sent (primary, replica) and why.";
     SQL_PINNED: Counter "breccia_sql_pinned_total" ["reason"]

@@ -217,6 +217,21 @@ impl Pool {
         (state.idle.len(), state.open)
     }
 
+    /// Sessions that wait for a connection.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let state = self.lock();
+        let waits = |sender: &&oneshot::Sender<Grant>| !sender.is_closed();
+        state.waiting.iter().filter(waits).count()
+    }
+
+    /// Closes what is idle.
+    pub fn close_idle(&self) {
+        let mut state = self.lock();
+        state.open -= state.idle.len();
+        state.idle.clear();
+    }
+
     /// Lends a connection: an idle one, a new one, or the next that is given back.
     pub async fn lend(self: &Arc<Self>) -> Result<Lease, SqlError> {
         while let Some(idle) = self.take_idle() {
@@ -461,27 +476,4 @@ fn moved(stream: Stream) -> io::Result<Stream> {
         Stream::Unix(unix) => Stream::Unix(UnixStream::from_std(unix.into_std()?)?),
         other => other,
     })
-}
-
-/// Counts a statement as running on a server while this lives.
-#[derive(Debug)]
-pub struct Running(Arc<super::cluster::Cluster>, usize);
-
-impl Running {
-    /// One more runs on `server`.
-    #[must_use]
-    pub fn on(cluster: &Arc<super::cluster::Cluster>, server: usize) -> Self {
-        if let Some(it) = cluster.server(server) {
-            it.running.fetch_add(1, Ordering::Relaxed);
-        }
-        Self(Arc::clone(cluster), server)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(it) = self.0.server(self.1) {
-            it.running.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use breccia_net::{clock, metrics};
 use breccia_sql::postgres::cluster::{Cluster, Server};
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -36,9 +38,23 @@ pub(super) fn read(path: &str) -> Option<(&str, Action)> {
 /// A server's place: its cluster, and its number there.
 type Place = (Arc<Cluster>, usize);
 
+/// How long the answer to a pause waits for what still runs.
+const PAUSE_WAIT: Duration = Duration::from_secs(5);
+/// How often it looks.
+const PAUSE_LOOK: Duration = Duration::from_millis(20);
+
 /// Does it; the status and the body of the answer.
-pub(super) fn steer(gateway: &Gateway, name: &str, action: Action) -> (StatusCode, Value) {
+pub(super) async fn steer(gateway: &Gateway, name: &str, action: Action) -> (StatusCode, Value) {
     let clusters = gateway.clusters();
+    if let Some(cluster) = clusters.get(name)
+        && matches!(action, Action::Pause | Action::Resume)
+    {
+        let whole = [(Arc::clone(cluster), None)];
+        return match action {
+            Action::Pause => pause(gateway, &whole, name).await,
+            _ => (StatusCode::OK, resume(gateway, &whole, name)),
+        };
+    }
     let places: Vec<Place> = clusters
         .values()
         .filter_map(|cluster| {
@@ -47,38 +63,97 @@ pub(super) fn steer(gateway: &Gateway, name: &str, action: Action) -> (StatusCod
         })
         .collect();
     if places.is_empty() {
-        return not_a_server(gateway, name, action);
+        return not_a_server(gateway, name);
     }
+    let paused = || -> Vec<Paused> {
+        let each = places.iter();
+        each.map(|(cluster, number)| (Arc::clone(cluster), Some(*number)))
+            .collect()
+    };
     match action {
-        Action::Drain => drain(&places, name, true),
-        Action::Resume => drain(&places, name, false),
+        Action::Drain => (StatusCode::OK, drain(&places, name, true)),
+        Action::Resume => {
+            resume(gateway, &paused(), name);
+            (StatusCode::OK, drain(&places, name, false))
+        }
         Action::Primary => primary(&places, name),
-        Action::Pause => not_yet(),
+        Action::Pause => pause(gateway, &paused(), name).await,
     }
+}
+
+/// A cluster, and the server of it that is paused; none: all of it.
+type Paused = (Arc<Cluster>, Option<usize>);
+
+/// Holds back what has not begun, and waits a while for the end of what has.
+async fn pause(gateway: &Gateway, places: &[Paused], name: &str) -> (StatusCode, Value) {
+    set_paused(gateway, places, name, true);
+    let end = clock::now() + PAUSE_WAIT;
+    let mut running = runs(places);
+    while running > 0 && clock::now() < end {
+        tokio::time::sleep(PAUSE_LOOK).await;
+        running = runs(places);
+    }
+    let waiting: usize = places.iter().map(|(cluster, _)| cluster.waiting()).sum();
+    let mut body = json!({
+        "store": name, "paused": true, "running": running, "waiting": waiting,
+    });
+    if running == 0 {
+        // Whatever is done to the server now, none of these would outlive it.
+        for (cluster, server) in places {
+            let of_it = |it: &str| {
+                server.is_none_or(|number| {
+                    cluster
+                        .server(number)
+                        .is_some_and(|server| server.name() == it)
+                })
+            };
+            let pools = cluster.pools();
+            let pools = pools.iter().filter(|pool| of_it(&pool.endpoint().name));
+            pools.for_each(|pool| pool.close_idle());
+        }
+        return (StatusCode::OK, body);
+    }
+    if let Some(map) = body.as_object_mut() {
+        let note = "nothing new begins there, and what runs goes on; ask again until running is 0";
+        map.insert("note".to_owned(), note.into());
+    }
+    (StatusCode::ACCEPTED, body)
+}
+
+fn resume(gateway: &Gateway, places: &[Paused], name: &str) -> Value {
+    set_paused(gateway, places, name, false);
+    json!({ "store": name, "paused": false, "running": runs(places) })
+}
+
+fn set_paused(gateway: &Gateway, places: &[Paused], name: &str, paused: bool) {
+    for (cluster, server) in places {
+        cluster.pause(*server, paused);
+    }
+    let gauge = gateway.metrics.gauge(&metrics::STORE_PAUSED, &[name]);
+    gauge.set(i64::from(paused));
+    tracing::info!(store = name, paused, "an administrator steers a store");
+}
+
+/// What runs in those places.
+fn runs(places: &[Paused]) -> usize {
+    let each = places.iter().map(|(cluster, server)| match server {
+        Some(number) => cluster.server(*number).map_or(0, Server::running),
+        None => cluster.servers.iter().map(Server::running).sum(),
+    });
+    each.sum()
 }
 
 fn refused(status: StatusCode, why: impl Into<String>) -> (StatusCode, Value) {
     (status, json!({ "refused": why.into() }))
 }
 
-fn not_yet() -> (StatusCode, Value) {
-    refused(
-        StatusCode::NOT_IMPLEMENTED,
-        "this release cannot pause a store; drain its replicas, or stop the gateway: SIGTERM lets \
-         running statements end",
-    )
-}
-
-fn not_a_server(gateway: &Gateway, name: &str, action: Action) -> (StatusCode, Value) {
+fn not_a_server(gateway: &Gateway, name: &str) -> (StatusCode, Value) {
     let clusters = gateway.clusters();
     let servers = |cluster: &Cluster| -> Vec<String> {
         let names = cluster.servers.iter().map(Server::name);
         names.map(str::to_owned).collect()
     };
     if let Some(cluster) = clusters.get(name) {
-        if action == Action::Pause {
-            return not_yet();
-        }
         let why = format!(
             "{name} is a sql-read-replica; name one of its servers: {}",
             servers(cluster).join(", ")
@@ -108,7 +183,7 @@ fn not_a_server(gateway: &Gateway, name: &str, action: Action) -> (StatusCode, V
 }
 
 /// Takes a server out of the choice for reads, or back into it, in every cluster it is of.
-fn drain(places: &[Place], name: &str, drained: bool) -> (StatusCode, Value) {
+fn drain(places: &[Place], name: &str, drained: bool) -> Value {
     let mut running = 0;
     let mut is_primary = false;
     for (cluster, number) in places {
@@ -116,7 +191,7 @@ fn drain(places: &[Place], name: &str, drained: bool) -> (StatusCode, Value) {
             continue;
         };
         server.drained.store(drained, Ordering::Relaxed);
-        running += server.running.load(Ordering::Relaxed);
+        running += server.running();
         is_primary |= cluster.view().primary == Ok(*number);
     }
     tracing::info!(store = name, drained, "an administrator steers a server");
@@ -126,7 +201,7 @@ fn drain(places: &[Place], name: &str, drained: bool) -> (StatusCode, Value) {
                     drained as soon as it is a replica";
         map.insert("note".to_owned(), note.into());
     }
-    (StatusCode::OK, body)
+    body
 }
 
 /// Names the primary among several that claim to be it.

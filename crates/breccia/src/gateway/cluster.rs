@@ -68,6 +68,14 @@ fn serves(cluster: &Cluster) -> Serves {
     let able = |number: &usize| cluster.server(*number).is_some_and(is_able);
     let reads = view.replicas.iter().any(able);
     let mut lines = Vec::new();
+    let paused = paused(cluster);
+    if !paused.is_empty() {
+        // Its clients wait here, and would be refused elsewhere: it stays ready.
+        lines.push(format!(
+            "paused by an administrator, and statements wait: POST /stores/{}/resume",
+            paused.join("/resume, /stores/")
+        ));
+    }
     if let Err(why) = primary(cluster, &view) {
         if !reads {
             let others = set_aside(cluster, &view);
@@ -97,7 +105,7 @@ fn serves(cluster: &Cluster) -> Serves {
 }
 
 fn is_able(server: &Server) -> bool {
-    server.options.health.is_up() && !server.drained.load(Ordering::Relaxed)
+    server.options.health.is_up() && !server.drained.load(Ordering::Relaxed) && !server.is_paused()
 }
 
 /// The primary, if it can be used now; else why not.
@@ -122,6 +130,8 @@ fn set_aside(cluster: &Cluster, view: &View) -> Vec<(String, String)> {
             format!("it is down: {}", reason.text)
         } else if let Some((_, why)) = set_aside {
             why.clone()
+        } else if server.is_paused() {
+            format!("it is paused: POST /stores/{}/resume", server.name())
         } else if server.drained.load(Ordering::Relaxed) {
             format!("it is drained: POST /stores/{}/resume", server.name())
         } else if view.replicas.contains(&number) {
@@ -142,6 +152,14 @@ fn set_aside(cluster: &Cluster, view: &View) -> Vec<(String, String)> {
     found
 }
 
+/// The stores that are paused: the composite, servers of it.
+fn paused(cluster: &Cluster) -> Vec<String> {
+    let whole = cluster.is_paused().then(|| cluster.options.name.clone());
+    let servers = cluster.servers.iter().filter(|server| server.is_paused());
+    let servers = servers.map(|server| server.name().to_owned());
+    whole.into_iter().chain(servers).collect()
+}
+
 fn value(cluster: &Cluster) -> Value {
     let view = cluster.view();
     let primary = primary(cluster, &view);
@@ -157,11 +175,12 @@ fn value(cluster: &Cluster) -> Value {
             "name": server.name(),
             "lag_seconds": lag.as_secs(),
             "lag_bytes": bytes,
-            "running": server.running.load(Ordering::Relaxed),
+            "running": server.running(),
         }))
     });
     let drained = cluster.servers.iter();
     let drained = drained.filter(|server| server.drained.load(Ordering::Relaxed));
+    let paused = paused(cluster);
     let mut out = json!({
         "name": cluster.options.name,
         "consistency": match cluster.options.consistency {
@@ -177,6 +196,8 @@ fn value(cluster: &Cluster) -> Value {
         "replicas": replicas.collect::<Vec<_>>(),
         "set_aside": aside,
         "drained": drained.map(Server::name).collect::<Vec<_>>(),
+        "paused": paused,
+        "waiting": cluster.waiting(),
         "pools": pool_values(cluster),
     });
     if let (Err(why), Some(map)) = (primary, out.as_object_mut()) {
@@ -190,6 +211,7 @@ fn pool_values(cluster: &Cluster) -> Vec<Value> {
     let mut pools = Vec::new();
     for pool in cluster.pools() {
         let (idle, open) = pool.counts();
+        let waiting = pool.waiting();
         let server = pool.endpoint().name.clone();
         let (role, database) = (pool.role().to_owned(), pool.database().to_owned());
         let listener = pool.listener().to_owned();
@@ -201,13 +223,14 @@ fn pool_values(cluster: &Cluster) -> Vec<Value> {
             pool.is_read_only(),
             idle,
             open,
+            waiting,
         ));
     }
     pools.sort();
-    let value = |(listener, server, role, database, read_only, idle, open)| {
+    let value = |(listener, server, role, database, read_only, idle, open, waiting)| {
         json!({
             "listener": listener, "server": server, "role": role, "database": database, "read_only": read_only,
-            "idle": idle, "open": open,
+            "idle": idle, "open": open, "waiting": waiting,
         })
     };
     pools.into_iter().map(value).collect()

@@ -7,6 +7,7 @@ mod clients;
 mod faults;
 mod freshness;
 mod lexer;
+mod pausing;
 mod pooling;
 mod promotion;
 mod reload;

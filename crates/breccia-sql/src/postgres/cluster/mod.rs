@@ -4,6 +4,7 @@
 //! Invariant: a view is replaced as a whole, and workers hold the one they began a statement with.
 
 pub mod election;
+pub mod pause;
 pub mod sampler;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use super::upstream::{Credential, Endpoint, Login};
 use crate::class::Classifier;
 use crate::token::Lsn;
 use election::{Election, Report, View};
+use pause::Pauses;
 use sampler::Sampler;
 
 /// How fresh a read must be.
@@ -73,8 +75,8 @@ pub struct Server {
     pub options: ServerOptions,
     /// Its positions.
     pub sampler: Sampler,
-    /// Statements that run there now.
-    pub running: AtomicUsize,
+    running: AtomicUsize,
+    paused: std::sync::atomic::AtomicBool,
     /// Set by an administrator: no new statement goes there.
     pub drained: std::sync::atomic::AtomicBool,
     report: Mutex<Option<(Report, Instant)>>,
@@ -122,7 +124,9 @@ impl Server {
     }
 
     fn usable(&self) -> bool {
-        self.options.health.is_up() && !self.drained.load(Ordering::Relaxed)
+        self.options.health.is_up()
+            && !self.drained.load(Ordering::Relaxed)
+            && !self.is_paused()
     }
 }
 
@@ -172,6 +176,7 @@ pub struct Cluster {
     pub statements: Statements,
     /// Reads and writes by where they went and why.
     pub routed: Routed,
+    pauses: Pauses,
     election: Mutex<Election>,
     view: Mutex<Arc<View>>,
     version: AtomicU64,
@@ -233,6 +238,7 @@ impl Cluster {
             options,
             sampler: Sampler::default(),
             running: AtomicUsize::new(0),
+            paused: std::sync::atomic::AtomicBool::new(false),
             drained: std::sync::atomic::AtomicBool::new(false),
             report: Mutex::new(None),
         };
@@ -242,6 +248,7 @@ impl Cluster {
             servers: servers.into_iter().map(server).collect(),
             statements: Statements::default(),
             routed: Routed::new(registry.clone()),
+            pauses: Pauses::default(),
             view: Mutex::default(),
             version: AtomicU64::new(0),
             databases: Mutex::default(),
@@ -303,6 +310,7 @@ impl Cluster {
         *current = Arc::new(view);
         drop(current);
         self.version.fetch_add(1, Ordering::AcqRel);
+        self.pauses.turn();
     }
 
     /// What an operator should know of the step from one view to the next.
@@ -340,7 +348,7 @@ impl Cluster {
         let mut first = None;
         let mut second = None;
         let count = view.replicas.iter().filter(|server| able(server)).count();
-        if count > 0 {
+        if count > 0 && !self.is_paused() {
             let random = splitmix64(clock::seed());
             let draw = |random: u64| usize::try_from(random % count as u64).unwrap_or(0);
             let nth = |n| {

@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use super::client::{Client, HIGH_WATER, Outgoing, READ_AHEAD, SCRATCH, poll_read};
 use super::expected::Expected;
+use crate::postgres::cluster::pause::Running;
 use crate::postgres::codec::message::Status;
-use crate::postgres::pool::{Lease, Running};
+use crate::postgres::pool::Lease;
 
 /// A connection a session holds.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub(super) struct Attached {
     pub(super) opening: bool,
     /// A piece of a long frame of the client still follows.
     pub(super) passing: usize,
-    pub(super) _running: Running,
+    pub(super) running: Running,
 }
 
 impl Attached {

@@ -19,6 +19,7 @@ mod begun;
 mod cancel;
 mod client;
 mod expected;
+mod gate;
 mod hear;
 mod login;
 mod own;

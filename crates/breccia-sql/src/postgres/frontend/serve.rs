@@ -13,10 +13,10 @@ use super::batch::{Batch, look};
 use super::expected::{News, Owed};
 use super::route::Place;
 use super::session::{End, Session};
+use super::tell::only_text;
 use super::translate::{Unfit, Way};
 use crate::class::{Class, Verdict};
-use crate::error::SqlError;
-use crate::postgres::codec::message::{self, Severity, Status};
+use crate::postgres::codec::message;
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
 use crate::postgres::settings::Settings;
 use crate::postgres::statement::Statement;
@@ -53,19 +53,14 @@ impl Session {
         {
             return Ok(());
         }
+        if let Err(error) = self.pass_gate().await {
+            return self.refuse(&error, whole, &frames);
+        }
         let mut place = self.decide(&batch).await?;
         for attempt in 0..2 {
             self.count(place.replica, place.reason);
             self.watch.placed(place.reason);
-            let held = match self.attached {
-                Some(_) => Ok(true),
-                None => self.attach(place).await,
-            };
-            if matches!(held, Ok(false)) {
-                place = self.primary("new-connection");
-                continue;
-            }
-            if let Err(error) = held {
+            if let Err(error) = self.hold(&mut place, &batch).await {
                 self.registered.doing.end();
                 if place.replica && attempt == 0 {
                     place = self.primary("replica-lost");
@@ -157,7 +152,7 @@ impl Session {
         self.primary(reason)
     }
 
-    fn primary(&mut self, reason: &'static str) -> Place {
+    pub(super) fn primary(&mut self, reason: &'static str) -> Place {
         let view = self.look();
         Place {
             // Without a primary the number is nobody's, and attaching says why.
@@ -166,32 +161,6 @@ impl Session {
             reason,
             proof: None,
         }
-    }
-
-    /// No connection could be had: nothing was sent.
-    fn refuse(&mut self, error: &SqlError, whole: bool, frames: &[u8]) -> Result<(), End> {
-        self.listener.counters.failed.increment();
-        let view = self.look();
-        let (state, text) = match (&view.primary, error) {
-            (Err(why), SqlError::NoPrimary { store, .. }) => {
-                ("57P03", format!("{store} has no primary: {why}"))
-            }
-            _ => (error.sqlstate(), error.to_string()),
-        };
-        self.tell_refused(state, &text, frames);
-        if !whole {
-            return Err(End::Told("57P03", text));
-        }
-        let out = &mut self.client.out.bytes;
-        message::error(
-            out,
-            Severity::Error,
-            state,
-            &text,
-            "Nothing was sent to a server.",
-        );
-        message::ready(out, Status::Idle);
-        Ok(())
     }
 
     /// Keeps in mind what a statement does to its session before it is sent.
@@ -335,7 +304,7 @@ impl Session {
                 };
                 if attached.is_idle() {
                     self.settle();
-                    if self.attached.is_none() {
+                    if self.attached.is_none() || self.is_held_back() {
                         return Ok(Turn::Done);
                     }
                 }
@@ -452,6 +421,7 @@ impl Session {
             if !sql.is_empty() {
                 message::query(&mut attached.out.bytes, &sql);
                 attached.expected.push(Owed::Query { shown: false });
+        attached.running.rest();
             }
         }
     }
@@ -532,6 +502,13 @@ impl Session {
             },
             b'E' | b'F' => {
                 if let Some(attached) = &mut self.attached {
+        if let Some(attached) = &mut self.attached
+            && attached.running.rests()
+            && !attached.running.begins()
+        {
+            // Paused: it waits where a batch waits for its turn.
+            return Ok(false);
+        }
                     attached.seen = true;
                 }
                 let reason = self.stays();
@@ -551,21 +528,10 @@ impl Session {
     }
 }
 
-/// The text of the only statement in some frames.
-pub(super) fn only_text(frames: &[u8], names: &super::translate::Names) -> Option<Vec<u8>> {
-    let mut at = 0;
-    while let Ok(Some(head)) = codec::head(frames.get(at..)?) {
-        let body = codec::body(frames.get(at..at + head.length)?);
-        match head.tag {
-            b'Q' => return Some(codec::query(body).ok()?.to_vec()),
-            b'P' => return Some(codec::parse(body).ok()?.sql.to_vec()),
-            b'B' => {
-                return names
-                    .text(codec::bind(body).ok()?.statement)
-                    .map(<[u8]>::to_vec);
-            }
-            _ => at += head.length,
-        }
-    }
-    None
+/// Whether a statement lets go of all that the connection has prepared.
+fn lets_go_of_all(verdict: &Verdict) -> bool {
+    matches!(
+        verdict.class,
+        Class::DiscardAll | Class::Deallocate { name: None }
+    )
 }

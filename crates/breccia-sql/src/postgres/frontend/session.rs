@@ -27,9 +27,10 @@ use crate::class::{Class, Verdict};
 use crate::error::SqlError;
 use crate::postgres::cluster::Database;
 use crate::postgres::cluster::election::View;
+use crate::postgres::cluster::pause::Running;
 use crate::postgres::codec::CodecError;
 use crate::postgres::codec::message::{self, Status};
-use crate::postgres::pool::{Lease, Pool, Running};
+use crate::postgres::pool::{Lease, Pool};
 use crate::postgres::settings::Settings;
 use crate::postgres::upstream::{Credential, Login};
 use crate::token::Freshness;
@@ -204,6 +205,15 @@ impl Session {
             tokio::time::sleep(FIRST_LOOK / 50).await;
             view = self.look();
         }
+        let primary = view.primary.clone().unwrap_or(usize::MAX);
+        if self.listener.cluster.holds_back(primary) {
+            if let Some(replica) = self.listener.cluster.choose(&view, |_| true) {
+                return self.pool(replica, true)?.lend().await;
+            }
+            let end = clock::now() + self.listener.limits.pool.queue_timeout();
+            self.wait_for_primary(end).await?;
+            view = self.look();
+        }
         let failure = match &view.primary {
             Ok(primary) => match self.pool(*primary, false)?.lend().await {
                 Ok(lease) => return Ok(lease),
@@ -233,13 +243,16 @@ impl Session {
     }
 
     async fn step(&mut self) -> Result<(), End> {
-        if self.attached.is_some() && !self.may_move() {
-            return self.pump().await;
-        }
         let mut known = 0;
         loop {
+            let stays = self.attached.is_some() && !self.may_move();
+            if stays && !self.is_held_back() {
+                return self.pump().await;
+            }
             let found = extent(&self.client.inbound, &mut known);
             match found? {
+                Extent::Whole(length) if stays => return self.wait_held_back(length, true).await,
+                Extent::Part(length) if stays => return self.wait_held_back(length, false).await,
                 Extent::Whole(length) => return self.serve(length, true).await,
                 Extent::Part(length) => return self.serve(length, false).await,
                 Extent::Goodbye => return Err(End::Gone),
@@ -251,6 +264,7 @@ impl Session {
             match self.event().await? {
                 Event::Client | Event::Sent => {}
                 Event::Server => self.digest_quietly()?,
+                Event::ServerLost(error) if stays => return self.lost(&error).map(drop),
                 Event::ServerLost(error) => {
                     // Nothing was asked: the transaction goes on elsewhere.
                     tracing::debug!(%error, "a connection was lost between two statements");
@@ -396,6 +410,11 @@ impl Session {
         let (server, replica) = (place.server, place.replica);
         let pool = self.pool(server, replica)?;
         let mut lease = pool.lend().await?;
+        let running = Running::on(&self.listener.cluster, server);
+        if self.listener.cluster.holds_back(server) {
+            lease.give_back();
+            return Err(self.paused());
+        }
         let born = lease.upstream().map(|upstream| upstream.born);
         if let Some(proof) = place.proof
             && born.is_none_or(|born| born >= proof.asked)
@@ -452,7 +471,7 @@ impl Session {
             seen: false,
             resets: Vec::new(),
             passing: 0,
-            _running: Running::on(&self.listener.cluster, server),
+            running,
         });
         Ok(true)
     }

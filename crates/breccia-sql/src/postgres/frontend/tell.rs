@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use breccia_net::clock;
 use breccia_net::log_gate::LogGate;
 
-use super::serve::only_text;
 use super::session::{End, Session};
+use super::translate::Names;
 use crate::class::shown;
+use crate::postgres::codec;
 
 /// At most one line of a kind and listener in this time.
 const LINE_EVERY: Duration = Duration::from_millis(100);
@@ -182,6 +183,25 @@ impl Session {
             None => "(not read)".to_owned(),
         }
     }
+}
+
+/// The text of the only statement in some frames.
+pub(super) fn only_text(frames: &[u8], names: &Names) -> Option<Vec<u8>> {
+    let mut at = 0;
+    while let Ok(Some(head)) = codec::head(frames.get(at..)?) {
+        let body = codec::body(frames.get(at..at + head.length)?);
+        match head.tag {
+            b'Q' => return Some(codec::query(body).ok()?.to_vec()),
+            b'P' => return Some(codec::parse(body).ok()?.sql.to_vec()),
+            b'B' => {
+                return names
+                    .text(codec::bind(body).ok()?.statement)
+                    .map(<[u8]>::to_vec);
+            }
+            _ => at += head.length,
+        }
+    }
+    None
 }
 
 #[cfg(test)]

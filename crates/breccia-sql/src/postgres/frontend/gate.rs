@@ -1,0 +1,155 @@
+//! Waiting while an administrator has paused a server, or all of them; and the answer where no
+//! connection can be had.
+//!
+//! Not what is paused ([`crate::postgres::cluster::pause`]). Invariant: what has begun goes on to its
+//! end, what has not waits for `queue-timeout` at most, and is answered then.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+
+use super::batch::Batch;
+use super::route::Place;
+use super::session::{End, Session};
+use crate::error::SqlError;
+use crate::postgres::codec::message::{self, Severity, Status};
+
+/// How often a read that the paused primary should answer looks for a replica instead.
+const GATE_LOOK: Duration = Duration::from_millis(50);
+
+impl Session {
+    /// Waits while all of the composite is paused.
+    pub(super) async fn pass_gate(&mut self) -> Result<(), SqlError> {
+        if self.attached.is_some() || !self.listener.cluster.is_paused() {
+            return Ok(());
+        }
+        let end = self.gate_end();
+        let cluster = Arc::clone(&self.listener.cluster);
+        let turn = cluster.wait_turn(end, || !cluster.is_paused()).await;
+        turn.then_some(()).ok_or_else(|| self.paused())
+    }
+
+    /// Takes a connection for `place`, which may become another: once its server is not paused, and
+    /// such that what is believed of a replica still holds.
+    pub(super) async fn hold(&mut self, place: &mut Place, batch: &Batch) -> Result<(), SqlError> {
+        if self.attached.is_some() {
+            return Ok(());
+        }
+        let end = self.gate_end();
+        loop {
+            if self.listener.cluster.holds_back(place.server) {
+                *place = self.wait_for_place(batch, *place, end).await?;
+            }
+            match self.attach(*place).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    // What was read there: of that only the primary's position is certain now.
+                    self.freshness.used_primary();
+                    *place = self.primary("new-connection");
+                    self.count(place.replica, place.reason);
+                    self.watch.placed(place.reason);
+                }
+                // It was paused meanwhile.
+                Err(SqlError::Paused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Where a batch goes whose server is paused: there in the end, or to another that takes it.
+    async fn wait_for_place(
+        &mut self,
+        batch: &Batch,
+        place: Place,
+        end: Instant,
+    ) -> Result<Place, SqlError> {
+        loop {
+            let look = end.min(clock::now() + GATE_LOOK);
+            match self.wait_for_primary(look).await {
+                Ok(()) => return Ok(self.primary(place.reason)),
+                Err(error) if clock::now() >= end => return Err(error),
+                Err(_) => {}
+            }
+            // A replica may have come up to what a read needs.
+            self.asked = clock::now();
+            let again = self.place(batch).await;
+            if again.replica {
+                return Ok(again);
+            }
+        }
+    }
+
+    /// Waits until the primary, whoever it is then, is not paused.
+    pub(super) async fn wait_for_primary(&mut self, end: Instant) -> Result<(), SqlError> {
+        let cluster = Arc::clone(&self.listener.cluster);
+        let may_go = || {
+            let primary = self.look().primary.clone();
+            !cluster.holds_back(primary.unwrap_or(usize::MAX))
+        };
+        let turn = cluster.wait_turn(end, may_go).await;
+        turn.then_some(()).ok_or_else(|| self.paused())
+    }
+
+    /// The connection that the session keeps runs nothing, and must not for now.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.attached.as_ref().is_some_and(|attached| {
+            attached.running.rests() && self.listener.cluster.holds_back(attached.server)
+        })
+    }
+
+    /// A batch has come for a connection that is held back: waits, and refuses it if it must.
+    pub(super) async fn wait_held_back(&mut self, length: usize, whole: bool) -> Result<(), End> {
+        self.asked = clock::now();
+        let end = self.gate_end();
+        let cluster = Arc::clone(&self.listener.cluster);
+        if cluster.wait_turn(end, || !self.is_held_back()).await {
+            return Ok(());
+        }
+        let frames = self.client.take(length);
+        let error = self.paused();
+        self.refuse(&error, whole, &frames)
+    }
+
+    /// No connection could be had: nothing was sent.
+    pub(super) fn refuse(
+        &mut self,
+        error: &SqlError,
+        whole: bool,
+        frames: &[u8],
+    ) -> Result<(), End> {
+        self.listener.counters.failed.increment();
+        let view = self.look();
+        let (state, text) = match (&view.primary, error) {
+            (Err(why), SqlError::NoPrimary { store, .. }) => {
+                ("57P03", format!("{store} has no primary: {why}"))
+            }
+            _ => (error.sqlstate(), error.to_string()),
+        };
+        self.tell_refused(state, &text, frames);
+        if !whole {
+            return Err(End::Told("57P03", text));
+        }
+        let out = &mut self.client.out.bytes;
+        message::error(
+            out,
+            Severity::Error,
+            state,
+            &text,
+            "Nothing was sent to a server.",
+        );
+        message::ready(out, Status::Idle);
+        Ok(())
+    }
+
+    pub(super) fn paused(&self) -> SqlError {
+        SqlError::Paused {
+            store: self.listener.cluster.options.name.clone(),
+            after: self.listener.limits.pool.queue_timeout(),
+        }
+    }
+
+    fn gate_end(&self) -> Instant {
+        self.asked + self.listener.limits.pool.queue_timeout()
+    }
+}
