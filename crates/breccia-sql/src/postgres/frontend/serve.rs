@@ -402,6 +402,7 @@ impl Session {
             self.detach();
             return;
         }
+        attached.running.rest();
         // What RESET brought back is the server's default, and not what the session began with.
         let resets = std::mem::take(&mut attached.resets);
         let began = |name: &Option<String>| {
@@ -421,7 +422,6 @@ impl Session {
             if !sql.is_empty() {
                 message::query(&mut attached.out.bytes, &sql);
                 attached.expected.push(Owed::Query { shown: false });
-        attached.running.rest();
             }
         }
     }
@@ -483,6 +483,13 @@ impl Session {
         if head.tag == b'X' {
             return Err(End::Gone);
         }
+        if let Some(attached) = &mut self.attached
+            && attached.running.rests()
+            && !attached.running.begins()
+        {
+            // Paused: it waits where a batch waits for its turn.
+            return Ok(false);
+        }
         let frame = self.client.take(head.length.min(have));
         self.look_at(head, &frame)?;
         self.pass_frame(head, &frame)?;
@@ -502,13 +509,6 @@ impl Session {
             },
             b'E' | b'F' => {
                 if let Some(attached) = &mut self.attached {
-        if let Some(attached) = &mut self.attached
-            && attached.running.rests()
-            && !attached.running.begins()
-        {
-            // Paused: it waits where a batch waits for its turn.
-            return Ok(false);
-        }
                     attached.seen = true;
                 }
                 let reason = self.stays();
@@ -526,12 +526,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Whether a statement lets go of all that the connection has prepared.
-fn lets_go_of_all(verdict: &Verdict) -> bool {
-    matches!(
-        verdict.class,
-        Class::DiscardAll | Class::Deallocate { name: None }
-    )
 }
