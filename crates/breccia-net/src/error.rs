@@ -161,10 +161,11 @@ pub fn plain_reason(error: &io::Error) -> String {
 
 /// What to look at after a handshake that failed, where rustls's own words leave it open.
 fn mend(error: &io::Error) -> &'static str {
-    use rustls::CertificateError::UnknownIssuer;
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
-        Some(rustls::Error::InvalidCertificate(UnknownIssuer)) => {
+        // Of one with the name of an authority that is known, the signature does not fit.
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)) => {
             "; no authority of tls.ca, by default the system's, has signed it"
         }
         _ => "",

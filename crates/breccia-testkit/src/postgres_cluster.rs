@@ -5,16 +5,22 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::postgres::{PASSWORD, Postgres, SYSTEM_USER, USER, initialise, own_folder, program};
+use crate::certificates::Certificates;
+use crate::postgres::{
+    PASSWORD, Postgres, SYSTEM_USER, USER, give_to, initialise, own_folder, program,
+};
 use crate::process::{run, tied, wait_until};
 
 const LIMIT: Duration = Duration::from_mins(1);
+/// Who signs the certificates of clients, in a server's folder.
+const CA_FILE: &str = "ca.crt";
 
 /// What every server's `postgresql.conf` says unless the options say otherwise.
 const SETTINGS: [(&str, &str); 13] = [
@@ -46,6 +52,11 @@ pub struct ClusterOptions {
     pub synchronous: Option<usize>,
     /// Settings of every server's `postgresql.conf`, name and value; `ALTER SYSTEM` goes before them.
     pub settings: Vec<(String, String)>,
+    /// With it every server offers TLS, shows this server certificate, and asks for a client's that
+    /// the same authority has signed.
+    pub tls: Option<Certificates>,
+    /// Lines that `pg_hba.conf` begins with: the first one that fits a client counts.
+    pub access: Vec<String>,
 }
 
 /// A primary and its standbys, each on its own port of 127.0.0.1.
@@ -64,7 +75,16 @@ impl PostgresCluster {
         }
         let folder = own_folder()?;
         initialise(folder.path())?;
-        write_settings(folder.path(), options.settings)?;
+        if let Some(files) = &options.tls {
+            install(folder.path(), files)?;
+        }
+        let tls = options.tls.map(|_| {
+            let names = [("ssl", "on"), ("ssl_ca_file", CA_FILE)];
+            names.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        });
+        let settings = tls.into_iter().flatten().chain(options.settings);
+        write_settings(folder.path(), settings.collect())?;
+        put_before(&folder.path().join("data/pg_hba.conf"), &options.access)?;
         let mut servers = vec![Postgres::open(folder, Vec::new())?];
         for number in 1..=options.standbys {
             let folder = copy_of(&servers, number)?;
@@ -232,6 +252,27 @@ fn write_settings(folder: &Path, given: Vec<(String, String)>) -> Result<()> {
         writeln!(file, "{name} = '{value}'")?;
     }
     Ok(())
+}
+
+/// Puts certificates where a server looks for them by itself; copies of it take them along.
+fn install(folder: &Path, files: &Certificates) -> Result<()> {
+    let place = |name: &str| folder.join("data").join(name);
+    std::fs::copy(&files.ca, place(CA_FILE))?;
+    std::fs::copy(&files.server_cert, place("server.crt"))?;
+    std::fs::copy(&files.server_key, place("server.key"))?;
+    for name in [CA_FILE, "server.crt", "server.key"] {
+        let only_its_own = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(place(name), only_its_own)?;
+        give_to(SYSTEM_USER, &place(name))?;
+    }
+    Ok(())
+}
+
+fn put_before(path: &Path, lines: &[String]) -> Result<()> {
+    let rest = std::fs::read_to_string(path)?;
+    let lines = lines.iter().map(String::as_str);
+    let all: Vec<&str> = lines.chain([rest.as_str()]).collect();
+    Ok(std::fs::write(path, all.join("\n"))?)
 }
 
 /// A folder with a copy of the first server, set up to follow it under the name of `number`.

@@ -38,6 +38,7 @@ fn a_postgres_cluster_streams_to_both_standbys_and_leaves_nothing() -> Result<()
         standbys: 2,
         synchronous: Some(1),
         settings: vec![("log_statement".to_owned(), "all".to_owned())],
+        ..ClusterOptions::default()
     })?;
     insert(&cluster, 0)?;
     cluster.wait_caught_up(LIMIT)?;

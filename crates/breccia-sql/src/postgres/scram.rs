@@ -455,19 +455,20 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_channel_is_that_of_the_certificates_signature() {
-        let check = |name: &[u8], parameters: &[u8], expected: Option<&digest::Algorithm>| {
-            let algorithm = value(0x30, &[&value(6, &[name]), parameters]);
-            // The algorithm is named inside too: another one there is not looked at.
-            let other = value(6, &[&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04]]);
-            let inner = value(0x30, &[&other, &[0x55; 300]]);
-            let whole = value(0x30, &[&inner, &algorithm, &value(3, &[&[0; 64]])]);
-            let found = end_point(&whole);
-            let hash = |it| digest::digest(it, &whole).as_ref().to_vec();
-            assert_eq!(found, expected.map(hash), "{name:02x?}");
-            for length in 0..whole.len() {
-                assert_eq!(end_point(&whole[..length]), None, "cut at {length}");
-            }
-        };
+        let check =
+            |name: &[u8], parameters: &[u8], expected: Option<&'static digest::Algorithm>| {
+                let algorithm = value(0x30, &[&value(6, &[name]), parameters]);
+                // The algorithm is named inside too: another one there is not looked at.
+                let other = value(6, &[&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04]]);
+                let inner = value(0x30, &[&other, &[0x55; 300]]);
+                let whole = value(0x30, &[&inner, &algorithm, &value(3, &[&[0; 64]])]);
+                let found = end_point(&whole);
+                let hash = |it| digest::digest(it, &whole).as_ref().to_vec();
+                assert_eq!(found, expected.map(hash), "{name:02x?}");
+                for length in 0..whole.len() {
+                    assert_eq!(end_point(&whole[..length]), None, "cut at {length}");
+                }
+            };
         let ecdsa = |hash| [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, hash];
         let rsa = |which| [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, which];
         check(&ecdsa(2), &[], Some(&digest::SHA256));

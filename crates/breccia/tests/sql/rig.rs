@@ -29,6 +29,7 @@ pub(crate) fn cluster(synchronous: Option<usize>) -> Result<PostgresCluster> {
         settings: settings
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec(),
+        ..ClusterOptions::default()
     })
 }
 
@@ -66,7 +67,7 @@ pub(crate) struct Gateway {
 }
 
 /// The file of a gateway that listens on `port`.
-fn file(cluster: &PostgresCluster, port: u16, extra: Extra<'_>) -> String {
+pub(crate) fn file(cluster: &PostgresCluster, port: u16, extra: Extra<'_>) -> String {
     let mut file = format!("{}\n", extra.top);
     for (number, server) in cluster.servers().iter().enumerate() {
         // Writing to a String cannot fail.
