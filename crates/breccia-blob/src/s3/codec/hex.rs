@@ -20,7 +20,11 @@ pub(crate) fn encode_into(text: &mut String, bytes: &[u8]) {
             *pair = [digit(byte >> 4), digit(byte & 15)];
         }
         let written = digits.get(..piece.len().saturating_mul(2));
-        text.push_str(written.and_then(|it| std::str::from_utf8(it).ok()).unwrap_or_default());
+        text.push_str(
+            written
+                .and_then(|it| std::str::from_utf8(it).ok())
+                .unwrap_or_default(),
+        );
     }
 }
 
@@ -30,16 +34,17 @@ const PIECE: usize = 32;
 /// The value of each digit; [`NONE`] of what is none.
 const VALUES: [u8; 256] = {
     let mut values = [NONE; 256];
-    let mut value = 0_u8;
-    while value < 16 {
-        let (lower, upper) = if value < 10 {
-            (b'0' + value, b'0' + value)
-        } else {
-            (b'a' + value - 10, b'A' + value - 10)
+    let mut places = values.as_mut_slice();
+    let mut digit = 0_u8;
+    while let Some((value, rest)) = places.split_first_mut() {
+        *value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'A'..=b'F' => digit - b'A' + 10,
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => NONE,
         };
-        values[lower as usize] = value;
-        values[upper as usize] = value;
-        value += 1;
+        places = rest;
+        digit = digit.wrapping_add(1);
     }
     values
 };

@@ -116,7 +116,9 @@ fn push_digits(text: &mut String, number: u64, count: u32) {
     if count == 4 {
         push_digits(text, number / 100, 2);
     }
-    let at = usize::try_from(number % 100).unwrap_or_default().saturating_mul(2);
+    let at = usize::try_from(number % 100)
+        .unwrap_or_default()
+        .saturating_mul(2);
     text.push_str(DIGITS.get(at..at.saturating_add(2)).unwrap_or_default());
 }
 

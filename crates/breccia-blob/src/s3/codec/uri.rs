@@ -62,7 +62,10 @@ pub fn encode_into(text: &mut String, bytes: &[u8], slash: Slash) {
     let mut rest = bytes;
     while !rest.is_empty() {
         // Most of a key needs no escape: whole runs are copied.
-        let run = rest.iter().position(|byte| !plain(byte)).unwrap_or(rest.len());
+        let run = rest
+            .iter()
+            .position(|byte| !plain(byte))
+            .unwrap_or(rest.len());
         let (run, tail) = rest.split_at(run);
         text.push_str(std::str::from_utf8(run).unwrap_or_default());
         rest = tail;

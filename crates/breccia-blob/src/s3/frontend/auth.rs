@@ -140,8 +140,7 @@ fn unverified(request: &Request) -> Result<Identity, Refusal> {
         None => Payload::Unsigned,
         Some(text) => Payload::parse(text.as_bytes())?,
     };
-    let signed =
-        request.has_header("authorization") || request.query.has("X-Amz-Signature");
+    let signed = request.has_header("authorization") || request.query.has("X-Amz-Signature");
     Ok(Identity {
         user: None,
         payload,

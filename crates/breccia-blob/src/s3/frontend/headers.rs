@@ -225,11 +225,13 @@ const DEFAULT_TYPE: &str = "binary/octet-stream";
 /// The headers of an answer that are the same for every request to an object.
 pub(super) fn of_object(meta: &ObjectMeta) -> Out {
     let mut out = Out::of_an_object();
-    out.0.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    out.0
+        .insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     out.set_owned(ETAG, meta.etag.quoted());
     out.set_owned(LAST_MODIFIED, time::http_date(meta.modified_ms));
     let headers = &meta.headers;
-    out.0.insert(CONTENT_TYPE, HeaderValue::from_static(DEFAULT_TYPE));
+    out.0
+        .insert(CONTENT_TYPE, HeaderValue::from_static(DEFAULT_TYPE));
     out.set_some("content-type", headers.content_type.as_deref());
     out.set_some("cache-control", headers.cache_control.as_deref());
     out.set_some(

@@ -150,7 +150,7 @@ mod tests {
         };
         assert!(user.may_use("mail") && !user.may_use("other"));
         let settings = Settings {
-            users: vec![user],
+            users: vec![Arc::new(user)],
             anonymous: true,
             ..Settings::default()
         };
