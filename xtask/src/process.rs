@@ -71,20 +71,7 @@ impl Server {
 
     /// User and system time of the whole process so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let after_name = stat
-            .rsplit_once(')')
-            .context("no name in /proc/PID/stat")?
-            .1;
-        let ticks = |field: usize| -> Result<f64> {
-            let text = after_name
-                .split_whitespace()
-                .nth(field)
-                .context("a short /proc/PID/stat")?;
-            Ok(text.parse()?)
-        };
-        // Linux counts these in hundredths of a second on every architecture (USER_HZ).
-        Ok((ticks(11)? + ticks(12)?) / 100.0)
+        cpu_seconds_of(self.child.id())
     }
 
     /// The most memory it has had resident since the last [`Server::forget_peak`], in bytes.
@@ -128,6 +115,24 @@ impl Drop for Server {
         let _gone = self.child.kill();
         let _status = self.child.wait();
     }
+}
+
+/// User and system time of a whole process so far, in seconds.
+pub(crate) fn cpu_seconds_of(id: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let after_name = stat
+        .rsplit_once(')')
+        .context("no name in /proc/PID/stat")?
+        .1;
+    let ticks = |field: usize| -> Result<f64> {
+        let text = after_name
+            .split_whitespace()
+            .nth(field)
+            .context("a short /proc/PID/stat")?;
+        Ok(text.parse()?)
+    };
+    // Linux counts these in hundredths of a second on every architecture (USER_HZ).
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 /// Runs a program to its end with this process's own output; an error if it fails.

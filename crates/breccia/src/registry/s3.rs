@@ -65,13 +65,13 @@ pub(crate) fn settings(plan: &ListenerPlan) -> Option<Settings> {
     let users = plan.users.iter().filter_map(|user| {
         let own = user.s3.as_ref()?;
         let buckets = own.buckets.as_ref();
-        Some(S3User {
+        Some(Arc::new(S3User {
             name: user.name.clone(),
             access_key: own.access_key.clone(),
             secret_key: own.secret_key.expose().to_owned(),
             buckets: buckets.map(|buckets| buckets.iter().cloned().collect()),
             read_only: own.read_only,
-        })
+        }))
     });
     let usual = Limits::default();
     Some(Settings {

@@ -5,6 +5,7 @@
 //! that stores something stores it as safely as it can: Garage with `data_fsync` and
 //! `metadata_fsync`, Breccia's `fs` stores as they are.
 
+mod ceph;
 mod load;
 mod report;
 mod rig;
@@ -24,16 +25,23 @@ pub(crate) enum Target {
     Direct,
     OverS3,
     OverFiles,
+    Ceph,
+    OverCeph,
 }
 
 impl Target {
     const ALL: [Target; 3] = [Target::Direct, Target::OverS3, Target::OverFiles];
+    /// Those of the second table, which asks what one hop costs in front of a store that takes as
+    /// long as stores do.
+    const CEPH: [Target; 2] = [Target::Ceph, Target::OverCeph];
 
     fn name(self) -> &'static str {
         match self {
             Target::Direct => "direct",
             Target::OverS3 => "breccia-s3",
             Target::OverFiles => "breccia-fs",
+            Target::Ceph => "ceph",
+            Target::OverCeph => "breccia-ceph",
         }
     }
 }
@@ -109,11 +117,16 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
         for load in &loads {
-            for turn in 0..Target::ALL.len() {
-                let target = Target::ALL.get((turn + round as usize) % Target::ALL.len());
-                let sample = measure(&rig, round, *load, *target.context("a target")?)?;
-                println!("{}", report::line(&sample));
-                samples.push(sample);
+            for targets in [&Target::ALL[..], &Target::CEPH[..]] {
+                if targets == Target::CEPH && load.clients > 1 {
+                    continue;
+                }
+                for turn in 0..targets.len() {
+                    let target = targets.get((turn + round as usize) % targets.len());
+                    let sample = measure(&rig, round, *load, *target.context("a target")?)?;
+                    println!("{}", report::line(&sample));
+                    samples.push(sample);
+                }
             }
         }
     }

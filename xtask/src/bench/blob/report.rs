@@ -46,16 +46,9 @@ pub(crate) fn table(samples: &[Sample]) -> String {
         "| test | op/s d / s / f | s ÷ d | f ÷ d | p50 ms d / s / f | p99 ms d / s / f | Breccia's CPU ms s / f | servers' CPU ms d / s | Breccia's peak MiB s / f |\n\
          |---|---|---|---|---|---|---|---|---|\n",
     );
-    let mut seen: Vec<Load> = Vec::new();
-    for load in samples.iter().map(|sample| sample.load) {
-        if seen.contains(&load) {
-            continue;
-        }
-        seen.push(load);
-        let figure = |target: Target, figure: &dyn Fn(&Sample) -> f64| {
-            let same = |sample: &&Sample| sample.load == load && sample.target == target;
-            median(samples.iter().filter(same).map(figure).collect())
-        };
+    for load in loads(samples) {
+        let figure =
+            |target: Target, of: &dyn Fn(&Sample) -> f64| figure(samples, load, target, of);
         let all = |digits: usize, targets: &[Target], of: &dyn Fn(&Sample) -> f64| {
             let each = targets
                 .iter()
@@ -80,7 +73,49 @@ pub(crate) fn table(samples: &[Sample]) -> String {
             all(0, &[Target::OverS3, Target::OverFiles], &mebibytes),
         );
     }
+    out.push('\n');
+    out.push_str(&ceph_table(samples));
     out
+}
+
+fn ceph_table(samples: &[Sample]) -> String {
+    let mut out = String::from(
+        "| Ceph RGW, one client | p50 ms c / s | s ÷ c | p99 ms c / s | Breccia's CPU ms | servers' CPU ms c / s |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for load in loads(samples).into_iter().filter(|load| load.clients == 1) {
+        let both = |of: &dyn Fn(&Sample) -> f64| {
+            Target::CEPH.map(|target| figure(samples, load, target, of))
+        };
+        let [direct, over] = both(&|sample| sample.measured.p50_ms);
+        let [direct_p99, over_p99] = both(&|sample| sample.measured.p99_ms);
+        let [_, proxy] = both(&|sample| sample.proxy_cpu_ms);
+        let [servers, servers_over] = both(&|sample| sample.servers_cpu_ms);
+        let _infallible = writeln!(
+            out,
+            "| {} | {direct:.2} / {over:.2} | {:.2} | {direct_p99:.2} / {over_p99:.2} | {proxy:.2} | {servers:.2} / {servers_over:.2} |",
+            title(&load),
+            over / direct,
+        );
+    }
+    out
+}
+
+/// The loads, each once, in their order.
+fn loads(samples: &[Sample]) -> Vec<Load> {
+    let mut seen: Vec<Load> = Vec::new();
+    for load in samples.iter().map(|sample| sample.load) {
+        if !seen.contains(&load) {
+            seen.push(load);
+        }
+    }
+    seen
+}
+
+/// The median of a figure over the rounds.
+fn figure(samples: &[Sample], load: Load, target: Target, of: &dyn Fn(&Sample) -> f64) -> f64 {
+    let same = |sample: &&Sample| sample.load == load && sample.target == target;
+    median(samples.iter().filter(same).map(of).collect())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "below 2^53")]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::Target;
+use super::ceph::Ceph;
 use super::load;
 use super::s3::{Client, Door};
 use crate::process::{self, Server};
@@ -23,6 +24,8 @@ pub(crate) struct Rig {
     garages: Vec<Server>,
     over_s3: Server,
     over_files: Server,
+    ceph: Ceph,
+    over_ceph: Server,
     folder: PathBuf,
 }
 
@@ -35,15 +38,14 @@ impl Rig {
         let garages: Vec<Server> = (0..3)
             .map(|number| garage(&program, &folder, number))
             .collect::<Result<_>>()?;
-        let stores = garages.iter().enumerate().map(|(number, server)| {
-            format!(
-                "[store.m{number}]\ntype = \"s3\"\nbucket = \"bench\"\nregion = \"garage\"\n\
-                 endpoint = \"http://127.0.0.1:{}\"\naccess-key = \"{ACCESS_KEY}\"\n\
-                 secret-key = \"{SECRET_KEY}\"\nkey-prefix = \"member/\"\n",
-                server.port
-            )
+        let doors = garages.iter().map(|server| door(server.port));
+        let over_s3 = breccia(&folder, "s3", &s3_stores(doors))?;
+        let ceph = Ceph::start()?;
+        let buckets = (0..3).map(|number| Door {
+            bucket: format!("m{number}"),
+            ..ceph.door.clone()
         });
-        let over_s3 = breccia(&folder, "s3", &stores.collect::<Vec<_>>())?;
+        let over_ceph = breccia(&folder, "ceph", &s3_stores(buckets))?;
         let files = (0..3).map(|number| {
             let path = folder.join(format!("files-{number}"));
             format!(
@@ -56,9 +58,11 @@ impl Rig {
             garages,
             over_s3,
             over_files,
+            ceph,
+            over_ceph,
             folder,
         };
-        for target in Target::ALL {
+        for target in Target::ALL.into_iter().chain(Target::CEPH) {
             rig.wait_until_it_writes(target)?;
         }
         Ok(rig)
@@ -66,17 +70,12 @@ impl Rig {
 
     /// Where a load goes in.
     pub(crate) fn door(&self, target: Target) -> Door {
-        let port = match target {
-            Target::Direct => self.garages.first().map_or(0, |server| server.port),
-            Target::OverS3 => self.over_s3.port,
-            Target::OverFiles => self.over_files.port,
-        };
-        Door {
-            port,
-            bucket: "bench".to_owned(),
-            region: "garage".to_owned(),
-            access_key: ACCESS_KEY.to_owned(),
-            secret_key: SECRET_KEY.to_owned(),
+        match target {
+            Target::Direct => door(self.garages.first().map_or(0, |server| server.port)),
+            Target::OverS3 => door(self.over_s3.port),
+            Target::OverFiles => door(self.over_files.port),
+            Target::Ceph => self.ceph.door.clone(),
+            Target::OverCeph => door(self.over_ceph.port),
         }
     }
 
@@ -89,7 +88,11 @@ impl Rig {
     pub(crate) fn servers_cpu(&self, target: Target) -> Result<f64> {
         match target {
             Target::OverFiles => Ok(0.0),
-            _ => self.garages.iter().map(Server::cpu_seconds).sum(),
+            Target::Ceph | Target::OverCeph => {
+                let each = self.ceph.ids.iter();
+                each.map(|id| process::cpu_seconds_of(*id)).sum()
+            }
+            Target::Direct | Target::OverS3 => self.garages.iter().map(Server::cpu_seconds).sum(),
         }
     }
 
@@ -108,8 +111,9 @@ impl Rig {
 
     fn proxy(&self, target: Target) -> Option<&Server> {
         match target {
-            Target::Direct => None,
+            Target::Direct | Target::Ceph => None,
             Target::OverS3 => Some(&self.over_s3),
+            Target::OverCeph => Some(&self.over_ceph),
             Target::OverFiles => Some(&self.over_files),
         }
     }
@@ -139,6 +143,30 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let _gone = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A server whose user and bucket are the bench's own.
+fn door(port: u16) -> Door {
+    Door {
+        port,
+        bucket: "bench".to_owned(),
+        region: "garage".to_owned(),
+        access_key: ACCESS_KEY.to_owned(),
+        secret_key: SECRET_KEY.to_owned(),
+    }
+}
+
+/// Members that are buckets.
+fn s3_stores(doors: impl Iterator<Item = Door>) -> Vec<String> {
+    let stores = doors.enumerate().map(|(number, door)| {
+        format!(
+            "[store.m{number}]\ntype = \"s3\"\nbucket = \"{}\"\nregion = \"{}\"\n\
+             endpoint = \"http://127.0.0.1:{}\"\naccess-key = \"{}\"\n\
+             secret-key = \"{}\"\nkey-prefix = \"member/\"\n",
+            door.bucket, door.region, door.port, door.access_key, door.secret_key
+        )
+    });
+    stores.collect()
 }
 
 /// `GARAGE_BIN`, or the one in `target/clients`, built when it is missing: that takes minutes.

@@ -2,20 +2,53 @@
 //!
 //! Nothing else. Invariant: what is written is lower case; both cases are read.
 
-const DIGITS: [char; 16] = [
-    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-];
-
 /// The bytes as lower-case digits.
 pub fn encode(bytes: &[u8]) -> String {
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or('0');
     let mut text = String::with_capacity(bytes.len().saturating_mul(2));
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
-    }
+    encode_into(&mut text, bytes);
     text
 }
+
+/// [`encode`] to the end of a text.
+pub(crate) fn encode_into(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
+    for piece in bytes.chunks(PIECE) {
+        let mut digits = [0_u8; 2 * PIECE];
+        let (pairs, _) = digits.as_chunks_mut::<2>();
+        for (pair, byte) in pairs.iter_mut().zip(piece) {
+            *pair = [digit(byte >> 4), digit(byte & 15)];
+        }
+        let written = digits.get(..piece.len().saturating_mul(2));
+        text.push_str(
+            written
+                .and_then(|it| std::str::from_utf8(it).ok())
+                .unwrap_or_default(),
+        );
+    }
+}
+
+/// So many bytes are written at once: a digest.
+const PIECE: usize = 32;
+
+/// The value of each digit; [`NONE`] of what is none.
+const VALUES: [u8; 256] = {
+    let mut values = [NONE; 256];
+    let mut places = values.as_mut_slice();
+    let mut digit = 0_u8;
+    while let Some((value, rest)) = places.split_first_mut() {
+        *value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'A'..=b'F' => digit - b'A' + 10,
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => NONE,
+        };
+        places = rest;
+        digit = digit.wrapping_add(1);
+    }
+    values
+};
+const NONE: u8 = 0xff;
 
 /// Exactly `N` bytes from exactly `2 * N` digits.
 pub fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
@@ -32,12 +65,8 @@ pub fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 
 /// The value of one digit.
 pub(crate) fn value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    let value = VALUES.get(usize::from(digit)).copied();
+    value.filter(|value| *value != NONE)
 }
 
 #[cfg(test)]

@@ -107,13 +107,19 @@ pub fn scope_date(unix_ms: u64) -> String {
     Civil::from_unix_ms(unix_ms).date()
 }
 
-/// Pushes the last `count` decimal digits of a number. Not by `format!`: every request is signed
+/// Pushes the last `count` decimal digits of a number, two or four. Not by `format!`: every request is signed
 /// and verified with dates.
 fn push_digits(text: &mut String, number: u64, count: u32) {
-    for place in (0..count).rev() {
-        let digit = number / 10_u64.pow(place) % 10;
-        text.push(char::from_digit(u32::try_from(digit).unwrap_or(0), 10).unwrap_or('0'));
+    const DIGITS: &str = "\
+        0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
+        5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+    if count == 4 {
+        push_digits(text, number / 100, 2);
     }
+    let at = usize::try_from(number % 100)
+        .unwrap_or_default()
+        .saturating_mul(2);
+    text.push_str(DIGITS.get(at..at.saturating_add(2)).unwrap_or_default());
 }
 
 /// `2026-01-02T03:04:05.678Z`

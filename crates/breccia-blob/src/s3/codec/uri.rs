@@ -54,14 +54,24 @@ pub fn encode(bytes: &[u8], slash: Slash) -> String {
 pub fn encode_into(text: &mut String, bytes: &[u8], slash: Slash) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digit = |value: u8| char::from(DIGITS.get(usize::from(value)).copied().unwrap_or(b'0'));
-    for byte in bytes {
-        let plain = byte.is_ascii_alphanumeric()
+    let plain = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
             || matches!(byte, b'-' | b'_' | b'.' | b'~')
-            || (*byte == b'/' && slash == Slash::Keep);
-        if plain {
-            text.push(char::from(*byte));
-        } else {
+            || (*byte == b'/' && slash == Slash::Keep)
+    };
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // Most of a key needs no escape: whole runs are copied.
+        let run = rest
+            .iter()
+            .position(|byte| !plain(byte))
+            .unwrap_or(rest.len());
+        let (run, tail) = rest.split_at(run);
+        text.push_str(std::str::from_utf8(run).unwrap_or_default());
+        rest = tail;
+        if let Some((byte, tail)) = rest.split_first() {
             text.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+            rest = tail;
         }
     }
 }
@@ -77,6 +87,10 @@ pub fn decode_plus(text: &str) -> Result<Vec<u8>, UriError> {
 }
 
 fn decode_bytes(text: &[u8], plus_is_space: bool) -> Result<Vec<u8>, UriError> {
+    let special = |byte: &u8| *byte == b'%' || (*byte == b'+' && plus_is_space);
+    if !text.iter().any(special) {
+        return Ok(text.to_vec());
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, tail)) = rest.split_first() {
@@ -149,6 +163,9 @@ impl Query {
 
     /// As signatures want it: encoded once, sorted, without the parameter `except`.
     pub fn canonical(&self, except: Option<&str>) -> String {
+        if self.pairs.is_empty() {
+            return String::new();
+        }
         let mut pairs: Vec<(String, String)> = self
             .pairs
             .iter()

@@ -3,9 +3,10 @@
 //! The signature itself is the codec's. Invariant: nothing of a request is acted upon before it went
 //! through here.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use breccia_net::clock;
 use hyper::Method;
@@ -22,7 +23,7 @@ use super::settings::{S3User, Settings};
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     /// The user; `None` on a listener that lets everybody in.
-    pub(super) user: Option<S3User>,
+    pub(super) user: Option<Arc<S3User>>,
     /// How the body is covered by the signature.
     pub(super) payload: Payload,
     /// What the body's chunks are signed with, if they are.
@@ -57,15 +58,12 @@ impl DerivedKeys {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, secret_key: &str, scope: &Scope) -> SigningKey {
+    fn get(&self, secret_key: &str, scope: &Scope) -> Option<SigningKey> {
         let kept = self.lock();
         let found = kept
             .iter()
             .find(|kept| kept.key.scope() == scope && kept.secret_key == secret_key);
-        match found {
-            Some(found) => found.key.clone(),
-            None => SigningKey::derive(secret_key, scope.clone()),
-        }
+        found.map(|found| found.key.clone())
     }
 
     fn keep(&self, secret_key: &str, key: &SigningKey) {
@@ -94,9 +92,12 @@ pub(super) fn identify(
     if settings.is_open() {
         return unverified(request);
     }
+    let is_kept = Cell::new(false);
     let keys = |access_key: &str, scope: &Scope| {
         let user = settings.user(access_key)?;
-        Some(derived.get(&user.secret_key, scope))
+        let kept = derived.get(&user.secret_key, scope);
+        is_kept.set(kept.is_some());
+        Some(kept.unwrap_or_else(|| SigningKey::derive(&user.secret_key, scope.clone())))
     };
     let verified = sigv4::verify(&request.head(), clock::unix_ms(), Regions::Any, &keys)?;
     let Some(verified) = verified else {
@@ -107,7 +108,9 @@ pub(super) fn identify(
         let access_key = access_key.clone();
         SignatureError::UnknownAccessKey { access_key }
     })?;
-    derived.keep(&user.secret_key, &verified.signing_key);
+    if !is_kept.get() {
+        derived.keep(&user.secret_key, &verified.signing_key);
+    }
     Ok(Identity {
         user: Some(user),
         payload: verified.payload,
@@ -137,8 +140,7 @@ fn unverified(request: &Request) -> Result<Identity, Refusal> {
         None => Payload::Unsigned,
         Some(text) => Payload::parse(text.as_bytes())?,
     };
-    let signed =
-        request.headers().contains_key("authorization") || request.query.has("X-Amz-Signature");
+    let signed = request.has_header("authorization") || request.query.has("X-Amz-Signature");
     Ok(Identity {
         user: None,
         payload,

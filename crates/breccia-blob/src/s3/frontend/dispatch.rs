@@ -99,7 +99,7 @@ pub(super) async fn handle(
     if identity.signed {
         request.take_over_parameters()?;
     }
-    let copies = request.headers().contains_key("x-amz-copy-source");
+    let copies = request.has_header("x-amz-copy-source");
     let routed = operation::route(&request.method, request.scope, &request.query, copies);
     let operation = routed.map_err(|unrouted| match unrouted {
         Unrouted::NotImplemented(what) => Refusal::NotImplemented { what },
@@ -117,8 +117,8 @@ pub(super) async fn handle(
         operation,
     };
     match call.request.scope {
-        Scope::Service => buckets::list(&call).await,
-        Scope::Bucket => on_bucket(&call, incoming).await,
+        Scope::Service => Box::pin(buckets::list(&call)).await,
+        Scope::Bucket => Box::pin(on_bucket(&call, incoming)).await,
         Scope::Object => on_object(&call, incoming).await,
     }
 }
@@ -139,22 +139,24 @@ async fn on_bucket(call: &Call, incoming: Incoming) -> Result<Answer, Refusal> {
 }
 
 async fn on_object(call: &Call, incoming: Incoming) -> Result<Answer, Refusal> {
+    // The rare and the long ones have a box of their own: the place that each connection keeps for
+    // its request is as large as the largest of the rest.
     match call.operation {
-        Operation::PutObject => objects::put(call, incoming).await,
-        Operation::CopyObject => copy::object(call).await,
+        Operation::PutObject => Box::pin(objects::put(call, incoming)).await,
+        Operation::CopyObject => Box::pin(copy::object(call)).await,
         Operation::GetObject => objects::get(call).await,
         Operation::HeadObject => objects::head(call).await,
-        Operation::DeleteObject => objects::delete(call).await,
-        Operation::GetObjectTagging => tagging::get(call).await,
-        Operation::PutObjectTagging => tagging::put(call, incoming).await,
-        Operation::DeleteObjectTagging => tagging::delete(call).await,
-        Operation::GetObjectAttributes => objects::attributes(call).await,
-        Operation::CreateMultipartUpload => uploads::create(call).await,
-        Operation::CompleteMultipartUpload => uploads::complete(call, incoming).await,
-        Operation::AbortMultipartUpload => uploads::abort(call).await,
-        Operation::UploadPart => part_calls::put(call, incoming).await,
-        Operation::UploadPartCopy => part_calls::copy(call).await,
-        Operation::ListParts => part_calls::list(call).await,
+        Operation::DeleteObject => Box::pin(objects::delete(call)).await,
+        Operation::GetObjectTagging => Box::pin(tagging::get(call)).await,
+        Operation::PutObjectTagging => Box::pin(tagging::put(call, incoming)).await,
+        Operation::DeleteObjectTagging => Box::pin(tagging::delete(call)).await,
+        Operation::GetObjectAttributes => Box::pin(objects::attributes(call)).await,
+        Operation::CreateMultipartUpload => Box::pin(uploads::create(call)).await,
+        Operation::CompleteMultipartUpload => Box::pin(uploads::complete(call, incoming)).await,
+        Operation::AbortMultipartUpload => Box::pin(uploads::abort(call)).await,
+        Operation::UploadPart => Box::pin(part_calls::put(call, incoming)).await,
+        Operation::UploadPartCopy => Box::pin(part_calls::copy(call)).await,
+        Operation::ListParts => Box::pin(part_calls::list(call)).await,
         other => Err(Refusal::not_implemented(other.name())),
     }
 }

@@ -4,7 +4,9 @@
 //! Invariant: a header that would change what is stored, and that is not understood, refuses the
 //! request.
 
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{
+    ACCEPT_RANGES, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED,
+};
 
 use crate::meta::{Headers, MAX_TAGS, MAX_USER_METADATA_BYTES, ObjectMeta, Tags};
 use crate::s3::codec::time;
@@ -167,7 +169,21 @@ pub(super) fn tags(pairs: Vec<(String, String)>) -> Result<Tags, Refusal> {
 #[derive(Debug, Default)]
 pub(super) struct Out(HeaderMap);
 
+/// What most answers have: those of an object, their length and the request's id.
+const USUAL_HEADERS: usize = 8;
+
 impl Out {
+    fn of_an_object() -> Self {
+        Self(HeaderMap::with_capacity(USUAL_HEADERS))
+    }
+
+    /// [`Self::set`] where the value's bytes may be taken over.
+    fn set_owned(&mut self, name: HeaderName, value: String) {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            self.0.insert(name, value);
+        }
+    }
+
     /// Sets a header; a value that cannot be one is left out: it came from elsewhere than HTTP.
     pub(super) fn set(&mut self, name: &'static str, value: &str) {
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
@@ -203,15 +219,20 @@ impl Out {
     }
 }
 
+/// The type of an object that was written without one.
+const DEFAULT_TYPE: &str = "binary/octet-stream";
+
 /// The headers of an answer that are the same for every request to an object.
 pub(super) fn of_object(meta: &ObjectMeta) -> Out {
-    let mut out = Out::default();
-    out.set("accept-ranges", "bytes");
-    out.set("etag", &meta.etag.quoted());
-    out.set("last-modified", &time::http_date(meta.modified_ms));
+    let mut out = Out::of_an_object();
+    out.0
+        .insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    out.set_owned(ETAG, meta.etag.quoted());
+    out.set_owned(LAST_MODIFIED, time::http_date(meta.modified_ms));
     let headers = &meta.headers;
-    let kind = headers.content_type.as_deref();
-    out.set("content-type", kind.unwrap_or("binary/octet-stream"));
+    out.0
+        .insert(CONTENT_TYPE, HeaderValue::from_static(DEFAULT_TYPE));
+    out.set_some("content-type", headers.content_type.as_deref());
     out.set_some("cache-control", headers.cache_control.as_deref());
     out.set_some(
         "content-disposition",

@@ -41,6 +41,7 @@ mod deletes;
 mod digests;
 mod dispatch;
 mod documents;
+mod handler;
 mod headers;
 mod listing;
 mod metrics;

@@ -41,6 +41,9 @@ pub(super) struct Request {
     pub(super) method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// A bit for each length that a header's name has: most headers that are looked for are not
+    /// there, and this tells it of most of them without a hash.
+    lengths: u64,
     pub(super) query: Query,
     pub(super) bucket: String,
     /// Empty where the request is about a bucket or the service.
@@ -64,6 +67,7 @@ impl Request {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
             let value = HeaderValue::from_bytes(value).map_err(|_| wrong())?;
             if !self.headers.contains_key(&name) {
+                self.lengths |= length_bit(name.as_str());
                 self.headers.insert(name, value);
             }
         }
@@ -87,10 +91,13 @@ impl Request {
             (Some(_), true) => Scope::Bucket,
             (Some(_), false) => Scope::Object,
         };
+        let names = parts.headers.keys().map(HeaderName::as_str);
+        let lengths = names.fold(0, |lengths, name| lengths | length_bit(name));
         Ok(Self {
             method: parts.method,
             uri: parts.uri,
             headers: parts.headers,
+            lengths,
             query,
             bucket: target.bucket.unwrap_or_default(),
             key,
@@ -113,6 +120,11 @@ impl Request {
         &self.headers
     }
 
+    /// Whether a header came.
+    pub(super) fn has_header(&self, name: &'static str) -> bool {
+        self.lengths & length_bit(name) != 0 && self.headers.contains_key(name)
+    }
+
     /// The host that the client named.
     pub(super) fn host(&self) -> &str {
         let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -121,6 +133,9 @@ impl Request {
 
     /// A header as text; one that comes twice is refused: two readers might pick different ones.
     pub(super) fn header(&self, name: &'static str) -> Result<Option<&str>, Refusal> {
+        if self.lengths & length_bit(name) == 0 {
+            return Ok(None);
+        }
         let mut values = self.headers.get_all(name).iter();
         let Some(value) = values.next() else {
             return Ok(None);
@@ -208,7 +223,7 @@ impl Request {
     /// The condition of a write.
     pub(super) fn write_condition(&self) -> Result<WriteCondition, Refusal> {
         for name in ["if-modified-since", "if-unmodified-since"] {
-            if self.headers.contains_key(name) {
+            if self.has_header(name) {
                 return Err(Refusal::not_implemented(format!("{name} on a write")));
             }
         }
@@ -248,6 +263,10 @@ impl Request {
         let text = self.header(name)?;
         Ok(text.and_then(time::parse_http_date).map(|ms| ms / 1000))
     }
+}
+
+fn length_bit(name: &str) -> u64 {
+    1 << (name.len() & 63)
 }
 
 /// A new id for a request: 16 hex digits.

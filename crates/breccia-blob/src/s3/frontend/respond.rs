@@ -98,6 +98,10 @@ impl Answer {
 
     /// Adds headers, in place of those of the same name.
     pub(super) fn with(mut self, out: Out) -> Self {
+        if self.headers.is_empty() {
+            self.headers = out.into_map();
+            return self;
+        }
         for (name, value) in out.into_map() {
             if let Some(name) = name {
                 self.headers.insert(name, value);

@@ -25,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::auth::DerivedKeys;
 use super::budget::Budget;
 use super::dispatch;
+use super::handler::Handler;
 use super::metrics::{MAX_IN_FLIGHT, Metrics, Outcome};
 use super::namespace::Namespace;
 use super::operation::Operation;
@@ -36,8 +37,6 @@ use super::settings::SharedSettings;
 
 /// The most bytes a connection buffers each way; a request's head must fit.
 const CONNECTION_BUFFER_BYTES: usize = 128 * 1024;
-/// The most headers of a request.
-const MAX_HEADERS: usize = 128;
 /// How long a client may take to read the last answer after we are done with its connection.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -135,12 +134,15 @@ impl S3Service {
     async fn run(self: Rc<Self>, stream: Stream) {
         let limits = self.frontend.settings.get().limits.clone();
         let stream = Progress::new(stream, limits.write_timeout, limits.min_body_rate);
-        let handler = Handler(Rc::clone(&self));
+        let service = Rc::clone(&self);
+        let handler = Handler::new(move |request| {
+            let service = Rc::clone(&service);
+            async move { Ok::<_, Infallible>(service.answer(request).await) }
+        });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.idle_timeout)
             .max_buf_size(CONNECTION_BUFFER_BYTES)
-            .max_headers(MAX_HEADERS)
             .serve_connection(TokioIo::new(stream), handler);
         let ended = {
             let mut draining = pin!(self.drain.draining());
@@ -198,20 +200,5 @@ impl S3Service {
         };
         self.metrics.count(operation, outcome, arrived);
         answer.into_response(&id, Some(place))
-    }
-}
-
-/// What hyper calls for each request.
-#[derive(Debug)]
-struct Handler(Rc<S3Service>);
-
-impl hyper::service::Service<hyper::Request<Incoming>> for Handler {
-    type Response = Response<AnswerBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
-
-    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let service = Rc::clone(&self.0);
-        Box::pin(async move { Ok(service.answer(request).await) })
     }
 }

@@ -86,7 +86,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Who may sign requests.
-    pub users: Vec<S3User>,
+    pub users: Vec<Arc<S3User>>,
     /// Whether anybody may do anything: only where there are no users. Signatures are then not
     /// verified, for there is nothing to verify them with.
     pub anonymous: bool,
@@ -101,7 +101,7 @@ pub struct Settings {
 impl Settings {
     /// The user with this access key.
     #[must_use]
-    pub fn user(&self, access_key: &str) -> Option<&S3User> {
+    pub fn user(&self, access_key: &str) -> Option<&Arc<S3User>> {
         self.users.iter().find(|user| user.access_key == access_key)
     }
 
@@ -150,7 +150,7 @@ mod tests {
         };
         assert!(user.may_use("mail") && !user.may_use("other"));
         let settings = Settings {
-            users: vec![user],
+            users: vec![Arc::new(user)],
             anonymous: true,
             ..Settings::default()
         };

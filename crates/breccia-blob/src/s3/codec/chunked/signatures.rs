@@ -44,7 +44,7 @@ impl ChunkSigner {
         format!(
             "AWS4-HMAC-SHA256-{kind}\n{}\n{}\n{}\n{hashes}",
             self.amz_date,
-            self.key.scope().to_text(),
+            self.key.scope_text(),
             hex::encode(&self.previous)
         )
     }

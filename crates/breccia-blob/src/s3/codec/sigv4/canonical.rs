@@ -6,8 +6,8 @@
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 
-use super::key::sha256_hex;
-use super::{ALGORITHM, RequestHead, Scope, SignatureError};
+use super::key::push_sha256_hex;
+use super::{ALGORITHM, RequestHead, SignatureError};
 use crate::s3::codec::uri::{self, Query, Slash};
 
 /// The canonical request, its parts on a line each.
@@ -46,10 +46,15 @@ pub fn canonical_request(
     Ok(text)
 }
 
-/// What is signed in the end.
-pub fn string_to_sign(amz_date: &str, scope: &Scope, canonical_request: &str) -> String {
-    let (scope, digest) = (scope.to_text(), sha256_hex(canonical_request.as_bytes()));
-    [ALGORITHM, amz_date, &scope, &digest].join("\n")
+/// What is signed in the end. `scope` is [`super::Scope::to_text`].
+pub fn string_to_sign(amz_date: &str, scope: &str, canonical_request: &str) -> String {
+    let mut text = String::with_capacity(160);
+    for line in [ALGORITHM, amz_date, scope] {
+        text.push_str(line);
+        text.push('\n');
+    }
+    push_sha256_hex(&mut text, canonical_request.as_bytes());
+    text
 }
 
 /// All values of a header, trimmed, inner white space collapsed, joined by commas.
@@ -62,6 +67,10 @@ fn push_value(text: &mut String, headers: &HeaderMap, name: &str) -> Result<(), 
         found = true;
         // A value that is not UTF-8 could be signed as several different texts.
         let value = std::str::from_utf8(value.as_bytes()).map_err(|_| SignatureError::Mismatch)?;
+        if !value.bytes().any(|byte| byte.is_ascii_whitespace()) {
+            text.push_str(value);
+            continue;
+        }
         for (index, word) in value.split_ascii_whitespace().enumerate() {
             if index > 0 {
                 text.push(' ');

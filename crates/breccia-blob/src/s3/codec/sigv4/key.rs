@@ -3,6 +3,8 @@
 //! It holds no secret longer than its derivation. Invariant: signatures are compared in constant time,
 //! and no key is shown in debug output.
 
+use std::sync::Arc;
+
 use ring::hmac;
 
 use super::super::hex;
@@ -39,9 +41,13 @@ impl Scope {
 
 /// The key derived from a secret for a scope. Cheap to clone, and worth keeping for the day.
 #[derive(Debug, Clone)]
-pub struct SigningKey {
+pub struct SigningKey(Arc<Derived>);
+
+#[derive(Debug)]
+struct Derived {
     key: hmac::Key,
     scope: Scope,
+    scope_text: String,
 }
 
 impl SigningKey {
@@ -58,17 +64,27 @@ impl SigningKey {
             let tag = hmac::sign(&key, part.as_bytes());
             key = hmac::Key::new(hmac::HMAC_SHA256, tag.as_ref());
         }
-        SigningKey { key, scope }
+        let scope_text = scope.to_text();
+        SigningKey(Arc::new(Derived {
+            key,
+            scope,
+            scope_text,
+        }))
     }
 
     /// What it was derived for.
     pub fn scope(&self) -> &Scope {
-        &self.scope
+        &self.0.scope
+    }
+
+    /// [`Scope::to_text`], made once.
+    pub(crate) fn scope_text(&self) -> &str {
+        &self.0.scope_text
     }
 
     /// The signature of a text.
     pub fn sign(&self, text: &str) -> Signature {
-        let tag = hmac::sign(&self.key, text.as_bytes());
+        let tag = hmac::sign(&self.0.key, text.as_bytes());
         let mut signature = [0; 32];
         for (byte, from) in signature.iter_mut().zip(tag.as_ref()) {
             *byte = *from;
@@ -78,11 +94,12 @@ impl SigningKey {
 
     /// Whether a signature is this text's, in constant time.
     pub fn matches(&self, text: &str, signature: &Signature) -> bool {
-        hmac::verify(&self.key, text.as_bytes(), signature).is_ok()
+        hmac::verify(&self.0.key, text.as_bytes(), signature).is_ok()
     }
 }
 
-/// SHA-256 in hexadecimal.
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+/// SHA-256 in hexadecimal, to the end of a text.
+pub(crate) fn push_sha256_hex(text: &mut String, bytes: &[u8]) {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    hex::encode_into(text, digest.as_ref());
 }

@@ -105,14 +105,14 @@ impl Signer<'_> {
         };
         let parsed = Query::parse(query).map_err(SignatureError::from)?;
         let canonical = canonical_request(&head, &parsed, &signed, &payload, false)?;
-        let scope = self.key.scope();
+        let scope = self.key.scope_text();
         let signature = self.key.sign(&string_to_sign(&amz_date, scope, &canonical));
         let text = [
             ALGORITHM,
             " Credential=",
             self.access_key,
             "/",
-            &scope.to_text(),
+            scope,
             ",SignedHeaders=",
             &signed.join(";"),
             ",Signature=",
@@ -142,8 +142,8 @@ impl Signer<'_> {
             .map(|name| name.as_str().to_owned())
             .collect();
         signed.sort_unstable();
-        let scope = self.key.scope();
-        let credential = format!("{}/{}", self.access_key, scope.to_text());
+        let scope = self.key.scope_text();
+        let credential = format!("{}/{scope}", self.access_key);
         let expires = expires_s.to_string();
         let names = signed.join(";");
         let mut parameters = vec![

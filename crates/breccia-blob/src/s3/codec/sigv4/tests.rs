@@ -322,7 +322,7 @@ fn regions_may_be_limited_and_dates_may_stand_in_date() {
         let query = crate::s3::codec::uri::Query::default();
         let text = canonical_request(&request, &query, &names, "UNSIGNED-PAYLOAD", false).unwrap();
         let key = key("us-east-1");
-        let signature = key.sign(&string_to_sign("20130524T000000Z", key.scope(), &text));
+        let signature = key.sign(&string_to_sign("20130524T000000Z", key.scope_text(), &text));
         let value = format!(
             "AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{}, SignedHeaders=date;host, Signature={}",
             key.scope().to_text(),

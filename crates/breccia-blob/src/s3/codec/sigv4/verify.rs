@@ -62,11 +62,12 @@ pub fn verify(
     let Some(claim) = Authorization::parse(head, &query)? else {
         return Ok(None);
     };
-    check_scope(&claim, regions)?;
+    let amz_date = time::amz_date(claim.date_ms);
+    check_scope(&claim, &amz_date, regions)?;
     check_time(&claim, now_ms)?;
     check_coverage(&claim, head)?;
     let payload_line = payload_line(&claim, head, &query)?;
-    let payload = Payload::parse(payload_line.as_bytes())?;
+    let payload = Payload::parse(payload_line)?;
     let key = keys
         .signing_key(&claim.access_key, &claim.scope)
         .ok_or_else(|| SignatureError::UnknownAccessKey {
@@ -77,11 +78,11 @@ pub fn verify(
         head,
         &query,
         &claim.signed_headers,
-        &payload_line,
+        std::str::from_utf8(payload_line)
+            .map_err(|_| SignatureError::Payload { streaming: false })?,
         presigned,
     )?;
-    let amz_date = time::amz_date(claim.date_ms);
-    let text = string_to_sign(&amz_date, &claim.scope, &canonical);
+    let text = string_to_sign(&amz_date, key.scope_text(), &canonical);
     if !key.matches(&text, &claim.signature) {
         return Err(SignatureError::Mismatch);
     }
@@ -93,7 +94,11 @@ pub fn verify(
     }))
 }
 
-fn check_scope(claim: &Authorization, regions: Regions<'_>) -> Result<(), SignatureError> {
+fn check_scope(
+    claim: &Authorization,
+    amz_date: &str,
+    regions: Regions<'_>,
+) -> Result<(), SignatureError> {
     let refused = |what| SignatureError::Scope {
         what,
         presigned: claim.is_presigned(),
@@ -103,7 +108,7 @@ fn check_scope(claim: &Authorization, regions: Regions<'_>) -> Result<(), Signat
     {
         return Err(refused("the region is not served here"));
     }
-    if claim.scope.date != time::scope_date(claim.date_ms) {
+    if !amz_date.starts_with(&claim.scope.date) {
         return Err(refused("its date is not the request's"));
     }
     Ok(())
@@ -154,11 +159,11 @@ fn check_coverage(claim: &Authorization, head: &RequestHead<'_>) -> Result<(), S
 
 /// The canonical request's last line. In a presigned request the query wins, then the header, then
 /// nothing is said of the body; whichever it is, the signature covers the choice.
-fn payload_line(
+fn payload_line<'a>(
     claim: &Authorization,
-    head: &RequestHead<'_>,
-    query: &Query,
-) -> Result<String, SignatureError> {
+    head: &RequestHead<'a>,
+    query: &'a Query,
+) -> Result<&'a [u8], SignatureError> {
     const NAME: &str = "x-amz-content-sha256";
     if head.headers.get_all(NAME).iter().count() > 1 {
         return Err(SignatureError::Payload { streaming: false });
@@ -167,16 +172,10 @@ fn payload_line(
         .headers
         .get(NAME)
         .map(hyper::header::HeaderValue::as_bytes);
-    let value = if claim.is_presigned() {
-        query
-            .get("X-Amz-Content-Sha256")
-            .or(header)
-            .unwrap_or(b"UNSIGNED-PAYLOAD")
+    if claim.is_presigned() {
+        let said = query.get("X-Amz-Content-Sha256").or(header);
+        Ok(said.unwrap_or(b"UNSIGNED-PAYLOAD"))
     } else {
-        header.ok_or(SignatureError::PayloadMissing)?
-    };
-    let text = std::str::from_utf8(value);
-    Ok(text
-        .map_err(|_| SignatureError::Payload { streaming: false })?
-        .to_owned())
+        header.ok_or(SignatureError::PayloadMissing)
+    }
 }

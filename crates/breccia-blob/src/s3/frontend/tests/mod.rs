@@ -40,14 +40,14 @@ struct Server {
     _folder: TempDir,
 }
 
-fn user(access_key: &str, buckets: Option<&[&str]>, read_only: bool) -> S3User {
-    S3User {
+fn user(access_key: &str, buckets: Option<&[&str]>, read_only: bool) -> Arc<S3User> {
+    Arc::new(S3User {
         name: format!("user of {access_key}"),
         access_key: access_key.to_owned(),
         secret_key: SECRET.to_owned(),
         buckets: buckets.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
         read_only,
-    }
+    })
 }
 
 /// A store in a folder of its own.
