@@ -43,7 +43,7 @@ pub(super) static LISTENER: Table = Table {
         optional(
             "tls",
             Kind::Table(&TLS_SERVER),
-            "TLS towards clients. Without it, plain.",
+            "TLS towards clients; then none goes without. Without this table, plain.",
         ),
         flag(
             "insecure",
