@@ -9,6 +9,7 @@ mod freshness;
 mod lexer;
 mod pausing;
 mod pooling;
+mod positions;
 mod promotion;
 mod reload;
 mod rig;

@@ -18,6 +18,7 @@ mod batch;
 mod begun;
 mod cancel;
 mod client;
+mod deposed;
 mod expected;
 mod gate;
 mod hear;

@@ -282,6 +282,7 @@ impl Session {
         let mut news = Vec::new();
         let mut again = None;
         loop {
+            self.check_primary()?;
             self.feed()?;
             let Some(attached) = &mut self.attached else {
                 return Ok(Turn::Done);
@@ -309,7 +310,9 @@ impl Session {
                     }
                 }
             }
-            match self.event().await? {
+            let event = self.event().await?;
+            self.check_primary()?;
+            match event {
                 Event::Server => self.digest(&mut news)?,
                 Event::Client | Event::Sent => {}
                 Event::ClientGone => return Err(End::Gone),

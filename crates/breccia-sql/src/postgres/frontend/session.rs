@@ -314,10 +314,12 @@ impl Session {
         };
         let drain = &self.listener.drain;
         if idle {
+            let kept = attached.as_ref().map(|attached| attached.version);
             return tokio::select! {
                 biased;
                 event = turn(&mut self.client, attached, end) => Ok(event),
                 () = drain.draining() => Err(told()),
+                () = self.listener.cluster.left(kept.unwrap_or(0)), if kept.is_some() => Ok(Event::Sent),
             };
         }
         let look = now + CLOSING_LOOK;
@@ -455,10 +457,14 @@ impl Session {
                 expected.push(Owed::Query { shown: false });
             }
         }
+        // What was decided in an earlier view is held against this one.
+        let fits = self.view.primary == Ok(server);
+        let version = if fits { self.view_version } else { u64::MAX };
         self.attached = Some(Attached {
             lease,
             server,
             replica,
+            version,
             out,
             expected,
             unnamed_here: false,
