@@ -7,6 +7,7 @@ mod clients;
 mod faults;
 mod freshness;
 mod lexer;
+mod own;
 mod pausing;
 mod pooling;
 mod positions;

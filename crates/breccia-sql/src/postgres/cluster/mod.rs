@@ -7,6 +7,7 @@ pub mod election;
 pub mod heard;
 pub mod pause;
 pub mod sampler;
+mod standing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

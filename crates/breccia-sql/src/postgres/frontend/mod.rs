@@ -27,6 +27,7 @@ mod own;
 mod route;
 mod serve;
 mod session;
+mod shows;
 mod tell;
 mod translate;
 
