@@ -173,14 +173,10 @@ fn tokens_of(sql: &[u8], conforming: bool) -> Result<(Vec<Token>, bool), Doubt> 
 
 /// The verdict about a text the lexer does not vouch for.
 fn doubtful(sql: &[u8], doubt: Option<Doubt>) -> Verdict {
-    const STATE: [&str; 10] = [
-        "listen", "temp", "set", "advisory", "load", "prepare", "declare", "discard", "role",
-        "dblink",
-    ];
-    let text = String::from_utf8_lossy(sql).to_ascii_lowercase();
+    let text = String::from_utf8_lossy(sql);
     // The server refuses a text that does not end, so nothing of it happens.
     let happens = doubt != Some(Doubt::Unterminated);
-    let pins = happens && STATE.iter().any(|word| text.contains(word));
+    let pins = happens && walls::mentions_state(&text);
     Verdict {
         class: if pins {
             Class::Pin("unparsed")

@@ -48,7 +48,7 @@ pub enum Kind {
     Parameter,
     /// An operator, cut as the server cuts it.
     Operator,
-    /// One of `, ( ) [ ] . ; :`, or `::`, or `:=`.
+    /// One of `, ( ) [ ] . ; :`, or `::`, `:=`, or `..`.
     Mark(u8),
 }
 
@@ -67,6 +67,8 @@ pub struct Token {
 pub const CAST: u8 = b'C';
 /// Stands for `:=` in [`Kind::Mark`].
 pub const ASSIGN: u8 = b'A';
+/// Stands for `..` in [`Kind::Mark`]; only procedures have it.
+pub const DOTS: u8 = b'D';
 
 /// Reads the tokens of a text.
 #[derive(Debug)]
@@ -302,6 +304,10 @@ impl<'a> Lexer<'a> {
                 Ok(Kind::Quoted)
             }
             b'$' => self.dollar(),
+            b'.' if self.byte(self.at + 1) == b'.' => {
+                self.at += 2;
+                Ok(Kind::Mark(DOTS))
+            }
             b',' | b'(' | b')' | b'[' | b']' | b'.' | b';' => {
                 self.at += 1;
                 Ok(Kind::Mark(byte))
@@ -326,13 +332,16 @@ impl<'a> Lexer<'a> {
     /// Reads a string whose quote is `skip` bytes ahead.
     fn string(&mut self, skip: usize, escapes: bool, quote: Quote) -> Result<Kind, Doubt> {
         self.at += skip;
-        self.delimited(b'\'', escapes)?;
+        if quote == Quote::Bits {
+            self.bits()?;
+        } else {
+            self.delimited(b'\'', escapes)?;
+        }
         // A literal behind a line feed continues this one, under its rules: plain ones look the
         // same either way, the others do not.
         if quote != Quote::Plain {
             let (at, blank) = (self.at, self.blank);
-            self.skip_blank()?;
-            if self.byte(self.at) == b'\'' {
+            if self.skip_blank().is_ok() && self.byte(self.at) == b'\'' {
                 return Err(Doubt::Continuation);
             }
             (self.at, self.blank) = (at, blank);
@@ -360,6 +369,15 @@ impl<'a> Lexer<'a> {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads up to the next quote: two of them are no quote here, but an end and a beginning.
+    fn bits(&mut self) -> Result<(), Doubt> {
+        self.at += 1;
+        let rest = self.slice(self.at, self.text.len());
+        let end = memchr::memchr(b'\'', rest).ok_or(Doubt::Unterminated)?;
+        self.at += end + 1;
+        Ok(())
     }
 
     fn dollar(&mut self) -> Result<Kind, Doubt> {
@@ -409,7 +427,7 @@ impl<'a> Lexer<'a> {
             }
         } else {
             self.digits(|byte| byte.is_ascii_digit());
-            if self.byte(self.at) == b'.' {
+            if self.byte(self.at) == b'.' && self.byte(self.at + 1) != b'.' {
                 self.at += 1;
                 self.digits(|byte| byte.is_ascii_digit());
             }
@@ -422,7 +440,7 @@ impl<'a> Lexer<'a> {
             }
         }
         let after = self.byte(self.at);
-        if is_word_part(after) || after == b'.' {
+        if is_word_part(after) || (after == b'.' && self.byte(self.at + 1) != b'.') {
             Err(Doubt::Number)
         } else {
             Ok(Kind::Number)

@@ -55,11 +55,12 @@ fn reads_are_proven() {
             "select case when id > 1 then 'a' else 'b' end from orders",
             "select '1'::int, cast('x' as text), date '2020-01-01', interval '1 day'",
             "select 'ok'::mood, '1'::plain_domain, 'orders'::regclass, '{1}'::int[]",
+            "select '1'::checked, '{1}'::plain_domain[], * from indexed",
             "select * from generate_series(1, 10) g(x), lateral (select x) l",
             "select row_number() over (partition by a order by b) from orders",
             "select sum(x) filter (where x > 1) over w from orders window w as (order by y)",
             "select string_agg(a, ',' order by b) from orders group by grouping sets ((a), ())",
-            "select stable_sum(1), two_steps(), allowed(), vec()",
+            "select stable_sum(1), two_steps(), allowed(), vec(), loops(), loops_now(), sums(1)",
             "select id <=> 2 from orders",
             "select * from v_orders, v_view, v_now, kept, guarded, pg_class",
             "select array[1,2], array(select id from orders), row(1, 2), (a).b, a[1:2] from orders",
@@ -100,6 +101,13 @@ fn functions_are_asked_about() {
             "select hidden_write()",
             "select me()",
             "select procedural()",
+            "select loops_next()",
+            "select loops_ids()",
+            "select loops_field()",
+            "select loops_type()",
+            "select loops_spelled()",
+            "select loops_operator()",
+            "select sums_badly(1)",
             "select lower_twin('a')",
             "select default_next()",
             "select resets(1)",
@@ -136,6 +144,8 @@ fn relations_types_and_operators_are_asked_about() {
             "select * from pg_locks",
             "select * from twin",
             "select * from parts",
+            "select * from indexed_badly",
+            "select * from above_indexed_badly",
             "select * from \"Orders\"",
             "table unknown",
             "with unknown as (select * from unknown) select 1",
@@ -146,8 +156,9 @@ fn relations_types_and_operators_are_asked_about() {
     primary(
         "type",
         &[
-            "select 'x'::checked",
             "select 'x'::native",
+            "select 'x'::native_domain",
+            "select 'x'::circle_domain",
             "select cast('x' as unknown)",
             "select '{}'::native[]",
             "select 1::numeric",
@@ -312,6 +323,8 @@ fn what_changes_the_session_pins_it() {
         ),
         ("select takes_lock()", "advisory-lock"),
         ("insert into a select takes_lock()", "advisory-lock"),
+        ("select loops_lock()", "advisory-lock"),
+        ("select doubted_lock()", "routine"),
         ("call procedural_set()", "routine"),
         ("select 1; listen a", "listen"),
         ("select 1; set a = 1", "set"),
@@ -433,6 +446,7 @@ fn the_rest_of_a_verdict() {
         "select 'now'::date",
         "select * from v_now",
         "select stable_now()",
+        "select loops_now()",
     ] {
         assert!(verdict(sql).uses_now, "{sql}");
         assert_eq!(verdict(sql).class, Class::Read, "{sql}");
@@ -492,6 +506,25 @@ fn doubts_about_the_whole_database_stop_all_reads() {
         class(7, &[Some("f"), Some("sql")]),
         Class::Primary("operator-class")
     );
+    assert_eq!(class(7, &[Some("loops"), Some("plpgsql")]), Class::Read);
+    let domain = |checks| {
+        let (no, base) = (Some("false"), Some("int4"));
+        [
+            Some("d"),
+            no,
+            Some("d"),
+            Some("domain_in"),
+            no,
+            checks,
+            base,
+        ]
+    };
+    assert_eq!(
+        class(5, &domain(Some("procedural(VALUE)"))),
+        Class::Primary("domain")
+    );
+    assert_eq!(class(5, &domain(Some("loops(VALUE)"))), Class::Read);
+    assert_eq!(class(5, &domain(None)), Class::Read);
     assert_eq!(class(1, &[None]), Class::Primary("catalogue"));
 }
 
@@ -512,6 +545,11 @@ fn odd_texts_stay_on_the_primary() {
     assert_eq!(class(b"select '\xff'", true), Class::Primary("unparsed"));
     assert_eq!(class(b"listen \xff", true), Class::Pin("unparsed"));
     assert_eq!(class(b"select \0", true), Class::Primary("unparsed"));
+    // A byte that is wrong in one literal says nothing of other texts of its shape.
+    assert_eq!(class(b"select 'a'", true), Class::Read);
+    assert_eq!(class(b"select '\xff' ", true), Class::Primary("unparsed"));
+    assert_eq!(class(b"select 'b'", true), Class::Read);
+    assert_eq!(class(b"select 1..2", true), Class::Primary("unparsed"));
     assert_eq!(
         class(b"select e'a'\n'\\'; listen a", true),
         Class::Pin("unparsed")

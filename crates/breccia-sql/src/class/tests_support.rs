@@ -79,7 +79,96 @@ const FUNCTIONS: &[FunctionRow<'_>] = &[
         "false",
         "plpgsql",
         "s",
-        Some("BEGIN RETURN 1; END"),
+        Some("BEGIN EXECUTE 'x'; RETURN 1; END"),
+    ),
+    (
+        "loops",
+        "false",
+        "plpgsql",
+        "s",
+        Some(
+            "DECLARE n interval(3) := 0; o orders%ROWTYPE; BEGIN FOR i IN 1..10 LOOP \
+             SELECT count(*) INTO n FROM orders WHERE id = i; IF (n > 0) THEN RETURN n; END IF; \
+             END LOOP; RAISE NOTICE '%', n; RETURN stable_sum(n)::int4; \
+             EXCEPTION WHEN others THEN RETURN -1; END",
+        ),
+    ),
+    (
+        "loops_now",
+        "false",
+        "plpgsql",
+        "s",
+        Some("BEGIN RETURN (SELECT count(*) FROM v_now); END"),
+    ),
+    (
+        "loops_next",
+        "false",
+        "plpgsql",
+        "s",
+        Some("BEGIN FOR i IN 1..3 LOOP PERFORM nextval('ids'); END LOOP; RETURN 1; END"),
+    ),
+    (
+        "loops_ids",
+        "false",
+        "plpgsql",
+        "s",
+        Some("BEGIN RETURN (SELECT last_value FROM ids); END"),
+    ),
+    (
+        "loops_field",
+        "false",
+        "plpgsql",
+        "s",
+        Some("DECLARE o orders; BEGIN RETURN o.field_call; END"),
+    ),
+    (
+        "loops_type",
+        "false",
+        "plpgsql",
+        "s",
+        Some("BEGIN RETURN '1'::native; END"),
+    ),
+    (
+        "loops_spelled",
+        "false",
+        "plpgsql",
+        "s",
+        Some("DECLARE n decimal(10, 2); BEGIN RETURN n; END"),
+    ),
+    (
+        "loops_operator",
+        "false",
+        "plpgsql",
+        "s",
+        Some("BEGIN RETURN 1 === 2; END"),
+    ),
+    (
+        "loops_lock",
+        "false",
+        "plpgsql",
+        "v",
+        Some("BEGIN FOR i IN 1..3 LOOP PERFORM pg_advisory_lock(i); END LOOP; END"),
+    ),
+    (
+        "doubted_lock",
+        "false",
+        "plpgsql",
+        "v",
+        Some("BEGIN PERFORM e'a'\n'b', pg_advisory_lock(1); END"),
+    ),
+    (
+        "sums",
+        "false",
+        "sql",
+        "i",
+        Some("SELECT lower(), stable_sum()"),
+    ),
+    (
+        "sums_badly",
+        "false",
+        "sql",
+        "i",
+        Some("SELECT lower(), procedural()"),
     ),
     (
         "procedural_set",
@@ -108,14 +197,14 @@ const FUNCTIONS: &[FunctionRow<'_>] = &[
         "false",
         "plpgsql",
         "i",
-        Some("BEGIN RETURN 1; END"),
+        Some("BEGIN EXECUTE 'x'; RETURN 1; END"),
     ),
     (
         "field_call",
         "false",
         "plpgsql",
         "s",
-        Some("BEGIN RETURN 1; END"),
+        Some("BEGIN EXECUTE 'x'; RETURN 1; END"),
     ),
     ("similar_to_native", "false", "c", "i", None),
 ];
@@ -239,6 +328,9 @@ const RELATIONS: &[[Option<&str>; 7]] = &[
         None,
     ],
     table("21", "größe"),
+    table("22", "indexed"),
+    table("23", "indexed_badly"),
+    table("24", "above_indexed_badly"),
 ];
 
 const fn table<'a>(oid: &'a str, name: &'a str) -> [Option<&'a str>; 7] {
@@ -267,21 +359,73 @@ const fn view<'a>(oid: &'a str, name: &'a str, text: &'a str) -> [Option<&'a str
 
 const OPERATORS: &str = "= <> < > <= >= ~~ !~~ ~~* !~~* ~ !~ + - * / % || -> ->> @> ? && @@";
 
-/// Name, built in, kind, input, safe.
-const TYPES: &[(&str, &str, &str, &str, &str)] = &[
-    ("int4", "true", "b", "int4in", "false"),
-    ("int8", "true", "b", "int8in", "false"),
-    ("text", "true", "b", "textin", "false"),
-    ("date", "true", "b", "date_in", "false"),
-    ("timestamptz", "true", "b", "timestamptz_in", "false"),
-    ("jsonb", "true", "b", "jsonb_in", "false"),
-    ("numeric", "true", "b", "numeric_in", "false"),
-    ("interval", "true", "b", "interval_in", "false"),
-    ("regclass", "true", "b", "regclassin", "false"),
-    ("mood", "false", "e", "enum_in", "true"),
-    ("checked", "false", "d", "domain_in", "false"),
-    ("plain_domain", "false", "d", "domain_in", "true"),
-    ("native", "false", "b", "native_in", "false"),
+/// Name, built in, kind, input, safe, checks, base.
+type TypeRow<'a> = (
+    &'a str,
+    &'a str,
+    &'a str,
+    &'a str,
+    &'a str,
+    Option<&'a str>,
+    Option<&'a str>,
+);
+
+const TYPES: &[TypeRow<'_>] = &[
+    ("int4", "true", "b", "int4in", "false", None, None),
+    ("int8", "true", "b", "int8in", "false", None, None),
+    ("text", "true", "b", "textin", "false", None, None),
+    ("date", "true", "b", "date_in", "false", None, None),
+    (
+        "timestamptz",
+        "true",
+        "b",
+        "timestamptz_in",
+        "false",
+        None,
+        None,
+    ),
+    ("jsonb", "true", "b", "jsonb_in", "false", None, None),
+    ("numeric", "true", "b", "numeric_in", "false", None, None),
+    ("interval", "true", "b", "interval_in", "false", None, None),
+    ("regclass", "true", "b", "regclassin", "false", None, None),
+    ("mood", "false", "e", "enum_in", "true", None, None),
+    (
+        "checked",
+        "false",
+        "d",
+        "domain_in",
+        "false",
+        Some("(VALUE > 0)"),
+        Some("int4"),
+    ),
+    (
+        "plain_domain",
+        "false",
+        "d",
+        "domain_in",
+        "false",
+        None,
+        Some("checked"),
+    ),
+    (
+        "native_domain",
+        "false",
+        "d",
+        "domain_in",
+        "false",
+        None,
+        Some("native"),
+    ),
+    (
+        "circle_domain",
+        "false",
+        "d",
+        "domain_in",
+        "false",
+        None,
+        Some("circle_domain"),
+    ),
+    ("native", "false", "b", "native_in", "false", None, None),
 ];
 
 /// A builder that has all rows.
@@ -314,6 +458,9 @@ pub(super) fn builder() -> CatalogueBuilder {
         builder.row(1, relation);
     }
     builder.row(2, &[Some("17"), Some("18")]);
+    builder.row(2, &[Some("24"), Some("23")]);
+    builder.row(8, &[Some("22"), Some("loops")]);
+    builder.row(8, &[Some("23"), Some("procedural")]);
     builder.row(3, &[Some("11"), Some("(owner = CURRENT_USER)")]);
     builder.row(3, &[Some("12"), Some("takes_lock()")]);
     let (no, yes) = (Some("false"), Some("true"));
@@ -322,7 +469,7 @@ pub(super) fn builder() -> CatalogueBuilder {
     }
     builder.row(4, &[Some("==="), no, Some("procedural")]);
     builder.row(4, &[Some("<=>"), no, Some("stable_sum")]);
-    for (name, builtin, kind, input, safe) in TYPES {
+    for (name, builtin, kind, input, safe, checks, base) in TYPES {
         builder.row(
             5,
             &[
@@ -331,6 +478,8 @@ pub(super) fn builder() -> CatalogueBuilder {
                 Some(kind),
                 Some(input),
                 Some(safe),
+                *checks,
+                *base,
             ],
         );
     }

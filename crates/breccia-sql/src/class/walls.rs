@@ -3,7 +3,7 @@
 //! Not a proof of anything: passing here means nothing. Invariant: a name that changes the session
 //! is found at any depth and in any kind of statement.
 
-use super::lexer::{self, Kind, Token};
+use super::lexer::{self, Doubt, Kind, Token};
 use std::borrow::Cow;
 
 /// A text and some of its tokens.
@@ -166,8 +166,12 @@ pub(super) fn pin(words: &Words<'_>) -> Option<&'static str> {
 
 /// Whether the source of a routine changes its session, as far as its text shows.
 pub(super) fn body_pins(body: &str) -> Option<&'static str> {
-    // A body the lexer doubts is one the server would refuse.
-    let (tokens, _) = lexer::tokens(body.as_bytes(), true).ok()?;
+    let (tokens, _) = match lexer::tokens(body.as_bytes(), true) {
+        Ok(tokens) => tokens,
+        // The server refuses it whenever it is called.
+        Err(Doubt::Unterminated) => return None,
+        Err(_) => return mentions_state(body).then_some("routine"),
+    };
     let words = Words {
         sql: body,
         tokens: &tokens,
@@ -191,6 +195,16 @@ pub(super) fn body_pins(body: &str) -> Option<&'static str> {
         };
         ((starts && state) || built).then_some("routine")
     })
+}
+
+/// Whether a text that cannot be read holds a word of what changes a session.
+pub(super) fn mentions_state(text: &str) -> bool {
+    const WORDS: [&str; 10] = [
+        "listen", "temp", "set", "advisory", "load", "prepare", "declare", "discard", "role",
+        "dblink",
+    ];
+    let lower = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| lower.contains(word))
 }
 
 /// Whether a routine's source holds a word of DDL.
@@ -232,7 +246,9 @@ pub(super) fn forbids_read(words: &Words<'_>) -> Result<(), &'static str> {
     let mut weight = 0_usize;
     for at in 0..words.len() {
         match words.kind(at) {
-            Some(Kind::UnicodeQuoted | Kind::Mark(lexer::ASSIGN)) => return Err("unparsed"),
+            Some(Kind::UnicodeQuoted | Kind::Mark(lexer::ASSIGN | lexer::DOTS)) => {
+                return Err("unparsed");
+            }
             Some(Kind::Operator | Kind::Quoted | Kind::Mark(b'[' | lexer::CAST)) => weight += 1,
             Some(Kind::Word) => {
                 weight += 1;

@@ -4,10 +4,10 @@
 //! or a relation with policies becomes safe only by a proof that rests on names proven before it,
 //! so a cycle stays unproven.
 
-use super::builtin;
 use super::{Catalogue, Need, Standing};
+use super::{builtin, procedure};
 use crate::class::{prove, walls};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A row's columns.
 type Columns<'a> = &'a [Option<&'a str>];
@@ -16,6 +16,15 @@ type Columns<'a> = &'a [Option<&'a str>];
 enum Space {
     Function,
     Relation,
+    Domain,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Text {
+    /// Queries.
+    Sql(String),
+    /// A body in PL/pgSQL.
+    Procedure(String),
 }
 
 /// An object that is safe if all its texts are proven.
@@ -23,7 +32,7 @@ enum Space {
 struct Pending {
     space: Space,
     name: String,
-    texts: Vec<String>,
+    texts: Vec<Text>,
     uses_now: bool,
 }
 
@@ -34,6 +43,8 @@ struct Relation {
     readable: bool,
     row_security: bool,
     view: Option<String>,
+    /// Functions that planning a query of it may call.
+    folded: BTreeSet<String>,
 }
 
 /// Gathers the rows of [`super::QUERIES`].
@@ -49,6 +60,11 @@ pub struct CatalogueBuilder {
 
 fn is_true(column: &str) -> bool {
     column == "true"
+}
+
+/// A query that is proven exactly if the functions of this name are.
+fn call(function: &str) -> String {
+    format!("SELECT \"{}\"()", function.replace('"', "\"\""))
 }
 
 impl CatalogueBuilder {
@@ -72,10 +88,8 @@ impl CatalogueBuilder {
             4 => self.operator(columns),
             5 => self.data_type(columns),
             6 => self.cast(columns),
-            7 => {
-                self.catalogue.doubt = Some("operator-class");
-                Some(())
-            }
+            7 => self.called_unnamed(columns),
+            8 => self.folded(columns),
             _ => None,
         };
         if read.is_none() {
@@ -120,16 +134,44 @@ impl CatalogueBuilder {
             return Some(());
         }
         standing.unproven += 1;
-        if !builtin && still && language == "sql" && is_true(keeps_settings) {
-            let mut texts = vec![source.unwrap_or_default().to_owned()];
-            texts.extend(defaults.map(|defaults| format!("SELECT {defaults}")));
-            let name = name.to_owned();
-            self.pending.push(Pending {
-                space: Space::Function,
-                name,
-                texts,
-                uses_now: false,
-            });
+        let source = source.unwrap_or_default().to_owned();
+        let text = match language {
+            "sql" => Text::Sql(source),
+            "plpgsql" => Text::Procedure(source),
+            _ => return Some(()),
+        };
+        if !builtin && still && is_true(keeps_settings) {
+            let defaults = defaults.map(|defaults| Text::Sql(format!("SELECT {defaults}")));
+            let texts = std::iter::once(text).chain(defaults).collect();
+            self.leave(Space::Function, name, texts);
+        }
+        Some(())
+    }
+
+    /// Leaves an object to be proven once all rows are in.
+    fn leave(&mut self, space: Space, name: &str, texts: Vec<Text>) {
+        self.pending.push(Pending {
+            space,
+            name: name.to_owned(),
+            texts,
+            uses_now: false,
+        });
+    }
+
+    fn called_unnamed(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[Some(function), Some(_)] = columns else {
+            return None;
+        };
+        self.catalogue.called_unnamed.push(function.to_owned());
+        Some(())
+    }
+
+    fn folded(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[Some(relation), Some(function)] = columns else {
+            return None;
+        };
+        if let Some(relation) = self.relations.get_mut(relation) {
+            relation.folded.insert(function.to_owned());
         }
         Some(())
     }
@@ -160,6 +202,7 @@ impl CatalogueBuilder {
             readable,
             row_security: is_true(rows),
             view: view.filter(|_| kind == "v").map(str::to_owned),
+            folded: BTreeSet::new(),
         };
         self.relations.insert(oid.to_owned(), relation);
         Some(())
@@ -198,14 +241,29 @@ impl CatalogueBuilder {
     }
 
     fn data_type(&mut self, columns: Columns<'_>) -> Option<()> {
-        let &[Some(name), Some(builtin), Some(kind), input, Some(safe)] = columns else {
+        let &[
+            Some(name),
+            Some(builtin),
+            Some(kind),
+            input,
+            Some(safe),
+            checks,
+            base,
+        ] = columns
+        else {
             return None;
         };
-        let need = match (kind, input) {
+        let need = match (kind, input, base) {
             _ if is_true(builtin) || is_true(safe) => Need::Nothing,
-            ("b", Some(input)) => Need::Function(input.to_owned()),
+            ("b", Some(input), _) => Need::Function(input.to_owned()),
+            ("d", _, Some(base)) => Need::Type(base.to_owned()),
             _ => Need::Denied,
         };
+        if let Some(checks) = checks {
+            self.catalogue.unproven_domains += 1;
+            let text = Text::Sql(format!("SELECT {checks}"));
+            self.leave(Space::Domain, name, vec![text]);
+        }
         let needs = self.catalogue.types.entry(name.to_owned()).or_default();
         if need != Need::Nothing || needs.is_empty() {
             needs.push(need);
@@ -241,10 +299,15 @@ impl CatalogueBuilder {
         loop {
             let mut changed = false;
             for (parent, child) in &self.children {
-                let readable = self.relations.get(child).is_none_or(|child| child.readable);
-                if let Some(parent) = self.relations.get_mut(parent).filter(|_| !readable) {
-                    changed |= parent.readable;
-                    parent.readable = false;
+                let (readable, folded) = match self.relations.get(child) {
+                    Some(child) => (child.readable, child.folded.clone()),
+                    None => (true, BTreeSet::new()),
+                };
+                if let Some(parent) = self.relations.get_mut(parent) {
+                    let known = (parent.readable, parent.folded.len());
+                    parent.readable &= readable;
+                    parent.folded.extend(folded);
+                    changed |= known != (parent.readable, parent.folded.len());
                 }
             }
             if !changed {
@@ -264,23 +327,20 @@ impl CatalogueBuilder {
                 .relations
                 .entry(relation.name.clone())
                 .or_default();
+            let calls = relation.folded.iter().map(|function| call(function));
             let texts: Vec<_> = relation
                 .view
                 .into_iter()
                 .chain(policies.into_iter().flatten())
+                .chain(calls)
+                .map(Text::Sql)
                 .collect();
             if relation.readable && texts.is_empty() {
                 continue;
             }
             standing.unproven += 1;
             if relation.readable {
-                let name = relation.name;
-                self.pending.push(Pending {
-                    space: Space::Relation,
-                    name,
-                    texts,
-                    uses_now: false,
-                });
+                self.leave(Space::Relation, &relation.name, texts);
             }
         }
     }
@@ -312,7 +372,11 @@ impl CatalogueBuilder {
 
     fn prove(&self, object: &mut Pending) -> Result<(), &'static str> {
         for text in &object.texts {
-            object.uses_now |= prove::body(&self.catalogue, text)?.uses_now;
+            let proof = match text {
+                Text::Sql(text) => prove::body(&self.catalogue, text)?,
+                Text::Procedure(text) => procedure::prove(&self.catalogue, text)?,
+            };
+            object.uses_now |= proof.uses_now;
         }
         Ok(())
     }
@@ -321,6 +385,11 @@ impl CatalogueBuilder {
         let names: &mut HashMap<String, Standing> = match object.space {
             Space::Function => &mut self.catalogue.functions,
             Space::Relation => &mut self.catalogue.relations,
+            Space::Domain => {
+                let unproven = &mut self.catalogue.unproven_domains;
+                *unproven = unproven.saturating_sub(1);
+                return;
+            }
         };
         if let Some(standing) = names.get_mut(&object.name) {
             standing.unproven = standing.unproven.saturating_sub(1);

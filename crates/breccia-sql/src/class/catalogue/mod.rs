@@ -5,6 +5,7 @@
 
 mod build;
 mod builtin;
+mod procedure;
 mod queries;
 
 pub use build::CatalogueBuilder;
@@ -33,8 +34,13 @@ pub(super) struct Answer {
 enum Need {
     Nothing,
     Function(String),
+    /// What a domain is made of.
+    Type(String),
     Denied,
 }
+
+/// How many domains may be made of each other: names may go round in circles.
+const DOMAIN_DEPTH: u32 = 8;
 
 /// What is known of a database's objects.
 #[derive(Debug, Default)]
@@ -52,7 +58,11 @@ pub struct Catalogue {
     fields: HashSet<String>,
     /// Functions that change their session.
     pinning: HashMap<String, &'static str>,
-    /// An operator class in a language that is not C, or a row that could not be read.
+    /// Functions that no query names and the server calls by itself.
+    called_unnamed: Vec<String>,
+    /// Domains whose checks are not proven: any value may be held against them.
+    unproven_domains: u32,
+    /// A row could not be read.
     doubt: Option<&'static str>,
     /// Proofs may take implicit casts and basic operators for safe: if they are not, no read is
     /// proven in the end.
@@ -77,6 +87,13 @@ impl Catalogue {
         }
         if self.casts_unsafe() {
             return Err("cast");
+        }
+        if self.unproven_domains > 0 {
+            return Err("domain");
+        }
+        let unnamed = &self.called_unnamed;
+        if unnamed.iter().any(|name| self.function(name).is_none()) {
+            return Err("operator-class");
         }
         let basic = builtin::BASIC_OPERATORS
             .iter()
@@ -132,12 +149,17 @@ impl Catalogue {
 
     /// A cast to a type of this name is safe.
     pub(super) fn cast(&self, name: &str) -> bool {
-        let Some(needs) = self.types.get(name) else {
+        self.cast_within(name, DOMAIN_DEPTH)
+    }
+
+    fn cast_within(&self, name: &str, depth: u32) -> bool {
+        let (Some(needs), Some(depth)) = (self.types.get(name), depth.checked_sub(1)) else {
             return false;
         };
         let types = needs.iter().all(|need| match need {
             Need::Nothing => true,
             Need::Function(function) => self.function(function).is_some(),
+            Need::Type(base) => self.cast_within(base, depth),
             Need::Denied => false,
         });
         let casts = self.casts.get(name).is_none_or(|functions| {
