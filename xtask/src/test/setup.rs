@@ -1,5 +1,5 @@
 //! Brings in what the tests need: servers from Debian packages, clients and Azurite from `PyPI` and npm,
-//! Rust's clients of S3 from source.
+//! Rust's clients of S3 and `PostgreSQL` from source.
 //!
 //! As root it installs; otherwise it says what is missing and how to get it. Not installed: Garage, which is
 //! built from source for minutes; tests that can use one look for it themselves. Invariant: nothing
@@ -13,12 +13,13 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, which};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 25] = [
+const PROGRAMS: [(&str, &str); 26] = [
     ("ceph", "ceph-common"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),
     ("curl", "curl"),
     ("git", "git"),
+    ("javac", "default-jdk-headless"),
     ("mariadb", "mariadb-client"),
     ("mariadbd", "mariadb-server"),
     ("memcached", "memcached"),
@@ -44,6 +45,9 @@ const PROGRAMS: [(&str, &str); 25] = [
 /// Where Debian keeps the server programs of each `PostgreSQL` version: in no PATH.
 const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 
+/// Where Debian keeps the JDBC driver of `PostgreSQL`, and its package.
+const JDBC: (&str, &str) = ("/usr/share/java/postgresql.jar", "libpostgresql-jdbc-java");
+
 /// Where client libraries in other languages are put.
 pub(super) fn clients_folder() -> PathBuf {
     process::root().join("target/clients")
@@ -56,7 +60,8 @@ pub(super) fn run() -> Result<()> {
     python("sql", "sql-python")?;
     javascript("clients", "node")?;
     javascript("sql", "sql-node")?;
-    rust()
+    rust("s3", "s3")?;
+    rust("sql", "sql-rust")
 }
 
 fn packages() -> Result<()> {
@@ -107,6 +112,9 @@ fn missing_packages() -> Vec<String> {
     }
     if !has_postgres() {
         missing.push("postgresql".to_owned());
+    }
+    if !Path::new(JDBC.0).is_file() {
+        missing.push(JDBC.1.to_owned());
     }
     missing.sort();
     missing.dedup();
@@ -185,17 +193,26 @@ fn javascript(tests: &str, name: &str) -> Result<()> {
     Ok(std::fs::write(&stamp, pins)?)
 }
 
-/// The program with Rust's S3 clients. It is a workspace of its own, and takes minutes: it is built when
-/// it is missing, or older than what it is made of.
-fn rust() -> Result<()> {
-    let source = process::root().join("clients/s3");
-    let folder = clients_folder().join("s3");
-    let program = folder.join("debug/s3-clients");
-    let made_of = ["Cargo.toml", "Cargo.lock", "src/main.rs"].map(|name| source.join(name));
+/// The program with Rust's clients of one protocol, into a folder of this name. It is a workspace of its
+/// own, and takes minutes: it is built when it is missing, or older than what it is made of.
+fn rust(clients: &str, name: &str) -> Result<()> {
+    let source = process::root().join("clients").join(clients);
+    let folder = clients_folder().join(name);
+    let program = folder.join(format!("debug/{clients}-clients"));
+    let mut made_of = ["Cargo.toml", "Cargo.lock"]
+        .map(|name| source.join(name))
+        .to_vec();
+    let sources = source.join("src");
+    for entry in sources
+        .read_dir()
+        .with_context(|| sources.display().to_string())?
+    {
+        made_of.push(entry?.path());
+    }
     if is_newer(&program, &made_of)? {
         return Ok(());
     }
-    println!("building Rust clients");
+    println!("building Rust clients ({name})");
     process::run(
         Command::new("cargo")
             .args(["build", "--quiet", "--locked"])

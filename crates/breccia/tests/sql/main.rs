@@ -11,6 +11,7 @@ mod own;
 mod pausing;
 mod pooling;
 mod positions;
+mod prepared;
 mod promotion;
 mod reload;
 mod rig;

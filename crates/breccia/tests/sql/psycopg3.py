@@ -1,12 +1,15 @@
 """psycopg 3 as programs use it: sync, async, pipelines, cursors, COPY, prepared statements, cancels."""
 
 import asyncio
+import datetime
 import os
 import sys
 import threading
 import time
+from decimal import Decimal
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 port, database = sys.argv[1], sys.argv[2]
 dsn = f"host=127.0.0.1 port={port} user=breccia password=secret dbname={database}"
@@ -168,6 +171,113 @@ def startup():
         assert c.execute("show work_mem").fetchone() == ("4MB",)
 
 
+def kinds():
+    with connect() as c:
+        c.execute("create table kinds (i int, b bytea, j jsonb, a int[], s text[], d date, n numeric)")
+        rows = [
+            (i, b"\0\x01\xff'\\", Jsonb({"a": [1, None, "x"]}), [i, None], ["a,b", '"', ""],
+             datetime.date(2026, 1, 2), Decimal("12345678901234567890.5"))
+            for i in range(200)
+        ]
+        with c.cursor() as cursor:
+            cursor.executemany("insert into kinds values (%s, %s, %s, %s, %s, %s, %s)", rows)
+            cursor.execute("insert into kinds values (%s, %s, %s, %s, %s, %s, %s)", (None,) * 7)
+        for binary in [False, True]:
+            for i in range(0, 200, 20):
+                found = c.execute(
+                    "select * from kinds where i = %s", (i,), binary=binary
+                ).fetchone()
+                assert found[0:2] == rows[i][0:2] and found[3:] == rows[i][3:], found
+                assert found[2] == {"a": [1, None, "x"]}
+            assert c.execute("select * from kinds where i is null").fetchone() == (None,) * 7
+        some = c.execute("select count(*) from kinds where i = any(%s)", ([3, 5],)).fetchone()
+        assert some == (2,)
+        c.execute("drop table kinds")
+
+
+def notices():
+    with connect() as heard, connect() as said:
+        heard.execute("listen ch")
+        for i in range(5):
+            said.execute("select pg_notify('ch', %s)", (f"message {i}",))
+            found = list(heard.notifies(timeout=5, stop_after=1))
+            assert [n.payload for n in found] == [f"message {i}"], found
+        told = []
+        said.add_notice_handler(lambda d: told.append(d.message_primary))
+        said.execute("do $$ begin raise notice 'look here'; end $$")
+        assert told == ["look here"], told
+
+
+def own_things():
+    with connect() as c, connect() as other:
+        c.execute("create temp table mine as select 5 as a")
+        assert c.execute("select a from mine").fetchone() == (5,)
+        try:
+            other.execute("select a from mine")
+            raise AssertionError("another's temp table")
+        except psycopg.errors.UndefinedTable:
+            pass
+        lock = "select pg_try_advisory_lock(78)"
+        assert c.execute(lock).fetchone() == (True,)
+        assert other.execute(lock).fetchone() == (False,)
+        assert c.execute("select pg_advisory_unlock(78)").fetchone() == (True,)
+        c.execute("set statement_timeout = 100")
+        for _ in range(3):
+            try:
+                c.execute("select pg_sleep(10)")
+                raise AssertionError("no timeout")
+            except psycopg.errors.QueryCanceled:
+                pass
+            assert c.execute("select 1").fetchone() == (1,)
+        c.execute("discard all")
+        assert c.execute("show statement_timeout").fetchone() == ("0",)
+    # A pipeline in which the driver lets go of what it has prepared, and prepares again.
+    with connect(prepare_threshold=0) as c:
+        for i in range(5):
+            assert c.execute("select %s::int", (i,)).fetchone() == (i,)
+        with c.pipeline():
+            c.execute("begin")
+            a = c.execute("select %s::int", (7,))
+            c.execute("rollback")
+            b = c.execute("select %s::int", (8,))
+            assert (a.fetchone(), b.fetchone()) == ((7,), (8,))
+        assert c.execute("select %s::int", (9,)).fetchone() == (9,)
+
+
+def two_phases():
+    with psycopg.connect(dsn) as c:
+        for end in ["commit", "rollback"]:
+            xid = c.xid(1, f"{database} {port} {end}", "branch")
+            c.tpc_begin(xid)
+            c.execute("insert into x (v) values (%s)", (f"two {end}",))
+            c.tpc_prepare()
+            (c.tpc_commit if end == "commit" else c.tpc_rollback)()
+        found = c.execute("select v from x where v like 'two %'").fetchall()
+        assert found == [("two commit",)], found
+        c.execute("delete from x where v = 'two commit'")
+
+
+def ends():
+    c = connect()
+    try:
+        c.execute("select pg_terminate_backend(pg_backend_pid())")
+        raise AssertionError("its server lived on")
+    except psycopg.OperationalError:
+        pass
+    for i in range(10):
+        c = psycopg.connect(dsn)
+        c.execute("insert into x (v) values ('left')")
+        cursor = c.cursor("srv")
+        cursor.execute("select generate_series(1, 100000)")
+        assert cursor.fetchone() == (1,)
+        if i % 2:
+            c.pgconn.finish()
+        else:
+            c.close()
+    with connect() as c:
+        assert c.execute("select count(*) from x where v = 'left'").fetchone() == (0,)
+
+
 async def asynchronous():
     c = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
     for _ in range(20):
@@ -186,8 +296,19 @@ async def asynchronous():
         pass
     await c.close()
 
+    async def work(k):
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as c:
+            for i in range(20):
+                found = await c.execute("select %s::int", (k * 100 + i,))
+                assert await found.fetchone() == (k * 100 + i,)
 
-for work in [basics, pipelines, cursors, copies, prepared, cancels, large, refusals, startup]:
+    await asyncio.gather(*[work(k) for k in range(16)])
+
+
+for work in [
+    basics, pipelines, cursors, copies, prepared, cancels, large, refusals, startup, kinds,
+    notices, own_things, two_phases, ends,
+]:
     print(work.__name__)
     work()
 asyncio.run(asynchronous())
