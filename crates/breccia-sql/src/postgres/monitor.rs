@@ -11,11 +11,12 @@ use breccia_net::health::{ProbeConfig, ProbeFailure, probe_loop};
 use breccia_net::metrics::{self, Registry};
 use breccia_net::{NetError, clock};
 use tokio::sync::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::cluster::heard::{Answer, Heard, Report};
 use super::cluster::sampler::Sample;
 use super::cluster::{Cluster, Database, Server};
-use super::upstream::{Endpoint, Login, Row, Upstream};
+use super::upstream::{Endpoint, Instance, Login, Row, Upstream};
 use crate::class::{CatalogueBuilder, QUERIES};
 use crate::error::SqlError;
 use crate::token::Lsn;
@@ -47,6 +48,8 @@ const POSITION: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
      THEN greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) \
      END)::text";
 
+/// How long positions are asked for that nobody waits for.
+const MISSED_PATIENCE: Duration = Duration::from_secs(2);
 /// The pause between two questions for the position of one server.
 const SAMPLE_PAUSE: Duration = Duration::from_micros(300);
 /// The pause after one that failed.
@@ -69,6 +72,7 @@ pub async fn watch(cluster: Arc<Cluster>, probes: ProbeConfig, registry: Registr
         tasks.spawn(sample(Arc::clone(&cluster), number));
     }
     tasks.spawn(tidy(Arc::clone(&cluster), registry));
+    tasks.spawn(follow_missed(Arc::clone(&cluster)));
     if let Some(server) = cluster.servers.first() {
         // The first session there need not wait for its catalogue.
         drop(cluster.database(&server.options.own_database));
@@ -102,6 +106,24 @@ async fn tidy(cluster: Arc<Cluster>, registry: Registry) {
     }
 }
 
+/// Asks for the positions that a read did not find in time: the primary's, then the replicas', which
+/// may have come up to it by then.
+async fn follow_missed(cluster: Arc<Cluster>) {
+    loop {
+        cluster.missed.notified().await;
+        let view = cluster.view();
+        let primary = view.primary.clone().ok();
+        if let Some(primary) = primary.and_then(|it| cluster.server(it)) {
+            let end = clock::now() + MISSED_PATIENCE;
+            let sampler = &primary.sampler;
+            let _ = sampler.wait(sampler.ticket(), end).await;
+        }
+        for replica in view.replicas.iter().filter_map(|it| cluster.server(*it)) {
+            replica.sampler.ask(replica.sampler.ticket());
+        }
+    }
+}
+
 /// A connection for one kind of question, made when it is needed.
 #[derive(Debug, Default)]
 struct Line(Option<Upstream>);
@@ -119,8 +141,15 @@ impl Line {
         }
         let login = server.own_login(None).ok_or_else(|| no_role(server))?;
         let mut upstream = endpoint.open(&login).await?;
+        endpoint.identify(&mut upstream).await?;
         let rows = endpoint.ask(&mut upstream, sql).await?;
         Ok(self.keep(server, upstream, rows))
+    }
+
+    /// Of the server that the last answer came from: since when it runs at least, and which it is.
+    fn instance(&self) -> Option<(Instant, Instance)> {
+        let upstream = self.0.as_ref()?;
+        Some((upstream.born, upstream.instance))
     }
 
     fn keep(&mut self, server: &Server, upstream: Upstream, rows: Vec<Row>) -> Vec<Row> {
@@ -168,7 +197,8 @@ async fn probe_once(
     let sql = format!("{ROLE}, {FLUSHED}");
     match tokio::time::timeout(patience, line.ask(server, &sql)).await {
         Ok(Ok(rows)) => {
-            let answer = rows.first().and_then(|row| probed(row, at));
+            let instance = line.instance().map(|(_, instance)| instance);
+            let answer = rows.first().and_then(|row| probed(row, at, instance?));
             let said = answer.map(Heard::Said);
             cluster.note(number, |heard| said.unwrap_or(heard.unanswered()));
             Ok(())
@@ -219,13 +249,25 @@ pub fn report(columns: &[Option<String>]) -> Option<Report> {
 }
 
 /// Reads the columns of a probe.
-fn probed(columns: &[Option<String>], at: Instant) -> Option<Answer> {
+fn probed(columns: &[Option<String>], at: Instant, instance: Instance) -> Option<Answer> {
     let flushed = columns.get(4)?.as_deref()?.parse().ok()?;
+    let report = report(columns)?;
     let report = Report {
         flushed,
-        ..report(columns)?
+        position: if report.recovery {
+            report.position
+        } else {
+            end(report.position, instance)
+        },
+        ..report
     };
-    Some(Answer { report, at, run: 0 })
+    let run = instance.run;
+    Some(Answer { report, at, run })
+}
+
+/// Where a primary's log ends that is to go on at `next`.
+fn end(next: Lsn, instance: Instance) -> Lsn {
+    next.as_end(instance.page_bytes, instance.segment_bytes)
 }
 
 /// Asks one server for its position whenever somebody wants it.
@@ -240,7 +282,7 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
         let patience = server.options.endpoint.timeout;
         let asked = tokio::time::timeout(patience, line.ask(server, POSITION)).await;
         let answer = asked.ok().and_then(Result::ok);
-        let answer = answer.and_then(|rows| sampled(rows.first()?, question, at));
+        let answer = answer.and_then(|rows| sampled(rows.first()?, question, at, &line));
         if let Some(sample) = answer {
             server.sampler.publish(sample);
             tokio::time::sleep(SAMPLE_PAUSE).await;
@@ -251,32 +293,42 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
     }
 }
 
-fn sampled(row: &Row, number: u64, at: Instant) -> Option<Sample> {
+fn sampled(row: &Row, number: u64, at: Instant, line: &Line) -> Option<Sample> {
     let [recovery, position, seen] = row.as_slice() else {
         return None;
     };
+    let (since, instance) = line.instance()?;
+    let recovery = recovery.as_deref()? == "true";
     let position: Lsn = position.as_deref()?.parse().ok()?;
+    let position = if recovery { position } else { end(position, instance) };
+    let seen = seen.as_deref().and_then(|text| text.parse().ok());
     Some(Sample {
         number,
         at: Some(at),
-        recovery: recovery.as_deref()? == "true",
+        since: Some(since),
+        run: instance.run,
+        recovery,
         position,
-        seen: seen
-            .as_deref()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(position),
+        seen: seen.unwrap_or(position),
     })
 }
 
 /// Keeps what is known of one database's catalogue true.
 async fn read_catalogues(cluster: Arc<Cluster>, database: Arc<Database>) {
+    let mut known = None;
     loop {
         let changes = database.changes.load(Ordering::Acquire);
         let pause = match read_catalogue(&cluster, &database).await {
-            Ok(builder) => {
+            Ok(read) => {
+                let builder = read.builder;
                 let finished = tokio::task::spawn_blocking(move || builder.finish()).await;
                 match finished {
                     Ok(catalogue) if changes == database.changes.load(Ordering::Acquire) => {
+                        // One that says the same as the last is as true where that was.
+                        if known != Some((changes, read.digest)) {
+                            database.raise_floor(read.position);
+                            known = Some((changes, read.digest));
+                        }
                         database.classifier.set_catalogue(Arc::new(catalogue));
                         CATALOGUE_INTERVAL
                     }
@@ -299,10 +351,16 @@ async fn read_catalogues(cluster: Arc<Cluster>, database: Arc<Database>) {
     }
 }
 
-async fn read_catalogue(
-    cluster: &Cluster,
-    database: &Database,
-) -> Result<CatalogueBuilder, SqlError> {
+/// A catalogue's rows, and where they were read.
+struct CatalogueRead {
+    builder: CatalogueBuilder,
+    /// All that they show lies before it.
+    position: Lsn,
+    /// Of the rows, whatever their order.
+    digest: u64,
+}
+
+async fn read_catalogue(cluster: &Cluster, database: &Database) -> Result<CatalogueRead, SqlError> {
     let view = cluster.view();
     let primary = view.primary.clone().map_err(|why| SqlError::NoPrimary {
         store: cluster.options.name.clone(),
@@ -315,21 +373,49 @@ async fn read_catalogue(
     let login = server
         .own_login(Some(&database.name))
         .ok_or_else(|| no_role(server))?;
-    catalogue(&server.options.endpoint, &login).await
+    read(&server.options.endpoint, &login).await
 }
 
 /// Reads what the catalogue of the login's database says, as of one moment.
 pub async fn catalogue(endpoint: &Endpoint, login: &Login) -> Result<CatalogueBuilder, SqlError> {
+    Ok(read(endpoint, login).await?.builder)
+}
+
+async fn read(endpoint: &Endpoint, login: &Login) -> Result<CatalogueRead, SqlError> {
     let mut upstream = endpoint.open(login).await?;
+    endpoint.identify(&mut upstream).await?;
     let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
     endpoint.ask(&mut upstream, begin).await?;
     let mut builder = CatalogueBuilder::new();
+    let mut digest = 0_u64;
     for (number, sql) in QUERIES.iter().enumerate() {
         for row in endpoint.ask(&mut upstream, sql).await? {
+            digest = digest.wrapping_add(digest_of(number, &row));
             let columns: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
             builder.row(number, &columns);
         }
     }
+    let rows = endpoint.ask(&mut upstream, POSITION).await?;
     endpoint.ask(&mut upstream, "COMMIT").await?;
-    Ok(builder)
+    let position = rows.first().and_then(|row| row.get(1)?.as_deref()?.parse().ok());
+    Ok(CatalogueRead {
+        builder,
+        position: end(position.unwrap_or(Lsn(u64::MAX)), upstream.instance),
+        digest,
+    })
+}
+
+fn digest_of(query: usize, row: &Row) -> u64 {
+    let mut bytes = query.to_le_bytes().to_vec();
+    for column in row {
+        match column {
+            None => bytes.push(0),
+            Some(text) => {
+                bytes.push(1);
+                bytes.extend_from_slice(&text.len().to_le_bytes());
+                bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+    }
+    xxh3_64(&bytes)
 }

@@ -360,7 +360,7 @@ impl Pool {
             upstream: None,
             given_back: false,
         };
-        match self.endpoint.open(&self.login).await {
+        match self.open().await {
             Ok(upstream) => {
                 self.health.note_bytes();
                 lease.upstream = Some(Box::new(upstream));
@@ -373,6 +373,15 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    /// Logs in. A replica's connection is of use only if it leads to the server whose position is known.
+    async fn open(&self) -> Result<Upstream, SqlError> {
+        let mut upstream = self.endpoint.open(&self.login).await?;
+        if self.login.read_only {
+            self.endpoint.identify(&mut upstream).await?;
+        }
+        Ok(upstream)
     }
 
     /// A connection or a permit is free: to the one who waits longest, or back to the rest.

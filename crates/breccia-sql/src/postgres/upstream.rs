@@ -24,6 +24,12 @@ use crate::error::SqlError;
 /// The longest answer to a question of Breccia's own.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
+/// What a server says of itself that holds for as long as it runs: its run, sizes of its log.
+const INSTANCE: &str = "SELECT \
+    (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint::text, \
+    pg_catalog.current_setting('wal_block_size'), \
+    pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))::text";
+
 /// Whether and how TLS is used towards a server: PostgreSQL's `sslmode`.
 #[derive(Debug, Clone)]
 pub enum UpstreamTls {
@@ -89,8 +95,21 @@ pub struct Upstream {
     pub prepared_at: u64,
     /// When it was made.
     pub born: Instant,
+    /// What its server is, if it was asked: see [`Endpoint::identify`].
+    pub instance: Instance,
     /// Bytes read and not yet looked at.
     pub received: BytesMut,
+}
+
+/// Which of all the servers that may stand behind one name a connection leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Instance {
+    /// When it was started, in microseconds; 0 where it was not asked.
+    pub run: u64,
+    /// The size of a page of its log.
+    pub page_bytes: u64,
+    /// The size of a file of its log.
+    pub segment_bytes: u64,
 }
 
 /// One row of an answer, as text.
@@ -106,6 +125,25 @@ impl Endpoint {
                 after: self.timeout,
             }),
         }
+    }
+
+    /// Asks which server a connection leads to, within the endpoint's `timeout`.
+    pub async fn identify(&self, upstream: &mut Upstream) -> Result<(), SqlError> {
+        let asked = tokio::time::timeout(self.timeout, self.ask(upstream, INSTANCE)).await;
+        let rows = asked.map_err(|_| SqlError::Timeout {
+            server: self.name.clone(),
+            after: self.timeout,
+        })??;
+        let number = |column: Option<&Option<String>>| column?.as_deref()?.parse().ok();
+        let found = rows.first().and_then(|row| {
+            Some(Instance {
+                run: number(row.first())?,
+                page_bytes: number(row.get(1))?,
+                segment_bytes: number(row.get(2))?,
+            })
+        });
+        upstream.instance = found.ok_or_else(|| self.malformed('D'))?;
+        Ok(())
     }
 
     /// Asks the server to cancel what another connection does; ends when the server has done so.
@@ -177,6 +215,7 @@ impl Endpoint {
             prepared: Prepared::default(),
             prepared_at: 0,
             born: clock::now(),
+            instance: Instance::default(),
             received: BytesMut::new(),
         };
         let mut packet = Vec::new();

@@ -24,7 +24,7 @@ use super::pool::{Pool, PoolLimits};
 use super::statement::Statements;
 use super::upstream::{Credential, Endpoint, Login};
 use crate::class::Classifier;
-use crate::token::Lsn;
+use crate::token::{Lsn, Question};
 use election::{Election, View};
 use heard::{Answer, Heard, Report};
 use pause::Pauses;
@@ -71,6 +71,17 @@ pub struct ClusterOptions {
     pub lazy: bool,
 }
 
+/// What a replica has replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// Up to where.
+    pub position: Lsn,
+    /// When it was asked.
+    pub asked: Instant,
+    /// Which run of it: see [`super::upstream::Instance`].
+    pub run: u64,
+}
+
 /// A server, and what is known of it.
 #[derive(Debug)]
 pub struct Server {
@@ -102,19 +113,25 @@ impl Server {
         lock(&self.heard).answer()
     }
 
-    /// What a replica has replayed for certain, and when it was asked: by a sample or a report.
+    /// What a replica has replayed for certain, by the latest sample or report.
     ///
     /// It holds for as long as the server runs: one that crashed may start again further back. A
-    /// connection that was open when it was asked, and still is, shows that it runs.
+    /// connection to it that was open when it was asked, and still is, shows that it runs.
     #[must_use]
-    pub fn replayed(&self) -> Option<(Lsn, Instant)> {
+    pub fn replayed(&self) -> Option<Replayed> {
         let sample = self.sampler.latest();
-        let sampled = sample
-            .at
-            .filter(|_| sample.recovery)
-            .map(|at| (sample.position, at));
+        let sampled = sample.at.filter(|_| sample.recovery).map(|asked| Replayed {
+            position: sample.position,
+            asked,
+            run: sample.run,
+        });
         let reported = self.answer().filter(|answer| answer.report.recovery);
-        sampled.max(reported.map(|answer| (answer.report.position, answer.at)))
+        let reported = reported.map(|answer| Replayed {
+            position: answer.report.position,
+            asked: answer.at,
+            run: answer.run,
+        });
+        sampled.into_iter().chain(reported).max_by_key(|it| it.asked)
     }
 
     /// The login for Breccia's own questions.
@@ -147,6 +164,9 @@ pub struct Database {
     pub changed: Notify,
     /// Changes seen so far.
     pub changes: AtomicU64,
+    /// Where the primary stood when the catalogue was read: what it says of functions and views need
+    /// not hold on a replica that is further back.
+    floor: AtomicU64,
 }
 
 impl Database {
@@ -158,7 +178,19 @@ impl Database {
             classifier: Classifier::default(),
             changed: Notify::new(),
             changes: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
         })
+    }
+
+    /// The least position that a replica must have replayed for what the catalogue says to be true.
+    #[must_use]
+    pub fn floor(&self) -> Lsn {
+        Lsn(self.floor.load(Ordering::Acquire))
+    }
+
+    /// A catalogue that says something new was read at this position, and is used from now on.
+    pub(super) fn raise_floor(&self, position: Lsn) {
+        self.floor.store(position.0, Ordering::Release);
     }
 
     /// Somebody changes what the catalogue says: until it is read again, nothing is a read.
@@ -188,6 +220,8 @@ pub struct Cluster {
     pools: Mutex<HashMap<(String, usize, Login), Arc<Pool>>>,
     /// A database was met for the first time.
     pub(super) met: Notify,
+    /// A read found no replica that is known to have come far enough.
+    pub(super) missed: Notify,
 }
 
 /// Counters of `breccia_sql_routed_total` and `breccia_sql_pinned_total`, made when first needed.
@@ -258,6 +292,7 @@ impl Cluster {
             databases: Mutex::default(),
             pools: Mutex::default(),
             met: Notify::new(),
+            missed: Notify::new(),
         }
     }
 
@@ -279,6 +314,13 @@ impl Cluster {
         self.servers.get(number)
     }
 
+    /// The question that would tell how far a server has come by now, if it were asked.
+    #[must_use]
+    pub fn question(&self, server: usize) -> Option<Question> {
+        let number = self.server(server)?.sampler.ticket().0;
+        Some(Question { server, number })
+    }
+
     /// How far a replica is behind, at least: time and bytes.
     #[must_use]
     pub fn lag(&self, server: usize) -> Option<(Duration, u64)> {
@@ -294,6 +336,12 @@ impl Cluster {
     pub fn name_primary(&self, server: Option<usize>) {
         lock(&self.election).name(server);
         self.weigh(clock::now());
+    }
+
+    /// The primary had to answer a read: positions are asked for without anybody waiting, so that the
+    /// next one finds them known.
+    pub fn note_missed(&self) {
+        self.missed.notify_one();
     }
 
     /// A server has said something of itself, or does not answer.
@@ -314,6 +362,11 @@ impl Cluster {
             return;
         }
         self.tell(&current, &view);
+        let begins = current.epoch != view.epoch;
+        if begins {
+            // What was read from another primary need not be true of this one.
+            self.databases().iter().for_each(|it| it.note_change());
+        }
         *current = Arc::new(view);
         drop(current);
         self.version.fetch_add(1, Ordering::AcqRel);
@@ -396,6 +449,7 @@ impl Cluster {
             classifier: Classifier::default(),
             changed: Notify::new(),
             changes: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
         });
         databases.insert(name.to_owned(), Arc::clone(&database));
         self.met.notify_one();

@@ -23,15 +23,22 @@ pub struct Sample {
     pub seen: Lsn,
     /// When it was asked; none before the first.
     pub at: Option<Instant>,
+    /// When the connection was made that it was asked on: the server runs since then at least.
+    pub since: Option<Instant>,
+    /// The run of the server: see [`crate::postgres::upstream::Instance`].
+    pub run: u64,
 }
 
 /// A number that a later sample must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+pub struct Ticket(pub u64);
 
 /// The positions of one server.
 #[derive(Debug)]
 pub struct Sampler {
+    /// The number of the last question that has begun.
+    begun: AtomicU64,
+    /// The highest number that somebody waits for.
     wanted: AtomicU64,
     asked: Notify,
     latest: watch::Sender<Sample>,
@@ -40,6 +47,7 @@ pub struct Sampler {
 impl Default for Sampler {
     fn default() -> Self {
         Self {
+            begun: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             asked: Notify::new(),
             latest: watch::Sender::new(Sample::default()),
@@ -48,11 +56,10 @@ impl Default for Sampler {
 }
 
 impl Sampler {
-    /// Asks for a sample that begins from now on.
-    pub fn ask(&self) -> Ticket {
-        let number = self.wanted.fetch_add(1, Ordering::AcqRel) + 1;
-        self.asked.notify_one();
-        Ticket(number)
+    /// The ticket of the next sample that begins, if one does: nothing is asked for it. One load.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.begun.load(Ordering::SeqCst) + 1)
     }
 
     /// The latest sample.
@@ -61,27 +68,85 @@ impl Sampler {
         *self.latest.borrow()
     }
 
+    /// Sees to it that a ticket's sample is asked for, by now or soon.
+    pub fn ask(&self, ticket: Ticket) {
+        self.wanted.fetch_max(ticket.0, Ordering::AcqRel);
+        self.asked.notify_one();
+    }
+
     /// Waits for the sample of a ticket; `None` if there is none by `end`.
     pub async fn wait(&self, ticket: Ticket, end: Instant) -> Option<Sample> {
+        let latest = self.latest();
+        if latest.number >= ticket.0 {
+            return Some(latest);
+        }
         let mut receiver = self.latest.subscribe();
+        self.ask(ticket);
         let fits = receiver.wait_for(|sample| sample.number >= ticket.0);
         let found = tokio::time::timeout_at(end.into(), fits).await.ok()?.ok()?;
         Some(*found)
     }
 
-    /// For the one who asks the server: waits until somebody wants a sample; the number it will fit.
+    /// For the one who asks the server: waits until somebody wants a sample; its number. The question
+    /// must begin after this.
     pub(in crate::postgres) async fn next_question(&self) -> u64 {
-        loop {
-            let wanted = self.wanted.load(Ordering::Acquire);
-            if wanted > self.latest.borrow().number {
-                return wanted;
-            }
+        while self.wanted.load(Ordering::Acquire) <= self.latest.borrow().number {
             self.asked.notified().await;
         }
+        self.begun.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// For the one who asks the server: what it said.
     pub(in crate::postgres) fn publish(&self, sample: Sample) {
         self.latest.send_replace(sample);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use breccia_net::clock;
+
+    use super::*;
+
+    fn answer(number: u64) -> Sample {
+        Sample {
+            number,
+            position: Lsn(number * 10),
+            ..Sample::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_sample_that_began_later_fits_a_ticket() {
+        let sampler = Sampler::default();
+        let end = clock::now() + Duration::from_secs(1);
+        let first = sampler.ticket();
+        assert_eq!(sampler.wait(first, end).await, None, "nobody answers");
+        let number = sampler.next_question().await;
+        let during = sampler.ticket();
+        assert!(during > first, "what has begun covers nothing later");
+        sampler.publish(answer(number));
+        // No time is left, and none is needed.
+        let found = sampler.wait(first, clock::now()).await;
+        assert_eq!(found, Some(answer(number)));
+        assert_eq!(sampler.wait(during, clock::now()).await, None);
+        let again = sampler.next_question().await;
+        sampler.publish(answer(again));
+        let found = sampler.wait(during, clock::now()).await;
+        assert_eq!(found, Some(answer(again)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ticket_alone_asks_nothing() {
+        let sampler = Sampler::default();
+        let _ticket = sampler.ticket();
+        let pause = Duration::from_secs(1);
+        let asks = tokio::time::timeout(pause, sampler.next_question()).await;
+        assert!(asks.is_err(), "nobody waits for it");
+        sampler.ask(sampler.ticket());
+        let asks = tokio::time::timeout(pause, sampler.next_question()).await;
+        assert_eq!(asks, Ok(1));
     }
 }

@@ -13,6 +13,7 @@ use super::expected::Expected;
 use crate::postgres::cluster::pause::Running;
 use crate::postgres::codec::message::Status;
 use crate::postgres::pool::Lease;
+use crate::token::{Home, Lsn};
 
 /// A connection a session holds.
 #[derive(Debug)]
@@ -46,9 +47,24 @@ pub(super) struct Attached {
     /// A piece of a long frame of the client still follows.
     pub(super) passing: usize,
     pub(super) running: Running,
+    /// What a replica is known to have replayed.
+    pub(super) has: Lsn,
+    /// A replica would have served, had its position been known in time.
+    pub(super) missed: bool,
 }
 
 impl Attached {
+    /// The replica as the one that served last, now.
+    pub(super) fn home(&mut self, now: Instant) -> Home {
+        let upstream = self.lease.upstream();
+        Home {
+            server: self.server,
+            run: upstream.map_or(0, |upstream| upstream.instance.run),
+            last: now,
+            has: self.has,
+        }
+    }
+
     /// Whether nothing is owed and no transaction is open.
     pub(super) fn is_idle(&self) -> bool {
         self.is_settled() && self.expected.status == Some(Status::Idle)

@@ -3,7 +3,8 @@
 //! `BEGIN READ ONLY`, and with `transactions = "lazy"` every BEGIN, is answered here. Proven reads
 //! then go to one replica; the first statement that is none begins the transaction on the primary.
 //! Invariant: only READ COMMITTED moves, where each statement sees a state of its own, and only
-//! towards the primary, which is never older.
+//! towards the primary. That is older only in one thing: a commit that still waits for a synchronous
+//! standby may show on a standby before it shows there.
 
 use super::batch::Batch;
 use super::expected::Owed;
@@ -66,7 +67,7 @@ impl Session {
     }
 
     /// Why a batch cannot go to the replica that serves the transaction; `None`: it can.
-    pub(super) fn leaves(&self, batch: &Batch) -> Option<&'static str> {
+    pub(super) async fn leaves(&mut self, batch: &Batch) -> Option<&'static str> {
         let ends = |class: &Class| matches!(class, Class::Commit | Class::Rollback);
         if batch
             .only
@@ -75,6 +76,13 @@ impl Session {
         {
             return None;
         }
+        match self.is_no_read(batch) {
+            None => self.outgrows().await,
+            reason => reason,
+        }
+    }
+
+    fn is_no_read(&self, batch: &Batch) -> Option<&'static str> {
         match batch.reads {
             _ if self.pinned.is_some() => Some("pinned"),
             Ok(()) if batch.verdicts.iter().any(|verdict| verdict.uses_now) => {

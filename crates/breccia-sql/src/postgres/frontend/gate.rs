@@ -48,7 +48,7 @@ impl Session {
                 }
                 Ok(false) => {
                     // What was read there: of that only the primary's position is certain now.
-                    self.freshness.used_primary();
+                    self.freshness.used_primary(None);
                     *place = self.primary("new-connection");
                     self.count(place.replica, place.reason);
                     self.watch.placed(*place);

@@ -9,8 +9,9 @@ use breccia_net::clock;
 
 use super::session::Session;
 use crate::postgres::cluster::election::View;
+use crate::postgres::cluster::sampler::{Sample, Ticket};
 use crate::postgres::cluster::{Consistency, Server};
-use crate::token::{Lsn, Need};
+use crate::token::{Home, Lsn, Need};
 
 /// The pause between two looks at a replica that is not there yet.
 const LOOK_PAUSE: Duration = Duration::from_micros(500);
@@ -32,7 +33,12 @@ pub(super) struct Proof {
     pub(super) asked: Instant,
     /// What the replica must have replayed; none if only the same run of it will do.
     pub(super) floor: Option<Lsn>,
+    /// What it has replayed.
+    pub(super) has: Lsn,
+    /// Which run of it.
+    pub(super) run: u64,
 }
+
 
 impl Session {
     /// The view in force.
@@ -52,61 +58,99 @@ impl Session {
             return Err("no-replica");
         }
         let end = self.asked + self.listener.cluster.options.replica_wait;
-        let (floor, home) = match self.listener.cluster.options.consistency {
+        let (floor, home) = self.floor(&view, end).await?;
+        // What the verdict rests on must be so on the replica too.
+        let mut floor = floor.max(self.database.floor());
+        if let Some(home) = home {
+            if self.listener.cluster.choose(&view, |it| it == home.server).is_some()
+                && let Some(has) = self.home_has(&home)
+            {
+                let proof = Proof {
+                    asked: home.last,
+                    floor: None,
+                    has,
+                    run: home.run,
+                };
+                return Ok(found(home.server, Some(proof)));
+            }
+            floor = floor.max(self.leave_home(&home, &view, end).await?);
+        }
+        self.wait_for(&view, floor, end).await
+    }
+
+    /// What a read may not be older than, and the replica that need not be asked.
+    async fn floor(
+        &mut self,
+        view: &View,
+        end: Instant,
+    ) -> Result<(Lsn, Option<Home>), &'static str> {
+        Ok(match self.listener.cluster.options.consistency {
             Consistency::Eventual => (Lsn(0), None),
-            Consistency::Store => (self.stamp(&view, end).await.ok_or("no-position")?, None),
+            Consistency::Store => (self.stamp_now(view, end).await.ok_or("no-position")?, None),
             Consistency::Session => match self.freshness.need(view.epoch, view.first) {
                 Need::Primary => return Err("foreign-token"),
-                Need::Stamp => (self.stamp(&view, end).await.ok_or("no-position")?, None),
+                Need::Stamp => (self.stamp(view, end).await.ok_or("no-position")?, None),
                 Need::Floor { floor, home } => {
                     self.freshness.follow(view.epoch, view.first);
                     (floor, home)
                 }
             },
-        };
-        let cluster = &self.listener.cluster;
-        let found = |(server, proof)| Place {
-            server,
-            replica: true,
-            reason: "read",
-            proof,
-        };
-        let at = |floor| {
-            move |(server, asked): (usize, Option<Instant>)| {
-                let proof = asked.map(|asked| Proof {
-                    asked,
-                    floor: Some(floor),
-                });
-                found((server, proof))
-            }
-        };
-        if let Some((home, last)) = home {
-            if cluster.choose(&view, |server| server == home).is_some() {
-                let proof = Proof {
-                    asked: last,
-                    floor: None,
-                };
-                return Ok(found((home, Some(proof))));
-            }
-            // What was read there must not be unread elsewhere: how far was it?
-            let sampler = cluster.server(home).map(|it| &it.sampler);
-            let sampler = sampler.ok_or("no-position")?;
-            let sample = sampler
-                .wait(sampler.ask(), end)
-                .await
-                .ok_or("replica-lost")?;
-            self.freshness.left_home(sample.seen);
-            let floor = floor.max(sample.seen);
-            return self.wait_for(&view, floor, end).await.map(at(floor));
-        }
-        self.wait_for(&view, floor, end).await.map(at(floor))
+        })
     }
 
-    /// A position of the primary that is asked for from now on; the session's floor is there then.
+    /// What the replica that served last has replayed, if that is enough. It has come to where the
+    /// session stands; the catalogue may be newer.
+    fn home_has(&self, home: &Home) -> Option<Lsn> {
+        let least = self.database.floor();
+        if home.has >= least {
+            return Some(home.has);
+        }
+        let known = self.listener.cluster.server(home.server)?.replayed()?;
+        (known.run == home.run && known.position >= least).then_some(known.position)
+    }
+
+    /// What was read on a replica must not be unread elsewhere: how far was it at most?
+    async fn leave_home(
+        &mut self,
+        home: &Home,
+        view: &View,
+        end: Instant,
+    ) -> Result<Lsn, &'static str> {
+        let server = self.listener.cluster.server(home.server);
+        let sampler = server.map(|it| &it.sampler).ok_or("no-position")?;
+        let sample = sampler.wait(sampler.ticket(), end).await;
+        let sample = sample.ok_or("replica-lost")?;
+        if sample.run == home.run && sample.since.is_some_and(|since| since < home.last) {
+            self.freshness.left_home(sample.seen);
+            return Ok(sample.seen);
+        }
+        // It was started again since, or is another one of that name: the primary knows it all.
+        self.freshness.used_primary(None);
+        self.stamp(view, end).await.ok_or("no-position")
+    }
+
+    /// A position of the primary behind all that this session has seen there; its floor is there then.
     pub(super) async fn stamp(&mut self, view: &View, end: Instant) -> Option<Lsn> {
         let primary = *view.primary.as_ref().ok()?;
+        let known = self.freshness.question();
+        let ticket = match known.filter(|known| known.server == primary) {
+            Some(known) => Ticket(known.number),
+            None => self.listener.cluster.server(primary)?.sampler.ticket(),
+        };
+        self.stamp_of(view, ticket, end).await
+    }
+
+    /// A position of the primary that is asked for from now on.
+    async fn stamp_now(&mut self, view: &View, end: Instant) -> Option<Lsn> {
+        let primary = *view.primary.as_ref().ok()?;
+        let ticket = self.listener.cluster.server(primary)?.sampler.ticket();
+        self.stamp_of(view, ticket, end).await
+    }
+
+    async fn stamp_of(&mut self, view: &View, ticket: Ticket, end: Instant) -> Option<Lsn> {
+        let primary = *view.primary.as_ref().ok()?;
         let sampler = &self.listener.cluster.server(primary)?.sampler;
-        let sample = sampler.wait(sampler.ask(), end).await?;
+        let sample = sampler.wait(ticket, end).await?;
         if sample.recovery || self.look().epoch != view.epoch {
             return None;
         }
@@ -114,49 +158,95 @@ impl Session {
         Some(sample.position)
     }
 
-    /// Whether a replica has replayed `floor`, asked from now on.
-    pub(super) async fn still_has(&self, server: usize, floor: Lsn) -> bool {
+    /// Whether a run of a replica has replayed `floor`, asked from now on.
+    pub(super) async fn still_has(&self, server: usize, floor: Lsn, run: u64) -> bool {
         let end = clock::now() + self.listener.cluster.options.replica_wait;
-        let Some(server) = self.listener.cluster.server(server) else {
-            return false;
-        };
-        let sampled = server.sampler.wait(server.sampler.ask(), end).await;
-        sampled.is_some_and(|sample| sample.recovery && sample.position >= floor)
+        let reached = self.reached(server, floor, end).await;
+        reached.is_some_and(|sample| sample.run == run)
     }
 
-    /// A replica that has replayed `floor`, now or by `end`, and when it was asked.
+    /// Why the replica that serves a transaction may not serve its next read; `None`: it may.
+    pub(super) async fn outgrows(&mut self) -> Option<&'static str> {
+        let attached = self.attached.as_mut()?;
+        let (server, has) = (attached.server, attached.has);
+        let run = attached.lease.upstream().map(|it| it.instance.run);
+        let view = self.look();
+        let end = self.asked + self.listener.cluster.options.replica_wait;
+        let floor = match self.listener.cluster.options.consistency {
+            Consistency::Eventual => Lsn(0),
+            Consistency::Session if self.freshness.is_met_by(has) => Lsn(0),
+            Consistency::Session => return Some("behind"),
+            Consistency::Store => match self.stamp_now(&view, end).await {
+                Some(floor) => floor,
+                None => return Some("no-position"),
+            },
+        };
+        let floor = floor.max(self.database.floor());
+        if has >= floor {
+            return None;
+        }
+        match self.reached(server, floor, end).await {
+            Some(sample) if Some(sample.run) == run => {
+                if let Some(attached) = &mut self.attached {
+                    attached.has = sample.position;
+                }
+                None
+            }
+            _ => Some("behind"),
+        }
+    }
+
+    /// What a replica says once it has replayed `floor`, if it does by `end`; asked from now on.
+    async fn reached(&self, server: usize, floor: Lsn, end: Instant) -> Option<Sample> {
+        let sampler = &self.listener.cluster.server(server)?.sampler;
+        loop {
+            let sample = sampler.wait(sampler.ticket(), end).await?;
+            if sample.recovery && sample.position >= floor {
+                return Some(sample);
+            }
+            if clock::now() + LOOK_PAUSE >= end {
+                return None;
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    /// A replica that has replayed `floor`, now or by `end`.
     async fn wait_for(
         &self,
         view: &View,
         floor: Lsn,
         end: Instant,
-    ) -> Result<(usize, Option<Instant>), &'static str> {
+    ) -> Result<Place, &'static str> {
         let cluster = &self.listener.cluster;
-        if floor == Lsn(0) {
-            let any = cluster.choose(view, |_| true).ok_or("no-replica")?;
-            return Ok((any, None));
-        }
-        let replayed = |server: usize| cluster.server(server).and_then(Server::replayed);
-        let has = |server: usize| replayed(server).is_some_and(|(at, _)| at >= floor);
-        if let Some(server) = cluster.choose(view, has)
-            && let Some((at, asked)) = replayed(server)
-            && at >= floor
+        let replayed = |server: usize| {
+            let known = cluster.server(server).and_then(Server::replayed);
+            known.filter(|known| known.position >= floor)
+        };
+        let proof = |asked, has, run| Proof {
+            asked,
+            floor: Some(floor),
+            has,
+            run,
+        };
+        if let Some(server) = cluster.choose(view, |server| replayed(server).is_some())
+            && let Some(known) = replayed(server)
         {
-            return Ok((server, Some(asked)));
+            let proof = proof(known.asked, known.position, known.run);
+            return Ok(found(server, Some(proof)));
         }
         let candidate = cluster.choose(view, |_| true).ok_or("no-replica")?;
-        let sampler = &cluster.server(candidate).ok_or("no-replica")?.sampler;
-        loop {
-            let Some(sample) = sampler.wait(sampler.ask(), end).await else {
-                return Err("behind");
-            };
-            if sample.recovery && sample.position >= floor {
-                return Ok((candidate, sample.at));
-            }
-            if clock::now() + LOOK_PAUSE >= end {
-                return Err("behind");
-            }
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
+        let sample = self.reached(candidate, floor, end).await.ok_or("behind")?;
+        let proof = sample.at.map(|asked| proof(asked, sample.position, sample.run));
+        Ok(found(candidate, proof))
+    }
+}
+
+fn found(server: usize, proof: Option<Proof>) -> Place {
+    Place {
+        server,
+        replica: true,
+        reason: "read",
+        proof,
     }
 }

@@ -114,7 +114,7 @@ impl Session {
             reason: "transaction",
             proof: None,
         };
-        match self.leaves(batch) {
+        match self.leaves(batch).await {
             None => Ok(stays),
             Some(reason) => {
                 self.move_away().await?;
@@ -348,9 +348,14 @@ impl Session {
 
     /// Takes what a server says unasked.
     pub(super) fn digest_quietly(&mut self) -> Result<(), End> {
+        let (mark, movable) = (self.client.out.bytes.len(), self.may_move());
         let mut news = Vec::new();
         self.digest(&mut news)?;
         for item in news {
+            if movable && matches!(item, News::Fatal(_)) {
+                // The connection ends, and not the transaction: that goes on elsewhere.
+                self.client.out.bytes.truncate(mark);
+            }
             self.hear(item, None)?;
         }
         Ok(())
@@ -384,11 +389,15 @@ impl Session {
             return;
         };
         if attached.replica {
-            self.freshness.used_replica(attached.server, clock::now());
+            self.freshness.used_replica(attached.home(clock::now()));
             self.listener.counters.reads.increment();
         } else {
             if std::mem::take(&mut attached.seen) {
-                self.freshness.used_primary();
+                let cluster = &self.listener.cluster;
+                self.freshness.used_primary(cluster.question(attached.server));
+                if std::mem::take(&mut attached.missed) {
+                    cluster.note_missed();
+                }
             }
             self.listener.counters.writes.increment();
         }

@@ -34,7 +34,7 @@ use crate::postgres::codec::message::{self, Status};
 use crate::postgres::pool::{Lease, Pool};
 use crate::postgres::settings::Settings;
 use crate::postgres::upstream::{Credential, Login};
-use crate::token::Freshness;
+use crate::token::{Freshness, Lsn};
 
 /// How often a session that is busy looks whether the gateway closes.
 const CLOSING_LOOK: Duration = Duration::from_millis(500);
@@ -288,6 +288,10 @@ impl Session {
                     // Nothing was asked: the transaction goes on elsewhere.
                     tracing::debug!(%error, "a connection was lost between two statements");
                     self.registered.doing.end();
+                    if let Some(attached) = &mut self.attached {
+                        // What it has shown stays seen.
+                        self.freshness.used_replica(attached.home(clock::now()));
+                    }
                     self.attached = None;
                 }
                 Event::Late if stays => self.late()?,
@@ -437,8 +441,8 @@ impl Session {
             lease.give_back();
             return Err(self.paused());
         }
-        let born = lease.upstream().map(|upstream| upstream.born);
-        if !self.still_fits(place, born).await {
+        let shown = lease.upstream().map(|it| (it.born, it.instance.run));
+        if !self.still_fits(place, shown).await {
             lease.give_back();
             return Ok(false);
         }
@@ -489,19 +493,24 @@ impl Session {
             resets: Vec::new(),
             passing: 0,
             running,
+            has: place.proof.map_or(Lsn(0), |proof| proof.has),
+            missed: matches!(place.reason, "no-position" | "behind"),
         });
         Ok(true)
     }
 
-    /// Whether what is believed of a place holds on a connection that was made at `born`.
-    async fn still_fits(&self, place: Place, born: Option<Instant>) -> bool {
-        match place.proof {
-            Some(proof) if born.is_none_or(|born| born >= proof.asked) => match proof.floor {
-                // It is new: the server may have started again since it was asked. Once more, then.
-                Some(floor) => self.still_has(place.server, floor).await,
-                None => false,
-            },
-            _ => true,
+    /// Whether what is believed of a place holds on a connection: when it was made, to which run.
+    async fn still_fits(&self, place: Place, shown: Option<(Instant, u64)>) -> bool {
+        let (Some(proof), Some((born, run))) = (place.proof, shown) else {
+            return place.proof.is_none();
+        };
+        if born < proof.asked && run == proof.run {
+            return true;
+        }
+        match proof.floor {
+            // The server may have started again since it was asked, or it was another one. Once more.
+            Some(floor) => self.still_has(place.server, floor, run).await,
+            None => false,
         }
     }
 
