@@ -8,10 +8,36 @@ use std::sync::Arc;
 
 /// Names, and values as SQL text; what is not there is at the server's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Settings(BTreeMap<String, String>);
+pub struct Settings {
+    values: BTreeMap<String, String>,
+    /// See [`Settings::meaning`].
+    meaning: Arc<str>,
+}
 
 /// What a client may say at the start that is no setting.
 const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
+
+/// Settings by which a server reads a statement, or works out a constant of it, when it prepares it.
+const READ_BY: [&str; 18] = [
+    "array_nulls",
+    "backslash_quote",
+    "bytea_output",
+    "client_encoding",
+    "datestyle",
+    "default_text_search_config",
+    "extra_float_digits",
+    "intervalstyle",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "search_path",
+    "standard_conforming_strings",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmlbinary",
+    "xmloption",
+];
 
 impl Settings {
     /// What a client asks for in its first packet. `None` if its `options` hold what cannot be
@@ -35,10 +61,26 @@ impl Settings {
 
     /// Sets a value (SQL text); `None`: back to what the server has.
     pub fn set(&mut self, name: &str, value: Option<String>) {
+        let name = name.to_ascii_lowercase();
+        let reads = READ_BY.contains(&name.as_str());
         match value {
-            Some(value) => self.0.insert(name.to_owned(), value),
-            None => self.0.remove(name),
+            Some(value) => self.values.insert(name, value),
+            None => self.values.remove(&name),
         };
+        if reads {
+            let pairs = READ_BY
+                .iter()
+                .filter_map(|name| Some((name, self.values.get(*name)?)));
+            let pairs = pairs.map(|(name, value)| format!("{name}={value};"));
+            self.meaning = pairs.collect::<String>().into();
+        }
+    }
+
+    /// What these settings make of a statement that is prepared: under settings of the same meaning
+    /// it is the same statement.
+    #[must_use]
+    pub fn meaning(&self) -> &Arc<str> {
+        &self.meaning
     }
 
     /// A copy with one value changed.
@@ -52,32 +94,37 @@ impl Settings {
     /// The value of a setting.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&String> {
-        self.0.get(name)
+        match self.values.get(name) {
+            None if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                self.values.get(&name.to_ascii_lowercase())
+            }
+            found => found,
+        }
     }
 
     /// Only what stands under one name; all for `None`.
     #[must_use]
     pub fn only(&self, name: Option<&str>) -> Self {
-        let wanted = |known: &str| name.is_none_or(|name| name == known);
-        let pairs = self.0.iter().filter(|(known, _)| wanted(known));
-        Self(
-            pairs
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-        )
+        let wanted = |known: &str| name.is_none_or(|name| name.eq_ignore_ascii_case(known));
+        let mut only = Self::default();
+        for (name, value) in self.values.iter().filter(|(known, _)| wanted(known)) {
+            only.set(name, Some(value.clone()));
+        }
+        only
     }
 
     /// The statements that bring a connection with settings `from` to these; empty if none.
     #[must_use]
     pub fn since(&self, from: &Self) -> String {
         let mut sql = String::new();
-        for name in from.0.keys().filter(|name| !self.0.contains_key(*name)) {
+        let gone = |name: &&String| !self.values.contains_key(*name);
+        for name in from.values.keys().filter(gone) {
             sql.push_str("RESET ");
             sql.push_str(&identifier(name));
             sql.push(';');
         }
-        for (name, value) in &self.0 {
-            if from.0.get(name) != Some(value) {
+        for (name, value) in &self.values {
+            if from.values.get(name) != Some(value) {
                 sql.push_str("SET ");
                 sql.push_str(&identifier(name));
                 sql.push_str(" TO ");
@@ -164,6 +211,23 @@ mod tests {
             SET \"timezone\" TO 'UTC';SET \"work_mem\" TO '4MB';";
         assert_eq!(sql, expected);
         assert!(startup(&[("options", "-d 3")]).is_none());
+    }
+
+    #[test]
+    fn names_are_one_in_any_case_and_few_change_what_a_statement_means() {
+        let mut settings = startup(&[("TimeZone", "UTC")]).expect("settings");
+        settings.set("TIMEZONE", Some("'Asia/Tokyo'".to_owned()));
+        let sql = settings.since(&Settings::default());
+        assert_eq!(sql, "SET \"timezone\" TO 'Asia/Tokyo';");
+        let meaning = Arc::clone(settings.meaning());
+        settings.set("application_name", Some("'a'".to_owned()));
+        assert_eq!(*settings.meaning(), meaning);
+        settings.set("Search_Path", Some("b".to_owned()));
+        assert_ne!(*settings.meaning(), meaning);
+        settings.set("search_path", None);
+        assert_eq!(*settings.meaning(), meaning);
+        settings.set("timezone", None);
+        assert_eq!(&**settings.meaning(), "");
     }
 
     #[test]

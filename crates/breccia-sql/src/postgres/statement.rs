@@ -1,14 +1,17 @@
 //! Prepared statements, known by their text whoever prepares them.
 //!
 //! Not where they are prepared: each connection upstream keeps its own set. Invariant: one text
-//! with one list of parameter types has one name upstream, and a name never means anything else.
+//! with one list of parameter types, read under the same settings, has one name upstream; a name
+//! never means anything else, and nobody can guess it.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Statements kept although nobody uses them; then those are let go.
+/// Statements kept although nobody uses them, and their bytes; then those are let go.
 const MAX_KEPT: usize = 10_000;
+const MAX_KEPT_BYTES: usize = 64 << 20;
 
 /// A statement as it was prepared.
 #[derive(Debug)]
@@ -21,41 +24,103 @@ pub struct Statement {
     pub sql: Box<[u8]>,
     /// The types of its parameters, as they stand in a `Parse`.
     pub types: Box<[u8]>,
+    /// What a server reads it by: [`super::settings::Settings::meaning`]. None: it is shared with
+    /// nobody.
+    pub meaning: Option<Arc<str>>,
     /// Some server has prepared it: it is no nonsense.
     pub proven: AtomicBool,
+}
+
+impl Statement {
+    fn is(&self, meaning: &str, sql: &[u8], types: &[u8]) -> bool {
+        self.meaning.as_deref() == Some(meaning) && *self.sql == *sql && *self.types == *types
+    }
+
+    fn bytes(&self) -> usize {
+        self.sql.len() + self.types.len() + size_of::<Self>()
+    }
 }
 
 /// All statements of a process.
 #[derive(Debug, Default)]
 pub struct Statements {
-    known: Mutex<HashMap<Key, Arc<Statement>>>,
+    known: Mutex<Known>,
     last: AtomicU64,
+    hasher: RandomState,
 }
 
-type Key = (Box<[u8]>, Box<[u8]>);
+#[derive(Debug, Default)]
+struct Known {
+    /// By the hash of what makes them one.
+    statements: HashMap<u64, Arc<Statement>>,
+    bytes: usize,
+    /// How many there may be, and of how many bytes, before those that nobody uses are let go.
+    most: (usize, usize),
+}
+
+impl Known {
+    /// Lets go of what nobody uses, if another one of `bytes` would be too much.
+    fn make_room(&mut self, bytes: usize) {
+        let fits = |most: (usize, usize), count: usize, all: usize| {
+            count < most.0.max(MAX_KEPT) && all + bytes <= most.1.max(MAX_KEPT_BYTES)
+        };
+        if fits(self.most, self.statements.len(), self.bytes) {
+            return;
+        }
+        self.statements.retain(|_, it| Arc::strong_count(it) > 1);
+        self.bytes = self.statements.values().map(|it| it.bytes()).sum();
+        // What is in use cannot be let go of: it is not looked through for each new one.
+        self.most = (self.statements.len() * 2, self.bytes * 2);
+    }
+}
 
 impl Statements {
-    /// The statement of this text and these types.
+    /// The statement of this text and these types, as it is read under settings of this meaning.
     #[must_use]
-    pub fn intern(&self, sql: &[u8], types: &[u8]) -> Arc<Statement> {
-        let key: Key = (sql.into(), types.into());
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(statement) = known.get(&key) {
-            return Arc::clone(statement);
+    pub fn intern(&self, meaning: &Arc<str>, sql: &[u8], types: &[u8]) -> Arc<Statement> {
+        let hash = self.hasher.hash_one((&**meaning, sql, types));
+        match self.lock().statements.get(&hash) {
+            Some(known) if known.is(meaning, sql, types) => return Arc::clone(known),
+            // Two of one hash: the other one has nothing to do with this.
+            Some(_) => return Arc::new(self.make(None, sql, types)),
+            None => {}
         }
-        if known.len() >= MAX_KEPT {
-            known.retain(|_, statement| Arc::strong_count(statement) > 1);
-        }
+        let made = Arc::new(self.make(Some(Arc::clone(meaning)), sql, types));
+        let mut known = self.lock();
+        known.make_room(made.bytes());
+        known.bytes += made.bytes();
+        let before = known.statements.insert(hash, Arc::clone(&made));
+        known.bytes -= before.map_or(0, |it| it.bytes());
+        made
+    }
+
+    /// A statement that is shared with nobody.
+    #[must_use]
+    pub fn private(&self, sql: &[u8], types: &[u8]) -> Arc<Statement> {
+        Arc::new(self.make(None, sql, types))
+    }
+
+    fn make(&self, meaning: Option<Arc<str>>, sql: &[u8], types: &[u8]) -> Statement {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let statement = Arc::new(Statement {
+        Statement {
             id,
-            name: upstream_name(id).into(),
+            name: self.name(id).into(),
             sql: sql.into(),
             types: types.into(),
+            meaning,
             proven: AtomicBool::new(false),
-        });
-        known.insert(key, Arc::clone(&statement));
-        statement
+        }
+    }
+
+    /// The name upstream of the statement with this id. Who does not know it cannot ask for another
+    /// session's statement by SQL.
+    #[must_use]
+    pub fn name(&self, id: u64) -> Vec<u8> {
+        format!("breccia_{id:x}_{:016x}", self.hasher.hash_one(id)).into_bytes()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,6 +130,9 @@ pub struct Prepared {
     /// The tick of the last use, by the statement's id.
     used: HashMap<u64, u64>,
     tick: u64,
+    /// Others may be there too, or stand for what the database was: a name is closed before it is
+    /// prepared.
+    doubtful: bool,
 }
 
 /// The most statements one connection upstream holds; each costs the server memory.
@@ -103,16 +171,30 @@ impl Prepared {
         self.used.is_empty()
     }
 
+    /// Whatever is there may not be what it should: all are to be prepared anew.
+    pub fn distrust(&mut self) {
+        self.used.clear();
+        self.doubtful = true;
+    }
+
+    /// Whether a name may be taken that is not known here.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
     /// None is there any more.
     pub fn clear(&mut self) {
         self.used.clear();
     }
-}
 
-/// The name upstream of the statement with this id.
-#[must_use]
-pub fn upstream_name(id: u64) -> Vec<u8> {
-    format!("breccia_{id}").into_bytes()
+    /// Those of `other` are there too.
+    pub fn join(&mut self, other: Prepared) {
+        for (id, used) in other.used {
+            self.used.entry(id).or_insert(used);
+        }
+        self.tick = self.tick.max(other.tick);
+    }
 }
 
 #[cfg(test)]
@@ -120,12 +202,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_text_has_one_name_and_types_tell_them_apart() {
+    fn one_text_has_one_name_and_types_and_settings_tell_them_apart() {
         let statements = Statements::default();
-        let first = statements.intern(b"SELECT 1", b"\0\0");
-        assert_eq!(first.id, statements.intern(b"SELECT 1", b"\0\0").id);
-        let typed = statements.intern(b"SELECT 1", b"\0\x01\0\0\0\x17");
-        assert_ne!(first.name, typed.name);
+        let (plain, other): (Arc<str>, Arc<str>) = ("".into(), "timezone=UTC".into());
+        let first = statements.intern(&plain, b"SELECT 1", b"\0\0");
+        assert_eq!(first.id, statements.intern(&plain, b"SELECT 1", b"\0\0").id);
+        let typed = statements.intern(&plain, b"SELECT 1", b"\0\x01\0\0\0\x17");
+        let set = statements.intern(&other, b"SELECT 1", b"\0\0");
+        let private = statements.private(b"SELECT 1", b"\0\0");
+        let all = [&first, &typed, &set, &private].map(|it| it.name.clone());
+        assert_eq!(
+            all.iter().collect::<std::collections::HashSet<_>>().len(),
+            4
+        );
+        assert!(all.iter().all(|name| name.len() < 63), "{all:?}");
+    }
+
+    #[test]
+    fn what_nobody_uses_is_bounded_by_bytes_and_by_number() {
+        let statements = Statements::default();
+        let meaning: Arc<str> = "".into();
+        let kept = statements.intern(&meaning, b"kept", b"\0\0");
+        let mut sql = vec![b'x'; MAX_KEPT_BYTES / 8];
+        for number in 0..64 {
+            sql[0] = number;
+            drop(statements.intern(&meaning, &sql, b"\0\0"));
+            assert!(statements.lock().bytes <= MAX_KEPT_BYTES);
+        }
+        for number in 0..3 * MAX_KEPT {
+            let sql = format!("SELECT {number}");
+            drop(statements.intern(&meaning, sql.as_bytes(), b"\0\0"));
+        }
+        let known = statements.lock();
+        assert!(known.statements.len() <= MAX_KEPT);
+        let bytes: usize = known.statements.values().map(|it| it.bytes()).sum();
+        assert_eq!(known.bytes, bytes);
+        drop(known);
+        assert_eq!(kept.id, statements.intern(&meaning, b"kept", b"\0\0").id);
     }
 
     #[test]

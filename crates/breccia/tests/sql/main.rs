@@ -6,6 +6,7 @@
 mod clients;
 mod faults;
 mod freshness;
+mod lazy;
 mod lexer;
 mod own;
 mod pausing;
@@ -19,5 +20,6 @@ mod routing;
 mod secure;
 mod seeing;
 mod sessions;
+mod state;
 mod tls;
 mod upstream_tls;

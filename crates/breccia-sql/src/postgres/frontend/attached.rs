@@ -34,12 +34,18 @@ pub(super) struct Attached {
     /// A COMMIT was sent, or a write outside a transaction: if the connection is lost, nobody
     /// knows whether it was carried out.
     pub(super) unknown: bool,
+    /// A ROLLBACK was sent and is not answered.
+    pub(super) ending: bool,
     /// Something was sent that makes the catalogue another.
     pub(super) ddl: bool,
     /// The server has said that the connection ends, and the client has heard it.
     pub(super) farewell: bool,
     /// Something was sent that may show or change what the database holds.
     pub(super) seen: bool,
+    /// Settings were changed for the transaction that is open.
+    pub(super) loose: bool,
+    /// A statement that others share was prepared under settings that are not known.
+    pub(super) spoilt: bool,
     /// What was reset by a session that keeps the connection; none: all.
     pub(super) resets: Vec<Option<String>>,
     /// A BEGIN that the client was answered before goes first.
@@ -62,6 +68,15 @@ impl Attached {
             run: upstream.map_or(0, |upstream| upstream.instance.run),
             last: now,
             has: self.has,
+        }
+    }
+
+    /// What the connection has prepared is not what it should be. It is lent to nobody else, and who
+    /// keeps it has all prepared anew.
+    pub(super) fn distrust(&mut self) {
+        self.tainted = true;
+        if let Some(upstream) = self.lease.upstream() {
+            upstream.prepared.distrust();
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Batch {
     pub(super) simple: bool,
     /// Some of its statements are Breccia's own.
     pub(super) own: bool,
+    /// What its statements are is told one by one, as they are sent.
+    pub(super) unseen: bool,
 }
 
 /// Few things by name; a later one hides an earlier one. A batch of many statements uses few names.
@@ -85,14 +87,16 @@ impl<'a, T> Named<'a, T> {
         found.map(|(_, value)| value)
     }
 
-    fn insert(&mut self, name: &'a [u8], value: T) {
+    /// `false`: there are too many.
+    #[must_use]
+    fn insert(&mut self, name: &'a [u8], value: T) -> bool {
         let full = self.0.len() >= MAX_NAMES;
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, place)) => *place = value,
-            // What is not kept is not known, and goes to the primary.
-            None if !full => self.0.push((name, value)),
-            None => {}
+            None if full => return false,
+            None => self.0.push((name, value)),
         }
+        true
     }
 }
 
@@ -109,6 +113,7 @@ pub(super) fn look(
         executed: 0,
         simple: false,
         own: false,
+        unseen: false,
     };
     let mut prepared: Named<'_, Arc<Verdict>> = Named(Vec::new());
     let mut portals: Named<'_, Option<Arc<Verdict>>> = Named(Vec::new());
@@ -126,13 +131,17 @@ pub(super) fn look(
                 let parse = codec::parse(body)?;
                 let verdict = judge(parse.sql);
                 batch.note(&verdict);
-                prepared.insert(parse.name, verdict);
+                if !prepared.insert(parse.name, verdict) {
+                    return Ok(Batch::unseen("many-names"));
+                }
             }
             b'B' => {
                 let bind = codec::bind(body)?;
                 let known = prepared.get(bind.statement).map(Arc::clone);
                 let verdict = known.or_else(|| names.text(bind.statement).map(&mut judge));
-                portals.insert(bind.portal, verdict);
+                if !portals.insert(bind.portal, verdict) {
+                    return Ok(Batch::unseen("many-names"));
+                }
             }
             b'D' => {
                 let (kind, name) = codec::named(b'D', body)?;
@@ -148,12 +157,35 @@ pub(super) fn look(
                 let (portal, _) = codec::text(body).ok_or(CodecError::Malformed { tag: 'E' })?;
                 batch.execute(portals.get(portal).cloned().flatten());
             }
-            b'F' => batch.go("function-call"),
+            b'F' => batch.execute(Some(Arc::new(called(body)?))),
             b'd' | b'c' | b'f' => batch.go("copy"),
             _ => {}
         }
     }
     Ok(batch)
+}
+
+/// Functions of large objects, by number: those that client libraries call by the protocol's own
+/// message. They leave nothing behind in the session.
+const LARGE_OBJECTS: [u32; 17] = [
+    715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172, 3457, 3458, 3459, 3460,
+];
+
+/// What a function call is, by the body of its frame.
+pub(super) fn called(body: &[u8]) -> Result<Verdict, CodecError> {
+    let (number, _) = codec::int32(body).ok_or(CodecError::Malformed { tag: 'F' })?;
+    let class = if LARGE_OBJECTS.contains(&number) {
+        Class::Primary("function-call")
+    } else {
+        Class::Pin("function-call")
+    };
+    Ok(Verdict {
+        class,
+        hint_primary: true,
+        ddl: false,
+        uses_now: true,
+        single: true,
+    })
 }
 
 impl Batch {
@@ -166,6 +198,7 @@ impl Batch {
             executed: 2,
             simple: false,
             own: false,
+            unseen: true,
         }
     }
 
@@ -268,6 +301,47 @@ mod tests {
         check(&["SELECT 1", "SELECT 2"], Ok(()));
         check(&["SELECT 1", "INSERT"], Err("write"));
         check(&["INSERT", "SELECT 1"], Err("write"));
+    }
+
+    #[test]
+    fn a_batch_of_more_names_than_are_kept_is_looked_at_frame_by_frame() {
+        let check = |names: usize, unseen: bool| {
+            let mut bytes = Vec::new();
+            for name in 0..names {
+                message::parse(
+                    &mut bytes,
+                    format!("s{name}").as_bytes(),
+                    b"SELECT 1",
+                    &[0, 0],
+                );
+            }
+            let batch = look(&bytes, &Names::default(), judge).expect("good frames");
+            assert_eq!(
+                (batch.unseen, batch.reads.is_err()),
+                (unseen, unseen),
+                "{names}"
+            );
+        };
+        check(MAX_NAMES, false);
+        check(MAX_NAMES + 1, true);
+    }
+
+    #[test]
+    fn a_function_call_pins_unless_it_is_of_a_large_object() {
+        let check = |number: u32, expected: Class| {
+            let mut bytes = Vec::new();
+            message::frame(&mut bytes, b'F', |out| {
+                out.extend_from_slice(&number.to_be_bytes());
+            });
+            let batch = look(&bytes, &Names::default(), judge).expect("good frames");
+            let only = batch.only.expect("one statement");
+            assert_eq!(
+                (&only.class, batch.reads),
+                (&expected, Err("function-call"))
+            );
+        };
+        check(954, Class::Primary("function-call"));
+        check(2078, Class::Pin("function-call"));
     }
 
     #[test]

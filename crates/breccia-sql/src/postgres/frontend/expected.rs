@@ -39,6 +39,8 @@ pub(super) enum Owed {
     Fail,
     /// A function call's answer, with its `ReadyForQuery`.
     Function,
+    /// Nothing: it marks the end of a statement that lets go of all prepared ones.
+    Emptied,
     /// `ReadyForQuery`.
     Sync,
     /// Not owed by the server: bytes for the client at this place.
@@ -58,10 +60,19 @@ pub(super) enum News {
     NotPrepared(u64),
     /// A statement that Breccia closed may still be there.
     NotClosed,
+    /// Prepared statements are still there: letting go of all of them failed.
+    NotEmptied,
+    /// DISCARD ALL is complete; whether nothing was asked behind it.
+    Discarded { last: bool },
     /// A parameter of the connection is another; the body that says so.
     Parameter(Vec<u8>),
+    /// A batch of the client is over, and what it changed is so: `ReadyForQuery`.
+    Ready(Status),
     /// The connection ends: the server said so.
     Fatal(Vec<u8>),
+    /// The connection ends: the server said so in a warning, as it does when it is shut down at once
+    /// or another of its processes has crashed.
+    Ends,
 }
 
 /// The answers owed, in order.
@@ -82,10 +93,18 @@ pub(super) struct Expected {
     skipped: Vec<News>,
     /// Since the last `ReadyForQuery` something was sent that a `Sync` must end.
     pub(super) unsynced: bool,
+    /// The next `Execute` lets go of all prepared statements.
+    pub(super) emptying: bool,
 }
 
 impl Expected {
     pub(super) fn push(&mut self, owed: Owed) {
+        let executes = matches!(owed, Owed::Execute);
+        let emptied = self.emptying && (executes || matches!(owed, Owed::Sync));
+        self.emptying &= !emptied;
+        if emptied && (self.skipping || !executes) {
+            self.skipped.push(News::NotEmptied);
+        }
         match owed {
             Owed::Sync => self.unsynced = false,
             _ if self.skipping => {
@@ -93,11 +112,14 @@ impl Expected {
                 return;
             }
             Owed::Query { shown: true } | Owed::Function => self.unsynced = false,
-            Owed::Query { .. } | Owed::Fail | Owed::Insert(_) => {}
+            Owed::Query { .. } | Owed::Fail | Owed::Insert(_) | Owed::Emptied => {}
             _ => self.unsynced = true,
         }
         self.skipping = false;
         self.owed.push_back(owed);
+        if emptied && executes {
+            self.owed.push_back(Owed::Emptied);
+        }
     }
 
     /// As new, for another connection; small memory is kept.
@@ -156,7 +178,9 @@ impl Expected {
             }
             at += end;
             self.passing = (head.length - end, shown);
-            if self.owed.len() != before && matches!(self.owed.front(), Some(Owed::Insert(_))) {
+            if self.owed.len() != before
+                && matches!(self.owed.front(), Some(Owed::Insert(_) | Owed::Emptied))
+            {
                 out.extend_from_slice(received.get(run..at).unwrap_or_default());
                 run = at;
                 self.insert(out);
@@ -171,8 +195,12 @@ impl Expected {
 
     /// Writes what stands at the front and is not the server's.
     pub(super) fn insert(&mut self, out: &mut Vec<u8>) {
-        while let Some(Owed::Insert(bytes)) = self.owed.front() {
-            out.extend_from_slice(bytes);
+        loop {
+            match self.owed.front() {
+                Some(Owed::Insert(bytes)) => out.extend_from_slice(bytes),
+                Some(Owed::Emptied) => {}
+                _ => return,
+            }
             self.owed.pop_front();
         }
     }
@@ -215,11 +243,18 @@ impl Expected {
             (b'C' | b'I', Some(Owed::Query { shown: true })) => self.complete(tag, body, news),
             (b'S', _) => news.push(News::Parameter(body.to_vec())),
             (b'E', _) => self.fail(body, news),
+            (b'N', _) if matches!(codec::field(body, b'C'), Some(b"57P01" | b"57P02")) => {
+                news.push(News::Ends);
+            }
             (b'G', _) => self.begin_copy_in(),
             (b'Z', Some(Owed::Sync | Owed::Query { .. } | Owed::Fail | Owed::Function)) => {
-                self.owed.pop_front();
+                let hidden = matches!(
+                    self.owed.pop_front(),
+                    Some(Owed::Query { shown: false } | Owed::Fail)
+                );
                 self.copy_in = false;
                 self.status = Status::of(*body.first().ok_or_else(malformed)?);
+                news.extend(self.status.filter(|_| !hidden).map(News::Ready));
             }
             (b'1' | b'2' | b'3' | b'n' | b'Z' | b'R' | b'K' | b'W', _) => return Err(malformed()),
             _ => {}
@@ -232,8 +267,20 @@ impl Expected {
         self.copy_in = false;
         if tag == b'C' {
             let words = codec::text(body).map_or(body, |(words, _)| words);
-            news.push(News::Complete(words.to_vec()));
+            news.push(match words {
+                b"DISCARD ALL" => News::Discarded {
+                    last: self.is_last(),
+                },
+                _ => News::Complete(words.to_vec()),
+            });
         }
+    }
+
+    /// Whether nothing was asked behind the statement that is complete.
+    fn is_last(&self) -> bool {
+        let own = |owed: &&Owed| matches!(owed, Owed::Query { .. } | Owed::Emptied);
+        let mut rest = self.owed.iter().skip_while(own);
+        rest.all(|owed| matches!(owed, Owed::Sync)) && self.owed.len() <= 2
     }
 
     fn begin_copy_in(&mut self) {
@@ -256,7 +303,13 @@ impl Expected {
         match self.owed.front() {
             Some(Owed::Fail) => {}
             Some(Owed::Query { shown: false }) => news.push(News::OwnFailed(body.to_vec())),
-            Some(Owed::Query { .. } | Owed::Function) => news.push(News::Failed(state)),
+            Some(Owed::Query { .. } | Owed::Function) => {
+                news.push(News::Failed(state));
+                if matches!(self.owed.get(1), Some(Owed::Emptied)) {
+                    self.owed.remove(1);
+                    news.push(News::NotEmptied);
+                }
+            }
             _ => {
                 news.push(News::Failed(state));
                 self.copy_in = false;
@@ -283,6 +336,7 @@ fn without_effect(owed: &Owed) -> Option<News> {
             ..
         } => Some(News::NotPrepared(statement.id)),
         Owed::Close { shown: false } => Some(News::NotClosed),
+        Owed::Emptied => Some(News::NotEmptied),
         _ => None,
     }
 }
@@ -301,7 +355,7 @@ mod tests {
     }
 
     fn parse(shown: bool) -> Owed {
-        let statement = crate::postgres::statement::Statements::default().intern(b"x", b"\0\0");
+        let statement = crate::postgres::statement::Statements::default().private(b"x", b"\0\0");
         Owed::Parse {
             shown,
             statement: Some(statement),
@@ -382,7 +436,7 @@ mod tests {
             let digested = expected.digest(&mut received, &mut out, &mut news);
             digested.expect("good frames");
         }
-        news.retain(|item| !matches!(item, News::Parameter(_)));
+        news.retain(|item| !matches!(item, News::Parameter(_) | News::Ready(_)));
         assert_eq!(
             (&out, &news),
             (&script.shown, &script.news),
@@ -448,7 +502,7 @@ mod tests {
             .digest(&mut received, &mut out, &mut news)
             .expect("good");
         assert!(expected.is_empty() && !expected.unsynced);
-        assert_eq!(news.len(), 2, "{news:?}");
+        assert_eq!(news.len(), 3, "{news:?}");
     }
 
     #[test]

@@ -27,10 +27,14 @@ impl Session {
         };
         match news {
             News::Complete(tag) => self.completed(&tag, only),
+            News::Ready(status) => self.ready(status),
             News::Failed(state) => {
+                self.changing = None;
                 self.listener.counters.failed.increment();
                 // A plan of before a change that was made behind our back: not once more.
-                attached.tainted |= matches!(&state[..], b"0A000" | b"26000");
+                if matches!(&state[..], b"0A000" | b"26000") {
+                    attached.distrust();
+                }
                 if attached.held {
                     return Ok(Self::elsewhere(&state));
                 }
@@ -42,15 +46,31 @@ impl Session {
                 }
             }
             News::Parameter(body) => {
+                attached.loose |= attached.in_transaction();
                 if let Some(upstream) = attached.lease.upstream() {
                     upstream.note_parameter(&body);
                 }
             }
-            News::NotClosed => attached.tainted = true,
+            News::NotClosed => attached.distrust(),
+            News::NotEmptied => {
+                let upstream = attached.lease.upstream();
+                self.names.not_emptied(upstream.map(|it| &mut it.prepared));
+            }
+            News::Discarded { last } => self.forget_all(last),
             News::OwnFailed(body) => {
                 attached.tainted = true;
+                if attached.held {
+                    // A replica that is not as far as the settings, or cannot begin what was begun.
+                    return Ok(Some(false));
+                }
                 let error = attached.lease.pool().endpoint().settings_refused(&body);
                 return Err(End::Told("08006", error.to_string()));
+            }
+            News::Ends => {
+                attached.tainted = true;
+                if attached.held {
+                    return Ok(Some(false));
+                }
             }
             News::Fatal(state) => {
                 attached.tainted = true;
@@ -68,10 +88,11 @@ impl Session {
     /// Whether a statement that failed on a replica in this way should run on the primary.
     fn elsewhere(state: &[u8]) -> Option<bool> {
         match state {
-            // A write after all, and what a server in recovery cannot do.
-            b"25006" | b"0A000" | b"55000" => Some(true),
-            // Cancelled by recovery, the server starts or ends, a table not there yet.
-            b"40001" | b"40P01" | b"57P01" | b"57P02" | b"57P03" | b"42P01" | b"42703"
+            // A write after all.
+            b"25006" => Some(true),
+            // What this session asks of a server in recovery, or a view that is not filled there yet;
+            // cancelled by recovery; the server starts or ends; a table not there yet.
+            b"0A000" | b"55000" | b"40001" | b"40P01" | b"57P01" | b"57P02" | b"57P03" | b"42P01" | b"42703"
             | b"42883" | b"3F000" | b"42704" | b"3D000" => Some(false),
             _ => None,
         }
@@ -79,33 +100,33 @@ impl Session {
 
     /// A command of the client is complete.
     fn completed(&mut self, tag: &[u8], only: Option<&Arc<Verdict>>) {
-        let Some(verdict) = only else {
-            match tag {
-                b"DISCARD ALL" => self.forget_all(),
-                b"DEALLOCATE ALL" => self.forget_statements(),
-                _ => {}
-            }
+        if tag == b"DEALLOCATE ALL" {
+            self.forget_statements();
+        }
+        let changes = |verdict: &&Arc<Verdict>| match verdict.class {
+            Class::Set { .. } => tag == b"SET",
+            Class::Reset { .. } => tag == b"RESET",
+            _ => false,
+        };
+        if let Some(verdict) = only.filter(changes) {
+            self.changing = Some(Arc::clone(verdict));
+        }
+    }
+
+    /// A batch of the client is over: what it has set stays, unless it failed or a transaction is
+    /// open, which may still fail.
+    fn ready(&mut self, status: Status) {
+        let Some(verdict) = self.changing.take().filter(|_| status == Status::Idle) else {
             return;
         };
-        let changed = match (&verdict.class, tag) {
-            (Class::Set { name, value }, b"SET") => Some(self.settings.with(name, value.clone())),
-            (Class::Reset { name: Some(name) }, b"RESET") => {
-                Some(self.settings.with(name, self.startup.get(name).cloned()))
+        let settings = match &verdict.class {
+            Class::Set { name, value } => self.settings.with(name, value.clone()),
+            Class::Reset { name: Some(name) } => {
+                self.settings.with(name, self.startup.get(name).cloned())
             }
-            (Class::Reset { name: None }, b"RESET") => Some(Arc::clone(&self.startup)),
-            (Class::DiscardAll, b"DISCARD ALL") => {
-                self.forget_all();
-                None
-            }
-            (Class::Deallocate { name: None }, b"DEALLOCATE ALL") => {
-                self.forget_statements();
-                None
-            }
-            _ => None,
+            _ => Arc::clone(&self.startup),
         };
-        if let Some(settings) = changed {
-            self.change_settings(&verdict.class, settings);
-        }
+        self.change_settings(&verdict.class, settings);
     }
 
     fn upstream(&mut self) -> Option<&mut Upstream> {
@@ -131,19 +152,27 @@ impl Session {
         }
     }
 
-    /// DEALLOCATE ALL: neither the session nor the connection has any.
+    /// DEALLOCATE ALL: neither the session nor the connection has any, but for what was prepared
+    /// behind it.
     fn forget_statements(&mut self) {
+        if self.names.note_emptied() {
+            return;
+        }
         self.names.clear();
         if let Some(upstream) = self.upstream() {
             upstream.prepared.clear();
         }
     }
 
-    /// DISCARD ALL: the session is as it began, and the connection knows no settings.
-    fn forget_all(&mut self) {
+    /// DISCARD ALL: the session is as it began, and the connection knows no settings. What was asked
+    /// behind it may have pinned the session again.
+    fn forget_all(&mut self, last: bool) {
         self.forget_statements();
+        self.changing = None;
         self.settings = Arc::clone(&self.startup);
-        self.pinned = None;
+        if last {
+            self.pinned = None;
+        }
         if let Some(upstream) = self.upstream() {
             upstream.applied = Arc::default();
         }
@@ -185,7 +214,7 @@ impl Session {
         }
         let unknown = attached.unknown && !attached.is_settled();
         let heard = attached.farewell;
-        self.attached = None;
+        self.let_go();
         if heard && !unknown {
             return Err(End::Gone);
         }

@@ -101,7 +101,10 @@ impl Session {
         let Ok(parse) = codec::parse(body) else {
             return false;
         };
-        if !self.names.adopt(&parse, &self.listener.cluster.statements) {
+        let statements = &self.listener.cluster.statements;
+        if self.is_of_this_moment(parse.sql)
+            || !self.names.adopt(&parse, statements, &self.settings)
+        {
             return false;
         }
         message::empty(&mut self.client.out.bytes, b'1');

@@ -4,6 +4,7 @@
 //! one read outside a transaction of which the client has seen nothing, and then only once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use breccia_net::clock;
 use bytes::Buf;
@@ -11,15 +12,15 @@ use bytes::Buf;
 use super::attached::{Attached, Event};
 use super::batch::{Batch, look};
 use super::expected::{News, Owed};
+use super::noted::lets_go_of_all;
 use super::route::Place;
 use super::session::{End, Session};
 use super::tell::only_text;
 use super::translate::Way;
-use crate::class::{Class, Verdict};
+use crate::class::Verdict;
 use crate::postgres::codec::message;
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
 use crate::postgres::settings::Settings;
-use crate::postgres::statement::Statement;
 
 /// A frame of parameters or copied data longer than this passes in pieces.
 const PIECES: usize = 64 * 1024;
@@ -127,10 +128,12 @@ impl Session {
     pub(super) fn send(&mut self, batch: &Batch, frames: &[u8]) -> Result<(), End> {
         self.names.settle();
         let alone = batch.executed == 1;
+        let mut empties = false;
         for verdict in &batch.verdicts {
             self.note_sent(verdict, alone);
+            empties |= lets_go_of_all(verdict);
         }
-        self.pass(frames)
+        self.pass(frames, empties, batch.unseen)
     }
 
     /// Goes on with a connection that is held: what the client sends goes there.
@@ -147,6 +150,7 @@ impl Session {
         let tells_time = || batch.verdicts.iter().any(|verdict| verdict.uses_now);
         let reason = match batch.reads {
             _ if self.pinned.is_some() => "pinned",
+            Ok(()) if self.is_isolated() => "isolation",
             // The transaction began when its BEGIN was answered, and no server knows when.
             Ok(()) if self.begun.is_some() && tells_time() => "transaction-time",
             Ok(()) => match self.place_read().await {
@@ -169,88 +173,45 @@ impl Session {
         }
     }
 
-    /// Keeps in mind what a statement does to its session before it is sent.
-    pub(super) fn note_sent(&mut self, verdict: &Verdict, alone: bool) {
-        let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
-        let pin = match &verdict.class {
-            Class::Pin(reason) => Some(*reason),
-            Class::Set { .. } | Class::Reset { .. } if in_transaction || !alone => Some("set"),
-            _ => None,
-        };
-        if let Some(reason) = pin
-            && self.pinned.is_none()
-        {
-            self.pinned = Some(reason);
-            self.listener.cluster.routed.pinned(reason);
-        }
-        if let Some(attached) = &mut self.attached {
-            attached.ddl |= verdict.ddl;
-            if let Class::Reset { name } = &verdict.class
-                && self.pinned.is_some()
-            {
-                attached.resets.push(name.clone());
-            }
-            attached.seen |= !matches!(
-                verdict.class,
-                Class::Set { .. }
-                    | Class::Reset { .. }
-                    | Class::Deallocate { .. }
-                    | Class::Begin { .. }
-                    | Class::Commit
-                    | Class::Rollback
-                    | Class::Empty
-            );
-            attached.unknown |= match verdict.class {
-                Class::Commit => true,
-                Class::Read | Class::Empty | Class::Begin { .. } | Class::Rollback => false,
-                _ => !in_transaction,
-            };
-        }
-        if verdict.ddl {
-            self.database.note_change();
-        }
-    }
-
-    /// The statement that a frame's SQL lets go of, if it is one the client has prepared.
-    fn freed(&self, head: Head, frame: &[u8]) -> Option<(String, Arc<Statement>)> {
-        const WORD: &[u8] = b"DEALLOCATE";
-        let body = codec::body(frame);
-        let sql = match head.tag {
-            b'Q' => codec::query(body).ok()?,
-            b'P' => codec::parse(body).ok().filter(|it| it.name.is_empty())?.sql,
-            _ => return None,
-        };
-        let word = sql.trim_ascii_start().get(..WORD.len())?;
-        if !word.eq_ignore_ascii_case(WORD) {
-            return None;
-        }
-        match &self.judge(sql).class {
-            Class::Deallocate { name: Some(name) } => {
-                Some((name.clone(), self.names.get(name.as_bytes())?))
-            }
-            _ => None,
-        }
-    }
-
-    /// Translates whole frames for the connection that is held.
-    fn pass(&mut self, frames: &[u8]) -> Result<(), End> {
+    /// Translates whole frames for the connection that is held. `empties`: one of their statements
+    /// lets go of all that are prepared. `unseen`: what they do is not noted yet.
+    fn pass(&mut self, frames: &[u8], empties: bool, unseen: bool) -> Result<(), End> {
         let mut at = 0;
         while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
             let frame = frames.get(at..at + head.length).unwrap_or_default();
-            self.pass_frame(head, frame)?;
             at += head.length;
+            let own = unseen && self.is_own_frame(head, frame);
+            if unseen {
+                match &mut self.attached {
+                    Some(attached) if own => Self::spoil(attached, head.tag),
+                    _ => self.pass_unseen(head, frame)?,
+                }
+                continue;
+            }
+            let sql = self.sql(head, frame).filter(|_| empties);
+            let empties = sql.is_some_and(|sql| lets_go_of_all(&self.judge(sql)));
+            self.pass_frame(head, frame, empties)?;
         }
         Ok(())
     }
 
-    fn pass_frame(&mut self, head: Head, frame: &[u8]) -> Result<(), End> {
+    /// Notes what a frame does, and translates it.
+    fn pass_unseen(&mut self, head: Head, frame: &[u8]) -> Result<(), End> {
+        let verdict = self.look_at(head, frame)?;
+        let empties = head.tag != b'P' && verdict.is_some_and(|it| lets_go_of_all(&it));
+        self.pass_frame(head, frame, empties)
+    }
+
+    fn pass_frame(&mut self, head: Head, frame: &[u8], empties: bool) -> Result<(), End> {
         let freed = self.freed(head, frame);
+        let alone = self.is_unshared(head, frame);
         let Some(attached) = &mut self.attached else {
             return Ok(());
         };
         let Some(upstream) = attached.lease.upstream() else {
             return Err(End::Gone);
         };
+        let changed = upstream.prepared_at != self.database.changes.load(Ordering::Acquire);
         let mut way = Way {
             out: &mut attached.out.bytes,
             expected: &mut attached.expected,
@@ -258,6 +219,11 @@ impl Session {
             names: &mut self.names,
             statements: &self.listener.cluster.statements,
             unnamed_here: &mut attached.unnamed_here,
+            empties,
+            changed,
+            settings: &self.settings,
+            alone,
+            spoilt: &mut attached.spoilt,
         };
         attached.passing = head.length - frame.len();
         if let Some((name, statement)) = &freed {
@@ -275,7 +241,7 @@ impl Session {
         only: Option<&Arc<Verdict>>,
         frames: &[u8],
     ) -> Result<Turn, End> {
-        let mut news = Vec::new();
+        let (mut news, mut only) = (Vec::new(), only);
         let mut again = None;
         loop {
             self.check_primary()?;
@@ -293,7 +259,8 @@ impl Session {
                 {
                     return Ok(Turn::Again { write });
                 }
-                attached.held = false;
+                // All that was sent is answered.
+                (attached.held, attached.unknown) = (false, false);
                 self.note_answered(frames);
                 let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
                 if in_transaction && self.may_move() {
@@ -316,25 +283,32 @@ impl Session {
                 Event::Client | Event::Sent => {}
                 Event::ClientGone => return Err(End::Gone),
                 Event::Late => self.late()?,
-                Event::ServerLost(error) => return self.lost(&error),
+                Event::ServerLost(error) => return self.lost_or_ended(&error).await,
             }
             for item in news.drain(..) {
+                // What comes next is of another statement.
+                let ends = match item {
+                    News::Complete(_) | News::Failed(_) => only.is_some_and(|it| it.single),
+                    News::Ready(_) => true,
+                    _ => false,
+                };
                 if let Some(write) = self.hear(item, only)? {
                     again = Some(write);
                 }
+                only = only.filter(|_| !ends);
             }
-            if self
-                .attached
-                .as_ref()
-                .is_some_and(|it| it.held && self.is_down(it))
-            {
-                return Ok(Turn::Again { write: false });
+            if let Some(attached) = self.attached.as_ref().filter(|it| it.held) {
+                // A connection that is of no use any more is not waited for.
+                let useless = attached.tainted && again == Some(false);
+                if useless || self.is_down(attached) {
+                    return Ok(Turn::Again { write: false });
+                }
             }
         }
     }
 
     /// Why the next statement stays on the connection that is held.
-    fn stays(&self) -> &'static str {
+    pub(super) fn stays(&self) -> &'static str {
         match &self.attached {
             Some(attached) if attached.in_transaction() => "transaction",
             _ => self.pinned.unwrap_or("pool-mode"),
@@ -371,7 +345,9 @@ impl Session {
         };
         let received = &mut upstream.received;
         let digested = attached.expected.digest(received, out, news);
-        if attached.expected.told {
+        // An answer under settings that were refused is nobody's.
+        let refused = |item: &News| matches!(item, News::OwnFailed(_));
+        if attached.expected.told && !news.iter().any(refused) {
             attached.held = false;
         }
         digested.map_err(|error| {
@@ -394,14 +370,15 @@ impl Session {
         } else {
             if std::mem::take(&mut attached.seen) {
                 let cluster = &self.listener.cluster;
-                self.freshness.used_primary(cluster.question(attached.server));
+                self.freshness
+                    .used_primary(cluster.question(attached.server));
                 if std::mem::take(&mut attached.missed) {
                     cluster.note_missed();
                 }
             }
             self.listener.counters.writes.increment();
         }
-        attached.unknown = false;
+        attached.ending = false;
         if std::mem::take(&mut attached.ddl) {
             self.database.note_change();
         }
@@ -414,6 +391,7 @@ impl Session {
             return;
         }
         attached.running.rest();
+        attached.loose = false;
         // What RESET brought back is the server's default, and not what the session began with.
         let resets = std::mem::take(&mut attached.resets);
         let began = |name: &Option<String>| {
@@ -460,6 +438,8 @@ impl Session {
                 || attached.expected.unsynced
                 || (attached.in_transaction() && !movable)
                 || (keeps && !attached.replica);
+            // Which statements there are is known before more of them are named.
+            let open = open && (attached.expected.unsynced || !self.names.is_emptying());
             // What the server has not taken yet is bounded: the rest waits at the client.
             if !open || attached.held || attached.out.waiting() > super::client::HIGH_WATER {
                 self.client.wanted = 0;
@@ -506,40 +486,9 @@ impl Session {
             return Ok(self.meet_own(head));
         }
         let frame = self.client.take(head.length.min(have));
-        self.look_at(head, &frame)?;
-        self.pass_frame(head, &frame)?;
+        self.pass_unseen(head, &frame)?;
         self.client.reuse(frame);
         Ok(true)
-    }
-
-    /// Notes what a frame inside a transaction or of a pinned session does.
-    fn look_at(&mut self, head: Head, frame: &[u8]) -> Result<(), End> {
-        let body = codec::body(frame);
-        let sql = match head.tag {
-            b'Q' => codec::query(body)?,
-            b'P' => codec::parse(body)?.sql,
-            b'B' => match self.names.text(codec::bind(body)?.statement) {
-                Some(sql) => sql,
-                None => return Ok(()),
-            },
-            b'E' | b'F' => {
-                if let Some(attached) = &mut self.attached {
-                    attached.seen = true;
-                }
-                let reason = self.stays();
-                self.watch.passed(None, reason);
-                return Ok(());
-            }
-            _ => return Ok(()),
-        };
-        let reason = self.stays();
-        self.watch.passed(Some(sql), reason);
-        let verdict = self.judge(sql);
-        self.note_sent(&verdict, false);
-        if self.transaction_since.is_none() {
-            self.transaction_since = Some(clock::now());
-        }
-        Ok(())
     }
 }
 

@@ -3,13 +3,14 @@
 //! Not where they go. Invariant: a statement has the client's name on one side and the registry's
 //! on the other, and is prepared upstream before it is used there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::expected::{Expected, Owed};
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES, Head, message};
-use crate::postgres::statement::{Statement, Statements, upstream_name};
+use crate::postgres::settings::Settings;
+use crate::postgres::statement::{Prepared, Statement, Statements};
 use crate::postgres::upstream::Upstream;
 
 /// Prepared statements of one session, the most.
@@ -17,6 +18,9 @@ const MAX_NAMES: usize = 10_000;
 
 /// Text and types of the unnamed statement.
 type Unnamed = (Box<[u8]>, Box<[u8]>);
+
+/// A session's names, and what its connection has prepared.
+type Before = (HashMap<Box<[u8]>, Arc<Statement>>, Prepared);
 
 /// A name, and what it stood for before.
 type Change = (Box<[u8]>, Option<Arc<Statement>>);
@@ -29,6 +33,8 @@ pub(super) struct Names {
     unnamed: Option<Unnamed>,
     /// How to undo what the frames of the running batch changed.
     journal: Vec<Change>,
+    /// What there was before each statement under way that lets go of all.
+    emptied: VecDeque<Before>,
 }
 
 impl Names {
@@ -42,14 +48,19 @@ impl Names {
 
     /// Takes a statement that some server has prepared before under a new name, without asking one;
     /// whether that is so.
-    pub(super) fn adopt(&mut self, parse: &codec::Parse<'_>, statements: &Statements) -> bool {
+    pub(super) fn adopt(
+        &mut self,
+        parse: &codec::Parse<'_>,
+        statements: &Statements,
+        settings: &Settings,
+    ) -> bool {
         if parse.name.is_empty()
             || self.named.contains_key(parse.name)
             || self.named.len() >= MAX_NAMES
         {
             return false;
         }
-        let statement = statements.intern(parse.sql, parse.types);
+        let statement = statements.intern(settings.meaning(), parse.sql, parse.types);
         let proven = statement.proven.load(Ordering::Relaxed);
         if proven {
             self.named.insert(parse.name.into(), statement);
@@ -73,7 +84,7 @@ impl Names {
         if self.named.len() >= MAX_NAMES {
             return Err(Unfit::TooMany);
         }
-        let statement = statements.intern(parse.sql, parse.types);
+        let statement = statements.private(parse.sql, parse.types);
         self.named.insert(parse.name.into(), statement);
         Ok(true)
     }
@@ -86,6 +97,36 @@ impl Names {
     /// All that the frames since the last call did is so.
     pub(super) fn settle(&mut self) {
         self.journal.clear();
+        self.emptied.clear();
+    }
+
+    /// All are let go of by a statement that is sent now.
+    fn empty(&mut self, prepared: &mut Prepared) {
+        let before = (std::mem::take(&mut self.named), std::mem::take(prepared));
+        self.emptied.push_back(before);
+    }
+
+    /// Whether it is open if a statement lets go of all.
+    pub(super) fn is_emptying(&self) -> bool {
+        !self.emptied.is_empty()
+    }
+
+    /// A statement has let go of all; whether it was known when it was sent.
+    pub(super) fn note_emptied(&mut self) -> bool {
+        self.emptied.pop_front().is_some()
+    }
+
+    /// A statement that should let go of all has failed.
+    pub(super) fn not_emptied(&mut self, prepared: Option<&mut Prepared>) {
+        let Some((named, kept)) = self.emptied.pop_front() else {
+            return;
+        };
+        for (name, statement) in named {
+            self.named.entry(name).or_insert(statement);
+        }
+        if let Some(prepared) = prepared {
+            prepared.join(kept);
+        }
     }
 
     /// Undoes what the frames since the last [`Names::settle`] did.
@@ -123,7 +164,7 @@ impl Names {
     pub(super) fn clear(&mut self) {
         self.named.clear();
         self.unnamed = None;
-        self.journal.clear();
+        self.settle();
     }
 
     fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
@@ -142,6 +183,16 @@ pub(super) struct Way<'a> {
     pub(super) statements: &'a Statements,
     /// The unnamed statement of this connection is this session's.
     pub(super) unnamed_here: &'a mut bool,
+    /// A statement that this frame sends, or binds, lets go of all that are prepared.
+    pub(super) empties: bool,
+    /// The database is another since the connection has prepared the first of its statements.
+    pub(super) changed: bool,
+    /// What the session is at.
+    pub(super) settings: &'a Settings,
+    /// What is prepared now is of no use to other sessions: see [`super::noted`].
+    pub(super) alone: bool,
+    /// Something that others share was prepared all the same.
+    pub(super) spoilt: &'a mut bool,
 }
 
 /// Why a frame cannot be passed on.
@@ -170,9 +221,19 @@ impl Way<'_> {
                 // A simple query does away with the unnamed statement.
                 *self.unnamed_here = false;
                 self.verbatim(frame, Some(Owed::Query { shown: true }));
+                if self.empties {
+                    self.names.empty(&mut self.upstream.prepared);
+                    self.expected.push(Owed::Emptied);
+                }
             }
             b'P' => self.parse(frame, body)?,
-            b'B' => self.bind(head, frame, body)?,
+            b'B' => {
+                self.bind(head, frame, body)?;
+                if self.empties {
+                    self.names.empty(&mut self.upstream.prepared);
+                    self.expected.emptying = true;
+                }
+            }
             b'D' => {
                 let (kind, name) = codec::named(b'D', body)?;
                 if kind == b'S' {
@@ -250,9 +311,15 @@ impl Way<'_> {
         if self.names.named.len() >= MAX_NAMES {
             return Err(Unfit::TooMany);
         }
-        let statement = self.statements.intern(parse.sql, parse.types);
+        let statement = if self.alone {
+            self.statements.private(parse.sql, parse.types)
+        } else {
+            let meaning = self.settings.meaning();
+            self.statements.intern(meaning, parse.sql, parse.types)
+        };
         self.names.insert(parse.name, Arc::clone(&statement));
-        if self.upstream.prepared.touch(statement.id) {
+        // Who prepares a text now wants it to be of now.
+        if !self.changed && self.upstream.prepared.touch(statement.id) {
             let mut answer = Vec::new();
             message::empty(&mut answer, b'1');
             self.expected.push(Owed::Insert(answer.into()));
@@ -271,7 +338,7 @@ impl Way<'_> {
             self.verbatim(frame, Some(Owed::Bind));
             return Ok(());
         }
-        let Some(statement) = self.names.named.get(bind.statement).map(Arc::clone) else {
+        let Some(statement) = self.named(bind.statement) else {
             let name = unknown(bind.statement);
             self.rebind(head, bind, &name);
             return Ok(());
@@ -279,6 +346,19 @@ impl Way<'_> {
         self.prepare(&statement);
         self.rebind(head, bind, &statement.name);
         Ok(())
+    }
+
+    /// The statement of a name, as it is read under the settings of now.
+    fn named(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let statement = self.names.named.get(name).map(Arc::clone)?;
+        let now = self.settings.meaning();
+        let same = |of: &Arc<str>| Arc::ptr_eq(of, now) || **of == **now;
+        if self.alone || statement.meaning.as_ref().is_none_or(same) {
+            return Some(statement);
+        }
+        let again = (self.statements).intern(now, &statement.sql, &statement.types);
+        self.names.insert(name, Arc::clone(&again));
+        Some(again)
     }
 
     fn rebind(&mut self, head: Head, bind: codec::Bind<'_>, name: &[u8]) {
@@ -296,7 +376,7 @@ impl Way<'_> {
             self.verbatim(frame, Some(Owed::Describe));
             return;
         }
-        let upstream = match self.names.named.get(name).map(Arc::clone) {
+        let upstream = match self.named(name) {
             Some(statement) => {
                 self.prepare(&statement);
                 statement.name.to_vec()
@@ -334,6 +414,7 @@ impl Way<'_> {
     /// Makes sure that the connection has prepared a statement.
     pub(super) fn prepare(&mut self, statement: &Arc<Statement>) {
         if !self.upstream.prepared.touch(statement.id) {
+            *self.spoilt |= self.alone && statement.meaning.is_some();
             self.make_room(statement.id);
             self.write_parse(statement, false, true);
         }
@@ -341,12 +422,16 @@ impl Way<'_> {
 
     fn make_room(&mut self, id: u64) {
         if let Some(oldest) = self.upstream.prepared.insert(id) {
-            message::named(self.out, b'C', b'S', &upstream_name(oldest));
+            message::named(self.out, b'C', b'S', &self.statements.name(oldest));
             self.expected.push(Owed::Close { shown: false });
         }
     }
 
     fn write_parse(&mut self, statement: &Arc<Statement>, shown: bool, fresh: bool) {
+        if fresh && (self.changed || self.upstream.prepared.is_doubtful()) {
+            message::named(self.out, b'C', b'S', &statement.name);
+            self.expected.push(Owed::Close { shown: false });
+        }
         message::parse(self.out, &statement.name, &statement.sql, &statement.types);
         self.expected.push(Owed::Parse {
             shown,

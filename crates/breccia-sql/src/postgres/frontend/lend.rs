@@ -1,0 +1,127 @@
+//! Taking a connection for a session, and giving it back.
+//!
+//! Not waiting for one's turn (`gate.rs`). Invariant: what a session sends to a connection runs under
+//! the session's settings, or not at all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::attached::Attached;
+use super::expected::Owed;
+use super::route::Place;
+use super::session::Session;
+use crate::error::SqlError;
+use crate::postgres::cluster::pause::Running;
+use crate::postgres::codec::message;
+use crate::token::Lsn;
+
+impl Session {
+    /// Takes a connection and brings it to the session's settings. `false`: the connection does not
+    /// show that its server still runs as it did when it was asked how far it is.
+    pub(super) async fn attach(&mut self, place: Place) -> Result<bool, SqlError> {
+        let (server, replica) = (place.server, place.replica);
+        let pool = self.pool(server, replica)?;
+        let mut lease = pool.lend().await?;
+        let running = Running::on(&self.listener.cluster, server);
+        if self.listener.cluster.holds_back(server) {
+            lease.give_back();
+            return Err(self.paused());
+        }
+        let shown = lease.upstream().map(|it| (it.born, it.instance.run));
+        if !self.still_fits(place, shown).await {
+            lease.give_back();
+            return Ok(false);
+        }
+        let (mut out, mut expected) = std::mem::take(&mut self.spare);
+        if let Some(upstream) = lease.upstream() {
+            self.registered.doing.begin(&pool, &upstream.key);
+            if !Arc::ptr_eq(&upstream.applied, &self.settings) {
+                let sql = self.settings.since(&upstream.applied);
+                if !sql.is_empty() {
+                    message::query(&mut out.bytes, &sql);
+                    expected.push(Owed::Query { shown: false });
+                }
+                upstream.applied = Arc::clone(&self.settings);
+            }
+            // What was prepared before the database changed may answer with columns of before.
+            let changes = self.database.changes.load(Ordering::Acquire);
+            if upstream.prepared_at != changes {
+                upstream.prepared_at = changes;
+                if !upstream.prepared.is_empty() {
+                    message::query(&mut out.bytes, "DEALLOCATE ALL");
+                    expected.push(Owed::Query { shown: false });
+                    upstream.prepared.clear();
+                }
+            }
+            if let Some(begun) = &self.begun {
+                message::query(&mut out.bytes, &begun.sql);
+                expected.push(Owed::Query { shown: false });
+            }
+        }
+        // What was decided in an earlier view is held against this one.
+        let fits = self.view.primary == Ok(server);
+        let version = if fits { self.view_version } else { u64::MAX };
+        self.attached = Some(Attached {
+            lease,
+            server,
+            replica,
+            version,
+            out,
+            expected,
+            unnamed_here: false,
+            tainted: false,
+            held: false,
+            unknown: false,
+            ddl: false,
+            farewell: false,
+            opening: self.begun.is_some(),
+            seen: false,
+            loose: false,
+            spoilt: false,
+            resets: Vec::new(),
+            passing: 0,
+            running,
+            has: place.proof.map_or(Lsn(0), |proof| proof.has),
+            missed: matches!(place.reason, "no-position" | "behind"),
+        });
+        Ok(true)
+    }
+
+    /// Whether what is believed of a place holds on a connection: when it was made, to which run.
+    async fn still_fits(&self, place: Place, shown: Option<(Instant, u64)>) -> bool {
+        let (Some(proof), Some((born, run))) = (place.proof, shown) else {
+            return place.proof.is_none();
+        };
+        if born < proof.asked && run == proof.run {
+            return true;
+        }
+        match proof.floor {
+            // The server may have started again since it was asked, or it was another one. Once more.
+            Some(floor) => self.still_has(place.server, floor, run).await,
+            None => false,
+        }
+    }
+
+    /// Gives the connection back, or closes it if it is not as it was.
+    pub(super) fn detach(&mut self) {
+        let hit = self.registered.doing.end();
+        let Some(mut attached) = self.attached.take() else {
+            return;
+        };
+        self.transaction_since = None;
+        if !hit && !attached.tainted && attached.is_idle() {
+            let (mut out, mut expected) = (attached.out, attached.expected);
+            out.rest();
+            expected.reset();
+            self.spare = (out, expected);
+            if attached.spoilt
+                && let Some(upstream) = attached.lease.upstream()
+            {
+                // All are prepared anew, as after a change of the database.
+                upstream.prepared_at = u64::MAX;
+            }
+            attached.lease.give_back();
+        }
+    }
+}
