@@ -55,6 +55,32 @@ impl Certificates {
     }
 }
 
+impl Certificates {
+    /// One certificate, good for `localhost` and 127.0.0.1, that has signed itself and is everything at
+    /// once. `how`: the arguments of `openssl req` that choose its key and its signature.
+    pub fn self_signed(how: &str) -> Result<Certificates> {
+        let folder = tempfile::tempdir()?;
+        let (cert, key) = (folder.path().join("own.crt"), folder.path().join("own.key"));
+        openssl(&[
+            "req -x509 -nodes -days 2 -subj /CN=localhost",
+            "-addext subjectAltName=DNS:localhost,IP:127.0.0.1",
+            how,
+            "-keyout",
+            &text(&key),
+            "-out",
+            &text(&cert),
+        ])?;
+        Ok(Certificates {
+            ca: cert.clone(),
+            server_cert: cert.clone(),
+            server_key: key.clone(),
+            client_cert: cert,
+            client_key: key,
+            _folder: Arc::new(folder),
+        })
+    }
+}
+
 fn sign(folder: &Path, name: &str, extensions: &str) -> Result<()> {
     let at = |ending: &str| text(&folder.join(format!("{name}.{ending}")));
     openssl(&[

@@ -25,6 +25,8 @@ pub struct SqlFault {
     pub code: String,
     /// The text.
     pub message: String,
+    /// What to do; often empty.
+    pub hint: String,
 }
 
 /// Everything up to a `ReadyForQuery`.
@@ -377,6 +379,7 @@ fn fault(body: &[u8]) -> SqlFault {
     SqlFault {
         code: field(b'C'),
         message: field(b'M'),
+        hint: field(b'H'),
     }
 }
 

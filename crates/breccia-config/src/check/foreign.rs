@@ -26,7 +26,13 @@ const ONLY_SQL: [&str; 10] = [
     "allow-md5",
 ];
 /// Keys of a listener that SQL has no use for.
-const NOT_SQL: [&str; 2] = ["deadline", "max-arguments"];
+const NOT_SQL: [&str; 5] = [
+    "deadline",
+    "max-arguments",
+    "max-in-flight",
+    "min-body-rate",
+    "reply-buffer",
+];
 /// Keys of a user that only S3 has.
 const USER_ONLY_S3: [&str; 4] = ["access-key", "secret-key", "buckets", "read-only"];
 /// Keys of a user that only SQL has.

@@ -43,7 +43,7 @@ pub(super) static LISTENER: Table = Table {
         optional(
             "tls",
             Kind::Table(&TLS_SERVER),
-            "TLS towards clients. Without it, plain.",
+            "TLS towards clients; then none goes without. Without this table, plain.",
         ),
         flag(
             "insecure",
@@ -89,7 +89,7 @@ pub(super) static LISTENER: Table = Table {
             "max-in-flight",
             count(1_000_000),
             1024,
-            "The most unanswered requests of one client; then its next bytes wait.",
+            "The most unanswered requests of one client; then its next bytes wait. Not for SQL.",
         ),
         text(
             "reply-buffer",
@@ -98,7 +98,7 @@ pub(super) static LISTENER: Table = Table {
                 most: GIB,
             },
             "8MiB",
-            "How much of its replies may wait for a client that does not read. Not for S3.",
+            "How much of its replies may wait for a client that does not read. Not for S3 and SQL.",
         ),
         optional(
             "write-timeout",
@@ -112,7 +112,7 @@ pub(super) static LISTENER: Table = Table {
                 most: GIB,
             },
             "1KiB",
-            "How many bytes a second the sender of a big request must keep up; 0: no floor.",
+            "How many bytes a second the sender of a big request must keep up; 0: no floor. Not for SQL.",
         ),
         optional(
             "domain",

@@ -231,6 +231,10 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], conforming: bool) -> Verdict
         // Nothing of a text of many statements is proven.
         let class = classify(catalogue, Err("multi"), statement, &mut verdict);
         verdict.ddl |= class == Class::Ddl;
+        if class.is_own() {
+            verdict.class = Class::OwnMisplaced;
+            return verdict;
+        }
         let pin = match class {
             Class::Pin(reason) => Some(reason),
             Class::Set { .. } | Class::Reset { .. } | Class::DiscardAll => Some("set"),

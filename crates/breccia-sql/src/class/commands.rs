@@ -211,11 +211,22 @@ fn assigns(words: &Words<'_>, at: usize) -> bool {
     words.mark(at, b'.') || words.is(at, "to") || words.raw(at) == "="
 }
 
+/// What follows `breccia.` in the name of a parameter.
+fn own(name: &str) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    name.strip_prefix("breccia.").map(str::to_owned)
+}
+
 fn set(words: &Words<'_>) -> Shape {
     let mut at = 1;
     if words.any(1, &["local", "session"]) && !assigns(words, 2) {
         if words.is(1, "local") {
-            return primary("set-local");
+            let own = dotted(words, 2).is_some_and(|(name, _)| own(&name).is_some());
+            return if own {
+                Shape::Known(Class::OwnMisplaced)
+            } else {
+                primary("set-local")
+            };
         }
         if words.is(2, "characteristics") {
             return pin("characteristics");
@@ -328,23 +339,20 @@ fn reset(words: &Words<'_>) -> Shape {
     }
     match dotted(words, 1) {
         Some((name, _)) if matches!(name.as_str(), "role" | "session_authorization") => pin("role"),
-        Some((name, after)) if after == words.len() => {
-            Shape::Known(Class::Reset { name: Some(name) })
-        }
+        Some((name, after)) if after == words.len() => Shape::Known(match own(&name) {
+            Some(name) => Class::OwnReset { name },
+            None => Class::Reset { name: Some(name) },
+        }),
         _ => primary("unparsed"),
     }
 }
 
 fn show(words: &Words<'_>) -> Shape {
     match dotted(words, 1) {
-        Some((name, after)) if after == words.len() => {
-            match name.to_ascii_lowercase().strip_prefix("breccia.") {
-                Some(own) => Shape::Known(Class::OwnShow {
-                    name: own.to_owned(),
-                }),
-                None => primary("show"),
-            }
-        }
+        Some((name, after)) if after == words.len() => match own(&name) {
+            Some(name) => Shape::Known(Class::OwnShow { name }),
+            None => primary("show"),
+        },
         _ => primary("show"),
     }
 }

@@ -84,6 +84,24 @@ pub enum Class {
         /// What follows `breccia.`.
         name: String,
     },
+    /// `RESET breccia.name`: for Breccia itself.
+    OwnReset {
+        /// What follows `breccia.`.
+        name: String,
+    },
+    /// Something of Breccia's own where it cannot be: among other statements, or with LOCAL.
+    OwnMisplaced,
+}
+
+impl Class {
+    /// Whether Breccia itself answers.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(
+            self,
+            Self::OwnSet { .. } | Self::OwnShow { .. } | Self::OwnReset { .. } | Self::OwnMisplaced
+        )
+    }
 }
 
 /// The class of a text and what else its session must know of it.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use breccia_net::clock;
 use breccia_net::health::{ProbeConfig, ProbeFailure, probe_loop};
 use breccia_net::metrics::{self, Registry};
+use breccia_net::{NetError, clock};
 use tokio::sync::Mutex;
 
-use super::cluster::election::Report;
+use super::cluster::heard::{Answer, Heard, Report};
 use super::cluster::sampler::Sample;
 use super::cluster::{Cluster, Database, Server};
 use super::upstream::{Endpoint, Login, Row, Upstream};
@@ -32,6 +32,11 @@ pub const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
     (SELECT system_identifier FROM pg_catalog.pg_control_system())::text, \
     (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
      ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text";
+
+/// What a probe asks behind [`ROLE`]: how much of a primary's log replicas may have. Its next record
+/// may lie behind the header of a page or segment that nobody has written yet.
+const FLUSHED: &str = "(CASE WHEN pg_catalog.pg_is_in_recovery() \
+     THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text";
 
 /// Role and position: a primary's next record, or what a replica has replayed for certain and what
 /// a read there can have seen at most (a commit shows just before it counts as replayed).
@@ -104,16 +109,24 @@ struct Line(Option<Upstream>);
 impl Line {
     async fn ask(&mut self, server: &Server, sql: &str) -> Result<Vec<Row>, SqlError> {
         let endpoint = &server.options.endpoint;
-        let mut upstream = if let Some(upstream) = self.0.take() {
-            upstream
-        } else {
-            let login = server.own_login(None).ok_or_else(|| no_role(server))?;
-            endpoint.open(&login).await?
-        };
+        if let Some(mut upstream) = self.0.take() {
+            match endpoint.ask(&mut upstream, sql).await {
+                Ok(rows) => return Ok(self.keep(server, upstream, rows)),
+                // Whether the server is there shows on a new connection only.
+                Err(SqlError::Lost { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let login = server.own_login(None).ok_or_else(|| no_role(server))?;
+        let mut upstream = endpoint.open(&login).await?;
         let rows = endpoint.ask(&mut upstream, sql).await?;
+        Ok(self.keep(server, upstream, rows))
+    }
+
+    fn keep(&mut self, server: &Server, upstream: Upstream, rows: Vec<Row>) -> Vec<Row> {
         server.options.health.note_bytes();
         self.0 = Some(upstream);
-        Ok(rows)
+        rows
     }
 }
 
@@ -152,21 +165,42 @@ async fn probe_once(
     };
     let mut line = line.lock().await;
     let at = clock::now();
-    let asked = tokio::time::timeout(patience, line.ask(server, ROLE)).await;
-    let outcome = match asked {
+    let sql = format!("{ROLE}, {FLUSHED}");
+    match tokio::time::timeout(patience, line.ask(server, &sql)).await {
         Ok(Ok(rows)) => {
-            let report = rows.first().and_then(|row| report(row));
-            cluster.note_report(number, report, at);
-            return Ok(());
+            let answer = rows.first().and_then(|row| probed(row, at));
+            let said = answer.map(Heard::Said);
+            cluster.note(number, |heard| said.unwrap_or(heard.unanswered()));
+            Ok(())
         }
         Err(_) => {
             line.0 = None;
+            cluster.note(number, Heard::unanswered);
             Err(ProbeFailure::Unanswered)
         }
-        Ok(Err(error)) => Err(ProbeFailure::Connect(error.to_string())),
-    };
-    cluster.note_report(number, None, at);
-    outcome
+        Ok(Err(error)) => {
+            let gone = is_gone(&error);
+            cluster.note(number, |heard| {
+                if gone {
+                    Heard::Gone
+                } else {
+                    heard.unanswered()
+                }
+            });
+            Err(ProbeFailure::Connect(error.to_string()))
+        }
+    }
+}
+
+/// Whether an error shows that nothing listens, not only that something went wrong there.
+fn is_gone(error: &SqlError) -> bool {
+    matches!(
+        error,
+        SqlError::Connect {
+            source: NetError::Connect { .. },
+            ..
+        }
+    )
 }
 
 /// Reads the columns of [`ROLE`].
@@ -180,7 +214,18 @@ pub fn report(columns: &[Option<String>]) -> Option<Report> {
         timeline: timeline.as_deref().and_then(|text| text.parse().ok()),
         system: system.as_deref()?.parse().ok()?,
         position: position.as_deref()?.parse().ok()?,
+        flushed: position.as_deref()?.parse().ok()?,
     })
+}
+
+/// Reads the columns of a probe.
+fn probed(columns: &[Option<String>], at: Instant) -> Option<Answer> {
+    let flushed = columns.get(4)?.as_deref()?.parse().ok()?;
+    let report = Report {
+        flushed,
+        ..report(columns)?
+    };
+    Some(Answer { report, at, run: 0 })
 }
 
 /// Asks one server for its position whenever somebody wants it.

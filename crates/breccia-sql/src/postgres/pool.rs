@@ -17,7 +17,7 @@ use breccia_net::health::EndpointHealth;
 use breccia_net::stream::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, Sender};
 
 use super::upstream::{Endpoint, Login, Upstream};
 use crate::error::SqlError;
@@ -114,7 +114,7 @@ struct State {
     idle: Vec<Idle>,
     /// Lent, idle and being made.
     open: usize,
-    waiting: VecDeque<oneshot::Sender<Grant>>,
+    waiting: VecDeque<Sender<Grant>>,
 }
 
 #[derive(Debug)]
@@ -131,6 +131,12 @@ enum Grant {
     Connection(Idle),
     /// It may make one.
     Permit,
+}
+
+/// What one that comes for a connection finds.
+enum Place {
+    Granted(Grant),
+    Waits(oneshot::Receiver<Grant>),
 }
 
 /// A connection that is lent; dropped without [`Lease::give_back`] it is closed.
@@ -221,7 +227,7 @@ impl Pool {
     #[must_use]
     pub fn waiting(&self) -> usize {
         let state = self.lock();
-        let waits = |sender: &&oneshot::Sender<Grant>| !sender.is_closed();
+        let waits = |sender: &&Sender<Grant>| !sender.is_closed();
         state.waiting.iter().filter(waits).count()
     }
 
@@ -234,26 +240,18 @@ impl Pool {
 
     /// Lends a connection: an idle one, a new one, or the next that is given back.
     pub async fn lend(self: &Arc<Self>) -> Result<Lease, SqlError> {
-        while let Some(idle) = self.take_idle() {
-            let mut lease = self.adopt(idle).await?;
-            if lease.upstream().is_some_and(is_quiet) {
-                return Ok(lease);
+        let receiver = loop {
+            match self.queue() {
+                Place::Granted(Grant::Permit) => return self.make().await,
+                Place::Granted(Grant::Connection(idle)) => {
+                    let mut lease = self.adopt(idle).await?;
+                    if lease.upstream().is_some_and(is_quiet) {
+                        return Ok(lease);
+                    }
+                    // Its server has ended it, or says so now.
+                }
+                Place::Waits(receiver) => break receiver,
             }
-            // Its server has ended it, or says so now.
-        }
-        let waiting = {
-            let mut state = self.lock();
-            if state.waiting.is_empty() && state.open < self.limits.size() {
-                state.open += 1;
-                None
-            } else {
-                let (sender, receiver) = oneshot::channel();
-                state.waiting.push_back(sender);
-                Some(receiver)
-            }
-        };
-        let Some(receiver) = waiting else {
-            return self.make().await;
         };
         let patience = self.limits.queue_timeout();
         match tokio::time::timeout(
@@ -300,14 +298,31 @@ impl Pool {
         }
     }
 
+    /// What there is for one that comes now, or its place behind those who wait. In one step: what is
+    /// given back meanwhile would find nobody waiting, and lie idle while this one waits.
+    fn queue(&self) -> Place {
+        let mut state = self.lock();
+        while state.waiting.front().is_some_and(Sender::is_closed) {
+            state.waiting.pop_front();
+        }
+        if state.waiting.is_empty() {
+            if let Some(idle) = self.take_idle(&mut state) {
+                return Place::Granted(Grant::Connection(idle));
+            }
+            if state.open < self.limits.size() {
+                state.open += 1;
+                return Place::Granted(Grant::Permit);
+            }
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.push_back(sender);
+        Place::Waits(receiver)
+    }
+
     /// An idle connection, best one of this worker, of those the one used last.
-    fn take_idle(&self) -> Option<Idle> {
+    fn take_idle(&self, state: &mut State) -> Option<Idle> {
         let here = thread::current().id();
         let now = clock::now();
-        let mut state = self.lock();
-        if !state.waiting.is_empty() {
-            return None;
-        }
         loop {
             let at = state.idle.iter().rposition(|idle| idle.home == here);
             let idle = match at {
@@ -477,3 +492,6 @@ fn moved(stream: Stream) -> io::Result<Stream> {
         other => other,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,7 @@ impl Endpoint {
             let mut packet = Vec::new();
             startup::write_cancel(&mut packet, process, secret);
             stream.write_all(&packet).await.map_err(|e| self.lost(e))?;
+            stream.flush().await.map_err(|e| self.lost(e))?;
             let mut scrap = [0; 64];
             // The server says nothing and closes once the signal is sent.
             while matches!(stream.read(&mut scrap).await, Ok(1..)) {}

@@ -227,11 +227,6 @@ fn primary(places: &[Place], name: &str) -> (StatusCode, Value) {
             );
             return refused(StatusCode::CONFLICT, why);
         }
-        // A name outlives its need no longer than it must: it would also let that server back in
-        // after another one was promoted.
-        if !others_claim(cluster, *number) {
-            cluster.name_primary(None);
-        }
         epochs.insert(cluster.options.name.clone(), view.epoch.into());
     }
     tracing::warn!(store = name, "an administrator has named the primary");
@@ -250,19 +245,6 @@ fn claims(cluster: &Cluster, number: usize) -> Result<(), &'static str> {
         return Err("it belongs to another cluster (its system identifier differs)");
     }
     Ok(())
-}
-
-/// Whether another server would be a primary too, were nobody named.
-fn others_claim(cluster: &Cluster, number: usize) -> bool {
-    let view = cluster.view();
-    let claims = |(other, server): (usize, &Server)| {
-        let report = server.report().filter(|report| !report.recovery);
-        other != number
-            && report.is_some_and(|report| {
-                report.system == view.system && report.timeline.unwrap_or(0) >= view.timeline
-            })
-    };
-    cluster.servers.iter().enumerate().any(claims)
 }
 
 #[cfg(test)]

@@ -236,7 +236,12 @@ fn said_of_session(class: &Class, composite: &SqlReadReplicaPlan) -> Said {
                      stays on the primary from then on"
                 .to_owned(),
         },
-        Class::OwnSet { .. } | Class::OwnShow { .. } => say(
+        Class::OwnMisplaced => say(
+            "Breccia's own, where it cannot be",
+            "depends",
+            "Breccia refuses it: it must be a text of its own, without LOCAL",
+        ),
+        Class::OwnSet { .. } | Class::OwnShow { .. } | Class::OwnReset { .. } => say(
             "Breccia's own",
             "depends",
             "Breccia itself answers; no server sees it",

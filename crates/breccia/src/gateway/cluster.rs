@@ -70,11 +70,14 @@ fn serves(cluster: &Cluster) -> Serves {
     let mut lines = Vec::new();
     let paused = paused(cluster);
     if !paused.is_empty() {
-        // Its clients wait here, and would be refused elsewhere: it stays ready.
         lines.push(format!(
             "paused by an administrator, and statements wait: POST /stores/{}/resume",
             paused.join("/resume, /stores/")
         ));
+    }
+    if cluster.is_paused() {
+        // Its clients wait here, and would be refused elsewhere: it stays ready.
+        return Serves::Partly(lines);
     }
     if let Err(why) = primary(cluster, &view) {
         if !reads {
@@ -118,38 +121,19 @@ fn primary<'a>(cluster: &'a Cluster, view: &View) -> Result<&'a Server, String> 
     }
 }
 
-/// The servers that are not used, but for a primary that is down, and why.
+/// The servers that are not used, but for the primary, and why.
 fn set_aside(cluster: &Cluster, view: &View) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for (number, server) in cluster.servers.iter().enumerate() {
-        if view.primary == Ok(number) {
-            continue;
-        }
-        let set_aside = view.set_aside.iter().find(|(it, _)| *it == number);
-        let why = if let Some(reason) = server.options.health.down() {
-            format!("it is down: {}", reason.text)
-        } else if let Some((_, why)) = set_aside {
-            why.clone()
-        } else if server.is_paused() {
-            format!("it is paused: POST /stores/{}/resume", server.name())
-        } else if server.drained.load(Ordering::Relaxed) {
-            format!("it is drained: POST /stores/{}/resume", server.name())
-        } else if view.replicas.contains(&number) {
-            continue;
-        } else {
-            match server.report() {
-                None => "it has not said what it is".to_owned(),
-                Some(report) if !report.recovery => {
-                    "it claims to be the primary too: make it a replica again (pg_rewind, \
-                     pg_basebackup)"
-                        .to_owned()
-                }
-                Some(_) => "its part is not clear yet".to_owned(),
-            }
-        };
-        found.push((server.name().to_owned(), why));
-    }
-    found
+    let others = cluster.servers.iter().enumerate();
+    let others = others.filter(|(number, server)| {
+        // A pause of all is told once, for the composite.
+        let serves = cluster.is_paused() && is_able(server) && view.replicas.contains(number);
+        view.primary != Ok(*number) && !serves
+    });
+    let aside = others.filter_map(|(number, server)| {
+        let why = cluster.unused(view, number)?;
+        Some((server.name().to_owned(), why))
+    });
+    aside.collect()
 }
 
 /// The stores that are paused: the composite, servers of it.

@@ -122,6 +122,13 @@ fn users_come_and_go_by_reload_and_sessions_stay() -> Result<()> {
     let path = session.run("SHOW search_path")?;
     assert_eq!(path.value(), Some("pg_catalog"));
     ensure!(gateway.client().is_err());
+    // The servers know it still: they may be asked.
+    let query = "auth-query = \"SELECT usename, passwd FROM pg_shadow WHERE usename = $1\"\n";
+    let place = "[[listener.sql.user]]";
+    let (applied, _) = gateway.reload(&fewer.replacen(place, &format!("{query}{place}"), 1))?;
+    assert_eq!(applied, json!(["listener.sql.auth-query"]));
+    assert_eq!(gateway.client()?.run(ONE)?.value(), Some("42"));
+    ensure!(is_refused(&gateway.user((USER.0, "wrong"))));
     Ok(())
 }
 

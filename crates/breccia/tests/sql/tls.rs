@@ -83,6 +83,41 @@ fn psql_comes_in_as_its_sslmode_says() -> Result<()> {
 }
 
 #[test]
+fn proofs_are_bound_to_certificates_of_each_signature_that_has_a_hash() -> Result<()> {
+    let cluster = shared()?;
+    let ecdsa = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1";
+    for (how, bound) in [
+        ("-newkey rsa:2048 -sha384".to_owned(), true),
+        (
+            "-newkey rsa:2048 -sha512 -sigopt rsa_padding_mode:pss".to_owned(),
+            true,
+        ),
+        (format!("{ecdsa} -sha384"), true),
+        ("-newkey ed25519".to_owned(), false),
+    ] {
+        let files = Certificates::self_signed(&how)?;
+        let (_gateway, port) = secured(&cluster, &listener_tls(&files, None), false)?;
+        let binding = |word: &str| {
+            let ca = files.ca.display();
+            let options = format!("sslmode=verify-full sslrootcert={ca} channel_binding={word}");
+            psql(port, USER, &options, ONE)
+        };
+        let found = binding("prefer");
+        ensure!(found.as_deref() == Ok("42"), "{how}: {found:?}");
+        let found = binding("require");
+        if bound {
+            ensure!(found.as_deref() == Ok("42"), "{how}: {found:?}");
+        } else {
+            refused(
+                found,
+                "channel binding is required, but server did not offer",
+            )?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn no_session_goes_without_tls_where_a_listener_has_it() -> Result<()> {
     let files = Certificates::new()?;
     let cluster = shared()?;

@@ -103,6 +103,16 @@ fn each_mode_encrypts_and_checks_what_it_says() -> Result<()> {
             let wanted = if encrypted { all } else { 0 };
             assert_eq!(found, wanted, "{server}: of {all} on server {number}");
         }
+        // A cancel takes the same way.
+        client.query("SELECT pg_sleep(30)").flush()?;
+        let cancel = client.canceller();
+        let cancelled = wait_until(Duration::from_secs(10), "the statement to run", || {
+            let sql = "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)'";
+            let runs = cluster.primary().query("postgres", sql)?;
+            Ok((runs.trim() == "1").then_some(()))
+        });
+        cancelled.and_then(|()| cancel())?;
+        assert_eq!(client.read_reply()?.code(), "57014", "{server}");
     }
     Ok(())
 }

@@ -4,8 +4,10 @@
 //! Invariant: a view is replaced as a whole, and workers hold the one they began a statement with.
 
 pub mod election;
+pub mod heard;
 pub mod pause;
 pub mod sampler;
+mod standing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,7 +25,8 @@ use super::statement::Statements;
 use super::upstream::{Credential, Endpoint, Login};
 use crate::class::Classifier;
 use crate::token::Lsn;
-use election::{Election, Report, View};
+use election::{Election, View};
+use heard::{Answer, Heard, Report};
 use pause::Pauses;
 use sampler::Sampler;
 
@@ -79,7 +82,7 @@ pub struct Server {
     paused: std::sync::atomic::AtomicBool,
     /// Set by an administrator: no new statement goes there.
     pub drained: std::sync::atomic::AtomicBool,
-    report: Mutex<Option<(Report, Instant)>>,
+    heard: Mutex<Heard>,
 }
 
 impl Server {
@@ -92,7 +95,11 @@ impl Server {
     /// What it last said of itself, if it still answers.
     #[must_use]
     pub fn report(&self) -> Option<Report> {
-        lock(&self.report).map(|(report, _)| report)
+        self.answer().map(|answer| answer.report)
+    }
+
+    fn answer(&self) -> Option<Answer> {
+        lock(&self.heard).answer()
     }
 
     /// What a replica has replayed for certain, and when it was asked: by a sample or a report.
@@ -106,9 +113,8 @@ impl Server {
             .at
             .filter(|_| sample.recovery)
             .map(|at| (sample.position, at));
-        let reported = *lock(&self.report);
-        let reported = reported.filter(|(report, _)| report.recovery);
-        sampled.max(reported.map(|(report, at)| (report.position, at)))
+        let reported = self.answer().filter(|answer| answer.report.recovery);
+        sampled.max(reported.map(|answer| (answer.report.position, answer.at)))
     }
 
     /// The login for Breccia's own questions.
@@ -124,9 +130,7 @@ impl Server {
     }
 
     fn usable(&self) -> bool {
-        self.options.health.is_up()
-            && !self.drained.load(Ordering::Relaxed)
-            && !self.is_paused()
+        self.options.health.is_up() && !self.drained.load(Ordering::Relaxed) && !self.is_paused()
     }
 }
 
@@ -240,7 +244,7 @@ impl Cluster {
             running: AtomicUsize::new(0),
             paused: std::sync::atomic::AtomicBool::new(false),
             drained: std::sync::atomic::AtomicBool::new(false),
-            report: Mutex::new(None),
+            heard: Mutex::default(),
         };
         Self {
             election: Mutex::new(Election::new(names, options.max_lag)),
@@ -275,12 +279,14 @@ impl Cluster {
         self.servers.get(number)
     }
 
-    /// How far a replica is behind: time and bytes.
+    /// How far a replica is behind, at least: time and bytes.
     #[must_use]
     pub fn lag(&self, server: usize) -> Option<(Duration, u64)> {
         let report = self.server(server)?.report()?;
         let election = lock(&self.election);
-        let lag = election.lag(clock::now(), report.position);
+        let now = clock::now();
+        let lag = election.lag(now, report.position);
+        let lag = lag.unwrap_or_else(|| election.remembered(now));
         Some((lag, election.lag_bytes(report.position)))
     }
 
@@ -291,17 +297,18 @@ impl Cluster {
     }
 
     /// A server has said something of itself, or does not answer.
-    pub(super) fn note_report(&self, server: usize, report: Option<Report>, asked: Instant) {
+    pub(super) fn note(&self, server: usize, then: impl FnOnce(Heard) -> Heard) {
         if let Some(server) = self.server(server) {
-            *lock(&server.report) = report.map(|report| (report, asked));
+            let mut heard = lock(&server.heard);
+            *heard = then(*heard);
         }
         self.weigh(clock::now());
     }
 
     fn weigh(&self, now: Instant) {
-        let reports: Vec<_> = self.servers.iter().map(Server::report).collect();
         let mut election = lock(&self.election);
-        let view = election.step(now, &reports);
+        let heard: Vec<_> = self.servers.iter().map(|it| *lock(&it.heard)).collect();
+        let view = election.step(now, &heard);
         let mut current = lock(&self.view);
         if **current == view {
             return;

@@ -86,6 +86,13 @@ impl Cluster {
         self.pauses.waiting.load(Ordering::Relaxed)
     }
 
+    /// Waits until there is another view than that of `version`.
+    pub async fn left(&self, version: u64) {
+        let mut turns = self.pauses.turns.subscribe();
+        // The sender lives in `self`, so the channel cannot close while this waits.
+        while self.version() == version && turns.changed().await.is_ok() {}
+    }
+
     /// Waits until `may_go`, which is asked again whenever a server is resumed or the view changes;
     /// whether it came to that by `end`.
     pub async fn wait_turn(&self, end: Instant, mut may_go: impl FnMut() -> bool) -> bool {

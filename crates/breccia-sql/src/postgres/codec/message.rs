@@ -154,24 +154,38 @@ pub fn error(out: &mut Vec<u8>, severity: Severity, sqlstate: &str, text: &str, 
     });
 }
 
-/// A `RowDescription` of one text column and its one row.
-pub fn one_row(out: &mut Vec<u8>, column: &str, value: &str) {
+/// A `RowDescription` of columns of type text, each with the format of its values.
+pub fn text_columns(out: &mut Vec<u8>, columns: &[(&str, u16)]) {
     frame(out, b'T', |out| {
-        out.extend_from_slice(&1u16.to_be_bytes());
-        write_text(out, column.as_bytes());
-        // No table, no column; type text (25), any length, no modifier, format text.
-        out.extend_from_slice(&[0; 6]);
-        out.extend_from_slice(&25u32.to_be_bytes());
-        out.extend_from_slice(&(-1i16).to_be_bytes());
-        out.extend_from_slice(&(-1i32).to_be_bytes());
-        out.extend_from_slice(&[0; 2]);
+        write_count(out, columns.len());
+        for (name, format) in columns {
+            write_text(out, name.as_bytes());
+            // No table, no column; type text (25), any length, no modifier.
+            out.extend_from_slice(&[0; 6]);
+            out.extend_from_slice(&25u32.to_be_bytes());
+            out.extend_from_slice(&(-1i16).to_be_bytes());
+            out.extend_from_slice(&(-1i32).to_be_bytes());
+            out.extend_from_slice(&format.to_be_bytes());
+        }
     });
+}
+
+/// A `DataRow` of text, or NULL.
+pub fn row(out: &mut Vec<u8>, values: &[Option<String>]) {
     frame(out, b'D', |out| {
-        out.extend_from_slice(&1u16.to_be_bytes());
-        let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(value.as_bytes());
+        write_count(out, values.len());
+        for value in values {
+            let length = value.as_ref().map(String::len);
+            let length = length.map_or(-1, |length| i32::try_from(length).unwrap_or(i32::MAX));
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(value.as_deref().unwrap_or_default().as_bytes());
+        }
     });
+}
+
+fn write_count(out: &mut Vec<u8>, count: usize) {
+    let count = u16::try_from(count).unwrap_or(u16::MAX);
+    out.extend_from_slice(&count.to_be_bytes());
 }
 
 /// `Query`.

@@ -150,6 +150,30 @@ pub fn bind(body: &[u8]) -> Result<Bind<'_>, CodecError> {
     read().ok_or(CodecError::Malformed { tag: 'B' })
 }
 
+/// Of what follows the names in a `Bind`: how many values it holds, and the formats of results.
+pub fn bound(rest: &[u8]) -> Result<(u16, Vec<u16>), CodecError> {
+    let read = || {
+        let (formats, rest) = int16(rest)?;
+        let rest = rest.get(usize::from(formats) * 2..)?;
+        let (values, mut rest) = int16(rest)?;
+        for _ in 0..values {
+            let (length, value) = int32(rest)?;
+            // All bits set: NULL.
+            let length = if length == u32::MAX { 0 } else { length as usize };
+            rest = value.get(length..)?;
+        }
+        let (count, mut rest) = int16(rest)?;
+        let mut results = Vec::new();
+        for _ in 0..count {
+            let (format, more) = int16(rest)?;
+            results.push(format);
+            rest = more;
+        }
+        rest.is_empty().then_some((values, results))
+    };
+    read().ok_or(CodecError::Malformed { tag: 'B' })
+}
+
 /// The kind (`S` or `P`) and the name in the body of a `Describe` or `Close`.
 pub fn named(tag: u8, body: &[u8]) -> Result<(u8, &[u8]), CodecError> {
     let read = || {

@@ -20,6 +20,8 @@ pub(super) struct Attached {
     pub(super) lease: Lease,
     pub(super) server: usize,
     pub(super) replica: bool,
+    /// The view in which its server was last seen to be what it is used as.
+    pub(super) version: u64,
     pub(super) out: Outgoing,
     pub(super) expected: Expected,
     /// The connection's unnamed statement is the session's.

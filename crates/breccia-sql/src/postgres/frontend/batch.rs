@@ -72,6 +72,8 @@ pub(super) struct Batch {
     pub(super) executed: usize,
     /// It is one simple query.
     pub(super) simple: bool,
+    /// Some of its statements are Breccia's own.
+    pub(super) own: bool,
 }
 
 /// Few things by name; a later one hides an earlier one. A batch of many statements uses few names.
@@ -106,6 +108,7 @@ pub(super) fn look(
         verdicts: Vec::new(),
         executed: 0,
         simple: false,
+        own: false,
     };
     let mut prepared: Named<'_, Arc<Verdict>> = Named(Vec::new());
     let mut portals: Named<'_, Option<Arc<Verdict>>> = Named(Vec::new());
@@ -162,6 +165,7 @@ impl Batch {
             verdicts: Vec::new(),
             executed: 2,
             simple: false,
+            own: false,
         }
     }
 
@@ -181,7 +185,13 @@ impl Batch {
             Class::Set { .. } | Class::Reset { .. } | Class::DiscardAll => self.go("set"),
             Class::Deallocate { .. } => self.go("prepare"),
             Class::Ddl => self.go("ddl"),
-            Class::OwnSet { .. } | Class::OwnShow { .. } => self.go("own"),
+            Class::OwnSet { .. }
+            | Class::OwnShow { .. }
+            | Class::OwnReset { .. }
+            | Class::OwnMisplaced => {
+                self.own = true;
+                self.go("own");
+            }
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) enum Owed {
     Execute,
     /// All that a simple query answers, with its `ReadyForQuery`.
     Query { shown: bool },
+    /// What fails a transaction, and its `ReadyForQuery`; the client gets none of it.
+    Fail,
     /// A function call's answer, with its `ReadyForQuery`.
     Function,
     /// `ReadyForQuery`.
@@ -91,7 +93,7 @@ impl Expected {
                 return;
             }
             Owed::Query { shown: true } | Owed::Function => self.unsynced = false,
-            Owed::Query { .. } | Owed::Insert(_) => {}
+            Owed::Query { .. } | Owed::Fail | Owed::Insert(_) => {}
             _ => self.unsynced = true,
         }
         self.skipping = false;
@@ -178,7 +180,7 @@ impl Expected {
     /// Whether the client gets a message of this type now.
     fn shows(&self, tag: u8) -> bool {
         match self.owed.front() {
-            Some(Owed::Query { shown: false }) => false,
+            Some(Owed::Query { shown: false } | Owed::Fail) => false,
             // The server ends a connection that nobody waits for: no client's matter.
             None if tag == b'E' => self.status != Some(Status::Idle),
             // An error of a hidden Parse is the answer to what made it needed.
@@ -214,7 +216,7 @@ impl Expected {
             (b'S', _) => news.push(News::Parameter(body.to_vec())),
             (b'E', _) => self.fail(body, news),
             (b'G', _) => self.begin_copy_in(),
-            (b'Z', Some(Owed::Sync | Owed::Query { .. } | Owed::Function)) => {
+            (b'Z', Some(Owed::Sync | Owed::Query { .. } | Owed::Fail | Owed::Function)) => {
                 self.owed.pop_front();
                 self.copy_in = false;
                 self.status = Status::of(*body.first().ok_or_else(malformed)?);
@@ -252,6 +254,7 @@ impl Expected {
             return;
         }
         match self.owed.front() {
+            Some(Owed::Fail) => {}
             Some(Owed::Query { shown: false }) => news.push(News::OwnFailed(body.to_vec())),
             Some(Owed::Query { .. } | Owed::Function) => news.push(News::Failed(state)),
             _ => {

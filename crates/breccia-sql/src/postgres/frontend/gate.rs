@@ -42,13 +42,16 @@ impl Session {
                 *place = self.wait_for_place(batch, *place, end).await?;
             }
             match self.attach(*place).await {
-                Ok(true) => return Ok(()),
+                Ok(true) => {
+                    self.watch.placed(*place);
+                    return Ok(());
+                }
                 Ok(false) => {
                     // What was read there: of that only the primary's position is certain now.
                     self.freshness.used_primary();
                     *place = self.primary("new-connection");
                     self.count(place.replica, place.reason);
-                    self.watch.placed(place.reason);
+                    self.watch.placed(*place);
                 }
                 // It was paused meanwhile.
                 Err(SqlError::Paused { .. }) => {}
@@ -126,7 +129,8 @@ impl Session {
             }
             _ => (error.sqlstate(), error.to_string()),
         };
-        self.tell_refused(state, &text, frames);
+        let reason = self.watch.reason();
+        self.tell_refused(state, &text, reason, frames);
         if !whole {
             return Err(End::Told("57P03", text));
         }

@@ -18,6 +18,7 @@ mod batch;
 mod begun;
 mod cancel;
 mod client;
+mod deposed;
 mod expected;
 mod gate;
 mod hear;
@@ -26,6 +27,7 @@ mod own;
 mod route;
 mod serve;
 mod session;
+mod shows;
 mod tell;
 mod translate;
 

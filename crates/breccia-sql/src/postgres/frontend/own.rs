@@ -1,26 +1,81 @@
-//! What is asked of Breccia itself: `SHOW breccia.name`, `SET breccia.name`, and prepared
-//! statements that are let go by SQL.
+//! What is asked of Breccia itself: `SHOW breccia.name`, `SET breccia.name`, in a simple query or in
+//! a batch, inside a transaction or not; and prepared statements that are let go by SQL.
 //!
-//! Invariant: what is answered here is never sent to a server.
+//! Not what is shown (`shows.rs`). Invariant: what is answered here is never sent to a server, and
+//! shares no batch with what is.
 
-use breccia_net::clock;
+use std::sync::Arc;
 
+use bytes::BytesMut;
+
+use super::attached::{Attached, Event};
 use super::batch::Batch;
-use super::session::Session;
-use crate::class::Class;
-use crate::postgres::codec;
+use super::expected::Owed;
+use super::serve::Turn;
+use super::session::{End, Session};
+use super::shows::{self, Refusal, Table};
+use super::translate::Unfit;
+use crate::class::{Class, Verdict};
 use crate::postgres::codec::message::{self, Severity, Status};
-use crate::token::Token;
+use crate::postgres::codec::{self, CodecError, Head};
+
+/// Sent to a server so that the transaction fails there as it has failed here: there is no such
+/// savepoint.
+const FAIL: &str = "ROLLBACK TO SAVEPOINT \"breccia: a statement of its own has failed\"";
+/// Sent instead of a statement of Breccia's own in a batch that a server has begun; what is wrong with
+/// it stands in the server's answer.
+const SPOILT: &str = "\"breccia: its own statements need a batch, up to a Sync, of their own\"";
+/// Why a batch of both kinds is refused.
+const MIXED: Refusal = Refusal {
+    state: "0A000",
+    text: String::new(),
+    hint: "Statements about breccia.… need a batch (up to a Sync) of their own.",
+};
+/// Portals of one batch.
+const MAX_PORTALS: usize = 64;
+
+/// A batch that is answered here, until its Sync.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    portals: Vec<(Box<[u8]>, Portal)>,
+    /// It has failed: the rest up to the Sync is skipped.
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Portal {
+    verdict: Arc<Verdict>,
+    /// The formats of results that its Bind asks for.
+    formats: Vec<u16>,
+    /// What it shows, from its first Execute on, and how many rows were sent.
+    table: Option<(Table, usize)>,
+}
+
+impl Own {
+    fn portal(&mut self, name: &[u8]) -> Result<&mut Portal, Refusal> {
+        let found = self.portals.iter_mut().find(|(known, _)| **known == *name);
+        found.map(|(_, portal)| portal).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            Refusal::new("34000", format!("portal \"{name}\" does not exist"))
+        })
+    }
+}
+
+/// Whether a text may be about `breccia.…`: most are told at a glance.
+fn mentions(sql: &[u8]) -> bool {
+    memchr::memchr2_iter(b'b', b'B', sql).any(|at| {
+        let word = sql.get(at..at + b"breccia".len());
+        word.is_some_and(|word| word.eq_ignore_ascii_case(b"breccia"))
+    })
+}
 
 impl Session {
-    /// Answers a simple query that is Breccia's own matter; whether it was one.
-    pub(super) async fn answer_own(&mut self, batch: &Batch) -> bool {
-        let Some(verdict) = batch.only.clone().filter(|_| batch.simple) else {
+    /// Answers a simple query that lets go of a prepared statement; whether it was one.
+    pub(super) fn answer_deallocate(&mut self, batch: &Batch) -> bool {
+        let Some(verdict) = batch.only.as_ref().filter(|_| batch.simple) else {
             return false;
         };
         match &verdict.class {
-            Class::OwnShow { name } => self.show(name).await,
-            Class::OwnSet { name, value } => self.set_own(name, value),
             Class::Deallocate { name: Some(name) } if self.names.remove(name.as_bytes()) => {
                 self.names.settle();
                 message::complete(&mut self.client.out.bytes, "DEALLOCATE");
@@ -55,108 +110,364 @@ impl Session {
     }
 
     pub(super) fn answer_ready(&mut self) {
-        let status = match self.begun {
-            Some(_) => Status::Open,
-            None => Status::Idle,
+        let status = match (&self.attached, &self.begun) {
+            (Some(attached), _) => attached.expected.status.unwrap_or(Status::Idle),
+            (None, Some(_)) => Status::Open,
+            (None, None) => Status::Idle,
         };
         message::ready(&mut self.client.out.bytes, status);
     }
 
-    async fn show(&mut self, name: &str) {
-        let value = match name {
-            "token" => self.token().await,
-            "target" => Some(self.target().to_owned()),
-            "pinned" => Some(self.pinned.unwrap_or_default().to_owned()),
-            "primary" => {
-                let view = self.look();
-                let number = view.primary.clone().ok();
-                let server = number.and_then(|it| self.listener.cluster.server(it));
-                Some(server.map_or("", |server| server.name()).to_owned())
+    /// Whether a batch is answered here. `whole`: `batch` was looked at.
+    pub(super) fn is_own(&self, batch: &Batch, frames: &[u8], whole: bool) -> bool {
+        if self.own.is_some() || whole {
+            return self.own.is_some() || batch.own;
+        }
+        let first = codec::head(frames).ok().flatten();
+        first.is_some_and(|head| {
+            let frame = frames.get(..head.length).unwrap_or_default();
+            self.is_own_frame(head, frame)
+        })
+    }
+
+    /// Whether a frame prepares, binds or asks something of Breccia's own.
+    pub(super) fn is_own_frame(&self, head: Head, frame: &[u8]) -> bool {
+        let body = codec::body(frame);
+        let sql = match head.tag {
+            b'Q' => codec::query(body).ok(),
+            b'P' => codec::parse(body).ok().map(|parse| parse.sql),
+            // A look-up that most sessions can do without.
+            b'B' if self.prepared_own => {
+                let bind = codec::bind(body).ok();
+                bind.and_then(|bind| self.names.text(bind.statement))
             }
-            _ => {
-                let text = format!("unrecognized configuration parameter \"breccia.{name}\"");
-                return self.fail(
-                    "42704",
-                    &text,
-                    "There are breccia.token, breccia.target, breccia.pinned and breccia.primary.",
-                );
-            }
+            _ => None,
         };
-        match value {
-            Some(value) => {
+        sql.is_some_and(|sql| mentions(sql) && self.judge(sql).class.is_own())
+    }
+
+    /// A frame of Breccia's own in the middle of a batch that a server has begun: makes that fail.
+    pub(super) fn spoil(attached: &mut Attached, tag: u8) {
+        let out = &mut attached.out.bytes;
+        attached.unnamed_here = false;
+        if tag == b'Q' {
+            message::query(out, SPOILT);
+            attached.expected.push(Owed::Query { shown: true });
+        } else {
+            message::parse(out, b"", SPOILT.as_bytes(), &[0, 0]);
+            attached.expected.push(Owed::Parse {
+                shown: false,
+                statement: None,
+            });
+        }
+    }
+
+    /// The next frame of the client is one of Breccia's own: it is answered once all before it are.
+    /// Whether the frame is passed.
+    pub(super) fn meet_own(&mut self, head: Head) -> bool {
+        let Some(attached) = &mut self.attached else {
+            return false;
+        };
+        if attached.expected.unsynced {
+            Self::spoil(attached, head.tag);
+            drop(self.client.take(head.length));
+            return true;
+        }
+        self.own_next = attached.is_settled();
+        false
+    }
+
+    /// Answers the frames of a batch, or of the part of it that came.
+    pub(super) async fn serve_own(&mut self, frames: BytesMut) -> Result<(), End> {
+        let mut own = self.own.take().unwrap_or_default();
+        let mut at = 0;
+        let mut ends = false;
+        while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
+            let frame = frames.get(at..at + head.length).unwrap_or_default();
+            at += head.length;
+            ends = matches!(head.tag, b'Q' | b'S');
+            let done = match head.tag {
+                b'S' => Ok(()),
+                _ if own.failed => Ok(()),
+                _ => self.own_frame(&mut own, head, frame).await?,
+            };
+            if let Err(refusal) = done {
+                own.failed = head.tag != b'Q';
+                self.refuse_own(&refusal, &frames).await?;
+            }
+            if ends {
+                self.answer_ready();
+            }
+        }
+        self.own = (!ends).then_some(own);
+        self.note_answered(&[]);
+        self.client.reuse(frames);
+        Ok(())
+    }
+
+    async fn own_frame(
+        &mut self,
+        own: &mut Own,
+        head: Head,
+        frame: &[u8],
+    ) -> Result<Result<(), Refusal>, End> {
+        let body = codec::body(frame);
+        let done = match head.tag {
+            b'Q' => {
+                let verdict = self.judge(codec::query(body)?);
+                self.own_query(&verdict).await
+            }
+            b'P' => self.own_parse(codec::parse(body)?)?,
+            b'B' => self.own_bind(own, codec::bind(body)?)?,
+            b'D' => {
+                let (kind, name) = codec::named(b'D', body)?;
+                self.own_describe(own, kind, name)
+            }
+            b'E' => {
+                let malformed = CodecError::Malformed { tag: 'E' };
+                let (name, rest) = codec::text(body).ok_or_else(|| malformed.clone())?;
+                let (most, _) = codec::int32(rest).ok_or(malformed)?;
+                self.own_execute(own, name, most).await
+            }
+            b'C' => {
+                let (kind, name) = codec::named(b'C', body)?;
+                if kind == b'S' {
+                    self.names.remove(name);
+                    self.names.settle();
+                } else {
+                    own.portals.retain(|(known, _)| **known != *name);
+                }
+                message::empty(&mut self.client.out.bytes, b'3');
+                Ok(())
+            }
+            b'F' => Err(MIXED),
+            // A Flush: all is sent anyway. Outside a copy, its data is ignored.
+            _ => Ok(()),
+        };
+        Ok(done)
+    }
+
+    async fn own_query(&mut self, verdict: &Verdict) -> Result<(), Refusal> {
+        self.own_allowed(&verdict.class)?;
+        match &verdict.class {
+            Class::OwnShow { name } => {
+                let table = self.table(name).await?;
                 let out = &mut self.client.out.bytes;
-                message::one_row(out, &format!("breccia.{name}"), &value);
+                shows::describe(out, &table.columns, &[]);
+                table.rows.iter().for_each(|row| message::row(out, row));
                 message::complete(out, "SHOW");
             }
-            None => self.fail("55000", "the primary did not tell its position in time", ""),
+            other => {
+                let tag = self.change_own(other)?;
+                message::complete(&mut self.client.out.bytes, tag);
+            }
+        }
+        Ok(())
+    }
+
+    /// What can be told of a statement before it runs: whether it is one, and may run now.
+    fn own_allowed(&self, class: &Class) -> Result<(), Refusal> {
+        let failed = self.attached.as_ref().map(|it| it.expected.status);
+        if failed == Some(Some(Status::Failed)) {
+            let text = "current transaction is aborted, commands ignored until end of transaction \
+                        block";
+            return Err(Refusal::new("25P02", text.to_owned()));
+        }
+        match class {
+            Class::OwnShow { name } => shows::columns(name).map(drop),
+            Class::OwnSet { name, .. } | Class::OwnReset { name } => shows::settable(name),
+            Class::OwnMisplaced => Err(Refusal {
+                hint: "Send it as a statement of its own, without LOCAL.",
+                ..Refusal::new(
+                    "0A000",
+                    "breccia.… is no parameter of a server, so it cannot be set or shown in a text \
+                     of several statements, nor for one transaction"
+                        .to_owned(),
+                )
+            }),
+            _ => Err(Refusal {
+                text: "a batch holds statements about breccia.… and others".to_owned(),
+                ..MIXED
+            }),
         }
     }
 
-    /// How far this session has seen.
-    async fn token(&mut self) -> Option<String> {
-        let view = self.look();
-        let lsn = if let Some(lsn) = self.freshness.known(view.epoch) {
-            lsn
+    fn own_parse(&mut self, parse: codec::Parse<'_>) -> Result<Result<(), Refusal>, End> {
+        let verdict = self.judge(parse.sql);
+        if let Err(refusal) = self.own_allowed(&verdict.class) {
+            return Ok(Err(refusal));
+        }
+        let kept = self.names.keep(&parse, &self.listener.cluster.statements);
+        match kept {
+            Ok(true) => {}
+            Ok(false) => {
+                let name = String::from_utf8_lossy(parse.name);
+                let text = format!("prepared statement \"{name}\" already exists");
+                return Ok(Err(Refusal::new("42P05", text)));
+            }
+            Err(unfit) => return Err(unfit.into()),
+        }
+        self.prepared_own = true;
+        if let Some(attached) = &mut self.attached {
+            attached.unnamed_here &= !parse.name.is_empty();
+        }
+        message::empty(&mut self.client.out.bytes, b'1');
+        Ok(Ok(()))
+    }
+
+    /// The verdict of a statement by its name.
+    fn own_named(&self, name: &[u8]) -> Result<Arc<Verdict>, Refusal> {
+        let sql = self.names.text(name).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            let text = format!("prepared statement \"{name}\" does not exist");
+            Refusal::new("26000", text)
+        })?;
+        let verdict = self.judge(sql);
+        self.own_allowed(&verdict.class).map(|()| verdict)
+    }
+
+    fn own_bind(
+        &mut self,
+        own: &mut Own,
+        bind: codec::Bind<'_>,
+    ) -> Result<Result<(), Refusal>, End> {
+        let (values, formats) = codec::bound(bind.rest)?;
+        let verdict = match self.own_named(bind.statement) {
+            Ok(verdict) if values == 0 => verdict,
+            Ok(_) => {
+                let text = "statements about breccia.… have no parameters".to_owned();
+                return Ok(Err(Refusal::new("08P01", text)));
+            }
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        own.portals.retain(|(known, _)| **known != *bind.portal);
+        if own.portals.len() >= MAX_PORTALS {
+            let text = format!("a batch about breccia.… has at most {MAX_PORTALS} portals");
+            return Ok(Err(Refusal::new("54000", text)));
+        }
+        let portal = Portal {
+            verdict,
+            formats,
+            table: None,
+        };
+        own.portals.push((bind.portal.into(), portal));
+        message::empty(&mut self.client.out.bytes, b'2');
+        Ok(Ok(()))
+    }
+
+    fn own_describe(&mut self, own: &mut Own, kind: u8, name: &[u8]) -> Result<(), Refusal> {
+        let (verdict, formats) = if kind == b'S' {
+            let verdict = self.own_named(name)?;
+            let out = &mut self.client.out.bytes;
+            message::frame(out, b't', |out| out.extend_from_slice(&[0, 0]));
+            (verdict, Vec::new())
         } else {
-            let patience = self.listener.limits.pool.queue_timeout();
-            self.stamp(&view, clock::now() + patience).await?
+            let portal = own.portal(name)?;
+            (Arc::clone(&portal.verdict), portal.formats.clone())
         };
-        let token = Token {
-            system: view.system,
-            timeline: view.timeline,
-            lsn,
+        let out = &mut self.client.out.bytes;
+        match &verdict.class {
+            Class::OwnShow { name } => shows::describe(out, &shows::columns(name)?, &formats),
+            _ => message::empty(out, b'n'),
+        }
+        Ok(())
+    }
+
+    async fn own_execute(&mut self, own: &mut Own, name: &[u8], most: u32) -> Result<(), Refusal> {
+        let portal = own.portal(name)?;
+        self.own_allowed(&portal.verdict.class)?;
+        let Class::OwnShow { name } = &portal.verdict.class else {
+            let tag = self.change_own(&portal.verdict.class)?;
+            message::complete(&mut self.client.out.bytes, tag);
+            return Ok(());
         };
-        Some(token.to_string())
-    }
-
-    fn target(&self) -> &'static str {
-        match self.pinned {
-            Some("target") => "primary",
-            _ => "auto",
+        if portal.table.is_none() {
+            portal.table = Some((self.table(name).await?, 0));
         }
-    }
-
-    fn set_own(&mut self, name: &str, value: &str) {
-        match (name, value) {
-            ("token", text) => {
-                let Ok(token) = text.parse::<Token>() else {
-                    let text = "that is no token: it has the form system-id:timeline:lsn";
-                    return self.fail("22023", text, "Take it from SHOW breccia.token.");
-                };
-                let view = self.look();
-                let (system, timeline) = (view.system, view.timeline);
-                self.freshness.import(token, view.epoch, system, timeline);
-            }
-            ("target", "primary") => {
-                self.pinned = self.pinned.or(Some("target"));
-            }
-            ("target", "auto" | "default") => {
-                if self.pinned == Some("target") {
-                    self.pinned = None;
-                }
-            }
-            ("target", _) => {
-                return self.fail("22023", "breccia.target is primary or auto", "");
-            }
-            _ => {
-                let text = format!("unrecognized configuration parameter \"breccia.{name}\"");
-                return self.fail(
-                    "42704",
-                    &text,
-                    "There are breccia.token and breccia.target.",
-                );
-            }
+        let Some((table, sent)) = &mut portal.table else {
+            return Ok(());
+        };
+        let left = table.rows.get(*sent..).unwrap_or_default();
+        let most = if most == 0 { left.len() } else { most as usize };
+        let out = &mut self.client.out.bytes;
+        let part = left.iter().take(most);
+        part.for_each(|row| message::row(out, row));
+        *sent += most.min(left.len());
+        // As a server has it: also when the last row was just sent.
+        if most < left.len() || (most == left.len() && most > 0 && table.rows.len() > *sent) {
+            message::empty(out, b's');
+        } else {
+            message::complete(out, "SHOW");
         }
-        message::complete(&mut self.client.out.bytes, "SET");
+        Ok(())
     }
 
-    fn fail(&mut self, state: &str, text: &str, hint: &str) {
+    async fn refuse_own(&mut self, refusal: &Refusal, frames: &[u8]) -> Result<(), End> {
+        self.listener.counters.failed.increment();
+        self.tell_refused(refusal.state, &refusal.text, "own", frames);
         message::error(
             &mut self.client.out.bytes,
             Severity::Error,
-            state,
-            text,
-            hint,
+            refusal.state,
+            &refusal.text,
+            refusal.hint,
         );
+        self.fail_transaction().await
+    }
+
+    /// The transaction that is open on a server fails there, as it would have by itself.
+    async fn fail_transaction(&mut self) -> Result<(), End> {
+        let Some(attached) = &mut self.attached else {
+            return Ok(());
+        };
+        if attached.expected.status != Some(Status::Open) {
+            return Ok(());
+        }
+        message::query(&mut attached.out.bytes, FAIL);
+        attached.expected.push(Owed::Fail);
+        while self.attached.as_ref().is_some_and(|it| !it.is_settled()) {
+            match self.event().await? {
+                Event::Server => self.digest_quietly()?,
+                Event::Client | Event::Sent => {}
+                Event::ClientGone => return Err(End::Gone),
+                Event::Late => self.late()?,
+                Event::ServerLost(error) => {
+                    let turn = self.lost(&error)?;
+                    debug_assert_eq!(turn, Turn::Done, "nothing is held in a transaction");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<Unfit> for End {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Codec(error) => Self::from(error),
+            Unfit::Unexpected(tag) => {
+                let why = format!("a message of type {:?} was not expected", char::from(tag));
+                Self::Told("08P01", why)
+            }
+            Unfit::TooMany => {
+                let why = "this session holds 10000 prepared statements, the most there may be";
+                Self::Told("54000", why.to_owned())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glance_tells_what_cannot_be_about_breccia() {
+        let check = |sql: &str, expected: bool| assert_eq!(mentions(sql.as_bytes()), expected);
+        check("SHOW breccia.token", true);
+        check("/* b */ set \"BrecciA\" . target = 'auto'", true);
+        check("SELECT abalance FROM pgbench_accounts WHERE b = 1", false);
+        check("brecci", false);
+        check("", false);
     }
 }

@@ -14,7 +14,7 @@ use super::expected::{News, Owed};
 use super::route::Place;
 use super::session::{End, Session};
 use super::tell::only_text;
-use super::translate::{Unfit, Way};
+use super::translate::Way;
 use crate::class::{Class, Verdict};
 use crate::postgres::codec::message;
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
@@ -47,7 +47,13 @@ impl Session {
         } else {
             Batch::unseen("in-pieces")
         };
-        if self.answer_own(&batch).await
+        if self.is_own(&batch, &frames, whole) {
+            return self.serve_own(frames).await;
+        }
+        if !whole && self.attached.is_none() && is_flush(&frames) {
+            return Ok(());
+        }
+        if self.answer_deallocate(&batch)
             || self.answer_begun(&batch, &frames)
             || (self.attached.is_none() && self.answer_prepared(&frames))
         {
@@ -59,7 +65,7 @@ impl Session {
         let mut place = self.decide(&batch).await?;
         for attempt in 0..2 {
             self.count(place.replica, place.reason);
-            self.watch.placed(place.reason);
+            self.watch.placed(place);
             if let Err(error) = self.hold(&mut place, &batch).await {
                 self.registered.doing.end();
                 if place.replica && attempt == 0 {
@@ -258,17 +264,7 @@ impl Session {
             way.deallocate(head.tag, name, statement);
             return Ok(());
         }
-        way.frame(head, frame).map_err(|unfit| match unfit {
-            Unfit::Codec(error) => End::from(error),
-            Unfit::Unexpected(tag) => {
-                let why = format!("a message of type {:?} was not expected", char::from(tag));
-                End::Told("08P01", why)
-            }
-            Unfit::TooMany => {
-                let why = "this session holds 10000 prepared statements, the most there may be";
-                End::Told("54000", why.to_owned())
-            }
-        })
+        way.frame(head, frame).map_err(End::from)
     }
 
     /// Moves bytes between the client and the connection until that is idle again, or free to be
@@ -282,7 +278,11 @@ impl Session {
         let mut news = Vec::new();
         let mut again = None;
         loop {
+            self.check_primary()?;
             self.feed()?;
+            if self.own_next {
+                return Ok(Turn::Done);
+            }
             let Some(attached) = &mut self.attached else {
                 return Ok(Turn::Done);
             };
@@ -309,7 +309,9 @@ impl Session {
                     }
                 }
             }
-            match self.event().await? {
+            let event = self.event().await?;
+            self.check_primary()?;
+            match event {
                 Event::Server => self.digest(&mut news)?,
                 Event::Client | Event::Sent => {}
                 Event::ClientGone => return Err(End::Gone),
@@ -490,6 +492,10 @@ impl Session {
             // Paused: it waits where a batch waits for its turn.
             return Ok(false);
         }
+        let frame = self.client.inbound.get(..head.length).unwrap_or_default();
+        if self.is_own_frame(head, frame) {
+            return Ok(self.meet_own(head));
+        }
         let frame = self.client.take(head.length.min(have));
         self.look_at(head, &frame)?;
         self.pass_frame(head, &frame)?;
@@ -526,4 +532,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether frames only ask for answers; all there are have been sent.
+fn is_flush(frames: &[u8]) -> bool {
+    frames
+        .chunks(HEAD_BYTES)
+        .all(|frame| frame == [b'H', 0, 0, 0, 4])
 }

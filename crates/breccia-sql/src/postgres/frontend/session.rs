@@ -20,6 +20,7 @@ use super::cancel::Registered;
 use super::client::{Client, Outgoing};
 use super::expected::{Expected, Owed};
 use super::login::fatal;
+use super::own::Own;
 use super::route::Place;
 use super::tell::Watch;
 use super::translate::Names;
@@ -101,6 +102,8 @@ pub(super) struct Session {
     pub(super) names: Names,
     pub(super) freshness: Freshness,
     pub(super) pinned: Option<&'static str>,
+    /// A statement is complete that changes a setting, and its batch is not yet.
+    pub(super) changing: Option<Arc<Verdict>>,
     pub(super) registered: Registered,
     pub(super) view: Arc<View>,
     pub(super) view_version: u64,
@@ -116,6 +119,12 @@ pub(super) struct Session {
     /// When the batch that is served arrived.
     pub(super) asked: Instant,
     pub(super) watch: Watch,
+    /// A batch that is answered here and has not ended.
+    pub(super) own: Option<Own>,
+    /// The next frame of the client is to be answered here, and may be now.
+    pub(super) own_next: bool,
+    /// Some statement of Breccia's own was prepared.
+    pub(super) prepared_own: bool,
     pools: Vec<Option<Arc<Pool>>>,
     /// Buffers of the last connection that was held, for the next one.
     spare: (Outgoing, Expected),
@@ -144,6 +153,7 @@ impl Session {
             names: Names::default(),
             freshness: Freshness::default(),
             pinned: None,
+            changing: None,
             registered,
             view: cluster.view(),
             view_version: 0,
@@ -154,6 +164,9 @@ impl Session {
             transaction_since: None,
             asked: clock::now(),
             watch: Watch::default(),
+            own: None,
+            own_next: false,
+            prepared_own: false,
             pools: vec![None; cluster.servers.len()],
             spare: (Outgoing::default(), Expected::default()),
             counted: None,
@@ -246,11 +259,17 @@ impl Session {
         let mut known = 0;
         loop {
             let stays = self.attached.is_some() && !self.may_move();
-            if stays && !self.is_held_back() {
+            let own = self.own_next || self.own.is_some();
+            if stays && !own && !self.is_held_back() {
                 return self.pump().await;
             }
             let found = extent(&self.client.inbound, &mut known);
             match found? {
+                Extent::Whole(length) | Extent::Part(length) if stays && own => {
+                    self.own_next = false;
+                    let frames = self.client.take(length);
+                    return self.serve_own(frames).await;
+                }
                 Extent::Whole(length) if stays => return self.wait_held_back(length, true).await,
                 Extent::Part(length) if stays => return self.wait_held_back(length, false).await,
                 Extent::Whole(length) => return self.serve(length, true).await,
@@ -271,6 +290,7 @@ impl Session {
                     self.registered.doing.end();
                     self.attached = None;
                 }
+                Event::Late if stays => self.late()?,
                 Event::Late if self.client.out.waiting() == 0 => {
                     let why = "terminating connection due to idle-timeout".to_owned();
                     return Err(End::Told("57P05", why));
@@ -314,10 +334,12 @@ impl Session {
         };
         let drain = &self.listener.drain;
         if idle {
+            let kept = attached.as_ref().map(|attached| attached.version);
             return tokio::select! {
                 biased;
                 event = turn(&mut self.client, attached, end) => Ok(event),
                 () = drain.draining() => Err(told()),
+                () = self.listener.cluster.left(kept.unwrap_or(0)), if kept.is_some() => Ok(Event::Sent),
             };
         }
         let look = now + CLOSING_LOOK;
@@ -416,18 +438,9 @@ impl Session {
             return Err(self.paused());
         }
         let born = lease.upstream().map(|upstream| upstream.born);
-        if let Some(proof) = place.proof
-            && born.is_none_or(|born| born >= proof.asked)
-        {
-            // It is new: the server may have started again since it was asked. Once more, then.
-            let still = match proof.floor {
-                Some(floor) => self.still_has(server, floor).await,
-                None => false,
-            };
-            if !still {
-                lease.give_back();
-                return Ok(false);
-            }
+        if !self.still_fits(place, born).await {
+            lease.give_back();
+            return Ok(false);
         }
         let (mut out, mut expected) = std::mem::take(&mut self.spare);
         if let Some(upstream) = lease.upstream() {
@@ -455,10 +468,14 @@ impl Session {
                 expected.push(Owed::Query { shown: false });
             }
         }
+        // What was decided in an earlier view is held against this one.
+        let fits = self.view.primary == Ok(server);
+        let version = if fits { self.view_version } else { u64::MAX };
         self.attached = Some(Attached {
             lease,
             server,
             replica,
+            version,
             out,
             expected,
             unnamed_here: false,
@@ -474,6 +491,18 @@ impl Session {
             running,
         });
         Ok(true)
+    }
+
+    /// Whether what is believed of a place holds on a connection that was made at `born`.
+    async fn still_fits(&self, place: Place, born: Option<Instant>) -> bool {
+        match place.proof {
+            Some(proof) if born.is_none_or(|born| born >= proof.asked) => match proof.floor {
+                // It is new: the server may have started again since it was asked. Once more, then.
+                Some(floor) => self.still_has(place.server, floor).await,
+                None => false,
+            },
+            _ => true,
+        }
     }
 
     /// Whether a transaction is open that may still move: where its next statement goes is open.

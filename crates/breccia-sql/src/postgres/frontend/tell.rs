@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use breccia_net::clock;
 use breccia_net::log_gate::LogGate;
 
+use super::route::Place;
 use super::session::{End, Session};
 use super::translate::Names;
 use crate::class::shown;
@@ -43,6 +44,8 @@ impl Default for Gates {
 pub(super) struct Watch {
     /// When it was asked; none while nothing is unanswered.
     since: Option<Instant>,
+    /// Where the last one went, by number, and why.
+    server: usize,
     reason: &'static str,
     /// The beginning of its text, if `kept`: where nobody else holds it.
     text: Vec<u8>,
@@ -57,8 +60,18 @@ impl Watch {
     }
 
     /// Where it went, and why.
-    pub(super) fn placed(&mut self, reason: &'static str) {
-        self.reason = reason;
+    pub(super) fn placed(&mut self, place: Place) {
+        self.server = place.server;
+        self.reason = place.reason;
+    }
+
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// Where the last statement went, by the server's number, and why.
+    pub(super) fn last(&self) -> Option<(usize, &'static str)> {
+        (!self.reason.is_empty()).then_some((self.server, self.reason))
     }
 
     /// A statement was passed on whose frame is gone by its end. Of several that are under way at
@@ -122,7 +135,7 @@ impl Session {
 
     /// A statement is refused here, and not by a server.
     #[cold]
-    pub(super) fn tell_refused(&mut self, state: &str, why: &str, frames: &[u8]) {
+    pub(super) fn tell_refused(&mut self, state: &str, why: &str, reason: &str, frames: &[u8]) {
         self.watch.since = None;
         let Some(left_out) = self.listener.counters.gates.refused.pass(clock::now()) else {
             return;
@@ -134,7 +147,7 @@ impl Session {
             server = self.server_name(),
             state,
             why,
-            reason = self.watch.reason,
+            reason,
             statement = self.statement(frames),
             left_out,
             "a statement is refused"
@@ -160,7 +173,8 @@ impl Session {
                 "08006" => "the session's settings were refused",
                 _ => why,
             };
-            self.tell_refused(state, why, &[]);
+            let reason = self.watch.reason;
+            self.tell_refused(state, why, reason, &[]);
         }
     }
 

@@ -57,6 +57,27 @@ impl Names {
         proven
     }
 
+    /// Takes a statement that no server is asked to prepare; `false`: there is one of that name.
+    pub(super) fn keep(
+        &mut self,
+        parse: &codec::Parse<'_>,
+        statements: &Statements,
+    ) -> Result<bool, Unfit> {
+        if parse.name.is_empty() {
+            self.unnamed = Some((parse.sql.into(), parse.types.into()));
+            return Ok(true);
+        }
+        if self.named.contains_key(parse.name) {
+            return Ok(false);
+        }
+        if self.named.len() >= MAX_NAMES {
+            return Err(Unfit::TooMany);
+        }
+        let statement = statements.intern(parse.sql, parse.types);
+        self.named.insert(parse.name.into(), statement);
+        Ok(true)
+    }
+
     /// A statement, by the client's name for it.
     pub(super) fn get(&self, name: &[u8]) -> Option<Arc<Statement>> {
         self.named.get(name).map(Arc::clone)
@@ -171,12 +192,8 @@ impl Way<'_> {
             b'E' => self.verbatim(frame, Some(Owed::Execute)),
             b'S' => self.verbatim(frame, Some(Owed::Sync)),
             b'F' => self.verbatim(frame, Some(Owed::Function)),
-            b'H' => {
-                self.expected.unsynced = true;
-                self.verbatim(frame, None);
-            }
-            // Outside a copy the server ignores them.
-            b'd' | b'c' | b'f' => self.verbatim(frame, None),
+            // A Flush alone begins nothing; data outside a copy is ignored by the server.
+            b'H' | b'd' | b'c' | b'f' => self.verbatim(frame, None),
             other => return Err(Unfit::Unexpected(other)),
         }
         Ok(())

@@ -1,0 +1,53 @@
+//! Why a server is not used now, in words for an operator.
+//!
+//! Not a decision: what is told here was decided elsewhere. Invariant: each reason that somebody can
+//! do something about says what.
+
+use std::sync::atomic::Ordering;
+
+use super::Cluster;
+use super::election::View;
+
+impl Cluster {
+    /// Why a server takes no statements in `view`; `None`: it does.
+    #[must_use]
+    pub fn unused(&self, view: &View, number: usize) -> Option<String> {
+        let server = self.server(number)?;
+        if let Some(reason) = server.options.health.down() {
+            return Some(format!("it is down: {}", reason.text));
+        }
+        let set_aside = view.set_aside.iter().find(|(it, _)| *it == number);
+        if let Some((_, why)) = set_aside {
+            return Some(why.clone());
+        }
+        if self.holds_back(number) {
+            let paused = if self.is_paused() {
+                &self.options.name
+            } else {
+                server.name()
+            };
+            return Some(format!("{paused} is paused: POST /stores/{paused}/resume"));
+        }
+        if view.primary == Ok(number) {
+            return None;
+        }
+        if server.drained.load(Ordering::Relaxed) {
+            return Some(format!(
+                "it is drained: POST /stores/{}/resume",
+                server.name()
+            ));
+        }
+        if view.replicas.contains(&number) {
+            return None;
+        }
+        Some(match server.report() {
+            None => "it has not said what it is".to_owned(),
+            Some(report) if !report.recovery => {
+                "it claims to be the primary too: make it a replica again (pg_rewind, \
+                 pg_basebackup)"
+                    .to_owned()
+            }
+            Some(_) => "its part is not clear yet".to_owned(),
+        })
+    }
+}
