@@ -130,7 +130,7 @@ const TICK: Duration = Duration::from_millis(20);
 pub const MAX_REPLY_BYTES: usize = 1 << 30;
 
 impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
-    /// Makes the upstream and its task on this thread's `LocalSet`. Nothing is connected yet.
+    /// Makes the upstream and its task on this worker. Nothing is connected yet.
     #[must_use]
     pub fn open(options: Arc<UpstreamOptions>, metrics: Option<Rc<StoreMetrics>>) -> Rc<Self> {
         let upstream = Rc::new(Self {

@@ -15,8 +15,8 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use crate::clock;
 use crate::drain::Drain;
@@ -210,7 +210,7 @@ fn run_worker<F>(
 {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime,
         Err(source) => {
@@ -221,8 +221,8 @@ fn run_worker<F>(
             return;
         }
     };
-    let local = LocalSet::new();
-    local.block_on(&runtime, async {
+    // Not a `LocalSet` in a runtime: its tasks take a lock and one more queue for each wake-up.
+    runtime.block_on(async {
         let services = factory(index);
         let _ = started.send(Ok(()));
         serve_dealt(&services, receiver, drain).await;

@@ -27,7 +27,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry and its sweeping task, on this thread's `LocalSet`.
+    /// An empty registry and its sweeping task, on this worker.
     #[must_use]
     pub fn start(limits: Rc<ListenerLimits>, drain: Drain) -> Rc<Self> {
         let registry = Rc::new(Self {

@@ -77,7 +77,7 @@ pub struct MemcachedService {
 }
 
 impl MemcachedService {
-    /// The listener's service on this worker; needs the worker's `LocalSet`.
+    /// The listener's service on this worker; needs a worker.
     #[must_use]
     pub fn new(worker: &MemcachedWorker, listener: MemcachedListener) -> Rc<Self> {
         let (backend, leaves) = match &listener.backend {

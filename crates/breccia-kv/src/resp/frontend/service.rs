@@ -94,7 +94,7 @@ pub struct RespService {
 }
 
 impl RespService {
-    /// The listener's service on this worker; needs the worker's `LocalSet`.
+    /// The listener's service on this worker; needs a worker.
     #[must_use]
     pub fn new(worker: &RespWorker, listener: RespListener) -> Rc<Self> {
         let (backend, leaves) = match &listener.backend {
