@@ -26,6 +26,14 @@ pub enum SqlError {
         #[source]
         source: NetError,
     },
+    /// The server is known to be down, so nothing was tried.
+    #[error("{server} is down: {why}")]
+    Down {
+        /// The store.
+        server: String,
+        /// Why.
+        why: String,
+    },
     /// The server does not offer TLS.
     #[error(
         "{server}: the server does not offer TLS, and tls.mode of store.{server} asks for it; turn \
@@ -140,6 +148,7 @@ impl SqlError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connect { .. }
+            | Self::Down { .. }
             | Self::NoTls { .. }
             | Self::Lost { .. }
             | Self::NoPrimary { .. } => ErrorKind::Unreachable,
@@ -181,7 +190,7 @@ impl SqlError {
             Self::Login { .. } | Self::Scram { .. } => "28000",
             Self::PoolFull { .. } => "53300",
             // cannot_connect_now: clients know it as worth another try.
-            Self::NoPrimary { .. } | Self::Paused { .. } => "57P03",
+            Self::NoPrimary { .. } | Self::Paused { .. } | Self::Down { .. } => "57P03",
         }
     }
 }

@@ -56,6 +56,8 @@ const SAMPLE_PAUSE: Duration = Duration::from_micros(300);
 const FAILED_PAUSE: Duration = Duration::from_millis(100);
 /// How often a catalogue is read again although nobody said that it changed.
 const CATALOGUE_INTERVAL: Duration = Duration::from_mins(1);
+/// The same while some change may still be under way.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after a catalogue that could not be read.
 const CATALOGUE_RETRY: Duration = Duration::from_secs(2);
 /// The pause while there is no primary to read one from.
@@ -208,6 +210,10 @@ async fn probe_once(
             cluster.note(number, Heard::unanswered);
             Err(ProbeFailure::Unanswered)
         }
+        Ok(Err(SqlError::Refused { sqlstate, .. })) if sqlstate.starts_with("53") => {
+            cluster.note(number, Heard::full);
+            Ok(())
+        }
         Ok(Err(error)) => {
             let gone = is_gone(&error);
             cluster.note(number, |heard| {
@@ -330,7 +336,11 @@ async fn read_catalogues(cluster: Arc<Cluster>, database: Arc<Database>) {
                             known = Some((changes, read.digest));
                         }
                         database.classifier.set_catalogue(Arc::new(catalogue));
-                        CATALOGUE_INTERVAL
+                        if database.take_doubt() {
+                            DOUBT_INTERVAL
+                        } else {
+                            CATALOGUE_INTERVAL
+                        }
                     }
                     // Changed while it was read.
                     _ => Duration::ZERO,

@@ -22,6 +22,9 @@ use tokio::sync::oneshot::{self, Sender};
 use super::upstream::{Endpoint, Login, Upstream};
 use crate::error::SqlError;
 
+/// How long it may take to see whether a server is still there.
+const LISTENING_LOOK: Duration = Duration::from_millis(500);
+
 /// The limits of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolOptions {
@@ -253,17 +256,14 @@ impl Pool {
                 Place::Waits(receiver) => break receiver,
             }
         };
+        let waiting = Waiting {
+            pool: self,
+            receiver,
+        };
+        // Whoever holds a connection to a server that is down gives back none that is of use.
+        self.check_up()?;
         let patience = self.limits.queue_timeout();
-        match tokio::time::timeout(
-            patience,
-            Waiting {
-                pool: self,
-                receiver,
-            }
-            .granted(),
-        )
-        .await
-        {
+        match tokio::time::timeout(patience, waiting.granted()).await {
             Ok(Some(Grant::Connection(idle))) => self.adopt(idle).await,
             Ok(Some(Grant::Permit)) => self.make().await,
             Ok(None) | Err(_) => Err(SqlError::PoolFull {
@@ -360,6 +360,7 @@ impl Pool {
             upstream: None,
             given_back: false,
         };
+        self.check_up()?;
         match self.open().await {
             Ok(upstream) => {
                 self.health.note_bytes();
@@ -373,6 +374,23 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    /// While its server is known to be down, nobody waits for what it would take to notice that anew.
+    fn check_up(&self) -> Result<(), SqlError> {
+        match self.health.down() {
+            None => Ok(()),
+            Some(reason) => Err(SqlError::Down {
+                server: self.endpoint.name.clone(),
+                why: reason.text,
+            }),
+        }
+    }
+
+    /// Whether something answers where the connections go, be it with a refusal.
+    pub async fn is_listening(&self) -> bool {
+        let look = tokio::time::timeout(LISTENING_LOOK, self.endpoint.open(&self.login)).await;
+        matches!(look, Ok(Ok(_) | Err(SqlError::Refused { .. })))
     }
 
     /// Logs in. A replica's connection is of use only if it leads to the server whose position is known.

@@ -6,6 +6,7 @@
 mod clients;
 mod faults;
 mod freshness;
+mod honest;
 mod lazy;
 mod lexer;
 mod own;

@@ -307,3 +307,69 @@ fn a_position_says_nothing_of_another_server_behind_the_same_name() -> Result<()
     ensure!(reached.count() == 0, "reads came to the other server");
     Ok(())
 }
+
+/// A function of the name `f` that takes a lock, or not.
+fn function(locks: bool) -> String {
+    let body = if locks {
+        "SELECT 1 WHERE pg_try_advisory_xact_lock(5)"
+    } else {
+        "SELECT 1"
+    };
+    format!(
+        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql STABLE AS $body$ {body} $body$"
+    )
+}
+
+#[test]
+fn a_replica_serves_what_the_catalogue_proves_once_it_has_come_so_far() -> Result<()> {
+    let cluster = prepared()?;
+    cluster.primary().query("p", &function(true))?;
+    let gateway = Gateway::over(&cluster, "p", Extra::default())?;
+    let call = |client: &mut SqlClient, tag: &str| {
+        let sql = format!("SELECT f() /* {tag} */");
+        client.run(&sql).map(drop)
+    };
+    let mut early = gateway.client("p")?;
+    on_replica(&cluster, "home", |tag| read(&mut early, tag))?;
+    pause(&cluster)?;
+    gateway.client("p")?.run(&function(false))?;
+    let begun = std::time::Instant::now();
+    let mut round = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        round += 1;
+        for (name, client) in [("early", &mut early), ("late", &mut gateway.client("p")?)] {
+            let tag = format!("{name}-{round}-");
+            call(client, &tag)?;
+            ensure!(ran_on(&cluster, &tag)? == 0, "{tag}: it takes a lock there");
+        }
+    }
+    (1..=2).try_for_each(|number| cluster.resume_replay(number))?;
+    on_replica(&cluster, "there", |tag| call(&mut early, tag))?;
+    Ok(())
+}
+
+#[test]
+fn what_a_prepared_transaction_changes_is_known_when_it_is_committed() -> Result<()> {
+    let cluster = prepared()?;
+    cluster.primary().query("p", &function(false))?;
+    let gateway = Gateway::over(&cluster, "p", Extra::default())?;
+    let mut client = gateway.client("p")?;
+    let mut other = gateway.client("p")?;
+    client.run("BEGIN")?;
+    client.run(&function(true))?;
+    client.run("PREPARE TRANSACTION 'change'")?;
+    let call = |client: &mut SqlClient, tag: &str| {
+        let sql = format!("SELECT f() /* {tag} */");
+        client.run(&sql).map(drop)
+    };
+    on_replica(&cluster, "as-before", |tag| call(&mut other, tag))?;
+    client.run("COMMIT PREPARED 'change'")?;
+    cluster.wait_caught_up(LIMIT)?;
+    for round in 0..20 {
+        let tag = format!("changed-{round}-");
+        call(&mut other, &tag)?;
+        ensure!(ran_on(&cluster, &tag)? == 0, "{tag}: it takes a lock there");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}

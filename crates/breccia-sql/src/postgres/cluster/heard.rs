@@ -58,6 +58,15 @@ impl Heard {
         }
     }
 
+    /// It is there, and lets nobody in for now.
+    #[must_use]
+    pub fn full(self) -> Self {
+        match self {
+            Self::Said(answer) => Self::Quiet(Some(answer)),
+            other => other,
+        }
+    }
+
     /// Whether it is known what it is, or that it is gone.
     #[must_use]
     pub fn is_asked(&self) -> bool {

@@ -10,7 +10,7 @@ pub mod sampler;
 mod standing;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ use election::{Election, View};
 use heard::{Answer, Heard, Report};
 use pause::Pauses;
 use sampler::Sampler;
+
+/// How often a catalogue is read soon after a change of which nobody heard the end.
+const DOUBTS: u64 = 10;
 
 /// How fresh a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +93,9 @@ pub struct Server {
     /// Its positions.
     pub sampler: Sampler,
     running: AtomicUsize,
-    paused: std::sync::atomic::AtomicBool,
+    paused: AtomicBool,
     /// Set by an administrator: no new statement goes there.
-    pub drained: std::sync::atomic::AtomicBool,
+    pub drained: AtomicBool,
     heard: Mutex<Heard>,
 }
 
@@ -167,6 +170,10 @@ pub struct Database {
     /// Where the primary stood when the catalogue was read: what it says of functions and views need
     /// not hold on a replica that is further back.
     floor: AtomicU64,
+    /// Catalogues still to be read soon, though nobody says that there was a change.
+    doubts: AtomicU64,
+    /// Some transaction that was prepared changes the catalogue.
+    prepared: AtomicBool,
 }
 
 impl Database {
@@ -179,6 +186,8 @@ impl Database {
             changed: Notify::new(),
             changes: AtomicU64::new(0),
             floor: AtomicU64::new(0),
+            doubts: AtomicU64::new(0),
+            prepared: AtomicBool::new(false),
         })
     }
 
@@ -191,6 +200,33 @@ impl Database {
     /// A catalogue that says something new was read at this position, and is used from now on.
     pub(super) fn raise_floor(&self, position: Lsn) {
         self.floor.store(position.0, Ordering::Release);
+    }
+
+    /// A change was sent, and nobody will hear of its end: it may take effect later.
+    pub fn note_doubt(&self) {
+        self.doubts.store(DOUBTS, Ordering::Relaxed);
+        self.note_change();
+    }
+
+    /// Whether the catalogue is to be read again soon.
+    pub(super) fn take_doubt(&self) -> bool {
+        let less = |doubts: u64| doubts.checked_sub(1);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.doubts.fetch_update(set, get, less).is_ok()
+    }
+
+    /// PREPARE TRANSACTION inside a transaction that changes the catalogue or not, or the end of a
+    /// prepared one outside of any: whether that may change the catalogue.
+    pub fn note_two_phase(&self, changes: bool, inside: bool) -> bool {
+        if inside {
+            self.prepared.fetch_or(changes, Ordering::Relaxed);
+            return changes;
+        }
+        let may = self.prepared.load(Ordering::Relaxed);
+        if may {
+            self.note_change();
+        }
+        may
     }
 
     /// Somebody changes what the catalogue says: until it is read again, nothing is a read.
@@ -276,8 +312,8 @@ impl Cluster {
             options,
             sampler: Sampler::default(),
             running: AtomicUsize::new(0),
-            paused: std::sync::atomic::AtomicBool::new(false),
-            drained: std::sync::atomic::AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             heard: Mutex::default(),
         };
         Self {
@@ -450,6 +486,8 @@ impl Cluster {
             changed: Notify::new(),
             changes: AtomicU64::new(0),
             floor: AtomicU64::new(0),
+            doubts: AtomicU64::new(0),
+            prepared: AtomicBool::new(false),
         });
         databases.insert(name.to_owned(), Arc::clone(&database));
         self.met.notify_one();

@@ -62,6 +62,18 @@ impl Session {
             && self.read_committed
     }
 
+    /// Whether what runs outside a transaction is above READ COMMITTED: a standby refuses what would
+    /// be serializable.
+    pub(super) fn is_isolated(&self) -> bool {
+        match self.settings.get(ISOLATION) {
+            None => !self.read_committed,
+            Some(value) => {
+                let value = value.to_ascii_lowercase();
+                !["read committed", "read uncommitted"].iter().any(|low| value.contains(low))
+            }
+        }
+    }
+
     fn is_only_begun(&self) -> bool {
         self.begun.is_some() && self.attached.is_none()
     }

@@ -73,6 +73,7 @@ impl Session {
             tainted: false,
             held: false,
             unknown: false,
+            ending: false,
             ddl: false,
             farewell: false,
             opening: self.begun.is_some(),

@@ -340,6 +340,8 @@ impl Session {
             return Ok(());
         };
         let out = &mut self.client.out.bytes;
+        // However long its prober waits: it answers.
+        attached.lease.pool().health().note_bytes();
         let Some(upstream) = attached.lease.upstream.as_deref_mut() else {
             return Err(End::Gone);
         };

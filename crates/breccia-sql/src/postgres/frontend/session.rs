@@ -289,7 +289,7 @@ impl Session {
                         // What it has shown stays seen.
                         self.freshness.used_replica(attached.home(clock::now()));
                     }
-                    self.attached = None;
+                    self.let_go();
                 }
                 Event::Late if stays => self.late()?,
                 Event::Late if self.client.out.waiting() == 0 => {
@@ -365,7 +365,7 @@ impl Session {
             let doing = Arc::clone(&self.registered.doing);
             doing.cancel().await;
         }
-        self.attached = None;
+        self.let_go();
         let last = clock::now() + GOODBYE;
         match end {
             End::Gone => drop(self.client.send(last).await),

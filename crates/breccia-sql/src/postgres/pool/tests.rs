@@ -111,3 +111,24 @@ fn one_that_no_longer_waits_keeps_nobody_waiting() {
         again.await.expect("in time").expect("it is idle");
     });
 }
+
+/// While the server is known to be down, no time is spent on trying, by those who waited neither.
+#[test]
+fn a_server_that_is_down_keeps_nobody_waiting() {
+    let pool = pool(1, Duration::from_secs(30));
+    run(async {
+        let held = pool.lend().await.expect("a connection");
+        let late = async {
+            pool.health.connect_failed("connection refused");
+            // It is of no use any more.
+            drop(held);
+        };
+        let (waited, ()) = tokio::join!(pool.lend(), late);
+        assert!(matches!(waited, Err(SqlError::Down { .. })), "{waited:?}");
+        let begun = clock::now();
+        let next = pool.lend().await;
+        assert!(matches!(next, Err(SqlError::Down { .. })), "{next:?}");
+        assert!(clock::now() - begun < Duration::from_millis(500));
+        assert_eq!((pool.counts(), pool.waiting()), ((0, 0), 0));
+    });
+}

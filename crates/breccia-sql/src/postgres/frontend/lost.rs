@@ -1,0 +1,40 @@
+//! A connection upstream that is no more.
+//!
+//! Not whose fault it is, but in one case: a read that ends the process that runs it would end one on
+//! each server it is run on. Invariant: a read runs once more only if the server it was on is gone, or
+//! has said that the connection ends.
+
+use std::io;
+
+use super::serve::Turn;
+use super::session::{End, Session};
+
+impl Session {
+    /// The connection is lost, perhaps with answers still owed.
+    pub(super) async fn lost_or_ended(&mut self, error: &io::Error) -> Result<Turn, End> {
+        let ended = error.kind() == io::ErrorKind::UnexpectedEof;
+        let pool = match &self.attached {
+            Some(attached) if ended && attached.held && !attached.tainted => attached.lease.pool(),
+            _ => return self.lost(error),
+        };
+        if !pool.is_listening().await {
+            return self.lost(error);
+        }
+        self.listener.counters.failed.increment();
+        let why = format!(
+            "the connection to {} ended without a word, and its server goes on: the statement may have \
+             ended it, and is not run again",
+            pool.endpoint().name
+        );
+        Err(End::Told("08006", why))
+    }
+
+    /// Lets the connection go as it is: it is closed.
+    pub(super) fn let_go(&mut self) {
+        let attached = self.attached.take();
+        if attached.is_some_and(|attached| attached.ddl) {
+            // Nobody knows whether and when that takes effect.
+            self.database.note_doubt();
+        }
+    }
+}
