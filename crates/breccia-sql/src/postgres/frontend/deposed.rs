@@ -16,6 +16,16 @@ impl Session {
         }
     }
 
+    /// The view in which a server was seen to be the primary; none, and it is looked at soon, if what
+    /// was decided was decided in an earlier one.
+    pub(super) fn version_of(&self, server: usize) -> u64 {
+        if self.view.primary == Ok(server) {
+            self.view_version
+        } else {
+            u64::MAX
+        }
+    }
+
     fn compare(&mut self) -> Result<(), End> {
         let view = self.look();
         let Some(attached) = &mut self.attached else {

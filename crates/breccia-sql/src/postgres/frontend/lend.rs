@@ -59,14 +59,11 @@ impl Session {
                 expected.push(Owed::Query { shown: false });
             }
         }
-        // What was decided in an earlier view is held against this one.
-        let fits = self.view.primary == Ok(server);
-        let version = if fits { self.view_version } else { u64::MAX };
         self.attached = Some(Attached {
             lease,
             server,
             replica,
-            version,
+            version: self.version_of(server),
             out,
             expected,
             unnamed_here: false,

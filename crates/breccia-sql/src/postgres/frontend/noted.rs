@@ -49,9 +49,8 @@ impl Session {
             // What is sent behind a ROLLBACK runs after it.
             let inside = in_transaction && !attached.ending;
             attached.unknown |= match verdict.class {
-                Class::Commit => true,
                 Class::Empty | Class::Read | Class::Begin { .. } | Class::Rollback => false,
-                Class::Primary("chain" | "two-phase") => true,
+                Class::Commit | Class::Primary("chain" | "two-phase") => true,
                 // Several statements, or what cannot be read, may hold a COMMIT.
                 _ => !inside || !verdict.single,
             };

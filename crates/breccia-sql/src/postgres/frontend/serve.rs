@@ -297,12 +297,8 @@ impl Session {
                 }
                 only = only.filter(|_| !ends);
             }
-            if let Some(attached) = self.attached.as_ref().filter(|it| it.held) {
-                // A connection that is of no use any more is not waited for.
-                let useless = attached.tainted && again == Some(false);
-                if useless || self.is_down(attached) {
-                    return Ok(Turn::Again { write: false });
-                }
+            if self.is_in_vain(again) {
+                return Ok(Turn::Again { write: false });
             }
         }
     }
@@ -315,9 +311,15 @@ impl Session {
         }
     }
 
-    fn is_down(&self, attached: &Attached) -> bool {
+    /// Whether an answer that the client has seen nothing of need not be waited for: its server is
+    /// down, or its connection of no use any more.
+    fn is_in_vain(&self, again: Option<bool>) -> bool {
+        let Some(attached) = self.attached.as_ref().filter(|it| it.held) else {
+            return false;
+        };
         let server = self.listener.cluster.server(attached.server);
-        server.is_some_and(|server| !server.options.health.is_up())
+        let is_down = server.is_some_and(|server| !server.options.health.is_up());
+        is_down || (attached.tainted && again == Some(false))
     }
 
     /// Takes what a server says unasked.
