@@ -15,6 +15,7 @@ mod pooling;
 mod positions;
 mod prepared;
 mod promotion;
+mod relay;
 mod reload;
 mod rig;
 mod routing;

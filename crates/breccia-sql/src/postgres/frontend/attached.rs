@@ -85,9 +85,11 @@ impl Attached {
         self.is_settled() && self.expected.status == Some(Status::Idle)
     }
 
-    /// Whether nothing is owed, be it in a transaction.
+    /// Whether nothing is owed, be it in a transaction. Of a copy that failed, bytes may be on their
+    /// way to a server that has answered all.
     pub(super) fn is_settled(&self) -> bool {
         self.expected.is_empty()
+            && self.out.is_out()
             && !self.expected.unsynced
             && self.passing == 0
             && self.expected.status.is_some()
@@ -141,22 +143,24 @@ fn poll_turn(
     context: &mut Context<'_>,
 ) -> Poll<Event> {
     let mut held = false;
-    let mut skipped = false;
+    let full = client.out.waiting() >= HIGH_WATER;
     if let Some(attached) = attached {
         held = attached.held;
         if let Some(upstream) = attached.lease.upstream() {
-            if attached.out.waiting() > 0 {
+            if !attached.out.is_out() {
                 match attached.out.poll_send(&mut upstream.stream, context) {
                     Poll::Ready(Err(error)) => return Poll::Ready(Event::ServerLost(error)),
-                    // There is room for what the client has sent meanwhile.
-                    Poll::Ready(Ok(())) if !client.inbound.is_empty() => {
+                    // There is room for what the client has sent meanwhile; or this was the last.
+                    Poll::Ready(Ok(()))
+                        if !client.inbound.is_empty() || attached.expected.is_empty() =>
+                    {
                         return Poll::Ready(Event::Sent);
                     }
                     _ => {}
                 }
             }
-            skipped = client.out.waiting() >= HIGH_WATER;
-            if !skipped {
+            // The client takes nothing while its statement is held: of that, little is kept.
+            if held || !full {
                 let (stream, into) = (&mut upstream.stream, &mut upstream.received);
                 match poll_read(stream, &client.scratch, into, SCRATCH, context) {
                     Poll::Ready(Ok(0)) => {
@@ -170,10 +174,10 @@ fn poll_turn(
             }
         }
     }
-    if client.out.waiting() > 0 && !held {
+    if !client.out.is_out() && !held {
         match client.out.poll_send(&mut client.stream, context) {
             Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientGone),
-            Poll::Ready(Ok(())) if skipped => return Poll::Ready(Event::Sent),
+            Poll::Ready(Ok(())) if full => return Poll::Ready(Event::Sent),
             _ => {}
         }
     }
@@ -186,4 +190,73 @@ fn poll_turn(
         }
     }
     Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::{Path, PathBuf};
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use breccia_net::clock;
+    use breccia_net::stream::{Socket, Stream};
+    use breccia_net::tls::{TlsClient, TlsClientOptions, TlsServer, TlsServerOptions};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    fn pki(file: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../breccia-net/tests/pki")
+            .join(file)
+    }
+
+    /// Both ends of a connection under TLS; the first is the server's.
+    async fn pair() -> (Stream, Stream) {
+        let server = TlsServer::new(&TlsServerOptions {
+            cert: pki("server.pem"),
+            key: pki("server.key"),
+            client_ca: None,
+        });
+        let options = TlsClientOptions {
+            ca: Some(pki("authority.pem")),
+            ..TlsClientOptions::default()
+        };
+        let client = TlsClient::new(&options, "localhost").expect("good files");
+        let server = server.expect("good files");
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let (here, there) = tokio::join!(
+            server.handshake(Socket::Unix(here)),
+            client.handshake(Socket::Unix(there))
+        );
+        (
+            Stream::TlsServer(Box::new(here.expect("a handshake"))),
+            Stream::TlsClient(Box::new(there.expect("a handshake"))),
+        )
+    }
+
+    #[tokio::test]
+    async fn what_tls_has_taken_and_the_socket_has_not_is_sent_too() {
+        let (here, mut there) = pair().await;
+        let scratch = Rc::new(RefCell::new(vec![0; SCRATCH]));
+        let mut client = Client::new(here, scratch);
+        let soon = || Some(clock::now() + Duration::from_millis(50));
+        let mut given = 0;
+        // Until the socket takes no more of a piece that TLS has taken whole.
+        while client.out.is_out() {
+            client.out.bytes.resize(10_000, b'x');
+            given += 10_000;
+            let event = turn(&mut client, None, soon()).await;
+            assert!(matches!(event, Event::Late), "{event:?}");
+        }
+        let mut bytes = vec![0; given];
+        tokio::select! {
+            read = there.read_exact(&mut bytes) => drop(read.expect("all of them")),
+            event = turn(&mut client, None, Some(clock::now() + Duration::from_secs(5))) => {
+                panic!("{event:?} before all were there");
+            }
+        }
+    }
 }

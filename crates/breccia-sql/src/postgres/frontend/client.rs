@@ -12,13 +12,17 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use breccia_net::stream::Stream;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::postgres::codec::{self, CodecError};
 
 /// Nothing more is read for a client that has this much still to take.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
 /// The most a client may send ahead while it is not its turn.
 pub(super) const READ_AHEAD: usize = 64 * 1024;
+/// So much of what the other side has taken may still lie in its buffer.
+const TAKEN: usize = 64 * 1024;
 /// A buffer larger than this is not kept for an idle client.
 const KEPT: usize = 4 * 1024;
 /// What one read may bring.
@@ -32,12 +36,18 @@ pub(super) type Scratch = Rc<RefCell<Vec<u8>>>;
 pub(super) struct Outgoing {
     pub(super) bytes: Vec<u8>,
     sent: usize,
+    /// TLS has taken bytes that may still wait for the socket.
     unflushed: bool,
 }
 
 impl Outgoing {
     pub(super) fn waiting(&self) -> usize {
         self.bytes.len() - self.sent
+    }
+
+    /// Whether nothing is on its way any more.
+    pub(super) fn is_out(&self) -> bool {
+        self.waiting() == 0 && !self.unflushed
     }
 
     /// Sends what can be sent now; `Ready` once all is out.
@@ -55,7 +65,10 @@ impl Outgoing {
                     self.unflushed = stream.is_tls();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.let_go();
+                    return Poll::Pending;
+                }
             }
         }
         self.bytes.clear();
@@ -67,6 +80,15 @@ impl Outgoing {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Lets go of what was sent: whoever is always a little behind may never have it all. What is
+    /// moved for that is no more than what is let go.
+    fn let_go(&mut self) {
+        if self.sent >= self.waiting().max(TAKEN) {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// Lets go of memory that only a large batch needed.
@@ -111,6 +133,8 @@ pub(super) struct Client {
     pub(super) out: Outgoing,
     /// How many bytes of `inbound` it takes to go on.
     pub(super) wanted: usize,
+    /// How many bytes of a frame that nobody wants still follow.
+    unwanted: usize,
 }
 
 impl Client {
@@ -121,6 +145,7 @@ impl Client {
             inbound: BytesMut::new(),
             out: Outgoing::default(),
             wanted: 0,
+            unwanted: 0,
         }
     }
 
@@ -139,6 +164,20 @@ impl Client {
         match tokio::time::timeout_at(end.into(), sending).await {
             Ok(done) => done,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Drops copied data that has come before anything else: it is left over of a copy that failed, and
+    /// a server would ignore it.
+    pub(super) fn drop_copied(&mut self) -> Result<(), CodecError> {
+        loop {
+            let here = self.unwanted.min(self.inbound.len());
+            self.inbound.advance(here);
+            self.unwanted -= here;
+            match codec::head(&self.inbound)? {
+                Some(head) if matches!(head.tag, b'd' | b'c' | b'f') => self.unwanted = head.length,
+                _ => return Ok(()),
+            }
         }
     }
 
@@ -165,5 +204,36 @@ impl Client {
             self.inbound = BytesMut::new();
         }
         self.out.rest();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_other_side_has_taken_is_let_go_though_more_always_waits() {
+        let (here, mut there) = UnixStream::pair().expect("a pair");
+        let (mut stream, mut out) = (Stream::Unix(here), Outgoing::default());
+        let mut scrap = vec![0; SCRATCH];
+        let (mut given, mut taken, mut most) = (0, 0, 0);
+        while taken < 64 << 20 {
+            while out.waiting() < HIGH_WATER {
+                out.bytes.extend_from_slice(&scrap);
+                given += scrap.len();
+            }
+            let sent = poll_fn(|context| Poll::Ready(out.poll_send(&mut stream, context))).await;
+            assert!(sent.is_pending(), "it takes less than there is");
+            if given - out.waiting() > taken {
+                taken += there.read(&mut scrap).await.expect("bytes");
+            }
+            // Else nobody would hear that there is room again.
+            tokio::task::yield_now().await;
+            most = most.max(out.bytes.capacity());
+        }
+        assert!(most <= 4 * HIGH_WATER, "{most} bytes are kept");
     }
 }

@@ -260,6 +260,9 @@ impl Session {
             if stays && !own && !self.is_held_back() {
                 return self.pump().await;
             }
+            if !stays {
+                self.client.drop_copied()?;
+            }
             let found = extent(&self.client.inbound, &mut known);
             match found? {
                 Extent::Whole(length) | Extent::Part(length) if stays && own => {

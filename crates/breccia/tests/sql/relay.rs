@@ -1,0 +1,100 @@
+//! Bytes between a client and a server, where one of them is slower than the other or says
+//! something out of turn.
+//!
+//! Not what a session keeps (`sessions.rs`). Invariant: nobody here waits for ever, and what is left
+//! over of one session never reaches another.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use breccia_testkit::SqlClient;
+
+use crate::pooling::database;
+use crate::rig::{Extra, Gateway};
+
+/// One connection for all.
+const NARROW: Extra<'static> = Extra {
+    top: "",
+    server: "",
+    composite: "",
+    listener: "pool-size = 1\nqueue-timeout = \"5s\"",
+};
+
+/// A frame of rows of a copy: long, so that it is likely to be cut.
+fn copied(client: &mut SqlClient) {
+    let rows = b"7\n".repeat(20_000);
+    client.frame(b'd', &rows);
+}
+
+#[test]
+fn what_is_left_of_a_copy_that_failed_reaches_nobody_else() -> Result<()> {
+    let cluster = database("relay_copy")?;
+    // It fails late, so that much is on its way by then.
+    cluster.primary().query(
+        "relay_copy",
+        "CREATE FUNCTION slow(a int) RETURNS bool LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_sleep(0.5); RETURN false; END'; \
+         CREATE TABLE c (a int CHECK (slow(a)))",
+    )?;
+    let gateway = Gateway::over(&cluster, "relay_copy", NARROW)?;
+    for round in 0..5 {
+        let mut copier = gateway.client("relay_copy")?;
+        copier.query("COPY c FROM STDIN");
+        (0..500).for_each(|_| copied(&mut copier));
+        copier.frame(b'c', &[]);
+        let (copier, other) = thread::scope(|scope| {
+            let copying = scope.spawn(move || -> Result<SqlClient> {
+                copier.flush()?;
+                Ok(copier)
+            });
+            thread::sleep(Duration::from_millis(100));
+            let mut other = gateway.client("relay_copy")?;
+            let value = format!("round {round}");
+            let insert = format!("INSERT INTO t (v) VALUES ('{value}') RETURNING v");
+            let reply = other.run(&insert)?;
+            ensure!(reply.value() == Some(&value), "{round}: {reply:?}");
+            Ok((copying.join().expect("no panic")?, other))
+        })?;
+        // The first one has heard of its failure only, goes on, and holds no connection meanwhile.
+        let (mut copier, mut other) = (copier, other);
+        let failed = copier.read_reply();
+        ensure!(failed.is_ok_and(|it| it.code() == "23514"), "its failure");
+        other.run("UPDATE t SET own = 1")?;
+        ensure!(copier.run("SELECT 'on'")?.value() == Some("on"));
+    }
+    Ok(())
+}
+
+/// Takes frames up to the last `ReadyForQuery` of so many, slower than they come; how many rows.
+fn slowly(wanted: usize, mut frame: impl FnMut() -> Result<u8>) -> Result<usize> {
+    let (mut rows, mut ends) = (0, 0);
+    while ends < wanted {
+        match frame()? {
+            b'D' => rows += 1,
+            b'Z' => ends += 1,
+            b'E' => bail!("an error behind {rows} rows"),
+            _ => {}
+        }
+        if rows % 64 == 1 {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(rows)
+}
+
+#[test]
+fn a_slow_client_may_ask_again_before_it_has_read() -> Result<()> {
+    let cluster = database("relay_slow")?;
+    let gateway = Gateway::over(&cluster, "relay_slow", Extra::default())?;
+    let mut client = gateway.client("relay_slow")?;
+    let before = gateway.replica_reads()?;
+    for _ in 0..8 {
+        let long = "SELECT repeat('x', 1000) FROM generate_series(1, 10000)";
+        client.query(long).query("SELECT 2").flush()?;
+        let rows = slowly(2, || Ok(client.read_frame()?.0))?;
+        ensure!(rows == 10_001, "{rows} rows");
+    }
+    ensure!(gateway.replica_reads()? >= before + 16.0, "all are reads");
+    Ok(())
+}
