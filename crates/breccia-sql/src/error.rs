@@ -130,6 +130,13 @@ pub enum SqlError {
         /// Why, and what to do.
         why: String,
     },
+    /// `lastval()` or `currval()` where they would tell another session's value.
+    #[error(
+        "lastval() and currval() are not defined in this session: connections are shared, and the \
+         last value of this one may be another session's. Use INSERT ... RETURNING, or ask in the \
+         transaction that made the value; from now on this session keeps its connection"
+    )]
+    LastValue,
     /// A session's settings could not be given to a connection.
     #[error("{server}: the session's settings were refused: {text} (SQLSTATE {sqlstate})")]
     Settings {
@@ -153,7 +160,7 @@ impl SqlError {
             | Self::Lost { .. }
             | Self::NoPrimary { .. } => ErrorKind::Unreachable,
             Self::Codec { .. } => ErrorKind::Protocol,
-            Self::Refused { .. } | Self::Settings { .. } => ErrorKind::Server,
+            Self::Refused { .. } | Self::Settings { .. } | Self::LastValue => ErrorKind::Server,
             Self::Login { .. } | Self::Scram { .. } => ErrorKind::Unauthorized,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::PoolFull { .. } | Self::Paused { .. } => ErrorKind::Overloaded,
@@ -188,6 +195,7 @@ impl SqlError {
             Self::Lost { .. } => "08006",
             Self::Codec { .. } => "08P01",
             Self::Login { .. } | Self::Scram { .. } => "28000",
+            Self::LastValue => "55000",
             Self::PoolFull { .. } => "53300",
             // cannot_connect_now: clients know it as worth another try.
             Self::NoPrimary { .. } | Self::Paused { .. } | Self::Down { .. } => "57P03",

@@ -9,6 +9,7 @@ use super::lexer::{self, Doubt, Kind, Lexer, Token};
 use super::walls::{self, Words};
 use super::{Catalogue, Class, Verdict, prove};
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -20,6 +21,8 @@ const WHOLE_TOKENS: usize = 64;
 #[derive(Debug, Default)]
 struct Inner {
     catalogue: Option<Arc<Catalogue>>,
+    /// The last catalogue that was known. It proves nothing any more, but what pinned then pins on.
+    last: Option<Arc<Catalogue>>,
     /// Counts catalogues: a verdict reached under an older one is not remembered.
     epoch: u64,
     cache: Cache,
@@ -29,6 +32,8 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Classifier {
     inner: RwLock<Inner>,
+    /// Grows whenever a text may get another verdict than before.
+    version: AtomicU64,
 }
 
 thread_local! {
@@ -58,9 +63,11 @@ impl Classifier {
     /// Takes a new catalogue; verdicts that rest on the old one are forgotten.
     pub fn set_catalogue(&self, catalogue: Arc<Catalogue>) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.last = Some(Arc::clone(&catalogue));
         inner.catalogue = Some(catalogue);
         inner.epoch += 1;
         inner.cache.forget();
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// Forgets the catalogue: until the next one, every query goes to the primary.
@@ -69,6 +76,13 @@ impl Classifier {
         inner.catalogue = None;
         inner.epoch += 1;
         inner.cache.forget();
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// For whoever keeps a verdict: while this is what it was before the verdict was asked for, the
+    /// verdict holds.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// How many verdicts are remembered.
@@ -126,15 +140,21 @@ impl Classifier {
             if let Some(hash) = masked_key(sql, key) {
                 let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
                 inner.cache.insert(hash, key, Arc::new(verdict), true);
+                self.version.fetch_add(1, Ordering::Release);
             }
         });
     }
 
     fn judge(&self, sql: &[u8], conforming: bool) -> (Verdict, u64) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        let (catalogue, epoch) = (inner.catalogue.clone(), inner.epoch);
+        let (catalogue, last) = (inner.catalogue.clone(), inner.last.clone());
+        let epoch = inner.epoch;
         drop(inner);
-        (judge(catalogue.as_deref(), sql, conforming), epoch)
+        let known = Known {
+            proofs: catalogue.as_deref(),
+            pins: last.as_deref(),
+        };
+        (judge(known, sql, conforming), epoch)
     }
 }
 
@@ -190,7 +210,16 @@ fn doubtful(sql: &[u8], doubt: Option<Doubt>) -> Verdict {
     }
 }
 
-fn judge(catalogue: Option<&Catalogue>, sql: &[u8], conforming: bool) -> Verdict {
+/// What a text is judged by.
+#[derive(Clone, Copy)]
+struct Known<'c> {
+    /// The catalogue that proofs rest on; none while it may have changed.
+    proofs: Option<&'c Catalogue>,
+    /// The one that says what pins; none before the first.
+    pins: Option<&'c Catalogue>,
+}
+
+fn judge(catalogues: Known<'_>, sql: &[u8], conforming: bool) -> Verdict {
     let Ok(text) = std::str::from_utf8(sql) else {
         return doubtful(sql, None);
     };
@@ -209,8 +238,9 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], conforming: bool) -> Verdict
     } else if !provable {
         Err("too-long")
     } else {
-        catalogue.ok_or("catalogue")
+        catalogues.proofs.ok_or("catalogue")
     };
+    let pins = catalogues.pins;
     let mut verdict = Verdict {
         class: Class::Empty,
         hint_primary,
@@ -219,13 +249,13 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], conforming: bool) -> Verdict
         single: statements.len() == 1,
     };
     if let [statement] = statements.as_slice() {
-        verdict.class = classify(catalogue, known, statement, &mut verdict);
+        verdict.class = classify(pins, known, statement, &mut verdict);
         verdict.ddl |= verdict.class == Class::Ddl;
         return verdict;
     }
     for statement in &statements {
         // Nothing of a text of many statements is proven.
-        let class = classify(catalogue, Err("multi"), statement, &mut verdict);
+        let class = classify(pins, Err("multi"), statement, &mut verdict);
         verdict.ddl |= class == Class::Ddl;
         if class.is_own() {
             verdict.class = Class::OwnMisplaced;
@@ -240,31 +270,80 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], conforming: bool) -> Verdict
         verdict.class = match (&verdict.class, pin) {
             (Class::Pin(reason), _) => Class::Pin(reason),
             (_, Some(reason)) => Class::Pin(reason),
+            (Class::Primary(reason @ (START | LAST_VALUE)), None) => Class::Primary(reason),
+            (_, None) if class == Class::Primary(START) => class,
+            // Behind a statement that made the value it is this session's.
+            (Class::Empty, None) if class == Class::Primary(LAST_VALUE) => class,
             (_, None) => Class::Primary("multi"),
         };
     }
     verdict
 }
 
-/// Why a function named in the statement pins the session, if one does.
-fn routine_pins(catalogue: &Catalogue, words: &Words<'_>) -> Option<&'static str> {
-    (0..words.len())
-        .filter(|at| words.mark(at + 1, b'('))
-        .find_map(|at| words.name(at).and_then(|name| catalogue.pinning(&name)))
+/// Why something named in the statement pins the session, if anything does.
+fn named_pins(catalogue: &Catalogue, words: &Words<'_>) -> Option<&'static str> {
+    (0..words.len()).find_map(|at| {
+        if words.kind(at) == Some(Kind::Operator) {
+            return catalogue.pinning_operator(words.raw(at));
+        }
+        let name = words.name(at)?;
+        let called = words.mark(at + 1, b'(');
+        let routine = called.then(|| catalogue.pinning(&name)).flatten();
+        routine.or_else(|| catalogue.pinning_relation(&name))
+    })
 }
 
+/// Whether a function or procedure named in the statement changes the catalogue.
+fn named_changes(catalogue: &Catalogue, words: &Words<'_>) -> bool {
+    let mut calls = (0..words.len()).filter(|at| words.mark(at + 1, b'('));
+    calls.any(|at| words.name(at).is_some_and(|name| catalogue.changes(&name)))
+}
+
+/// Why a statement that calls something goes to the primary before any catalogue is known: nobody
+/// knows yet what the call does to its session.
+pub(crate) const START: &str = "start";
+/// Why a statement that asks for its session's last value of a sequence goes to the primary.
+pub(crate) const LAST_VALUE: &str = "last-value";
+
 fn classify(
-    catalogue: Option<&Catalogue>,
+    pins: Option<&Catalogue>,
+    known: Result<&Catalogue, &'static str>,
+    words: &Words<'_>,
+    verdict: &mut Verdict,
+) -> Class {
+    let class = classify_shape(pins, known, words, verdict);
+    if !matches!(class, Class::Primary(_)) {
+        return class;
+    }
+    let calls = |names: &[&str]| {
+        (0..words.len()).any(|at| {
+            let name = words.name(at).filter(|_| words.mark(at + 1, b'('));
+            name.is_some_and(|name| names.is_empty() || names.contains(&name.as_ref()))
+        })
+    };
+    if calls(&["lastval", "currval"]) {
+        Class::Primary(LAST_VALUE)
+    } else if pins.is_none() && calls(&[]) {
+        Class::Primary(START)
+    } else {
+        class
+    }
+}
+
+fn classify_shape(
+    pins: Option<&Catalogue>,
     known: Result<&Catalogue, &'static str>,
     words: &Words<'_>,
     verdict: &mut Verdict,
 ) -> Class {
     let shape = commands::shape(words);
-    verdict.ddl |= matches!(shape, Shape::Changes(_));
-    let pin = walls::pin(words)
-        .or_else(|| catalogue.and_then(|catalogue| routine_pins(catalogue, words)));
+    verdict.ddl |= matches!(shape, Shape::Changes(_))
+        || pins.is_some_and(|catalogue| named_changes(catalogue, words));
+    let pin = walls::pin(words).or_else(|| pins.and_then(|pins| named_pins(pins, words)));
     if let Some(reason) = pin {
-        verdict.ddl |= shape == Shape::Known(Class::Ddl) || reason == "temp";
+        // What is temporary is of this session alone, which is pinned.
+        let makes = shape == Shape::Known(Class::Ddl) && !walls::makes_temporary(words);
+        verdict.ddl |= makes || walls::makes_table(words);
         return Class::Pin(reason);
     }
     let query = match shape {

@@ -224,6 +224,9 @@ fn set(words: &Words<'_>) -> Shape {
             let own = dotted(words, 2).is_some_and(|(name, _)| own(&name).is_some());
             return if own {
                 Shape::Known(Class::OwnMisplaced)
+            } else if walls::quotes_temp(words) {
+                // What is made there outlives the setting.
+                pin("temp")
             } else {
                 primary("set-local")
             };
@@ -293,6 +296,7 @@ fn assign(name: &str, words: &Words<'_>, at: usize, default: &str) -> Shape {
             return primary("set-transaction");
         }
         "seed" => return pin("set"),
+        "search_path" if walls::quotes_temp(words) => return pin("temp"),
         _ => {}
     }
     let plain = (at..=last).all(|token| match words.kind(token) {

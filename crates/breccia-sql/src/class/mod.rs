@@ -23,11 +23,15 @@ mod tests;
 #[cfg(test)]
 mod tests_lexer;
 #[cfg(test)]
+mod tests_pins;
+#[cfg(test)]
 mod tests_support;
 
 pub use catalogue::{Catalogue, CatalogueBuilder, QUERIES};
 pub use classify::Classifier;
+pub(crate) use classify::{LAST_VALUE, START};
 pub use shown::shown;
+pub(crate) use walls::names_temp;
 
 /// What a text sent by a client is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -90,7 +90,6 @@ fn functions_are_asked_about() {
             "select NextVal('ids')",
             "select \"nextval\"('ids')",
             "select pg_catalog.nextval('ids')",
-            "select (select currval('ids')) from orders",
             "select * from orders where id = nextval('ids')",
             "select * from orders order by nextval('ids')",
             "select 1 limit nextval('ids')",
@@ -455,7 +454,26 @@ fn the_rest_of_a_verdict() {
     assert!(verdict("select 1; create table a ()").ddl);
     assert!(verdict("select 1 into a").ddl);
     assert!(verdict("do $$begin create table a (); end$$").ddl);
-    assert!(verdict("create temp table a ()").ddl);
+    for sql in [
+        "create temp table a ()",
+        "create or replace local temporary view a as select 1",
+        "select 1 into temp a",
+        "select * from pg_temp.a",
+    ] {
+        let verdict = verdict(sql);
+        assert!(
+            !verdict.ddl && matches!(verdict.class, Class::Pin("temp")),
+            "{sql}"
+        );
+    }
+    for sql in [
+        "create table temp (a pg_temp.b)",
+        "create table pg_temp.a ()",
+        "drop table pg_temp.a, b",
+        "create temp table a (); create table b ()",
+    ] {
+        assert!(verdict(sql).ddl, "{sql}");
+    }
     assert!(!verdict("select 1").ddl);
     assert!(verdict("select 1;").single && !verdict("select 1; select 2").single);
 }

@@ -107,7 +107,7 @@ fn pin_of_name(name: &str) -> Option<&'static str> {
         | "pg_advisory_lock_shared"
         | "pg_try_advisory_lock"
         | "pg_try_advisory_lock_shared" => "advisory-lock",
-        "setseed" | "set_curcfg" | "set_limit" => "set",
+        "setseed" | "set_curcfg" | "set_limit" | "isn_weak" => "set",
         "dblink_connect" | "dblink_connect_u" | "dblink_open" => "dblink",
         "pg_create_physical_replication_slot"
         | "pg_create_logical_replication_slot"
@@ -140,6 +140,13 @@ fn set_config_is_local(words: &Words<'_>, at: usize) -> bool {
     false
 }
 
+/// Whether a statement makes something temporary and nothing else.
+pub(super) fn makes_temporary(words: &Words<'_>) -> bool {
+    let known = |at: &usize| !words.any(*at, &["or", "replace", "global", "local"]);
+    let at = (1..words.len()).find(known).unwrap_or(0);
+    words.is(0, "create") && words.any(at, &["temp", "temporary"])
+}
+
 /// Why the tokens pin the session, if they do.
 pub(super) fn pin(words: &Words<'_>) -> Option<&'static str> {
     for at in 0..words.len() {
@@ -153,6 +160,13 @@ pub(super) fn pin(words: &Words<'_>) -> Option<&'static str> {
         if name == "set_config" && !set_config_is_local(words, at) {
             return Some("set");
         }
+        if name == "set_config" && quotes_temp(words) {
+            return Some("temp");
+        }
+        // The view has a rule that sets what is updated.
+        if name == "pg_settings" && (0..words.len()).any(|at| words.is(at, "update")) {
+            return Some("set");
+        }
         let insert = at > 0 && words.any(at - 1, &["insert", "merge"]);
         if words.any(at, &["into", "create", "global", "local", "replace"])
             && words.any(at + 1, &["temp", "temporary"])
@@ -162,6 +176,27 @@ pub(super) fn pin(words: &Words<'_>) -> Option<&'static str> {
         }
     }
     None
+}
+
+/// Whether a literal of the statement names the schema of temporary things.
+pub(super) fn quotes_temp(words: &Words<'_>) -> bool {
+    (0..words.len()).any(|at| {
+        matches!(words.kind(at), Some(Kind::Text(_) | Kind::Quoted)) && names_temp(words.raw(at))
+    })
+}
+
+/// Whether a setting's value names the schema of temporary things.
+pub(crate) fn names_temp(value: &str) -> bool {
+    value.to_ascii_lowercase().contains("pg_temp")
+}
+
+/// Whether a query makes a table of what it finds, and no temporary one.
+pub(super) fn makes_table(words: &Words<'_>) -> bool {
+    let inserts = |at: usize| at > 0 && words.any(at - 1, &["insert", "merge"]);
+    words.any(0, &["select", "with", "values", "table"])
+        && (0..words.len()).any(|at| {
+            words.is(at, "into") && !inserts(at) && !words.any(at + 1, &["temp", "temporary"])
+        })
 }
 
 /// Whether the source of a routine changes its session, as far as its text shows.
@@ -180,9 +215,7 @@ pub(super) fn body_pins(body: &str) -> Option<&'static str> {
         return Some(reason);
     }
     (0..words.len()).find_map(|at| {
-        let starts = at == 0
-            || words.mark(at - 1, b';')
-            || words.any(at - 1, &["begin", "then", "else", "loop", "execute"]);
+        let starts = starts(&words, at);
         let local = words.any(at + 1, &["local", "constraints", "transaction"]);
         let state = words.any(at, &["listen", "load", "prepare", "reset", "discard"])
             || (words.is(at, "set") && !local);
@@ -195,6 +228,37 @@ pub(super) fn body_pins(body: &str) -> Option<&'static str> {
         };
         ((starts && state) || built).then_some("routine")
     })
+}
+
+/// Whether the source of a routine changes the catalogue, as far as its text shows.
+pub(super) fn body_changes(body: &str) -> bool {
+    let Ok((tokens, _)) = lexer::tokens(body.as_bytes(), true) else {
+        return mentions_ddl(body);
+    };
+    let words = Words {
+        sql: body,
+        tokens: &tokens,
+    };
+    (0..words.len()).any(|at| match words.kind(at) {
+        Some(Kind::Word) => {
+            words.any(at, &["create", "alter", "drop"])
+                && starts(&words, at)
+                && !makes_temporary(&words.from(at))
+        }
+        // What it builds at run time.
+        Some(Kind::Text(_)) => {
+            let text = words.raw(at).to_ascii_lowercase();
+            mentions_ddl(&text) && !text.contains(" temp")
+        }
+        _ => false,
+    })
+}
+
+/// Whether a statement may start at a token of a routine's source.
+fn starts(words: &Words<'_>, at: usize) -> bool {
+    at == 0
+        || words.mark(at - 1, b';')
+        || words.any(at - 1, &["begin", "then", "else", "loop", "execute"])
 }
 
 /// Whether a text that cannot be read holds a word of what changes a session.
@@ -253,7 +317,8 @@ pub(super) fn forbids_read(words: &Words<'_>) -> Result<(), &'static str> {
             Some(Kind::Word) => {
                 weight += 1;
                 if words.is(at, "into") {
-                    return Err("into");
+                    let inserts = at > 0 && words.any(at - 1, &["insert", "merge"]);
+                    return Err(if inserts { "write" } else { "into" });
                 }
                 if words.is(at, "for") && words.any(at + 1, &["update", "share", "no", "key"]) {
                     return Err("locks");
@@ -273,5 +338,29 @@ pub(super) fn forbids_read(words: &Words<'_>) -> Result<(), &'static str> {
         Err("too-long")
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_changes_the_catalogue_by_what_it_runs() {
+        let check = |body: &str, changes: bool| assert_eq!(body_changes(body), changes, "{body}");
+        check("begin create table a (b int); end", true);
+        check("begin if x then drop view v; end if; end", true);
+        check(
+            "begin execute format('alter table %I add b int', t); end",
+            true,
+        );
+        check("select 1; create index on a (b)", true);
+        check("begin create temp table a (b int); end", false);
+        check("begin execute 'create temporary table a ()'; end", false);
+        check(
+            "begin -- create a row\n insert into a values (1); end",
+            false,
+        );
+        check("begin update a set created = now(); end", false);
     }
 }

@@ -4,6 +4,7 @@
 //! or a relation with policies becomes safe only by a proof that rests on names proven before it,
 //! so a cycle stays unproven.
 
+use super::pins::Pins;
 use super::{Catalogue, Need, Standing};
 use super::{builtin, procedure};
 use crate::class::{prove, walls};
@@ -56,6 +57,8 @@ pub struct CatalogueBuilder {
     children: Vec<(String, String)>,
     policies: HashMap<String, Vec<Option<String>>>,
     pending: Vec<Pending>,
+    pins: Pins,
+    touched: Vec<(String, String)>,
 }
 
 fn is_true(column: &str) -> bool {
@@ -90,6 +93,7 @@ impl CatalogueBuilder {
             6 => self.cast(columns),
             7 => self.called_unnamed(columns),
             8 => self.folded(columns),
+            9 => self.touched(columns),
             _ => None,
         };
         if read.is_none() {
@@ -116,8 +120,8 @@ impl CatalogueBuilder {
         if is_true(field_like) && !builtin {
             self.catalogue.fields.insert(name.to_owned());
         }
-        if let Some(reason) = source.filter(|_| !builtin).and_then(walls::body_pins) {
-            self.catalogue.pinning.insert(name.to_owned(), reason);
+        if !builtin {
+            self.note_pins(name, language, source);
         }
         let still = matches!(volatility, "i" | "s");
         let known = matches!(language, "c" | "internal" | "sql")
@@ -145,6 +149,35 @@ impl CatalogueBuilder {
             let texts = std::iter::once(text).chain(defaults).collect();
             self.leave(Space::Function, name, texts);
         }
+        Some(())
+    }
+
+    /// Notes what a function of users does to its session.
+    fn note_pins(&mut self, name: &str, language: &str, source: Option<&str>) {
+        let reason = match (source, language) {
+            (Some(source), _) => {
+                self.pins.function(name, source);
+                walls::body_pins(source)
+            }
+            // Made by superusers, and known by their names where they change a session.
+            (None, "c" | "internal") => None,
+            // Nobody reads that language here.
+            (None, _) => Some("routine"),
+        };
+        if let Some(reason) = reason {
+            self.catalogue.pinning.insert(name.to_owned(), reason);
+        }
+        if source.is_some_and(walls::body_changes) {
+            self.catalogue.changing.insert(name.to_owned());
+        }
+    }
+
+    fn touched(&mut self, columns: Columns<'_>) -> Option<()> {
+        let &[Some(relation), Some(function)] = columns else {
+            return None;
+        };
+        self.touched
+            .push((relation.to_owned(), function.to_owned()));
         Some(())
     }
 
@@ -287,11 +320,35 @@ impl CatalogueBuilder {
     /// The catalogue, once all rows are in.
     pub fn finish(mut self) -> Catalogue {
         self.spread_from_children();
+        self.spread_pins();
         self.place_relations();
         self.catalogue.building = true;
         self.prove_pending();
         self.catalogue.building = false;
         self.catalogue
+    }
+
+    fn spread_pins(&mut self) {
+        let mut pins = std::mem::take(&mut self.pins);
+        for relation in self.relations.values() {
+            if let Some(view) = &relation.view {
+                pins.view(&relation.name, view);
+            }
+        }
+        for (relation, function) in &self.touched {
+            if let Some(relation) = self.relations.get(relation) {
+                pins.touched(&relation.name, function);
+            }
+        }
+        for (parent, child) in &self.children {
+            // Writing to a parent may write to its children.
+            let (parent, child) = (self.relations.get(parent), self.relations.get(child));
+            if let (Some(parent), Some(child)) = (parent, child) {
+                let quoted = child.name.replace('"', "\"\"");
+                pins.view(&parent.name, &format!("\"{quoted}\""));
+            }
+        }
+        pins.spread(&mut self.catalogue);
     }
 
     /// Reading a parent reads its children.

@@ -5,6 +5,7 @@
 
 mod build;
 mod builtin;
+mod pins;
 mod procedure;
 mod queries;
 
@@ -56,8 +57,13 @@ pub struct Catalogue {
     implicit_casts: Vec<String>,
     /// Functions that may be called as `t.f`.
     fields: HashSet<String>,
-    /// Functions that change their session.
+    /// Functions that change their session, by themselves or through what they call and write to.
     pinning: HashMap<String, &'static str>,
+    /// Functions and procedures that change the catalogue.
+    changing: HashSet<String>,
+    /// Relations that do so when they are read or written to: views, and tables with triggers,
+    /// defaults or rules.
+    pinning_relations: HashMap<String, &'static str>,
     /// Functions that no query names and the server calls by itself.
     called_unnamed: Vec<String>,
     /// Domains whose checks are not proven: any value may be held against them.
@@ -170,8 +176,24 @@ impl Catalogue {
         types && casts
     }
 
+    /// A call of this function changes the catalogue.
+    pub(super) fn changes(&self, name: &str) -> bool {
+        self.changing.contains(name)
+    }
+
     /// Why a call of this function pins its session, if it does.
     pub(super) fn pinning(&self, name: &str) -> Option<&'static str> {
         self.pinning.get(name).copied()
+    }
+
+    /// Why reading or writing this relation pins its session, if it does.
+    pub(super) fn pinning_relation(&self, name: &str) -> Option<&'static str> {
+        self.pinning_relations.get(name).copied()
+    }
+
+    /// Why this operator pins its session, if it does.
+    pub(super) fn pinning_operator(&self, name: &str) -> Option<&'static str> {
+        let functions = self.operators.get(name)?;
+        functions.iter().find_map(|name| self.pinning(name))
     }
 }

@@ -14,12 +14,14 @@ pub const QUERIES: &[&str] = &[
     CASTS,
     CALLED_UNNAMED,
     FOLDED,
+    TOUCHED,
 ];
 
 // name, built in, language, volatility, source, keeps settings, defaults, extension, field-like
 //
 // An aggregate is a query that calls its functions, and what makes a range of its bounds is harmless:
-// functions a range names are asked for by themselves. A function can be called like a column, `t.f`,
+// functions a range names are asked for by themselves. A body of the standard's kind has no source
+// of its own: its definition stands for it. A function can be called like a column, `t.f`,
 // if one argument is enough for it, and a row fits there: a row's type, any type, one more of the
 // last, or what a cast makes of a row by itself.
 const FUNCTIONS: &str = "SELECT p.proname::text,
@@ -29,7 +31,8 @@ const FUNCTIONS: &str = "SELECT p.proname::text,
    AND p.prosrc IN ('range_constructor2', 'range_constructor3') THEN 'sql'
   ELSE l.lanname::text END,
  p.provolatile::text,
- CASE WHEN l.lanname IN ('sql', 'plpgsql') THEN p.prosrc
+ CASE WHEN l.lanname = 'sql' AND p.prosrc = '' THEN pg_catalog.pg_get_functiondef(p.oid)
+  WHEN l.lanname IN ('sql', 'plpgsql') THEN p.prosrc
   WHEN p.prokind = 'a' AND p.oid >= 16384 THEN (SELECT 'SELECT '
    || pg_catalog.string_agg(pg_catalog.quote_ident(f.proname::text) || '()', ', ')
    FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc f ON f.oid IN (a.aggtransfn, a.aggfinalfn,
@@ -142,3 +145,23 @@ const FOLDED: &str = "SELECT DISTINCT x.relation::text, p.proname::text FROM (
  JOIN pg_catalog.pg_proc p ON p.oid = x.function
  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
  WHERE x.relation IS NOT NULL AND l.lanname NOT IN ('c', 'internal')";
+
+// relation, function
+//
+// What a write to a relation calls without a word of it in the statement: triggers, defaults, checks
+// and rules.
+const TOUCHED: &str = "SELECT DISTINCT x.relation::text, p.proname::text FROM (
+  SELECT t.tgrelid AS relation, t.tgfoid AS function FROM pg_catalog.pg_trigger t
+   WHERE NOT t.tgisinternal
+  UNION ALL
+  SELECT COALESCE(a.adrelid, k.conrelid, r.ev_class), d.refobjid
+  FROM pg_catalog.pg_depend d
+  LEFT JOIN pg_catalog.pg_attrdef a ON a.oid = d.objid
+   AND d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+  LEFT JOIN pg_catalog.pg_constraint k ON k.oid = d.objid
+   AND d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.conrelid <> 0
+  LEFT JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+   AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+  WHERE d.refobjid >= 16384 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass) x
+ JOIN pg_catalog.pg_proc p ON p.oid = x.function
+ WHERE x.relation IS NOT NULL";
