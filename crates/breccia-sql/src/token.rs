@@ -339,7 +339,10 @@ mod tests {
         ));
         session.import(token(9), 1, 1, 1);
         assert_eq!(session.need(1, Lsn(0)), Need::Stamp);
-        assert!(!session.is_met_by(Lsn(9)), "it is not known how far that is");
+        assert!(
+            !session.is_met_by(Lsn(9)),
+            "it is not known how far that is"
+        );
         session.stamped(1, Lsn(7));
         assert!(!session.is_met_by(Lsn(8)) && session.is_met_by(Lsn(9)));
         // In a transaction that a replica serves, before the session has a home.

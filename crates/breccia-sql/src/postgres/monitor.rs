@@ -177,10 +177,12 @@ async fn probe_role(cluster: Arc<Cluster>, number: usize, probes: ProbeConfig) {
         return;
     };
     let line = Arc::new(Mutex::new(Line::default()));
+    // Whoever waits for the probe must not give it up before its silence was noted.
+    let patience = probes.timeout.mul_f32(0.9);
     let watched = Arc::clone(&cluster);
     let probe = move || {
         let (cluster, line) = (Arc::clone(&watched), Arc::clone(&line));
-        async move { probe_once(&cluster, number, &line, probes.timeout).await }
+        async move { probe_once(&cluster, number, &line, patience).await }
     };
     probe_loop(health, probes, probe).await;
 }
@@ -306,7 +308,11 @@ fn sampled(row: &Row, number: u64, at: Instant, line: &Line) -> Option<Sample> {
     let (since, instance) = line.instance()?;
     let recovery = recovery.as_deref()? == "true";
     let position: Lsn = position.as_deref()?.parse().ok()?;
-    let position = if recovery { position } else { end(position, instance) };
+    let position = if recovery {
+        position
+    } else {
+        end(position, instance)
+    };
     let seen = seen.as_deref().and_then(|text| text.parse().ok());
     Some(Sample {
         number,
@@ -407,7 +413,9 @@ async fn read(endpoint: &Endpoint, login: &Login) -> Result<CatalogueRead, SqlEr
     }
     let rows = endpoint.ask(&mut upstream, POSITION).await?;
     endpoint.ask(&mut upstream, "COMMIT").await?;
-    let position = rows.first().and_then(|row| row.get(1)?.as_deref()?.parse().ok());
+    let position = rows
+        .first()
+        .and_then(|row| row.get(1)?.as_deref()?.parse().ok());
     Ok(CatalogueRead {
         builder,
         position: end(position.unwrap_or(Lsn(u64::MAX)), upstream.instance),

@@ -373,3 +373,30 @@ fn what_a_prepared_transaction_changes_is_known_when_it_is_committed() -> Result
     }
     Ok(())
 }
+
+#[test]
+fn what_a_routine_changes_is_known_when_it_was_called() -> Result<()> {
+    let cluster = prepared()?;
+    cluster.primary().query("p", &function(false))?;
+    let body = function(true);
+    let change = format!(
+        "CREATE FUNCTION change() RETURNS void LANGUAGE plpgsql AS $outer$BEGIN {body}; END$outer$"
+    );
+    cluster.primary().query("p", &change)?;
+    let gateway = Gateway::over(&cluster, "p", Extra::default())?;
+    let mut client = gateway.client("p")?;
+    let call = |client: &mut SqlClient, tag: &str| {
+        let sql = format!("SELECT f() /* {tag} */");
+        client.run(&sql).map(drop)
+    };
+    on_replica(&cluster, "as-before", |tag| call(&mut client, tag))?;
+    client.run("SELECT change()")?;
+    cluster.wait_caught_up(LIMIT)?;
+    for round in 0..20 {
+        let tag = format!("changed-{round}-");
+        call(&mut client, &tag)?;
+        ensure!(ran_on(&cluster, &tag)? == 0, "{tag}: it takes a lock there");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}

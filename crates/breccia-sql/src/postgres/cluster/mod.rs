@@ -134,7 +134,10 @@ impl Server {
             asked: answer.at,
             run: answer.run,
         });
-        sampled.into_iter().chain(reported).max_by_key(|it| it.asked)
+        sampled
+            .into_iter()
+            .chain(reported)
+            .max_by_key(|it| it.asked)
     }
 
     /// The login for Breccia's own questions.

@@ -69,7 +69,9 @@ impl Session {
             None => !self.read_committed,
             Some(value) => {
                 let value = value.to_ascii_lowercase();
-                !["read committed", "read uncommitted"].iter().any(|low| value.contains(low))
+                !["read committed", "read uncommitted"]
+                    .iter()
+                    .any(|low| value.contains(low))
             }
         }
     }

@@ -39,7 +39,6 @@ pub(super) struct Proof {
     pub(super) run: u64,
 }
 
-
 impl Session {
     /// The view in force.
     pub(super) fn look(&mut self) -> std::sync::Arc<View> {
@@ -62,7 +61,11 @@ impl Session {
         // What the verdict rests on must be so on the replica too.
         let mut floor = floor.max(self.database.floor());
         if let Some(home) = home {
-            if self.listener.cluster.choose(&view, |it| it == home.server).is_some()
+            if self
+                .listener
+                .cluster
+                .choose(&view, |it| it == home.server)
+                .is_some()
                 && let Some(has) = self.home_has(&home)
             {
                 let proof = Proof {
@@ -212,12 +215,7 @@ impl Session {
     }
 
     /// A replica that has replayed `floor`, now or by `end`.
-    async fn wait_for(
-        &self,
-        view: &View,
-        floor: Lsn,
-        end: Instant,
-    ) -> Result<Place, &'static str> {
+    async fn wait_for(&self, view: &View, floor: Lsn, end: Instant) -> Result<Place, &'static str> {
         let cluster = &self.listener.cluster;
         let replayed = |server: usize| {
             let known = cluster.server(server).and_then(Server::replayed);
@@ -237,7 +235,9 @@ impl Session {
         }
         let candidate = cluster.choose(view, |_| true).ok_or("no-replica")?;
         let sample = self.reached(candidate, floor, end).await.ok_or("behind")?;
-        let proof = sample.at.map(|asked| proof(asked, sample.position, sample.run));
+        let proof = sample
+            .at
+            .map(|asked| proof(asked, sample.position, sample.run));
         Ok(found(candidate, proof))
     }
 }
