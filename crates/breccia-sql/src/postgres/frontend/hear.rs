@@ -57,27 +57,20 @@ impl Session {
                 self.names.not_emptied(upstream.map(|it| &mut it.prepared));
             }
             News::Discarded { last } => self.forget_all(last),
+            // The connection ends next; or a replica is not as far as the settings, or cannot begin
+            // what was begun.
+            News::OwnFailed(_) | News::Ends | News::Fatal(_) if attached.held => {
+                attached.tainted = true;
+                return Ok(Some(false));
+            }
             News::OwnFailed(body) => {
                 attached.tainted = true;
-                if attached.held {
-                    // A replica that is not as far as the settings, or cannot begin what was begun.
-                    return Ok(Some(false));
-                }
                 let error = attached.lease.pool().endpoint().settings_refused(&body);
                 return Err(End::Told("08006", error.to_string()));
             }
-            News::Ends => {
-                attached.tainted = true;
-                if attached.held {
-                    return Ok(Some(false));
-                }
-            }
+            News::Ends => attached.tainted = true,
             News::Fatal(state) => {
                 attached.tainted = true;
-                if attached.held {
-                    // Its connection ends next, and it runs elsewhere then.
-                    return Ok(Some(false));
-                }
                 attached.farewell = attached.expected.status != Some(Status::Idle);
                 tracing::debug!(?state, "a server ended a connection");
             }
