@@ -202,7 +202,7 @@ impl Batch {
         }
     }
 
-    fn go(&mut self, reason: &'static str) {
+    pub(super) fn go(&mut self, reason: &'static str) {
         if self.reads.is_ok() {
             self.reads = Err(reason);
         }

@@ -80,6 +80,13 @@ impl Session {
         self.begun.is_some() && self.attached.is_none()
     }
 
+    /// Notes of a batch in a transaction that may still move what would not survive that.
+    pub(super) fn note_portals(&self, batch: &mut Batch, frames: &[u8]) {
+        if self.begun.is_some() && leaves_portals(frames) {
+            batch.go("cursor");
+        }
+    }
+
     /// Why a batch cannot go to the replica that serves the transaction; `None`: it can.
     pub(super) async fn leaves(&mut self, batch: &Batch) -> Option<&'static str> {
         let ends = |class: &Class| matches!(class, Class::Commit | Class::Rollback);
@@ -99,6 +106,8 @@ impl Session {
     fn is_no_read(&self, batch: &Batch) -> Option<&'static str> {
         match batch.reads {
             _ if self.pinned.is_some() => Some("pinned"),
+            // What it names is there or nowhere.
+            Err("unknown-portal") if batch.verdicts.iter().next().is_none() => None,
             Ok(()) if batch.verdicts.iter().any(|verdict| verdict.uses_now) => {
                 Some("transaction-time")
             }
@@ -120,8 +129,58 @@ impl Session {
     }
 }
 
+/// Whether a batch may leave portals behind that a later one goes on with: they have a name, or are
+/// not executed to their end.
+fn leaves_portals(frames: &[u8]) -> bool {
+    let (mut at, mut unnamed) = (0, false);
+    while let Ok(Some(head)) = codec::head(frames.get(at..).unwrap_or_default()) {
+        let body = codec::body(frames.get(at..at + head.length).unwrap_or_default());
+        at += head.length;
+        let name = codec::text(body);
+        match head.tag {
+            b'B' => match name {
+                Some((b"", _)) => unnamed = true,
+                _ => return true,
+            },
+            b'E' if matches!(name, Some((b"", [0, 0, 0, 0]))) => unnamed = false,
+            b'E' => return true,
+            b'C' if body == b"P\0" => unnamed = false,
+            _ => {}
+        }
+    }
+    unnamed
+}
+
 /// The text of a simple query.
 fn text_of(frame: &[u8]) -> Option<String> {
     let sql = codec::query(codec::body(frame)).ok()?;
     String::from_utf8(sql.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portals_that_are_left_open_are_seen() {
+        let check = |frames: &[(u8, &[u8])], expected: bool| {
+            let mut bytes = Vec::new();
+            for (tag, body) in frames {
+                message::frame(&mut bytes, *tag, |out| out.extend_from_slice(body));
+            }
+            assert_eq!(leaves_portals(&bytes), expected, "{frames:?}");
+        };
+        let unnamed: (u8, &[u8]) = (b'B', b"\0s\0\0\0\0\0\0\0");
+        let named: (u8, &[u8]) = (b'B', b"p\0s\0\0\0\0\0\0\0");
+        let all: (u8, &[u8]) = (b'E', b"\0\0\0\0\0");
+        let ten: (u8, &[u8]) = (b'E', b"\0\0\0\0\x0a");
+        let close: (u8, &[u8]) = (b'C', b"P\0");
+        check(&[(b'Q', b"SELECT 1\0")], false);
+        check(&[unnamed, all, (b'S', b"")], false);
+        check(&[unnamed, close, (b'S', b"")], false);
+        check(&[unnamed, (b'S', b"")], true);
+        check(&[unnamed, ten, (b'S', b"")], true);
+        check(&[unnamed, all, unnamed, (b'S', b"")], true);
+        check(&[named, (b'E', b"p\0\0\0\0\0"), (b'S', b"")], true);
+    }
 }

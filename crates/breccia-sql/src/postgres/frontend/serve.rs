@@ -43,7 +43,7 @@ impl Session {
         self.asked = clock::now();
         self.watch.begin(self.asked);
         let frames = self.client.take(length);
-        let batch = if whole {
+        let mut batch = if whole {
             look(&frames, &self.names, |sql| self.judge(sql))?
         } else {
             Batch::unseen("in-pieces")
@@ -63,6 +63,7 @@ impl Session {
         if let Err(error) = self.pass_gate().await {
             return self.refuse(&error, whole, &frames);
         }
+        self.note_portals(&mut batch, &frames);
         let mut place = self.decide(&batch).await?;
         for attempt in 0..2 {
             self.count(place.replica, place.reason);
@@ -78,6 +79,7 @@ impl Session {
             let mark = self.client.out.bytes.len();
             if let Some(attached) = &mut self.attached {
                 attached.held = place.replica && batch.executed <= 1 && whole;
+                attached.expected.told = false;
                 // The rest of a batch that is passed in pieces is still to come.
                 attached.expected.unsynced = !whole;
                 attached.seen |= batch.executed > batch.verdicts.len();
@@ -422,7 +424,7 @@ impl Session {
     /// Takes from the client what may go to the connection now.
     fn feed(&mut self) -> Result<(), End> {
         loop {
-            let movable = self.may_move();
+            let movable = self.is_movable();
             let Some(attached) = &mut self.attached else {
                 return Ok(());
             };

@@ -432,11 +432,14 @@ impl Session {
 
     /// Whether a transaction is open that may still move: where its next statement goes is open.
     pub(super) fn may_move(&self) -> bool {
+        self.is_movable() && self.attached.as_ref().is_none_or(Attached::is_settled)
+    }
+
+    /// The same, though a statement of it may be under way.
+    pub(super) fn is_movable(&self) -> bool {
         self.begun.is_some()
             && self.attached.as_ref().is_none_or(|attached| {
-                attached.replica
-                    && attached.is_settled()
-                    && attached.expected.status != Some(Status::Failed)
+                attached.replica && attached.expected.status != Some(Status::Failed)
             })
     }
 
