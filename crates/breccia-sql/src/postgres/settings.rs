@@ -3,8 +3,10 @@
 //! Not what a setting means: the server judges it. Invariant: a connection is lent only once its
 //! settings are its session's, so nobody sees another's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use crate::class::names_temp;
 
 /// Names, and values as SQL text; what is not there is at the server's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +18,11 @@ pub struct Settings {
 
 /// What a client may say at the start that is no setting.
 const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
+
+/// Settings by which a server reads the values of others.
+const READERS: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
+/// Settings that cut short what takes long.
+const LIMITS: [&str; 2] = ["statement_timeout", "transaction_timeout"];
 
 /// Settings by which a server reads a statement, or works out a constant of it, when it prepares it.
 const READ_BY: [&str; 18] = [
@@ -57,6 +64,13 @@ impl Settings {
             }
         }
         Some(settings)
+    }
+
+    /// Whether what a session makes under these settings is temporary: it must keep its connection.
+    #[must_use]
+    pub fn makes_temporary(&self) -> bool {
+        let path = self.values.get("search_path");
+        path.is_some_and(|path| names_temp(path))
     }
 
     /// Sets a value (SQL text); `None`: back to what the server has.
@@ -102,6 +116,11 @@ impl Settings {
         }
     }
 
+    /// The names of what is set.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
     /// Only what stands under one name; all for `None`.
     #[must_use]
     pub fn only(&self, name: Option<&str>) -> Self {
@@ -113,27 +132,66 @@ impl Settings {
         only
     }
 
-    /// The statements that bring a connection with settings `from` to these; empty if none.
+    /// The questions that bring a connection with settings `from` to these; none if there is no
+    /// difference. Each is read as the one before it has left the connection: the first sees to it
+    /// that the others are read as they were written, and not cut short.
     #[must_use]
-    pub fn since(&self, from: &Self) -> String {
-        let mut sql = String::new();
-        let gone = |name: &&String| !self.values.contains_key(*name);
-        for name in from.values.keys().filter(gone) {
-            sql.push_str("RESET ");
-            sql.push_str(&identifier(name));
-            sql.push(';');
+    pub fn since(&self, from: &Self) -> Vec<String> {
+        let names = from.values.keys().chain(self.values.keys());
+        let differ = |name: &&String| from.values.get(*name) != self.values.get(*name);
+        let names: BTreeSet<&str> = names.filter(differ).map(String::as_str).collect();
+        if names.is_empty() {
+            return Vec::new();
         }
-        for (name, value) in &self.values {
-            if from.values.get(name) != Some(value) {
-                sql.push_str("SET ");
-                sql.push_str(&identifier(name));
-                sql.push_str(" TO ");
-                sql.push_str(value);
-                sql.push(';');
+        let (mut first, mut rest) = (String::new(), String::new());
+        let is_first = |name: &str| READERS.contains(&name) || LIMITS.contains(&name);
+        for name in LIMITS
+            .iter()
+            .filter(|name| from.values.contains_key(**name))
+        {
+            write(&mut first, name, None);
+        }
+        for name in READERS.iter().filter(|name| names.contains(**name)) {
+            write(&mut first, name, self.values.get(*name));
+        }
+        for name in names.iter().filter(|name| !is_first(name)) {
+            write(&mut rest, name, self.values.get(*name));
+        }
+        for name in LIMITS {
+            if let Some(value) = self.values.get(name) {
+                write(&mut rest, name, Some(value));
             }
         }
-        sql
+        let questions = [first, rest].into_iter();
+        questions.filter(|sql| !sql.is_empty()).collect()
     }
+
+    /// Whether these differ from others in a name that is shown and nothing else.
+    #[must_use]
+    pub fn differ_in_name(&self, from: &Self) -> bool {
+        let names = from.values.keys().chain(self.values.keys());
+        let mut differ = names.filter(|name| from.values.get(*name) != self.values.get(*name));
+        let limited = LIMITS.iter().any(|name| from.values.contains_key(*name));
+        !limited && differ.all(|name| name == "application_name")
+    }
+
+    /// Whether all values mean the same however they are read.
+    #[must_use]
+    pub fn are_plain(&self) -> bool {
+        let plain = |value: &String| value.is_ascii() && !value.contains('\\');
+        self.values.values().all(plain)
+    }
+}
+
+/// Writes the statement that sets a value, or brings back the server's.
+fn write(sql: &mut String, name: &str, value: Option<&String>) {
+    sql.push_str(if value.is_some() { "SET " } else { "RESET " });
+    sql.push_str(&identifier(name));
+    if let Some(value) = value {
+        sql.push_str(" TO ");
+        sql.push_str(value);
+    }
+    sql.push(';');
 }
 
 /// A name of a setting, each part quoted.
@@ -207,8 +265,8 @@ mod tests {
             ("TimeZone", "UTC"),
         ]);
         let sql = settings.expect("settings").since(&Settings::default());
-        let expected = "SET \"geqo\" TO 'off';SET \"search_path\" TO 'a b';\
-            SET \"timezone\" TO 'UTC';SET \"work_mem\" TO '4MB';";
+        let expected = ["SET \"geqo\" TO 'off';SET \"search_path\" TO 'a b';\
+            SET \"timezone\" TO 'UTC';SET \"work_mem\" TO '4MB';"];
         assert_eq!(sql, expected);
         assert!(startup(&[("options", "-d 3")]).is_none());
     }
@@ -218,7 +276,7 @@ mod tests {
         let mut settings = startup(&[("TimeZone", "UTC")]).expect("settings");
         settings.set("TIMEZONE", Some("'Asia/Tokyo'".to_owned()));
         let sql = settings.since(&Settings::default());
-        assert_eq!(sql, "SET \"timezone\" TO 'Asia/Tokyo';");
+        assert_eq!(sql, ["SET \"timezone\" TO 'Asia/Tokyo';"]);
         let meaning = Arc::clone(settings.meaning());
         settings.set("application_name", Some("'a'".to_owned()));
         assert_eq!(*settings.meaning(), meaning);
@@ -236,8 +294,54 @@ mod tests {
         let to = startup(&[("b", "2"), ("c.d", "it's \\")]).expect("settings");
         assert_eq!(
             to.since(&from),
-            "RESET \"a\";SET \"c\".\"d\" TO E'it''s \\\\';"
+            ["RESET \"a\";SET \"c\".\"d\" TO E'it''s \\\\';"]
         );
-        assert_eq!(to.since(&to), "");
+        assert!(to.since(&to).is_empty());
+    }
+
+    #[test]
+    fn how_values_are_read_is_set_before_them_and_limits_are_off_meanwhile() {
+        let check = |from: &[(&str, &str)], to: &[(&str, &str)], expected: &[&str]| {
+            let [from, to] = [from, to].map(|pairs| startup(pairs).expect("settings"));
+            assert_eq!(to.since(&from), expected);
+        };
+        let latin = ("client_encoding", "LATIN1");
+        let (off, short) = (
+            ("standard_conforming_strings", "off"),
+            ("statement_timeout", "1"),
+        );
+        check(
+            &[latin, off, short],
+            &[("my.p", "x"), ("statement_timeout", "5s")],
+            &[
+                "RESET \"statement_timeout\";RESET \"client_encoding\";\
+                RESET \"standard_conforming_strings\";",
+                "SET \"my\".\"p\" TO 'x';SET \"statement_timeout\" TO '5s';",
+            ],
+        );
+        check(
+            &[short],
+            &[short, latin],
+            &[
+                "RESET \"statement_timeout\";SET \"client_encoding\" TO 'LATIN1';",
+                "SET \"statement_timeout\" TO '1';",
+            ],
+        );
+        check(&[latin, short], &[latin, short], &[]);
+        check(&[], &[latin], &["SET \"client_encoding\" TO 'LATIN1';"]);
+    }
+
+    #[test]
+    fn names_that_are_shown_need_no_wait() {
+        let check = |from: &[(&str, &str)], to: &[(&str, &str)], expected: bool| {
+            let [from, to] = [from, to].map(|pairs| startup(pairs).expect("settings"));
+            assert_eq!(to.differ_in_name(&from), expected);
+        };
+        let (one, other) = (("application_name", "a"), ("application_name", "b"));
+        check(&[one], &[other], true);
+        check(&[one], &[], true);
+        check(&[one], &[other, ("a", "1")], false);
+        let limit = ("statement_timeout", "1");
+        check(&[one, limit], &[other, limit], false);
     }
 }

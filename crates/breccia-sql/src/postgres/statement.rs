@@ -31,6 +31,14 @@ pub struct Statement {
     pub proven: AtomicBool,
 }
 
+impl PartialEq for Statement {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Statement {}
+
 impl Statement {
     fn is(&self, meaning: &str, sql: &[u8], types: &[u8]) -> bool {
         self.meaning.as_deref() == Some(meaning) && *self.sql == *sql && *self.types == *types

@@ -393,6 +393,33 @@ impl Endpoint {
         }
     }
 
+    /// Brings an idle connection to other settings, all in one go. Whatever fails, it is not to be
+    /// used then.
+    pub async fn bring(
+        &self,
+        upstream: &mut Upstream,
+        questions: &[String],
+    ) -> Result<(), SqlError> {
+        let mut packet = Vec::new();
+        for sql in questions {
+            message::query(&mut packet, sql);
+        }
+        self.send(upstream, &packet).await?;
+        let mut owed = questions.len();
+        let mut failure = None;
+        while owed > 0 {
+            let frame = self.next(upstream).await?;
+            match frame.first() {
+                Some(b'Z') => owed -= 1,
+                Some(b'E') if failure.is_none() => {
+                    failure = Some(self.settings_refused(codec::body(&frame)));
+                }
+                _ => {}
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
     async fn send(&self, upstream: &mut Upstream, bytes: &[u8]) -> Result<(), SqlError> {
         let sent = upstream.stream.write_all(bytes).await;
         sent.map_err(|error| self.lost(error))?;
@@ -446,7 +473,12 @@ impl Endpoint {
     }
 
     fn refused(&self, login: &Login, body: &[u8]) -> SqlError {
-        let (sqlstate, text) = words(body);
+        let (sqlstate, mut text) = words(body);
+        if matches!(login.credential, Credential::Keys(_)) && sqlstate == "28P01" {
+            text += "; only the keys of its SCRAM login are known here, and they open a server whose \
+                     verifier of the role is the same: take scram-verifier from pg_authid, or add \
+                     upstream-user and upstream-password";
+        }
         SqlError::Refused {
             server: self.name.clone(),
             role: login.role.clone(),

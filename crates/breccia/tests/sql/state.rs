@@ -272,3 +272,262 @@ fn a_statement_that_names_a_moment_is_of_its_own_moment() -> Result<()> {
     ensure!(bound(&mut other, "s")?.parse::<i64>()? >= then);
     Ok(())
 }
+
+#[test]
+fn settings_are_brought_back_whatever_the_last_session_reads_by() -> Result<()> {
+    let (_cluster, gateway) = narrow("readers")?;
+    let mut one = gateway.client("readers")?;
+    let mut other = gateway.client("readers")?;
+    other.run("SET my.path = 'C:\\temp'")?;
+    other.run("SET my.word = 'é'")?;
+    other.run("SET search_path = b11")?;
+    ensure!(pinned(&mut other)?.is_empty());
+    one.run("SET client_encoding = LATIN1")?;
+    one.run("SET standard_conforming_strings = off")?;
+    for _ in 0..3 {
+        ensure!(shown(&mut one, "standard_conforming_strings")? == "off");
+        ensure!(shown(&mut other, "my.path")? == "C:\\temp");
+        ensure!(shown(&mut one, "client_encoding")? == "LATIN1");
+        ensure!(shown(&mut other, "my.word")? == "é");
+        ensure!(shown(&mut other, "client_encoding")? == "UTF8");
+    }
+    // What was set in other words would be read otherwise: the session stays where it is.
+    other.run("SET client_encoding = LATIN1")?;
+    ensure!(pinned(&mut other)? == "set");
+    Ok(())
+}
+
+#[test]
+fn a_limit_of_the_last_session_does_not_cut_short_what_brings_settings_back() -> Result<()> {
+    let (cluster, gateway) = narrow("limits")?;
+    cluster
+        .primary()
+        .query("limits", "CREATE SCHEMA b12; CREATE TABLE b12.t (own int)")?;
+    let mut one = gateway.client("limits")?;
+    let mut other = gateway.client("limits")?;
+    other.run("SET search_path = b12")?;
+    // Many, so that they take longer than the limit.
+    for number in 0..400 {
+        other.run(&format!("SET my.number{number} = 'n'"))?;
+    }
+    for _ in 0..5 {
+        one.run("SET statement_timeout = 1")?;
+        other.run("INSERT INTO t (own) VALUES (1)")?;
+        ensure!(shown(&mut one, "statement_timeout")? == "1ms");
+    }
+    let rows = |table: &str| {
+        cluster
+            .primary()
+            .query("limits", &format!("SELECT count(*) FROM {table}"))
+    };
+    ensure!((rows("b12.t")?.trim(), rows("public.t")?.trim()) == ("5", "0"));
+    Ok(())
+}
+
+#[test]
+fn a_setting_that_a_server_refuses_keeps_the_statement_back() -> Result<()> {
+    let (cluster, gateway) = narrow("refused")?;
+    let mut one = gateway.client("refused")?;
+    let mut other = gateway.client("refused")?;
+    // Its value is good until its dictionary is gone.
+    one.run("CREATE TEXT SEARCH CONFIGURATION gone (COPY = simple)")?;
+    one.run("SET default_text_search_config = gone")?;
+    one.run("INSERT INTO t (own) VALUES (1)")?;
+    other.run("DROP TEXT SEARCH CONFIGURATION gone")?;
+    let error = one.simple("INSERT INTO t (own) VALUES (2)");
+    let error = error.err().context("it goes on under another setting")?;
+    ensure!(error.to_string().contains("08006"), "{error:#}");
+    let count = "SELECT count(*) FROM t WHERE own = 2";
+    ensure!(cluster.primary().query("refused", count)?.trim() == "0");
+    Ok(())
+}
+
+#[test]
+fn default_and_reset_bring_back_the_start_and_clients_are_told() -> Result<()> {
+    for mode in ["transaction", "session"] {
+        let name = format!("start_{mode}");
+        let cluster = database(&name)?;
+        let listener = format!("pool-mode = \"{mode}\"\npool-size = 2");
+        let extra = Extra {
+            listener: &listener,
+            ..Extra::default()
+        };
+        let gateway = Gateway::over(&cluster, &name, extra)?;
+        let parameters = [
+            ("database", name.as_str()),
+            ("TimeZone", "Asia/Tokyo"),
+            ("DateStyle", "German"),
+            ("standard_conforming_strings", "off"),
+        ];
+        let mut client = SqlClient::connect_with(gateway.port, &parameters)?;
+        for back in [
+            "SET TIME ZONE DEFAULT",
+            "RESET \"TimeZone\"",
+            "SET datestyle TO DEFAULT",
+            "RESET ALL",
+            "DISCARD ALL",
+        ] {
+            client.run("SET \"TimeZone\" = 'UTC'")?;
+            client.run("SET datestyle = 'SQL'")?;
+            client.run("SET standard_conforming_strings = on")?;
+            client.run(back)?;
+            for (name, start) in [("TimeZone", "Asia/Tokyo"), ("DateStyle", "German, DMY")] {
+                let value = shown(&mut client, name)?;
+                let told = client.parameters.get(name).cloned().unwrap_or_default();
+                ensure!(
+                    value == told,
+                    "{mode}, {back}: {name} is {value}, told {told}"
+                );
+                let returns = back.ends_with("ALL")
+                    || back.to_lowercase().contains(&name.to_lowercase())
+                    || (name == "TimeZone" && back.contains("ZONE"));
+                ensure!(
+                    !returns || value == start,
+                    "{mode}, {back}: {name} is {value}"
+                );
+            }
+            if back.ends_with("ALL") {
+                // Read as it is: one string, and not two and a SET ROLE between them.
+                let sql = "SELECT 'a\\'; SET ROLE pg_monitor; SELECT '";
+                ensure!(client.run(sql)?.rows.len() == 1, "{mode}, {back}");
+                ensure!(client.parameters["standard_conforming_strings"] == "off");
+            }
+            client.run("DISCARD ALL")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_notification_comes_through_while_settings_are_brought_back() -> Result<()> {
+    let cluster = database("notices")?;
+    let extra = Extra {
+        listener: "pool-mode = \"session\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "notices", extra)?;
+    let parameters = [("database", "notices"), ("application_name", "began")];
+    let mut client = SqlClient::connect_with(gateway.port, &parameters)?;
+    client.run("LISTEN n")?;
+    let mut frames = String::new();
+    for _ in 0..50 {
+        // It is noticed at the end of a statement: of the client's, or of Breccia's own behind it.
+        client
+            .query("NOTIFY n")
+            .query("RESET application_name")
+            .flush()?;
+        cluster.primary().query("notices", "NOTIFY n")?;
+        frames += &client.read_reply()?.good()?.frames;
+        frames += &client.read_reply()?.good()?.frames;
+    }
+    frames += &client.run("SELECT 1")?.frames;
+    let heard = frames.matches('A').count();
+    ensure!(heard == 100, "{heard} notifications: {frames}");
+    Ok(())
+}
+
+/// Lets go of prepared statements by SQL in all the ways that fail, and in those that do not.
+fn let_go(client: &mut SqlClient) -> Result<Vec<String>> {
+    let sql = "/* breccia: primary */ SELECT 14";
+    let mut told = Vec::new();
+    let mut tell = |what: &str, reply: breccia_testkit::SqlReply| {
+        let value = reply.value().unwrap_or_default();
+        told.push(format!("{what}: {} {value} {:?}", reply.code(), reply.tags));
+    };
+    client.parse("s", sql).sync().ask()?.good()?;
+    for outer in ["BEGIN", "CREATE TEMP TABLE IF NOT EXISTS pin (a int)"] {
+        client.run(outer)?;
+        client.run("INSERT INTO t (own) VALUES (14)")?;
+        // Parsed, bound, and never run.
+        let reply = client.parse("", "DEALLOCATE s").sync().ask()?;
+        tell("parsed", reply);
+        let reply = client.bind("s", &[]).execute().sync().ask()?;
+        tell("still there", reply);
+        let reply = client
+            .parse("", "DEALLOCATE s")
+            .bind("", &[])
+            .sync()
+            .ask()?;
+        tell("bound", reply);
+        let reply = client.bind("s", &[]).execute().sync().ask()?;
+        tell("still there", reply);
+        // Skipped behind an error.
+        client.parse("", "SELECT 1/0").bind("", &[]).execute();
+        client.parse("", "DEALLOCATE s").bind("", &[]).execute();
+        let reply = client.sync().ask()?;
+        tell("skipped", reply);
+        if outer == "BEGIN" {
+            // Refused in a transaction that has failed.
+            tell("refused", client.simple("DEALLOCATE s")?);
+            tell("refused", client.extended("DEALLOCATE s", &[])?);
+            client.run("ROLLBACK")?;
+            client.run("BEGIN")?;
+        }
+        let reply = client.bind("s", &[]).execute().sync().ask()?;
+        tell("still there", reply);
+        tell("let go", client.extended("DEALLOCATE s", &[])?);
+        let reply = client.bind("s", &[]).execute().sync().ask()?;
+        tell("gone", reply);
+        client.run("ROLLBACK")?;
+        client.parse("s", sql).sync().ask()?.good()?;
+        client.run("BEGIN")?;
+        client.run("INSERT INTO t (own) VALUES (14)")?;
+        tell("let go", client.simple("DEALLOCATE s")?);
+        let reply = client.bind("s", &[]).execute().sync().ask()?;
+        tell("gone", reply);
+        client.run("ROLLBACK")?;
+        client.parse("s", sql).sync().ask()?.good()?;
+    }
+    client.run("DISCARD ALL")?;
+    Ok(told)
+}
+
+#[test]
+fn what_is_let_go_of_by_sql_is_gone_only_if_that_was_done() -> Result<()> {
+    let (cluster, gateway) = narrow("let_go")?;
+    let mut direct = SqlClient::connect(cluster.primary().port(), "let_go")?;
+    let wanted = let_go(&mut direct)?;
+    for round in 0..2 {
+        let found = let_go(&mut gateway.client("let_go")?)?;
+        ensure!(
+            found == wanted,
+            "round {round}: {found:#?}, not {wanted:#?}"
+        );
+        // Nobody else is in its way.
+        let mut other = gateway.client("let_go")?;
+        let sql = "/* breccia: primary */ SELECT 14";
+        ensure!(prepared(&mut other, "mine", sql)? == "14", "round {round}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_others_have_prepared_is_not_shown_and_not_to_be_had() -> Result<()> {
+    let (cluster, gateway) = narrow("unseen")?;
+    let secret = "/* breccia: primary */ SELECT 'a secret'";
+    let mut other = gateway.client("unseen")?;
+    prepared(&mut other, "mine", secret)?;
+    let mut one = gateway.client("unseen")?;
+    let sql = "SELECT statement FROM Pg_Prepared_Statements";
+    for outer in ["SELECT 1", "BEGIN", "CREATE TEMP TABLE pin (a int)"] {
+        one.run(outer)?;
+        for reply in [one.simple(sql)?, one.extended(sql, &[])?] {
+            let refused = matches!(reply.code(), "42P01" | "25P02");
+            ensure!(refused && reply.rows.is_empty(), "{outer}: {reply:?}");
+        }
+        one.run("ROLLBACK")?;
+    }
+    one.run("DISCARD ALL")?;
+    // By the name that the server's log has for it, and by those that are easy to guess.
+    let log = cluster.primary().log();
+    let name = log.lines().filter(|line| line.contains("'a secret'"));
+    let name = name.filter_map(|line| line.split("execute ").nth(1)?.split(':').next());
+    let name = name.last().context("it was not run")?;
+    ensure!(name.len() > "breccia_1_".len() + 8, "{name}");
+    for number in 0..50 {
+        let reply = one.simple(&format!("EXECUTE breccia_{number}"))?;
+        ensure!(reply.code() == "26000", "{reply:?}");
+    }
+    ensure!(bound(&mut other, "mine")? == "a secret");
+    Ok(())
+}

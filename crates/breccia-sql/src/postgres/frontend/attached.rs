@@ -3,6 +3,7 @@
 //! Not what is asked there. Invariant: both directions move at once, so neither end can wait for
 //! the other with both their buffers full.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -46,8 +47,8 @@ pub(super) struct Attached {
     pub(super) loose: bool,
     /// A statement that others share was prepared under settings that are not known.
     pub(super) spoilt: bool,
-    /// What was reset by a session that keeps the connection; none: all.
-    pub(super) resets: Vec<Option<String>>,
+    /// What a session that keeps the connection has reset, of what it began with.
+    pub(super) resets: BTreeSet<String>,
     /// A BEGIN that the client was answered before goes first.
     pub(super) opening: bool,
     /// A piece of a long frame of the client still follows.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::translate::Names;
+use super::translate::{Names, Under};
 use crate::class::{Class, Verdict};
 use crate::postgres::codec::{self, CodecError, Head};
 
@@ -67,7 +67,7 @@ pub(super) struct Batch {
     /// The only statement it executes, if it is one.
     pub(super) only: Option<Arc<Verdict>>,
     /// Verdicts of all statements it executes or prepares.
-    pub(super) verdicts: Vec<Arc<Verdict>>,
+    pub(super) verdicts: Few<Arc<Verdict>>,
     /// How many statements it executes.
     pub(super) executed: usize,
     /// It is one simple query.
@@ -78,25 +78,64 @@ pub(super) struct Batch {
     pub(super) unseen: bool,
 }
 
+/// A list whose first place is at hand: most have no second.
+#[derive(Debug)]
+pub(super) struct Few<T> {
+    first: Option<T>,
+    rest: Vec<T>,
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            rest: Vec::new(),
+        }
+    }
+}
+
+impl<T> Few<T> {
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.first.iter_mut().chain(&mut self.rest)
+    }
+
+    fn push(&mut self, item: T) {
+        match self.first {
+            None => self.first = Some(item),
+            Some(_) => self.rest.push(item),
+        }
+    }
+}
+
 /// Few things by name; a later one hides an earlier one. A batch of many statements uses few names.
-struct Named<'a, T>(Vec<(&'a [u8], T)>);
+struct Named<'a, T>(Few<(&'a [u8], T)>);
 
 impl<'a, T> Named<'a, T> {
     fn get(&self, name: &[u8]) -> Option<&T> {
-        let found = self.0.iter().rev().find(|(known, _)| *known == name);
+        let found = self.0.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| value)
     }
 
     /// `false`: there are too many.
     #[must_use]
     fn insert(&mut self, name: &'a [u8], value: T) -> bool {
-        let full = self.0.len() >= MAX_NAMES;
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, place)) => *place = value,
-            None if full => return false,
-            None => self.0.push((name, value)),
+        if let Some((_, place)) = self.0.iter_mut().find(|(known, _)| *known == name) {
+            *place = value;
+            return true;
         }
-        true
+        let fits = self.0.len() < MAX_NAMES;
+        if fits {
+            self.0.push((name, value));
+        }
+        fits
     }
 }
 
@@ -104,19 +143,20 @@ impl<'a, T> Named<'a, T> {
 pub(super) fn look(
     frames: &[u8],
     names: &Names,
+    under: Under,
     mut judge: impl FnMut(&[u8]) -> Arc<Verdict>,
 ) -> Result<Batch, CodecError> {
     let mut batch = Batch {
         reads: Ok(()),
         only: None,
-        verdicts: Vec::new(),
+        verdicts: Few::default(),
         executed: 0,
         simple: false,
         own: false,
         unseen: false,
     };
-    let mut prepared: Named<'_, Arc<Verdict>> = Named(Vec::new());
-    let mut portals: Named<'_, Option<Arc<Verdict>>> = Named(Vec::new());
+    let mut prepared: Named<'_, Arc<Verdict>> = Named(Few::default());
+    let mut portals: Named<'_, Option<Arc<Verdict>>> = Named(Few::default());
     let mut at = 0;
     while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
         let frame = frames.get(at..at + head.length).unwrap_or_default();
@@ -138,7 +178,7 @@ pub(super) fn look(
             b'B' => {
                 let bind = codec::bind(body)?;
                 let known = prepared.get(bind.statement).map(Arc::clone);
-                let verdict = known.or_else(|| names.text(bind.statement).map(&mut judge));
+                let verdict = known.or_else(|| names.verdict(bind.statement, under, &mut judge));
                 if !portals.insert(bind.portal, verdict) {
                     return Ok(Batch::unseen("many-names"));
                 }
@@ -147,9 +187,8 @@ pub(super) fn look(
                 let (kind, name) = codec::named(b'D', body)?;
                 if kind == b'S'
                     && prepared.get(name).is_none()
-                    && let Some(sql) = names.text(name)
+                    && let Some(verdict) = names.verdict(name, under, &mut judge)
                 {
-                    let verdict = judge(sql);
                     batch.note(&verdict);
                 }
             }
@@ -194,7 +233,7 @@ impl Batch {
         Self {
             reads: Err(reason),
             only: None,
-            verdicts: Vec::new(),
+            verdicts: Few::default(),
             executed: 2,
             simple: false,
             own: false,
@@ -290,7 +329,8 @@ mod tests {
                 bytes.extend_from_slice(b"E\0\0\0\x09\0\0\0\0\0");
             }
             message::empty(&mut bytes, b'S');
-            let batch = look(&bytes, &Names::default(), judge).expect("good frames");
+            let batch =
+                look(&bytes, &Names::default(), Under::default(), judge).expect("good frames");
             assert_eq!(
                 (batch.reads, batch.executed),
                 (expected, texts.len()),
@@ -315,7 +355,8 @@ mod tests {
                     &[0, 0],
                 );
             }
-            let batch = look(&bytes, &Names::default(), judge).expect("good frames");
+            let batch =
+                look(&bytes, &Names::default(), Under::default(), judge).expect("good frames");
             assert_eq!(
                 (batch.unseen, batch.reads.is_err()),
                 (unseen, unseen),
@@ -333,7 +374,8 @@ mod tests {
             message::frame(&mut bytes, b'F', |out| {
                 out.extend_from_slice(&number.to_be_bytes());
             });
-            let batch = look(&bytes, &Names::default(), judge).expect("good frames");
+            let batch =
+                look(&bytes, &Names::default(), Under::default(), judge).expect("good frames");
             let only = batch.only.expect("one statement");
             assert_eq!(
                 (&only.class, batch.reads),
@@ -347,7 +389,7 @@ mod tests {
     #[test]
     fn a_portal_of_an_earlier_batch_is_not_trusted() {
         let bytes = b"E\0\0\0\x09\0\0\0\0\0";
-        let batch = look(bytes, &Names::default(), judge).expect("good frames");
+        let batch = look(bytes, &Names::default(), Under::default(), judge).expect("good frames");
         assert_eq!(batch.reads, Err("unknown-portal"));
     }
 }

@@ -17,6 +17,9 @@ use crate::postgres::statement::Statement;
 /// A frame longer than this is handed on piece by piece.
 const PASSED_BYTES: usize = 32 * 1024;
 
+/// A statement that is let go of, with the client's name for it.
+pub(super) type Freed = (Box<[u8]>, Arc<Statement>);
+
 /// Something a server owes.
 #[derive(Debug, Clone)]
 pub(super) enum Owed {
@@ -41,6 +44,8 @@ pub(super) enum Owed {
     Function,
     /// Nothing: it marks the end of a statement that lets go of all prepared ones.
     Emptied,
+    /// Nothing: it marks the end of one that lets go of this one.
+    Freed(Box<Freed>),
     /// `ReadyForQuery`.
     Sync,
     /// Not owed by the server: bytes for the client at this place.
@@ -62,10 +67,13 @@ pub(super) enum News {
     NotClosed,
     /// Prepared statements are still there: letting go of all of them failed.
     NotEmptied,
+    /// One is still there: letting go of it failed.
+    NotFreed(Box<Freed>),
     /// DISCARD ALL is complete; whether nothing was asked behind it.
     Discarded { last: bool },
-    /// A parameter of the connection is another; the body that says so.
-    Parameter(Vec<u8>),
+    /// A parameter of the connection is another; the body that says so, and whether the client got
+    /// it.
+    Parameter(Vec<u8>, bool),
     /// A batch of the client is over, and what it changed is so: `ReadyForQuery`.
     Ready(Status),
     /// The connection ends: the server said so.
@@ -112,7 +120,7 @@ impl Expected {
                 return;
             }
             Owed::Query { shown: true } | Owed::Function => self.unsynced = false,
-            Owed::Query { .. } | Owed::Fail | Owed::Insert(_) | Owed::Emptied => {}
+            Owed::Query { .. } | Owed::Fail | Owed::Insert(_) | Owed::Emptied | Owed::Freed(_) => {}
             _ => self.unsynced = true,
         }
         self.skipping = false;
@@ -131,6 +139,11 @@ impl Expected {
             owed,
             ..Self::default()
         };
+    }
+
+    /// Whether a question of Breccia's own is answered next.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::Query { shown: false }))
     }
 
     /// Whether nothing is owed.
@@ -179,7 +192,10 @@ impl Expected {
             at += end;
             self.passing = (head.length - end, shown);
             if self.owed.len() != before
-                && matches!(self.owed.front(), Some(Owed::Insert(_) | Owed::Emptied))
+                && matches!(
+                    self.owed.front(),
+                    Some(Owed::Insert(_) | Owed::Emptied | Owed::Freed(_))
+                )
             {
                 out.extend_from_slice(received.get(run..at).unwrap_or_default());
                 run = at;
@@ -198,7 +214,7 @@ impl Expected {
         loop {
             match self.owed.front() {
                 Some(Owed::Insert(bytes)) => out.extend_from_slice(bytes),
-                Some(Owed::Emptied) => {}
+                Some(Owed::Emptied | Owed::Freed(_)) => {}
                 _ => return,
             }
             self.owed.pop_front();
@@ -208,7 +224,8 @@ impl Expected {
     /// Whether the client gets a message of this type now.
     fn shows(&self, tag: u8) -> bool {
         match self.owed.front() {
-            Some(Owed::Query { shown: false } | Owed::Fail) => false,
+            // A notification is of another session, and comes when it will.
+            Some(Owed::Query { shown: false } | Owed::Fail) => tag == b'A',
             // The server ends a connection that nobody waits for: no client's matter.
             None if tag == b'E' => self.status != Some(Status::Idle),
             // An error of a hidden Parse is the answer to what made it needed.
@@ -241,7 +258,7 @@ impl Expected {
                 self.complete(tag, body, news);
             }
             (b'C' | b'I', Some(Owed::Query { shown: true })) => self.complete(tag, body, news),
-            (b'S', _) => news.push(News::Parameter(body.to_vec())),
+            (b'S', _) => news.push(News::Parameter(body.to_vec(), self.shows(tag))),
             (b'E', _) => self.fail(body, news),
             (b'N', _) if matches!(codec::field(body, b'C'), Some(b"57P01" | b"57P02")) => {
                 news.push(News::Ends);
@@ -278,7 +295,8 @@ impl Expected {
 
     /// Whether nothing was asked behind the statement that is complete.
     fn is_last(&self) -> bool {
-        let own = |owed: &&Owed| matches!(owed, Owed::Query { .. } | Owed::Emptied);
+        let own =
+            |owed: &&Owed| matches!(owed, Owed::Query { .. } | Owed::Emptied | Owed::Freed(_));
         let mut rest = self.owed.iter().skip_while(own);
         rest.all(|owed| matches!(owed, Owed::Sync)) && self.owed.len() <= 2
     }
@@ -305,9 +323,8 @@ impl Expected {
             Some(Owed::Query { shown: false }) => news.push(News::OwnFailed(body.to_vec())),
             Some(Owed::Query { .. } | Owed::Function) => {
                 news.push(News::Failed(state));
-                if matches!(self.owed.get(1), Some(Owed::Emptied)) {
-                    self.owed.remove(1);
-                    news.push(News::NotEmptied);
+                if matches!(self.owed.get(1), Some(Owed::Emptied | Owed::Freed(_))) {
+                    news.extend(self.owed.remove(1).as_ref().and_then(without_effect));
                 }
             }
             _ => {
@@ -337,6 +354,7 @@ fn without_effect(owed: &Owed) -> Option<News> {
         } => Some(News::NotPrepared(statement.id)),
         Owed::Close { shown: false } => Some(News::NotClosed),
         Owed::Emptied => Some(News::NotEmptied),
+        Owed::Freed(freed) => Some(News::NotFreed(freed.clone())),
         _ => None,
     }
 }
@@ -436,7 +454,7 @@ mod tests {
             let digested = expected.digest(&mut received, &mut out, &mut news);
             digested.expect("good frames");
         }
-        news.retain(|item| !matches!(item, News::Parameter(_) | News::Ready(_)));
+        news.retain(|item| !matches!(item, News::Parameter(..) | News::Ready(_)));
         assert_eq!(
             (&out, &news),
             (&script.shown, &script.news),

@@ -122,6 +122,10 @@ impl Session {
         frames: &[u8],
     ) -> Result<(), End> {
         self.listener.counters.failed.increment();
+        if let SqlError::Settings { .. } = error {
+            // It would be refused for each statement to come.
+            return Err(End::Told("08006", error.to_string()));
+        }
         let view = self.look();
         let (state, text) = match (&view.primary, error) {
             (Err(why), SqlError::NoPrimary { store, .. }) => {

@@ -9,11 +9,20 @@ use breccia_net::clock;
 
 use super::expected::News;
 use super::serve::Turn;
-use super::session::{End, Session, legible};
+use super::session::{End, Session};
 use crate::class::{Class, Verdict};
+use crate::postgres::codec;
 use crate::postgres::codec::message::Status;
-use crate::postgres::settings::Settings;
 use crate::postgres::upstream::Upstream;
+
+/// What changes settings once its batch is so.
+#[derive(Debug)]
+pub(super) enum Changing {
+    /// SET or RESET.
+    By(Arc<Verdict>),
+    /// DISCARD ALL.
+    Discarded,
+}
 
 impl Session {
     /// A piece of news about what was asked. `Some`: it should run elsewhere.
@@ -32,7 +41,8 @@ impl Session {
                 self.changing = None;
                 self.listener.counters.failed.increment();
                 // A plan of before a change that was made behind our back: not once more.
-                if matches!(&state[..], b"0A000" | b"26000") {
+                // Or the connection has prepared what it is not known to have.
+                if matches!(&state[..], b"0A000" | b"26000" | b"42P05") {
                     attached.distrust();
                 }
                 if attached.held {
@@ -45,16 +55,22 @@ impl Session {
                     upstream.prepared.remove(id);
                 }
             }
-            News::Parameter(body) => {
+            News::Parameter(body, shown) => {
                 attached.loose |= attached.in_transaction();
                 if let Some(upstream) = attached.lease.upstream() {
                     upstream.note_parameter(&body);
                 }
+                self.note_parameter(&body, shown);
             }
             News::NotClosed => attached.distrust(),
             News::NotEmptied => {
                 let upstream = attached.lease.upstream();
                 self.names.not_emptied(upstream.map(|it| &mut it.prepared));
+            }
+            News::NotFreed(freed) => {
+                let upstream = attached.lease.upstream();
+                self.names
+                    .not_freed(*freed, upstream.map(|it| &mut it.prepared));
             }
             News::Discarded { last } => self.forget_all(last),
             // The connection ends next; or a replica is not as far as the settings, or cannot begin
@@ -85,8 +101,8 @@ impl Session {
             b"25006" => Some(true),
             // What this session asks of a server in recovery, or a view that is not filled there yet;
             // cancelled by recovery; the server starts or ends; a table not there yet.
-            b"0A000" | b"55000" | b"40001" | b"40P01" | b"57P01" | b"57P02" | b"57P03" | b"42P01" | b"42703"
-            | b"42883" | b"3F000" | b"42704" | b"3D000" => Some(false),
+            b"0A000" | b"55000" | b"40001" | b"40P01" | b"57P01" | b"57P02" | b"57P03"
+            | b"42P01" | b"42703" | b"42883" | b"3F000" | b"42704" | b"3D000" => Some(false),
             _ => None,
         }
     }
@@ -102,47 +118,79 @@ impl Session {
             _ => false,
         };
         if let Some(verdict) = only.filter(changes) {
-            self.changing = Some(Arc::clone(verdict));
+            self.changing = Some(Changing::By(Arc::clone(verdict)));
         }
     }
 
     /// A batch of the client is over: what it has set stays, unless it failed or a transaction is
     /// open, which may still fail.
     fn ready(&mut self, status: Status) {
-        let Some(verdict) = self.changing.take().filter(|_| status == Status::Idle) else {
+        let Some(changing) = self.changing.take().filter(|_| status == Status::Idle) else {
             return;
         };
-        let settings = match &verdict.class {
-            Class::Set { name, value } => self.settings.with(name, value.clone()),
-            Class::Reset { name: Some(name) } => {
-                self.settings.with(name, self.startup.get(name).cloned())
-            }
-            _ => Arc::clone(&self.startup),
+        let class = match &changing {
+            Changing::By(verdict) => &verdict.class,
+            Changing::Discarded => &Class::DiscardAll,
         };
-        self.change_settings(&verdict.class, settings);
+        // DEFAULT and RESET bring the server's value; the session's is that of its start.
+        let (name, value) = match class {
+            Class::Set { name, value } => (Some(name), value.as_ref()),
+            Class::Reset { name } => (name.as_ref(), None),
+            _ => (None, None),
+        };
+        let back = value.is_none();
+        let start = name.and_then(|name| self.startup.get(name));
+        let settings = match name {
+            Some(name) => self.settings.with(name, value.or(start).cloned()),
+            None => Arc::clone(&self.startup),
+        };
+        if back {
+            self.reads
+                .go_back(self.startup_reads, name.map(String::as_str));
+            self.legible = self.reads.legible();
+        }
+        self.retell |= back;
+        if let Some(upstream) = self.upstream() {
+            upstream.applied = match name {
+                Some(_) if !back => Arc::clone(&settings),
+                Some(name) => upstream.applied.with(name, None),
+                None => Arc::default(),
+            };
+        }
+        self.settings = settings;
+    }
+
+    /// A server has said that a parameter is another.
+    fn note_parameter(&mut self, body: &[u8], shown: bool) {
+        let Some((name, value)) = codec::parameter(body) else {
+            return;
+        };
+        let [name, value] = [name, value].map(String::from_utf8_lossy);
+        self.reads.note(&name, &value);
+        self.legible = self.reads.legible();
+        if shown {
+            self.told.note(&name, &value);
+        }
+    }
+
+    /// Tells the client what it has not heard, once the connection that it keeps is brought to the
+    /// session's settings.
+    pub(super) fn tell_again(&mut self) {
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        if attached.is_settled()
+            && let Some(upstream) = attached.lease.upstream()
+            && Arc::ptr_eq(&upstream.applied, &self.settings)
+        {
+            let out = &mut self.client.out.bytes;
+            self.told.renew(&upstream.parameters, out);
+            self.retell = false;
+        }
     }
 
     fn upstream(&mut self) -> Option<&mut Upstream> {
         self.attached.as_mut()?.lease.upstream()
-    }
-
-    fn change_settings(&mut self, class: &Class, settings: Arc<Settings>) {
-        if let Some(upstream) = self.upstream() {
-            // SET DEFAULT and RESET bring the server's default; the session's start may differ.
-            upstream.applied = match class {
-                Class::Set { value: Some(_), .. } => Arc::clone(&settings),
-                Class::Set { name, .. } | Class::Reset { name: Some(name) } => {
-                    upstream.applied.with(name, None)
-                }
-                _ => Arc::default(),
-            };
-        }
-        self.settings = settings;
-        let parameters = self.upstream().map(|upstream| &upstream.parameters);
-        if let Some(parameters) = parameters {
-            let of = |name: &str| parameters.get(name).map(String::as_str);
-            self.legible = legible(of("standard_conforming_strings"), of("client_encoding"));
-        }
     }
 
     /// DEALLOCATE ALL: neither the session nor the connection has any, but for what was prepared
@@ -161,10 +209,18 @@ impl Session {
     /// behind it may have pinned the session again.
     fn forget_all(&mut self, last: bool) {
         self.forget_statements();
-        self.changing = None;
+        self.changing = Some(Changing::Discarded);
         self.settings = Arc::clone(&self.startup);
         if last {
-            self.pinned = None;
+            // It ends neither a library that was loaded nor a connection of dblink, and nobody knows
+            // what a block did.
+            if let Some(attached) = &mut self.attached {
+                attached.tainted |= matches!(
+                    self.pinned,
+                    Some("load" | "dblink" | "slot" | "origin" | "do" | "routine" | "unparsed")
+                );
+            }
+            self.pinned = self.startup.makes_temporary().then_some("temp");
         }
         if let Some(upstream) = self.upstream() {
             upstream.applied = Arc::default();

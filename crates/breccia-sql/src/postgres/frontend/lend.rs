@@ -3,6 +3,7 @@
 //! Not waiting for one's turn (`gate.rs`). Invariant: what a session sends to a connection runs under
 //! the session's settings, or not at all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -10,16 +11,26 @@ use std::time::Instant;
 use super::attached::Attached;
 use super::expected::Owed;
 use super::route::Place;
-use super::session::Session;
+use super::session::{HEALTH_LOOK, Session, is_of_the_connection};
 use crate::error::SqlError;
 use crate::postgres::cluster::pause::Running;
 use crate::postgres::codec::message;
+use crate::postgres::pool::Pool;
+use crate::postgres::upstream::Upstream;
 use crate::token::Lsn;
 
 impl Session {
     /// Takes a connection and brings it to the session's settings. `false`: the connection does not
     /// show that its server still runs as it did when it was asked how far it is.
     pub(super) async fn attach(&mut self, place: Place) -> Result<bool, SqlError> {
+        match self.attach_once(place).await {
+            // What its last session has left there may end it.
+            Err(error) if is_of_the_connection(&error) => self.attach_once(place).await,
+            attached => attached,
+        }
+    }
+
+    async fn attach_once(&mut self, place: Place) -> Result<bool, SqlError> {
         let (server, replica) = (place.server, place.replica);
         let pool = self.pool(server, replica)?;
         let mut lease = pool.lend().await?;
@@ -33,12 +44,15 @@ impl Session {
             lease.give_back();
             return Ok(false);
         }
+        if let Some(upstream) = lease.upstream() {
+            self.bring(server, &pool, upstream).await?;
+        }
         let (mut out, mut expected) = std::mem::take(&mut self.spare);
         if let Some(upstream) = lease.upstream() {
             self.registered.doing.begin(&pool, &upstream.key);
             if !Arc::ptr_eq(&upstream.applied, &self.settings) {
-                let sql = self.settings.since(&upstream.applied);
-                if !sql.is_empty() {
+                // Only a name that is shown is left: what follows need not wait for it.
+                for sql in self.settings.since(&upstream.applied) {
                     message::query(&mut out.bytes, &sql);
                     expected.push(Owed::Query { shown: false });
                 }
@@ -77,13 +91,54 @@ impl Session {
             seen: false,
             loose: false,
             spoilt: false,
-            resets: Vec::new(),
+            resets: BTreeSet::new(),
             passing: 0,
             running,
             has: place.proof.map_or(Lsn(0), |proof| proof.has),
             missed: matches!(place.reason, "no-position" | "behind"),
         });
         Ok(true)
+    }
+
+    /// Brings a connection to the session's settings, unless it is there. Nothing of the session is
+    /// sent before that is done: it would be read, and run, under another's.
+    async fn bring(
+        &mut self,
+        server: usize,
+        pool: &Pool,
+        upstream: &mut Upstream,
+    ) -> Result<(), SqlError> {
+        let same = Arc::ptr_eq(&upstream.applied, &self.settings);
+        if !self.retell && (same || self.settings.differ_in_name(&upstream.applied)) {
+            return Ok(());
+        }
+        let endpoint = pool.endpoint();
+        let questions = self.settings.since(&upstream.applied);
+        let brought = tokio::select! {
+            brought = endpoint.bring(upstream, &questions) => brought,
+            () = tokio::time::sleep(endpoint.timeout) => Err(SqlError::Timeout {
+                server: endpoint.name.clone(),
+                after: endpoint.timeout,
+            }),
+            () = self.goes_down(server) => Err(SqlError::Lost {
+                server: endpoint.name.clone(),
+                source: std::io::ErrorKind::TimedOut.into(),
+            }),
+        };
+        brought?;
+        upstream.applied = Arc::clone(&self.settings);
+        let out = &mut self.client.out.bytes;
+        self.told.renew(&upstream.parameters, out);
+        self.retell = false;
+        Ok(())
+    }
+
+    /// Ends once a server is known to be down.
+    async fn goes_down(&self, server: usize) {
+        let server = self.listener.cluster.server(server);
+        while server.is_some_and(|server| server.options.health.is_up()) {
+            tokio::time::sleep(HEALTH_LOOK).await;
+        }
     }
 
     /// Whether what is believed of a place holds on a connection: when it was made, to which run.

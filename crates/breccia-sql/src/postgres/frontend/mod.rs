@@ -32,6 +32,7 @@ mod serve;
 mod session;
 mod shows;
 mod tell;
+mod told;
 mod translate;
 
 use std::cell::RefCell;

@@ -3,24 +3,52 @@
 //! Not what comes of it (`hear.rs`). Invariant: whatever may change a connection in a way that its
 //! pool cannot undo pins the session before the server gets it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use breccia_net::clock;
 
 use super::attached::Attached;
-use super::batch::called;
+use super::batch::{Batch, called};
+use super::expected::Owed;
 use super::session::{End, Session};
-use crate::class::{Class, Verdict, lexer};
-use crate::postgres::codec::{self, Head};
+use super::told::is_read_by;
+use super::translate::Under;
+use crate::class::{Class, LAST_VALUE, START, Verdict, lexer};
+use crate::postgres::codec::{self, Head, message};
+use crate::postgres::settings::Settings;
 use crate::postgres::statement::Statement;
 
 impl Session {
+    /// Whether a batch begins by asking for the session's last value of a sequence where nobody knows
+    /// whose value that is. The session keeps its connection from then on: whoever asks once asks
+    /// again.
+    pub(super) fn asks_last_value(&mut self, batch: &Batch) -> bool {
+        let free = self.attached.is_none()
+            && self.begun.is_none()
+            && self.pinned.is_none()
+            && !self.listener.limits.session_mode;
+        let asks = |verdict: &Arc<Verdict>| verdict.class == Class::Primary(LAST_VALUE);
+        if !free || !batch.verdicts.iter().next().is_some_and(asks) {
+            return false;
+        }
+        self.pinned = Some(LAST_VALUE);
+        self.listener.cluster.routed.pinned(LAST_VALUE);
+        true
+    }
+
     /// Keeps in mind what a statement does to its session before it is sent.
     pub(super) fn note_sent(&mut self, verdict: &Verdict, alone: bool) {
         let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
         let pin = match &verdict.class {
             Class::Pin(reason) => Some(*reason),
             Class::Set { .. } | Class::Reset { .. } if in_transaction || !alone => Some("set"),
+            // Others were set in words that would be read otherwise from now on.
+            Class::Set { name, .. } | Class::Reset { name: Some(name) }
+                if is_read_by(name) && !self.settings.are_plain() =>
+            {
+                Some("set")
+            }
             _ => None,
         };
         if let Some(reason) = pin
@@ -31,10 +59,10 @@ impl Session {
         }
         if let Some(attached) = &mut self.attached {
             attached.ddl |= verdict.ddl;
-            if let Class::Reset { name } = &verdict.class
-                && self.pinned.is_some()
-            {
-                attached.resets.push(name.clone());
+            // Nobody else gets what a call may have left there.
+            attached.tainted |= verdict.class == Class::Primary(START);
+            if self.pinned.is_some() {
+                note_reset(&mut attached.resets, &verdict.class, &self.startup);
             }
             attached.seen |= !matches!(
                 verdict.class,
@@ -73,12 +101,9 @@ impl Session {
     ) -> Result<Option<Arc<Verdict>>, End> {
         let body = codec::body(frame);
         let sql = match head.tag {
-            b'Q' => codec::query(body)?,
-            b'P' => codec::parse(body)?.sql,
-            b'B' => match self.names.text(codec::bind(body)?.statement) {
-                Some(sql) => sql,
-                None => return Ok(None),
-            },
+            b'Q' => Some(codec::query(body)?),
+            b'P' => Some(codec::parse(body)?.sql),
+            b'B' => self.names.text(codec::bind(body)?.statement),
             b'E' | b'F' => {
                 if let Some(attached) = &mut self.attached {
                     attached.seen = true;
@@ -93,8 +118,14 @@ impl Session {
             _ => return Ok(None),
         };
         let reason = self.stays();
-        self.watch.passed(Some(sql), reason);
-        let verdict = self.judge(sql);
+        self.watch.passed(sql, reason);
+        let verdict = match head.tag {
+            b'B' => self.judge_named(codec::bind(body)?.statement),
+            _ => sql.map(|sql| self.judge(sql)),
+        };
+        let Some(verdict) = verdict else {
+            return Ok(None);
+        };
         self.note_sent(&verdict, false);
         if self.transaction_since.is_none() {
             self.transaction_since = Some(clock::now());
@@ -155,13 +186,85 @@ impl Session {
         self.judge(sql).uses_now && holds_moment(sql, self.legible)
     }
 
-    /// The text that a frame sends to be run, or binds to be run.
-    pub(super) fn sql<'a>(&'a self, head: Head, frame: &'a [u8]) -> Option<&'a [u8]> {
+    /// Whether a frame sends or binds what lets go of all prepared statements.
+    pub(super) fn empties(&self, head: Head, frame: &[u8]) -> bool {
         let body = codec::body(frame);
-        match head.tag {
-            b'Q' => codec::query(body).ok(),
-            b'B' => self.names.text(codec::bind(body).ok()?.statement),
+        let verdict = match head.tag {
+            b'Q' => codec::query(body).ok().map(|sql| self.judge(sql)),
+            b'B' => codec::bind(body)
+                .ok()
+                .and_then(|bind| self.judge_named(bind.statement)),
             _ => None,
+        };
+        verdict.is_some_and(|verdict| lets_go_of_all(&verdict))
+    }
+
+    /// What the session's verdicts hold under now.
+    pub(super) fn under(&self) -> Under {
+        Under {
+            version: self.database.classifier.version(),
+            legible: self.legible,
+        }
+    }
+
+    /// What a prepared statement is, by the client's name for it.
+    fn judge_named(&self, name: &[u8]) -> Option<Arc<Verdict>> {
+        let judge = |sql: &[u8]| self.judge(sql);
+        self.names.verdict(name, self.under(), judge)
+    }
+}
+
+/// Notes what a statement brings back to the server's value, although the session began with another.
+fn note_reset(resets: &mut BTreeSet<String>, class: &Class, startup: &Settings) {
+    match class {
+        Class::Reset { name: None } => resets.extend(startup.names().map(str::to_owned)),
+        Class::Reset { name: Some(name) } | Class::Set { name, value: None } => {
+            resets.insert(name.to_ascii_lowercase());
+        }
+        Class::Set { name, .. } => {
+            resets.remove(&name.to_ascii_lowercase());
+        }
+        // The server takes it back by itself.
+        Class::Rollback => resets.clear(),
+        _ => {}
+    }
+}
+
+/// Sent instead of what would show statements that other sessions have prepared; why stands in the
+/// server's answer.
+const NO_LOOK: &str = "TABLE \"breccia: pg_prepared_statements shows what others prepared\"";
+
+/// Whether a frame asks what the connection has prepared, which others did too.
+pub(super) fn looks_at_prepared(head: Head, frame: &[u8]) -> bool {
+    const NAME: &[u8] = b"pg_prepared_statement";
+    let body = codec::body(frame);
+    let sql = match head.tag {
+        b'Q' => codec::query(body).ok(),
+        b'P' => codec::parse(body).ok().map(|parse| parse.sql),
+        _ => None,
+    };
+    sql.is_some_and(|sql| {
+        memchr::memchr2_iter(b'p', b'P', sql).any(|at| {
+            let part = sql.get(at..at + NAME.len());
+            part.is_some_and(|part| part.eq_ignore_ascii_case(NAME))
+        })
+    })
+}
+
+impl Attached {
+    /// Has a frame that asks so fail.
+    pub(super) fn refuse_look(&mut self, tag: u8) {
+        let out = &mut self.out.bytes;
+        self.unnamed_here = false;
+        if tag == b'Q' {
+            message::query(out, NO_LOOK);
+            self.expected.push(Owed::Query { shown: true });
+        } else {
+            message::parse(out, b"", NO_LOOK.as_bytes(), &[0, 0]);
+            self.expected.push(Owed::Parse {
+                shown: true,
+                statement: None,
+            });
         }
     }
 }
@@ -215,6 +318,26 @@ mod tests {
         check("SELECT c FROM accounts", false);
         check("c", false);
         check("", false);
+    }
+
+    #[test]
+    fn what_is_set_after_it_was_reset_is_not_brought_back() {
+        let pairs = [("a", "1"), ("B", "2")];
+        let owned = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let startup = Settings::of_startup(&owned).expect("settings");
+        let mut resets = BTreeSet::new();
+        let name = |name: &str| Some(name.to_owned());
+        note_reset(&mut resets, &Class::Reset { name: None }, &startup);
+        let set = |value| Class::Set {
+            name: "A".to_owned(),
+            value,
+        };
+        note_reset(&mut resets, &set(name("7")), &startup);
+        assert_eq!(resets.iter().collect::<Vec<_>>(), ["b"]);
+        note_reset(&mut resets, &set(None), &startup);
+        assert_eq!(resets.iter().collect::<Vec<_>>(), ["a", "b"]);
+        note_reset(&mut resets, &Class::Rollback, &startup);
+        assert!(resets.is_empty());
     }
 
     #[test]

@@ -12,11 +12,12 @@ use bytes::Buf;
 use super::attached::{Attached, Event};
 use super::batch::{Batch, look};
 use super::expected::{News, Owed};
-use super::noted::lets_go_of_all;
+use super::noted::{lets_go_of_all, looks_at_prepared};
 use super::route::Place;
 use super::session::{End, Session};
 use super::tell::only_text;
 use super::translate::Way;
+use crate::SqlError;
 use crate::class::Verdict;
 use crate::postgres::codec::message;
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
@@ -43,8 +44,9 @@ impl Session {
         self.asked = clock::now();
         self.watch.begin(self.asked);
         let frames = self.client.take(length);
+        self.check_lengths(&frames)?;
         let mut batch = if whole {
-            look(&frames, &self.names, |sql| self.judge(sql))?
+            look(&frames, &self.names, self.under(), |sql| self.judge(sql))?
         } else {
             Batch::unseen("in-pieces")
         };
@@ -59,6 +61,9 @@ impl Session {
             || (self.attached.is_none() && self.answer_prepared(&frames))
         {
             return Ok(());
+        }
+        if self.asks_last_value(&batch) {
+            return self.refuse(&SqlError::LastValue, whole, &frames);
         }
         if let Err(error) = self.pass_gate().await {
             return self.refuse(&error, whole, &frames);
@@ -129,9 +134,10 @@ impl Session {
     /// Notes what a batch does and passes it to the connection that is held.
     pub(super) fn send(&mut self, batch: &Batch, frames: &[u8]) -> Result<(), End> {
         self.names.settle();
+        self.transaction_since.get_or_insert(self.asked);
         let alone = batch.executed == 1;
         let mut empties = false;
-        for verdict in &batch.verdicts {
+        for verdict in batch.verdicts.iter() {
             self.note_sent(verdict, alone);
             empties |= lets_go_of_all(verdict);
         }
@@ -190,8 +196,7 @@ impl Session {
                 }
                 continue;
             }
-            let sql = self.sql(head, frame).filter(|_| empties);
-            let empties = sql.is_some_and(|sql| lets_go_of_all(&self.judge(sql)));
+            let empties = empties && self.empties(head, frame);
             self.pass_frame(head, frame, empties)?;
         }
         Ok(())
@@ -210,6 +215,10 @@ impl Session {
         let Some(attached) = &mut self.attached else {
             return Ok(());
         };
+        if looks_at_prepared(head, frame) {
+            attached.refuse_look(head.tag);
+            return Ok(());
+        }
         let Some(upstream) = attached.lease.upstream() else {
             return Err(End::Gone);
         };
@@ -247,6 +256,9 @@ impl Session {
         let mut again = None;
         loop {
             self.check_primary()?;
+            if self.retell {
+                self.tell_again();
+            }
             self.feed()?;
             if self.own_next {
                 return Ok(Turn::Done);
@@ -400,24 +412,21 @@ impl Session {
         attached.loose = false;
         // What RESET brought back is the server's default, and not what the session began with.
         let resets = std::mem::take(&mut attached.resets);
-        let began = |name: &Option<String>| {
-            let part = self.startup.only(name.as_deref());
-            part.since(&Settings::default())
-        };
-        let sql: String = resets.iter().map(began).collect();
-        if !sql.is_empty() {
-            message::query(&mut attached.out.bytes, &sql);
-            attached.expected.push(Owed::Query { shown: false });
+        let mut questions = Vec::new();
+        for name in &resets {
+            let part = self.startup.only(Some(name));
+            questions.extend(part.since(&Settings::default()));
         }
+        self.retell |= !questions.is_empty();
         if let Some(upstream) = attached.lease.upstream()
             && !Arc::ptr_eq(&upstream.applied, &self.settings)
         {
-            let sql = self.settings.since(&upstream.applied);
+            questions.extend(self.settings.since(&upstream.applied));
             upstream.applied = Arc::clone(&self.settings);
-            if !sql.is_empty() {
-                message::query(&mut attached.out.bytes, &sql);
-                attached.expected.push(Owed::Query { shown: false });
-            }
+        }
+        for sql in questions {
+            message::query(&mut attached.out.bytes, &sql);
+            attached.expected.push(Owed::Query { shown: false });
         }
     }
 
@@ -444,6 +453,7 @@ impl Session {
                 || attached.expected.unsynced
                 || (attached.in_transaction() && !movable)
                 || (keeps && !attached.replica);
+            let open = open && !attached.expected.is_asking();
             // Which statements there are is known before more of them are named.
             let open = open && (attached.expected.unsynced || !self.names.is_emptying());
             // What the server has not taken yet is bounded: the rest waits at the client.
@@ -457,6 +467,33 @@ impl Session {
         }
     }
 
+    /// Refuses a message that is longer than the listener allows. Long parameters and copied data pass
+    /// in pieces.
+    fn check_length(&self, head: Head) -> Result<(), End> {
+        let pieces = matches!(head.tag, b'B' | b'd') && head.length > PIECES;
+        if head.length > self.listener.limits.max_request_size + HEAD_BYTES && !pieces {
+            let why = format!(
+                "a message of {} bytes is longer than max-request-size allows",
+                head.length
+            );
+            return Err(End::Told("54000", why));
+        }
+        Ok(())
+    }
+
+    /// The same of each message of a batch, if it is long enough to have such a one.
+    fn check_lengths(&self, frames: &[u8]) -> Result<(), End> {
+        if frames.len() <= self.listener.limits.max_request_size {
+            return Ok(());
+        }
+        let mut at = 0;
+        while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
+            self.check_length(head)?;
+            at += head.length;
+        }
+        Ok(())
+    }
+
     /// Passes one frame of the client on; whether there was one.
     fn feed_one(&mut self) -> Result<bool, End> {
         let Some(head) = codec::head(&self.client.inbound)? else {
@@ -465,14 +502,8 @@ impl Session {
         let have = self.client.inbound.len();
         let pieces = matches!(head.tag, b'B' | b'd') && head.length > PIECES;
         let enough = if pieces { NAMES_BYTES } else { head.length };
+        self.check_length(head)?;
         if have < enough {
-            if head.length > self.listener.limits.max_request_size + HEAD_BYTES && !pieces {
-                let why = format!(
-                    "a message of {} bytes is longer than max-request-size allows",
-                    head.length
-                );
-                return Err(End::Told("54000", why));
-            }
             self.client.wanted = enough;
             return Ok(false);
         }

@@ -18,9 +18,11 @@ use super::batch::{Extent, MAX_BATCH, extent};
 use super::cancel::Registered;
 use super::client::{Client, Outgoing};
 use super::expected::Expected;
+use super::hear::Changing;
 use super::login::fatal;
 use super::own::Own;
 use super::tell::Watch;
+use super::told::{Reads, Told};
 use super::translate::Names;
 use crate::class::{Class, Verdict};
 use crate::error::SqlError;
@@ -40,18 +42,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a login waits for servers that have not been asked yet.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How often a statement that may still run elsewhere looks whether its server is up.
-const HEALTH_LOOK: Duration = Duration::from_millis(100);
-
-/// Encodings whose characters may hold bytes that look like ASCII.
-const UNSAFE_ENCODINGS: [&str; 7] = [
-    "BIG5",
-    "GB18030",
-    "GBK",
-    "JOHAB",
-    "SHIFT_JIS_2004",
-    "SJIS",
-    "UHC",
-];
+pub(super) const HEALTH_LOOK: Duration = Duration::from_millis(100);
 
 /// Who a client is.
 #[derive(Debug)]
@@ -100,7 +91,13 @@ pub(super) struct Session {
     pub(super) freshness: Freshness,
     pub(super) pinned: Option<&'static str>,
     /// A statement is complete that changes a setting, and its batch is not yet.
-    pub(super) changing: Option<Arc<Verdict>>,
+    pub(super) changing: Option<Changing>,
+    pub(super) told: Told,
+    /// Something may be otherwise than the client was told.
+    pub(super) retell: bool,
+    /// How texts are read now, and at the start.
+    pub(super) reads: Reads,
+    pub(super) startup_reads: Reads,
     pub(super) registered: Registered,
     pub(super) view: Arc<View>,
     pub(super) view_version: u64,
@@ -139,6 +136,7 @@ impl Session {
     ) -> Self {
         let cluster = &listener.cluster;
         let settings = Arc::new(settings);
+        let pinned = settings.makes_temporary().then_some("temp");
         Self {
             listener: Arc::clone(listener),
             client,
@@ -149,8 +147,12 @@ impl Session {
             settings,
             names: Names::default(),
             freshness: Freshness::default(),
-            pinned: None,
+            pinned,
             changing: None,
+            told: Told::default(),
+            retell: false,
+            reads: Reads::default(),
+            startup_reads: Reads::default(),
             registered,
             view: cluster.view(),
             view_version: 0,
@@ -180,11 +182,12 @@ impl Session {
         }
         let parameters = greeted?;
         self.database = self.listener.cluster.database(&self.identity.database);
-        let of = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted);
-        self.legible = legible(
-            of("standard_conforming_strings").map(|(_, value)| value.as_str()),
-            of("client_encoding").map(|(_, value)| value.as_str()),
-        );
+        for (name, value) in &parameters {
+            self.told.note(name, value);
+            self.reads.note(name, value);
+        }
+        self.startup_reads = self.reads;
+        self.legible = self.reads.legible();
         Ok(parameters)
     }
 
@@ -193,11 +196,9 @@ impl Session {
         let pool = Arc::clone(lease.pool());
         let mut parameters = Vec::new();
         if let Some(upstream) = lease.upstream() {
-            let sql = self.settings.since(&upstream.applied);
-            if !sql.is_empty() {
-                pool.endpoint().ask(upstream, &sql).await?;
-                upstream.applied = Arc::clone(&self.settings);
-            }
+            let questions = self.settings.since(&upstream.applied);
+            pool.endpoint().bring(upstream, &questions).await?;
+            upstream.applied = Arc::clone(&self.settings);
             self.read_committed = pool.is_read_committed(upstream).await?;
             let pairs = upstream.parameters.iter();
             parameters.extend(pairs.map(|(name, value)| (name.clone(), value.clone())));
@@ -304,32 +305,53 @@ impl Session {
         }
     }
 
+    /// Until when the client, or its transaction, may go on as it is.
+    fn limit(&self, now: Instant) -> Option<Instant> {
+        let limits = &self.listener.limits;
+        let Some(attached) = &self.attached else {
+            return limits.idle_timeout.map(|limit| now + limit);
+        };
+        if attached.held {
+            return Some(now + HEALTH_LOOK);
+        }
+        let quiet = attached.in_transaction() && attached.is_settled();
+        let quiet = limits.idle_in_transaction_timeout.filter(|_| quiet);
+        let long = limits.transaction_timeout.zip(self.transaction_since);
+        let ends = [
+            quiet.map(|limit| now + limit),
+            long.map(|(limit, since)| since + limit),
+        ];
+        ends.into_iter().flatten().min()
+    }
+
     /// Waits for what comes next, within the limits that hold now.
     pub(super) async fn event(&mut self) -> Result<Event, End> {
         let now = clock::now();
-        let limits = &self.listener.limits;
-        let mut end: Option<Instant> = None;
-        let mut within = |limit: Option<Duration>, since: Instant| {
-            if let Some(limit) = limit {
-                let at = since + limit;
-                end = Some(end.map_or(at, |end| end.min(at)));
+        let mut end = self.limit(now);
+        let after = end;
+        let mut writes = self.client.out.waiting() > 0;
+        if writes {
+            let written = now + self.listener.limits.write_timeout;
+            end = Some(end.map_or(written, |end| end.min(written)));
+        }
+        loop {
+            let (event, until) = self.look_for_event(end).await?;
+            if !matches!(event, Event::Late) {
+                return Ok(event);
             }
-        };
-        match &self.attached {
-            None => within(limits.idle_timeout, now),
-            Some(attached) if attached.held => within(Some(HEALTH_LOOK), now),
-            Some(attached) => {
-                if attached.in_transaction() && attached.is_settled() {
-                    within(limits.idle_in_transaction_timeout, now);
-                }
-                if let Some(since) = self.transaction_since {
-                    within(limits.transaction_timeout, since);
-                }
+            if writes && self.client.out.waiting() == 0 {
+                // The client has taken all: it has more time.
+                (end, writes) = (after, false);
+            }
+            if end.is_some_and(|end| end <= until) {
+                return Ok(Event::Late);
             }
         }
-        if self.client.out.waiting() > 0 {
-            within(Some(limits.write_timeout), now);
-        }
+    }
+
+    /// Waits for an event until `end`, or for less where the gateway may be closing: until when.
+    async fn look_for_event(&mut self, end: Option<Instant>) -> Result<(Event, Instant), End> {
+        let look = clock::now() + CLOSING_LOOK;
         let attached = self.attached.as_mut();
         let idle = attached.as_ref().is_none_or(|attached| attached.is_idle());
         let told = || {
@@ -341,21 +363,17 @@ impl Session {
             let kept = attached.as_ref().map(|attached| attached.version);
             return tokio::select! {
                 biased;
-                event = turn(&mut self.client, attached, end) => Ok(event),
+                event = turn(&mut self.client, attached, end) => Ok((event, end.unwrap_or(look))),
                 () = drain.draining() => Err(told()),
-                () = self.listener.cluster.left(kept.unwrap_or(0)), if kept.is_some() => Ok(Event::Sent),
+                () = self.listener.cluster.left(kept.unwrap_or(0)), if kept.is_some() => Ok((Event::Sent, look)),
             };
         }
-        let look = now + CLOSING_LOOK;
         let soon = end.map_or(look, |end| end.min(look));
         let event = turn(&mut self.client, attached, Some(soon)).await;
         if drain.phase() == Phase::Closing {
             return Err(told());
         }
-        Ok(match event {
-            Event::Late if end.is_none_or(|end| end > soon) => Event::Sent,
-            event => event,
-        })
+        Ok((event, soon))
     }
 
     /// Says goodbye. A connection that is not idle is closed with the session.
@@ -408,7 +426,7 @@ impl Session {
             why: "there is no such server".to_owned(),
         };
         let own = cluster.server(server).ok_or_else(missing)?;
-        let own = own.options.own_role.clone();
+        let own = own.options.client_role.clone();
         let theirs = || (self.identity.user.clone(), self.identity.credential.clone());
         let (role, credential) = self
             .identity
@@ -481,16 +499,13 @@ fn is_pool_reset(sql: &[u8]) -> bool {
 }
 
 /// Whether a question failed for its connection, and another one may do.
-fn is_of_the_connection(error: &SqlError) -> bool {
+pub(super) fn is_of_the_connection(error: &SqlError) -> bool {
     match error {
         SqlError::Lost { .. } => true,
-        SqlError::Settings { sqlstate, .. } => sqlstate.starts_with("57P"),
+        // It ends, or what its last session had set cut it short.
+        SqlError::Settings { sqlstate, .. } => {
+            sqlstate.starts_with("57") || sqlstate.starts_with("25P")
+        }
         _ => false,
     }
-}
-
-/// Whether texts can be looked into: see [`Session::legible`].
-pub(super) fn legible(conforming: Option<&str>, encoding: Option<&str>) -> bool {
-    conforming != Some("off")
-        && !encoding.is_some_and(|name| UNSAFE_ENCODINGS.contains(&name.to_uppercase().as_str()))
 }

@@ -3,11 +3,13 @@
 //! Not where they go. Invariant: a statement has the client's name on one side and the registry's
 //! on the other, and is prepared upstream before it is used there.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::expected::{Expected, Owed};
+use super::expected::{Expected, Freed, Owed};
+use crate::class::Verdict;
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES, Head, message};
 use crate::postgres::settings::Settings;
 use crate::postgres::statement::{Prepared, Statement, Statements};
@@ -16,23 +18,84 @@ use crate::postgres::upstream::Upstream;
 /// Prepared statements of one session, the most.
 const MAX_NAMES: usize = 10_000;
 
+/// What a verdict holds under: [`crate::class::Classifier::version`], and whether texts can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Under {
+    pub(super) version: u64,
+    pub(super) legible: bool,
+}
+
+/// The verdict about a text that does not change, so that it is not read for each use.
+#[derive(Debug, Default)]
+struct Remembered(RefCell<Option<(Under, Arc<Verdict>)>>);
+
+impl Remembered {
+    fn get(&self, under: Under, judge: impl FnOnce() -> Arc<Verdict>) -> Arc<Verdict> {
+        let mut place = self.0.borrow_mut();
+        match &*place {
+            Some((then, verdict)) if *then == under => Arc::clone(verdict),
+            _ => {
+                let verdict = judge();
+                *place = Some((under, Arc::clone(&verdict)));
+                verdict
+            }
+        }
+    }
+}
+
 /// Text and types of the unnamed statement.
-type Unnamed = (Box<[u8]>, Box<[u8]>);
+#[derive(Debug)]
+struct Unnamed {
+    sql: Box<[u8]>,
+    types: Box<[u8]>,
+    verdict: Remembered,
+    /// What it lets go of.
+    frees: Option<Freed>,
+}
+
+impl Unnamed {
+    fn new(sql: &[u8], types: &[u8]) -> Self {
+        Self {
+            sql: sql.into(),
+            types: types.into(),
+            verdict: Remembered::default(),
+            frees: None,
+        }
+    }
+}
+
+/// What a name stands for.
+#[derive(Debug)]
+struct Named {
+    statement: Arc<Statement>,
+    verdict: Remembered,
+}
+
+impl From<Arc<Statement>> for Named {
+    fn from(statement: Arc<Statement>) -> Self {
+        Self {
+            statement,
+            verdict: Remembered::default(),
+        }
+    }
+}
 
 /// A session's names, and what its connection has prepared.
-type Before = (HashMap<Box<[u8]>, Arc<Statement>>, Prepared);
+type Before = (HashMap<Box<[u8]>, Named>, Prepared);
 
 /// A name, and what it stood for before.
-type Change = (Box<[u8]>, Option<Arc<Statement>>);
+type Change = (Box<[u8]>, Option<Named>);
 
 /// What a session has prepared.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    named: HashMap<Box<[u8]>, Named>,
     /// Text and types of the unnamed one.
     unnamed: Option<Unnamed>,
     /// How to undo what the frames of the running batch changed.
     journal: Vec<Change>,
+    /// What the statement lets go of that was bound last.
+    freeing: Option<Freed>,
     /// What there was before each statement under way that lets go of all.
     emptied: VecDeque<Before>,
 }
@@ -41,9 +104,25 @@ impl Names {
     /// The text of a statement, by the client's name for it.
     pub(super) fn text(&self, name: &[u8]) -> Option<&[u8]> {
         if name.is_empty() {
-            return self.unnamed.as_ref().map(|(sql, _)| &**sql);
+            return self.unnamed.as_ref().map(|it| &*it.sql);
         }
-        self.named.get(name).map(|statement| &*statement.sql)
+        self.named.get(name).map(|it| &*it.statement.sql)
+    }
+
+    /// What a statement is, by the client's name for it. It is judged once, and again when it may be
+    /// something else.
+    pub(super) fn verdict(
+        &self,
+        name: &[u8],
+        under: Under,
+        judge: impl FnOnce(&[u8]) -> Arc<Verdict>,
+    ) -> Option<Arc<Verdict>> {
+        if name.is_empty() {
+            let it = self.unnamed.as_ref()?;
+            return Some(it.verdict.get(under, || judge(&it.sql)));
+        }
+        let it = self.named.get(name)?;
+        Some(it.verdict.get(under, || judge(&it.statement.sql)))
     }
 
     /// Takes a statement that some server has prepared before under a new name, without asking one;
@@ -63,7 +142,7 @@ impl Names {
         let statement = statements.intern(settings.meaning(), parse.sql, parse.types);
         let proven = statement.proven.load(Ordering::Relaxed);
         if proven {
-            self.named.insert(parse.name.into(), statement);
+            self.named.insert(parse.name.into(), statement.into());
         }
         proven
     }
@@ -75,7 +154,7 @@ impl Names {
         statements: &Statements,
     ) -> Result<bool, Unfit> {
         if parse.name.is_empty() {
-            self.unnamed = Some((parse.sql.into(), parse.types.into()));
+            self.unnamed = Some(Unnamed::new(parse.sql, parse.types));
             return Ok(true);
         }
         if self.named.contains_key(parse.name) {
@@ -85,13 +164,13 @@ impl Names {
             return Err(Unfit::TooMany);
         }
         let statement = statements.private(parse.sql, parse.types);
-        self.named.insert(parse.name.into(), statement);
+        self.named.insert(parse.name.into(), statement.into());
         Ok(true)
     }
 
     /// A statement, by the client's name for it.
     pub(super) fn get(&self, name: &[u8]) -> Option<Arc<Statement>> {
-        self.named.get(name).map(Arc::clone)
+        self.named.get(name).map(|it| Arc::clone(&it.statement))
     }
 
     /// All that the frames since the last call did is so.
@@ -129,6 +208,15 @@ impl Names {
         }
     }
 
+    /// A statement that should let go of one has failed.
+    pub(super) fn not_freed(&mut self, freed: Freed, prepared: Option<&mut Prepared>) {
+        let (name, statement) = freed;
+        if let Some(prepared) = prepared {
+            prepared.insert(statement.id);
+        }
+        self.named.entry(name).or_insert_with(|| statement.into());
+    }
+
     /// Undoes what the frames since the last [`Names::settle`] did.
     pub(super) fn undo(&mut self) {
         while let Some((name, before)) = self.journal.pop() {
@@ -144,7 +232,11 @@ impl Names {
         let fresh = self.journal.iter().filter(|(_, before)| before.is_none());
         let names: Vec<Box<[u8]>> = fresh.map(|(name, _)| name.clone()).collect();
         for name in names {
-            if self.named.get(&name).is_some_and(|it| it.id == id) {
+            if self
+                .named
+                .get(&name)
+                .is_some_and(|it| it.statement.id == id)
+            {
                 self.named.remove(&name);
             }
         }
@@ -168,7 +260,7 @@ impl Names {
     }
 
     fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
-        let before = self.named.insert(name.into(), statement);
+        let before = self.named.insert(name.into(), statement.into());
         self.journal.push((name.into(), before));
     }
 }
@@ -250,8 +342,16 @@ impl Way<'_> {
                     self.verbatim(frame, Some(Owed::Close { shown: true }));
                 }
             }
-            b'E' => self.verbatim(frame, Some(Owed::Execute)),
-            b'S' => self.verbatim(frame, Some(Owed::Sync)),
+            b'E' => {
+                self.verbatim(frame, Some(Owed::Execute));
+                if let Some(freed) = self.names.freeing.take() {
+                    self.free(freed);
+                }
+            }
+            b'S' => {
+                self.names.freeing = None;
+                self.verbatim(frame, Some(Owed::Sync));
+            }
             b'F' => self.verbatim(frame, Some(Owed::Function)),
             // A Flush alone begins nothing; data outside a copy is ignored by the server.
             b'H' | b'd' | b'c' | b'f' => self.verbatim(frame, None),
@@ -264,16 +364,18 @@ impl Way<'_> {
     /// that the server answers as it would.
     pub(super) fn deallocate(&mut self, tag: u8, name: &str, statement: &Arc<Statement>) {
         self.prepare(statement);
-        self.upstream.prepared.remove(statement.id);
-        self.names.remove(name.as_bytes());
+        let freed: Freed = (name.as_bytes().into(), Arc::clone(statement));
         let upstream = String::from_utf8_lossy(&statement.name);
         let sql = format!("DEALLOCATE \"{upstream}\"");
         if tag == b'Q' {
             *self.unnamed_here = false;
             message::query(self.out, &sql);
             self.expected.push(Owed::Query { shown: true });
+            self.free(freed);
         } else {
-            self.names.unnamed = Some((sql.as_bytes().into(), [0, 0].into()));
+            let mut unnamed = Unnamed::new(sql.as_bytes(), &[0, 0]);
+            unnamed.frees = Some(freed);
+            self.names.unnamed = Some(unnamed);
             *self.unnamed_here = true;
             message::parse(self.out, b"", sql.as_bytes(), &[0, 0]);
             self.expected.push(Owed::Parse {
@@ -281,6 +383,13 @@ impl Way<'_> {
                 statement: None,
             });
         }
+    }
+
+    /// A statement is under way that lets go of another: it is, unless that fails.
+    fn free(&mut self, freed: Freed) {
+        self.upstream.prepared.remove(freed.1.id);
+        self.names.remove(&freed.0);
+        self.expected.push(Owed::Freed(freed.into()));
     }
 
     fn verbatim(&mut self, frame: &[u8], owed: Option<Owed>) {
@@ -293,7 +402,7 @@ impl Way<'_> {
     fn parse(&mut self, frame: &[u8], body: &[u8]) -> Result<(), Unfit> {
         let parse = codec::parse(body)?;
         if parse.name.is_empty() {
-            self.names.unnamed = Some((parse.sql.into(), parse.types.into()));
+            self.names.unnamed = Some(Unnamed::new(parse.sql, parse.types));
             *self.unnamed_here = true;
             let owed = Owed::Parse {
                 shown: true,
@@ -302,7 +411,7 @@ impl Way<'_> {
             self.verbatim(frame, Some(owed));
             return Ok(());
         }
-        if let Some(there) = self.names.named.get(parse.name).map(Arc::clone) {
+        if let Some(there) = self.names.get(parse.name) {
             // Prepared once more, it is refused with the words that fit.
             self.prepare(&there);
             self.write_parse(&there, true, false);
@@ -333,8 +442,11 @@ impl Way<'_> {
 
     fn bind(&mut self, head: Head, frame: &[u8], body: &[u8]) -> Result<(), Unfit> {
         let bind = codec::bind(body)?;
+        self.names.freeing = None;
         if bind.statement.is_empty() {
             self.unnamed();
+            let unnamed = self.names.unnamed.as_ref();
+            self.names.freeing = unnamed.and_then(|it| it.frees.clone());
             self.verbatim(frame, Some(Owed::Bind));
             return Ok(());
         }
@@ -350,7 +462,7 @@ impl Way<'_> {
 
     /// The statement of a name, as it is read under the settings of now.
     fn named(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
-        let statement = self.names.named.get(name).map(Arc::clone)?;
+        let statement = self.names.get(name)?;
         let now = self.settings.meaning();
         let same = |of: &Arc<str>| Arc::ptr_eq(of, now) || **of == **now;
         if self.alone || statement.meaning.as_ref().is_none_or(same) {
@@ -401,8 +513,12 @@ impl Way<'_> {
         if *self.unnamed_here {
             return;
         }
-        if let Some((sql, types)) = &self.names.unnamed {
-            message::parse(self.out, b"", sql, types);
+        let freed = self.names.unnamed.as_ref().and_then(|it| it.frees.clone());
+        if let Some((_, statement)) = freed {
+            self.prepare(&statement);
+        }
+        if let Some(unnamed) = &self.names.unnamed {
+            message::parse(self.out, b"", &unnamed.sql, &unnamed.types);
             self.expected.push(Owed::Parse {
                 shown: false,
                 statement: None,
