@@ -83,6 +83,11 @@ impl SqlClient {
 
     /// The same with startup parameters.
     pub fn connect_with(port: u16, parameters: &[(&str, &str)]) -> Result<SqlClient> {
+        SqlClient::connect_as(port, USER, parameters)
+    }
+
+    /// The same as any user whose password is the superuser's.
+    pub fn connect_as(port: u16, user: &str, parameters: &[(&str, &str)]) -> Result<SqlClient> {
         let stream = TcpStream::connect(("127.0.0.1", port)).context("connect")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -95,7 +100,7 @@ impl SqlClient {
             parameters: std::collections::BTreeMap::new(),
         };
         let mut body = 196_608_u32.to_be_bytes().to_vec();
-        for (name, value) in [("user", USER)].iter().chain(parameters) {
+        for (name, value) in [("user", user)].iter().chain(parameters) {
             put_text(&mut body, name);
             put_text(&mut body, value);
         }

@@ -4,6 +4,7 @@
 //! looked at in `places`. Invariant: it changes nothing, neither
 //! on disk nor in a store.
 
+mod logins;
 mod places;
 mod sql;
 

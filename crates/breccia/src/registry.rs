@@ -31,7 +31,7 @@ use crate::check;
 use crate::gateway::Gateway;
 use crate::reach::{Prober, Target};
 pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
-pub(crate) use sql::{Renewed as RenewedSql, endpoint as sql_endpoint};
+pub(crate) use sql::{Renewed as RenewedSql, credential, endpoint as sql_endpoint};
 pub(crate) use wiring::Wiring;
 
 /// What a client over `max-clients` is told.

@@ -166,6 +166,8 @@ fn sql(table: &Decoded, only_sql: bool) -> Option<SqlPlan> {
         database,
         user,
         password: table.get("password"),
+        monitor_user: table.get("monitor-user"),
+        monitor_password: table.get("monitor-password"),
         tls: optional(table, "tls", sql_tls).ok()?,
         max_connections: table.get("max-connections")?,
         timeout: table.get("timeout")?,

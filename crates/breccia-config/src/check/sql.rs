@@ -25,6 +25,7 @@ pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
     for store in stores.values() {
         if store.kind == tables::SQL_READ_REPLICA.name {
             members(decoder, store, stores);
+            one_role(decoder, store, stores);
         }
     }
     users_of_servers(decoder, stores);
@@ -59,6 +60,33 @@ fn blob_parents(stores: &Tables) -> BTreeMap<&str, &str> {
         }
     }
     parents
+}
+
+/// Sessions are of one role on all servers.
+fn one_role(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
+    let servers = listed(store).into_iter();
+    let mut servers = servers.filter_map(|(name, key, at)| {
+        let member = stores.get(name)?;
+        let user = member.get::<&str>("user");
+        let known = user.is_some() || !member.given("user");
+        (member.kind == tables::POSTGRESQL.name && known).then_some((name, user, key, at))
+    });
+    let Some((first, user, ..)) = servers.next() else {
+        return;
+    };
+    if let Some((name, other, key, at)) = servers.find(|(_, other, ..)| *other != user) {
+        let says = |user: Option<&str>| {
+            user.map_or_else(|| "no `user`".to_owned(), |user| format!("user = {user:?}"))
+        };
+        let error = SqlConfigError::SeveralRoles {
+            first: first.to_owned(),
+            says: says(user),
+            name: name.to_owned(),
+            other: says(other),
+        };
+        let path = store.key(key);
+        decoder.fault(Spot { path: &path, at }, error.into());
+    }
 }
 
 /// Each member is a server of its own.
@@ -109,7 +137,11 @@ fn members(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
 fn users_of_servers(decoder: &mut Decoder<'_>, stores: &Tables) {
     let (only_servers, blobs) = (only_servers(stores), blob_parents(stores));
     for (name, store) in stores {
-        if store.kind != tables::POSTGRESQL.name || store.given("user") {
+        if store.kind != tables::POSTGRESQL.name {
+            continue;
+        }
+        blob::needs(decoder, store, "monitor-password", "monitor-user");
+        if store.given("user") {
             continue;
         }
         if let Some(composite) = blobs.get(name.as_str()) {
@@ -121,6 +153,10 @@ fn users_of_servers(decoder: &mut Decoder<'_>, stores: &Tables) {
             decoder.fault_in(store, "user", ConfigError::MissingKey { example });
         } else {
             blob::needs(decoder, store, "password", "user");
+            if !store.given("monitor-user") {
+                let error = SqlConfigError::NobodyToAskAs;
+                decoder.fault_in(store, "monitor-user", error.into());
+            }
         }
     }
 }
@@ -151,9 +187,9 @@ pub(super) fn listener(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &T
     if listener.given("auth-query") {
         let mut servers = listed(store).into_iter();
         let without = servers.find(|(server, ..)| {
-            stores
-                .get(*server)
-                .is_some_and(|it| it.kind == tables::POSTGRESQL.name && !it.given("user"))
+            let asks = |it: &Decoded| it.given("user") || it.given("monitor-user");
+            let found = stores.get(*server);
+            found.is_some_and(|it| it.kind == tables::POSTGRESQL.name && !asks(it))
         });
         if let Some((server, ..)) = without {
             let store = server.to_owned();

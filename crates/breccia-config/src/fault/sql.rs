@@ -45,6 +45,25 @@ pub enum SqlConfigError {
         /// The composite of blobs that lists it.
         composite: String,
     },
+    /// A database server that Breccia cannot ask what it is.
+    #[error(
+        "is missing, and without it nobody is served: there is no `user`, so clients log in to the server as themselves, and Breccia has no role of its own to ask for its state as; add monitor-user = \"monitor\" with monitor-password, or `user`"
+    )]
+    NobodyToAskAs,
+    /// Servers of one composite that clients would be different roles on.
+    #[error(
+        "lists '{first}', which has {says}, and '{name}', which has {other}, so a session would be another role on each; give all of them one `user`, or none, and name who Breccia asks as with `monitor-user`"
+    )]
+    SeveralRoles {
+        /// A server.
+        first: String,
+        /// What it says of its user.
+        says: String,
+        /// Another one.
+        name: String,
+        /// What that says.
+        other: String,
+    },
     /// The text is no verifier. It is not shown.
     #[error(
         "is not a SCRAM verifier; write SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY, as PostgreSQL keeps it in pg_authid"
@@ -60,7 +79,7 @@ pub enum SqlConfigError {
     },
     /// A query for verifiers that nobody can ask.
     #[error(
-        "is asked as the `user` of the server, and store '{store}' has none; add `user` there, or drop `auth-query`"
+        "is asked as the `user` or `monitor-user` of the server, and store '{store}' has neither; add one there, or drop `auth-query`"
     )]
     AuthQueryNeedsUser {
         /// A server without a user.

@@ -166,6 +166,11 @@ pub struct SqlPlan {
     pub user: String,
     /// The password to log in with.
     pub password: Option<Secret>,
+    /// As a server of a `sql-read-replica`: who Breccia asks as; `None`: as `user`, which is there
+    /// then.
+    pub monitor_user: Option<String>,
+    /// The password of `monitor_user`; never without it.
+    pub monitor_password: Option<Secret>,
     /// TLS towards the server; `None`: plain.
     pub tls: Option<SqlTlsPlan>,
     /// The most connections.

@@ -201,6 +201,17 @@ pub(crate) static POSTGRESQL: Table = Table {
             "**Required** to hold objects: the user to log in as. It makes its tables at the first start. As a server of a `sql-read-replica`: who clients are there; without it each is itself.",
         ),
         PASSWORD,
+        checked(
+            "monitor-user",
+            Kind::Text,
+            "\"monitor\"",
+            "As a server of a `sql-read-replica`: who Breccia's own questions are asked as. Default: `user`; **required** without that.",
+        ),
+        optional(
+            "monitor-password",
+            Kind::Secret,
+            "The password of `monitor-user`.",
+        ),
         SQL_TLS,
         SQL_CONNECTIONS,
         SQL_TIMEOUT,

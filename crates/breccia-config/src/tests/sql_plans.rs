@@ -12,8 +12,8 @@ const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAA
 
 const SMALLEST: &str = r#"
     [store]
-    pg-1 = { type = "postgresql", host = "a" }
-    pg-2 = { type = "postgresql", host = "b" }
+    pg-1 = { type = "postgresql", host = "a", monitor-user = "m" }
+    pg-2 = { type = "postgresql", host = "b", monitor-user = "m", monitor-password = "p" }
     db = { type = "sql-read-replica", primary = "pg-2", replicas = ["pg-1"] }
     [listener.l]
     protocol = "postgresql"
@@ -127,6 +127,10 @@ fn sql_defaults_are_those_of_the_reference() {
         ("postgres", "")
     );
     assert_eq!((server.weight, &server.password), (1, &None));
+    assert_eq!(
+        (server.monitor_user.as_deref(), &server.monitor_password),
+        (Some("m"), &None)
+    );
 
     let listener = &plan.listeners["l"];
     assert_eq!(
@@ -254,8 +258,8 @@ fn a_read_replica_is_a_composite_without_a_layout() {
 fn servers_of_sql_are_no_places_of_blobs() {
     // One server as it is, through a pooler's name, and with objects in it.
     let text = r#"
-        a = { type = "postgresql", host = "h" }
-        b = { type = "postgresql", host = "h" }
+        a = { type = "postgresql", host = "h", monitor-user = "m" }
+        b = { type = "postgresql", host = "h", monitor-user = "m" }
         c = { type = "postgresql", host = "h", user = "postgres" }
         x = { type = "sql-read-replica", primary = "a", replicas = [] }
         y = { type = "sql-read-replica", primary = "b", replicas = [] }

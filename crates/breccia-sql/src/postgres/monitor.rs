@@ -165,7 +165,8 @@ fn no_role(server: &Server) -> SqlError {
     SqlError::Login {
         server: server.name().to_owned(),
         role: String::new(),
-        what: "the store has no `user`, so its role and position cannot be asked",
+        what: "the store has neither `user` nor `monitor-user`, so its role and position cannot \
+               be asked",
     }
 }
 

@@ -12,6 +12,7 @@ use breccia_sql::postgres::monitor::{ROLE, report};
 use breccia_sql::postgres::upstream::{Login, Row};
 use breccia_sql::token::Lsn;
 
+use super::logins;
 use crate::registry;
 
 /// What a server is asked behind [`ROLE`], in the order of the fields of [`Facts`].
@@ -88,6 +89,10 @@ pub(super) async fn look(plan: &Plan, limit: Duration) -> Findings {
         let asked = ask_all(plan, name, limit).await;
         findings.weigh(name, composite, &asked);
     }
+    let answer = findings.lines.iter().filter(|(_, line)| line.is_ok());
+    let answer = answer.map(|(name, _)| name.as_str()).collect();
+    let refused = logins::look(plan, limit, &answer).await;
+    findings.faults.extend(refused);
     findings
 }
 
@@ -104,7 +109,8 @@ async fn ask_all(plan: &Plan, composite: &str, limit: Duration) -> Vec<Asked> {
             let facts = asking.await.unwrap_or_else(|_| {
                 Err(format!("it does not answer within {} s", limit.as_secs()))
             });
-            let (place, role) = (server.address.to_string(), server.user);
+            let place = server.address.to_string();
+            let role = server.monitor_user.unwrap_or(server.user);
             (
                 number,
                 Asked {
@@ -128,8 +134,8 @@ async fn ask(name: &str, server: &SqlPlan) -> Result<Facts, String> {
         registry::sql_endpoint(name, server).map_err(|trouble| trouble.into_lines().join("; "))?;
     let (role, credential) = own_role.ok_or_else(|| {
         format!(
-            "store.{name} has no `user`, so its role and position cannot be asked, and nobody is \
-             served by it; add one"
+            "store.{name} has neither `user` nor `monitor-user`, so its role and position cannot \
+             be asked, and nobody is served by it; add one"
         )
     })?;
     let login = Login {

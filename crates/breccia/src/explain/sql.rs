@@ -69,7 +69,10 @@ fn catalogue(name: &str, server: &SqlPlan, database: &str) -> Result<Catalogue, 
     let (endpoint, own_role) =
         registry::sql_endpoint(name, server).map_err(|trouble| trouble.into_lines().join("; "))?;
     let (role, credential) = own_role.ok_or_else(|| {
-        format!("store.{name} has no `user` to ask as; a gateway cannot read it either: add one")
+        format!(
+            "store.{name} has neither `user` nor `monitor-user` to ask as; a gateway cannot read \
+             it either: add one"
+        )
     })?;
     let login = Login {
         role,

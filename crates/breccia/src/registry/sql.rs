@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breccia_config::{
-    Consistency as PlannedConsistency, ListenerPlan, Plan, PoolMode, SqlListenerPlan, SqlPlan,
-    SqlReadReplicaPlan, SqlTlsMode, StorePlan, TransactionRouting,
+    Consistency as PlannedConsistency, ListenerPlan, Plan, PoolMode, Secret, SqlListenerPlan,
+    SqlPlan, SqlReadReplicaPlan, SqlTlsMode, StorePlan, TransactionRouting,
 };
 use breccia_core::address::Address;
 use breccia_net::clock;
@@ -132,6 +132,7 @@ fn server(
     let (endpoint, own_role) = endpoint(name, server)?;
     Ok(ServerOptions {
         endpoint,
+        client_role: client_role(server),
         own_role,
         own_database: server.database.clone(),
         weight: server.weight,
@@ -144,11 +145,9 @@ pub(crate) fn endpoint(
     name: &str,
     server: &SqlPlan,
 ) -> Result<(Endpoint, Option<(String, Credential)>), Trouble> {
-    let password = server.password.as_ref();
-    let credential = password.map_or(Credential::None, |password| {
-        Credential::Password(password.expose().to_owned())
-    });
-    let own_role = (!server.user.is_empty()).then(|| (server.user.clone(), credential));
+    let monitor = server.monitor_user.clone();
+    let monitor = monitor.map(|user| (user, credential(server.monitor_password.as_ref())));
+    let own_role = monitor.or_else(|| client_role(server));
     let endpoint = Endpoint {
         name: name.to_owned(),
         address: server.address.clone(),
@@ -156,6 +155,19 @@ pub(crate) fn endpoint(
         timeout: server.timeout,
     };
     Ok((endpoint, own_role))
+}
+
+/// Who clients are on a server; `None`: each is itself.
+fn client_role(server: &SqlPlan) -> Option<(String, Credential)> {
+    let password = server.password.as_ref();
+    (!server.user.is_empty()).then(|| (server.user.clone(), credential(password)))
+}
+
+/// What a role with this password proves itself with.
+pub(crate) fn credential(password: Option<&Secret>) -> Credential {
+    password.map_or(Credential::None, |password| {
+        Credential::Password(password.expose().to_owned())
+    })
 }
 
 fn tls(name: &str, server: &SqlPlan) -> Result<UpstreamTls, Trouble> {
@@ -313,13 +325,8 @@ fn users(
             }
             (None, None) => return Err(format!("user {:?} has no password", user.name)),
         };
-        let upstream = sql.upstream_user.clone().map(|role| {
-            let secret = sql.upstream_password.as_ref();
-            let credential = secret.map_or(Credential::None, |secret| {
-                Credential::Password(secret.expose().to_owned())
-            });
-            (role, credential)
-        });
+        let upstream = sql.upstream_user.clone();
+        let upstream = upstream.map(|role| (role, credential(sql.upstream_password.as_ref())));
         let made = SqlUser {
             verifier,
             password,

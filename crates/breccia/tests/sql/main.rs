@@ -18,6 +18,7 @@ mod promotion;
 mod relay;
 mod reload;
 mod rig;
+mod roles;
 mod routing;
 mod secure;
 mod seeing;

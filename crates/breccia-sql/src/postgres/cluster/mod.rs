@@ -49,6 +49,8 @@ pub enum Consistency {
 pub struct ServerOptions {
     /// Where it is.
     pub endpoint: Endpoint,
+    /// The role that clients have there; `None`: each is itself.
+    pub client_role: Option<(String, Credential)>,
     /// The role Breccia's own questions are asked as; `None`: none is configured.
     pub own_role: Option<(String, Credential)>,
     /// The database they are asked in.

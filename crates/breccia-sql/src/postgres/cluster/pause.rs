@@ -209,6 +209,7 @@ mod tests {
                 tls: UpstreamTls::Off,
                 timeout: Duration::from_secs(1),
             },
+            client_role: None,
             own_role: None,
             own_database: String::new(),
             weight: 1,
