@@ -88,3 +88,24 @@ fn a_last_value_is_the_sessions_own_or_none() -> Result<()> {
     ensure!(refused.code() == "55000", "{refused:?}");
     Ok(())
 }
+
+#[test]
+fn a_message_that_is_too_long_ends_its_session_alone() -> Result<()> {
+    let cluster = database("lengths")?;
+    let extra = Extra {
+        listener: "max-request-size = \"64KiB\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "lengths", extra)?;
+    let long = "x".repeat(100 * 1024);
+    let mut other = gateway.client("lengths")?;
+    // A parameter may be as long as it likes.
+    let length = other.extended("SELECT length($1)", &[&long])?;
+    ensure!(length.value() == Some("102400"), "{length:?}");
+    let mut client = gateway.client("lengths")?;
+    let refused = client.simple(&format!("SELECT '{long}'"));
+    let told = refused.as_ref().err().map(ToString::to_string);
+    ensure!(told.is_some_and(|it| it.contains("54000")), "{refused:?}");
+    other.run("SELECT 1")?;
+    Ok(())
+}
