@@ -54,14 +54,19 @@ fn what_a_statement_calls_in_the_end_pins_its_session() -> Result<()> {
     let mut plain = gateway.client("pins")?;
     plain.run("INSERT INTO plain (note) VALUES ('a')")?.good()?;
     let pinned = plain.run("SHOW breccia.pinned")?;
-    ensure!(pinned.value() == Some(""), "a plain insert pins: {pinned:?}");
+    ensure!(
+        pinned.value() == Some(""),
+        "a plain insert pins: {pinned:?}"
+    );
     Ok(())
 }
 
 #[test]
 fn a_last_value_is_the_sessions_own_or_none() -> Result<()> {
     let cluster = database("last")?;
-    cluster.primary().query("last", "CREATE TABLE plain (id serial)")?;
+    cluster
+        .primary()
+        .query("last", "CREATE TABLE plain (id serial)")?;
     let extra = Extra {
         listener: "pool-size = 2",
         ..Extra::default()
