@@ -8,10 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use breccia_testkit::SqlClient;
+use breccia_testkit::{SqlClient, wait_until};
 
 use crate::pooling::database;
-use crate::rig::{Extra, Gateway};
+use crate::rig::{Extra, Gateway, LIMIT};
 
 /// One connection for all.
 const NARROW: Extra<'static> = Extra {
@@ -96,5 +96,80 @@ fn a_slow_client_may_ask_again_before_it_has_read() -> Result<()> {
         ensure!(rows == 10_001, "{rows} rows");
     }
     ensure!(gateway.replica_reads()? >= before + 16.0, "all are reads");
+    Ok(())
+}
+
+#[test]
+fn a_query_behind_what_failed_is_nobody_elses_to_wait_for() -> Result<()> {
+    let cluster = database("relay_skipped")?;
+    let gateway = Gateway::over(&cluster, "relay_skipped", NARROW)?;
+    let mut hasty = gateway.client("relay_skipped")?;
+    let mut other = gateway.client("relay_skipped")?;
+    for round in 0..5 {
+        hasty.run(&format!("SET work_mem = '{}MB'", round + 5))?;
+        other.run("UPDATE t SET own = 1")?;
+        hasty
+            .parse("", "SELEC")
+            .query("INSERT INTO t (own) VALUES (2)");
+        hasty.flush()?;
+        ensure!(hasty.read_frame()?.0 == b'E');
+        let answer = thread::scope(|scope| {
+            let asking = scope.spawn(|| other.run("UPDATE t SET own = 3"));
+            thread::sleep(Duration::from_millis(200));
+            // As a server has it, there is no answer before this.
+            let end = hasty.sync().ask();
+            ensure!(end?.frames == "Z");
+            asking.join().expect("no panic")
+        });
+        answer?;
+    }
+    let left = cluster
+        .primary()
+        .query("relay_skipped", "SELECT count(*) FROM t")?;
+    ensure!(left.trim() == "0", "{left} rows");
+    Ok(())
+}
+
+#[test]
+fn deallocate_in_a_failed_transaction_is_answered() -> Result<()> {
+    let cluster = database("relay_freed")?;
+    let gateway = Gateway::over(&cluster, "relay_freed", NARROW)?;
+    let mut client = gateway.client("relay_freed")?;
+    let mut number = 0;
+    // The transaction's connection, to the primary, has not prepared it.
+    let mut prepare = |client: &mut SqlClient| {
+        wait_until(LIMIT, "a statement prepared on a replica", || {
+            number += 1;
+            let before = gateway.replica_reads()?;
+            client.close("s").parse("s", &format!("SELECT {number}"));
+            client.sync().ask()?.good()?;
+            Ok((gateway.replica_reads()? > before).then_some(()))
+        })
+    };
+    for end in ["ROLLBACK", "COMMIT"] {
+        prepare(&mut client)?;
+        client.run("BEGIN")?;
+        ensure!(client.simple("SELECT 1/0")?.code() == "22012");
+        let reply = client.simple("DEALLOCATE s")?;
+        ensure!(
+            (reply.code(), reply.frames.as_str()) == ("25P02", "EZ"),
+            "{reply:?}"
+        );
+        ensure!(reply.status == 'E');
+        client.run(end)?;
+        // It is still there: on the same connection, and wherever.
+        client.query("BEGIN").bind("s", &[]).execute().sync();
+        client.query("COMMIT").flush()?;
+        for _ in 0..3 {
+            client.read_reply()?.good()?;
+        }
+        client.bind("s", &[]).execute().sync().ask()?.good()?;
+    }
+    prepare(&mut client)?;
+    client.run("BEGIN")?;
+    client.run("INSERT INTO t (own) VALUES (1)")?;
+    ensure!(client.run("DEALLOCATE s")?.frames == "CZ");
+    client.run("COMMIT")?;
+    ensure!(client.bind("s", &[]).execute().sync().ask()?.code() == "26000");
     Ok(())
 }

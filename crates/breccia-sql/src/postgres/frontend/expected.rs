@@ -17,8 +17,15 @@ use crate::postgres::statement::Statement;
 /// A frame longer than this is handed on piece by piece.
 const PASSED_BYTES: usize = 32 * 1024;
 
-/// A statement that is let go of, with the client's name for it.
-pub(super) type Freed = (Box<[u8]>, Arc<Statement>);
+/// A statement that is let go of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Freed {
+    /// The client's name for it.
+    pub(super) name: Box<[u8]>,
+    pub(super) statement: Arc<Statement>,
+    /// The connection had prepared it before, and not for this.
+    pub(super) was_there: bool,
+}
 
 /// Something a server owes.
 #[derive(Debug, Clone)]
@@ -48,6 +55,9 @@ pub(super) enum Owed {
     Freed(Box<Freed>),
     /// `ReadyForQuery`.
     Sync,
+    /// That of a Sync of Breccia's own, which ends what a hidden Parse may have begun to skip: the
+    /// client gets neither.
+    OwnSync,
     /// Not owed by the server: bytes for the client at this place.
     Insert(Box<[u8]>),
 }
@@ -114,7 +124,7 @@ impl Expected {
             self.skipped.push(News::NotEmptied);
         }
         match owed {
-            Owed::Sync => self.unsynced = false,
+            Owed::Sync | Owed::OwnSync => self.unsynced = false,
             _ if self.skipping => {
                 self.skipped.extend(without_effect(&owed));
                 return;
@@ -221,6 +231,11 @@ impl Expected {
         }
     }
 
+    /// Whether what is owed next is a hidden Parse with a Sync of its own.
+    fn is_apart(&self) -> bool {
+        matches!(self.owed.get(1), Some(Owed::OwnSync))
+    }
+
     /// Whether the client gets a message of this type now.
     fn shows(&self, tag: u8) -> bool {
         match self.owed.front() {
@@ -228,6 +243,8 @@ impl Expected {
             Some(Owed::Query { shown: false } | Owed::Fail) => tag == b'A',
             // The server ends a connection that nobody waits for: no client's matter.
             None if tag == b'E' => self.status != Some(Status::Idle),
+            Some(Owed::OwnSync) => false,
+            Some(Owed::Parse { .. }) if self.is_apart() => tag == b'A',
             // An error of a hidden Parse is the answer to what made it needed.
             Some(Owed::Parse { shown: false, .. } | Owed::Close { shown: false }) => {
                 !matches!(tag, b'1' | b'3')
@@ -264,10 +281,13 @@ impl Expected {
                 news.push(News::Ends);
             }
             (b'G', _) => self.begin_copy_in(),
-            (b'Z', Some(Owed::Sync | Owed::Query { .. } | Owed::Fail | Owed::Function)) => {
+            (
+                b'Z',
+                Some(Owed::Sync | Owed::OwnSync | Owed::Query { .. } | Owed::Fail | Owed::Function),
+            ) => {
                 let hidden = matches!(
                     self.owed.pop_front(),
-                    Some(Owed::Query { shown: false } | Owed::Fail)
+                    Some(Owed::Query { shown: false } | Owed::Fail | Owed::OwnSync)
                 );
                 self.copy_in = false;
                 self.status = Status::of(*body.first().ok_or_else(malformed)?);
@@ -328,20 +348,25 @@ impl Expected {
                 }
             }
             _ => {
-                news.push(News::Failed(state));
-                self.copy_in = false;
-                // The server skips all up to the next Sync.
-                self.skipping = true;
-                while let Some(owed) = self.owed.front() {
-                    if matches!(owed, Owed::Sync) {
-                        self.skipping = false;
-                        break;
-                    }
-                    news.extend(without_effect(owed));
-                    self.owed.pop_front();
+                if !self.is_apart() {
+                    news.push(News::Failed(state));
                 }
+                self.copy_in = false;
+                self.skip(news);
             }
         }
+    }
+
+    /// The server skips all up to the next Sync, be it sent or not: queries too.
+    fn skip(&mut self, news: &mut Vec<News>) {
+        while let Some(owed) = self.owed.front() {
+            if matches!(owed, Owed::Sync | Owed::OwnSync) {
+                return;
+            }
+            news.extend(without_effect(owed));
+            self.owed.pop_front();
+        }
+        (self.skipping, self.unsynced) = (true, true);
     }
 }
 
@@ -360,178 +385,4 @@ fn without_effect(owed: &Owed) -> Option<News> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::postgres::codec::message;
-
-    /// What a server sends, and what a client of it should get.
-    struct Script {
-        owed: Vec<Owed>,
-        sent: Vec<u8>,
-        shown: Vec<u8>,
-        news: Vec<News>,
-    }
-
-    fn parse(shown: bool) -> Owed {
-        let statement = crate::postgres::statement::Statements::default().private(b"x", b"\0\0");
-        Owed::Parse {
-            shown,
-            statement: Some(statement),
-        }
-    }
-
-    fn row(out: &mut Vec<u8>, bytes: usize) {
-        message::frame(out, b'D', |out| out.resize(out.len() + bytes, b'x'));
-    }
-
-    /// A hidden question, a hidden Parse, a statement, and answers of our own between them.
-    fn extended() -> Script {
-        let mut insert = Vec::new();
-        message::empty(&mut insert, b'3');
-        let owed = vec![
-            Owed::Query { shown: false },
-            parse(false),
-            Owed::Insert(insert.clone().into()),
-            Owed::Bind,
-            Owed::Describe,
-            Owed::Execute,
-            Owed::Sync,
-        ];
-        let (mut sent, mut shown) = (Vec::new(), insert);
-        message::complete(&mut sent, "SET");
-        message::parameter_status(&mut sent, "a", "b");
-        message::ready(&mut sent, Status::Idle);
-        message::empty(&mut sent, b'1');
-        let rest = |out: &mut Vec<u8>| {
-            message::empty(out, b'2');
-            message::empty(out, b'n');
-            row(out, 10);
-            row(out, PASSED_BYTES + 10);
-            message::complete(out, "SELECT 2");
-            message::ready(out, Status::Open);
-        };
-        rest(&mut sent);
-        rest(&mut shown);
-        let news = vec![News::Complete(b"SELECT 2".to_vec())];
-        Script {
-            owed,
-            sent,
-            shown,
-            news,
-        }
-    }
-
-    /// An error skips all up to the Sync, our own answers too.
-    fn failed() -> Script {
-        let owed = vec![
-            parse(false),
-            Owed::Bind,
-            Owed::Insert(b"never".as_slice().into()),
-            Owed::Execute,
-            Owed::Sync,
-        ];
-        let mut sent = Vec::new();
-        message::error(&mut sent, message::Severity::Error, "42601", "no", "");
-        message::ready(&mut sent, Status::Idle);
-        let news = vec![News::Failed(b"42601".to_vec()), News::NotPrepared(1)];
-        Script {
-            shown: sent.clone(),
-            owed,
-            sent,
-            news,
-        }
-    }
-
-    fn check(script: &Script, piece: usize) {
-        let mut expected = Expected::default();
-        script
-            .owed
-            .iter()
-            .for_each(|owed| expected.push(owed.clone()));
-        let (mut received, mut out, mut news) = (BytesMut::new(), Vec::new(), Vec::new());
-        for bytes in script.sent.chunks(piece) {
-            received.extend_from_slice(bytes);
-            let digested = expected.digest(&mut received, &mut out, &mut news);
-            digested.expect("good frames");
-        }
-        news.retain(|item| !matches!(item, News::Parameter(..) | News::Ready(_)));
-        assert_eq!(
-            (&out, &news),
-            (&script.shown, &script.news),
-            "pieces of {piece}"
-        );
-        assert!(expected.is_empty() && received.is_empty());
-    }
-
-    #[test]
-    fn answers_are_the_same_however_they_are_cut() {
-        for script in [extended(), failed()] {
-            for piece in (1..64).chain([1000, 40_000, usize::MAX]) {
-                check(&script, piece);
-            }
-        }
-    }
-
-    #[test]
-    fn a_copy_from_the_client_swallows_the_sync_behind_its_execute() {
-        let mut expected = Expected::default();
-        for owed in [Owed::Execute, Owed::Sync] {
-            expected.push(owed);
-        }
-        let mut sent = Vec::new();
-        message::frame(&mut sent, b'G', |out| out.extend_from_slice(&[0, 0, 0]));
-        let (mut out, mut news) = (Vec::new(), Vec::new());
-        let mut received = BytesMut::from(&sent[..]);
-        expected
-            .digest(&mut received, &mut out, &mut news)
-            .expect("good");
-        assert!(expected.copy_in && expected.unsynced);
-        expected.push(Owed::Sync);
-        let mut sent = Vec::new();
-        message::complete(&mut sent, "COPY 1");
-        message::ready(&mut sent, Status::Idle);
-        let mut received = BytesMut::from(&sent[..]);
-        expected
-            .digest(&mut received, &mut out, &mut news)
-            .expect("good");
-        assert!(expected.is_empty() && !expected.copy_in);
-    }
-
-    #[test]
-    fn what_is_sent_after_a_failure_is_skipped_up_to_the_sync() {
-        let script = failed();
-        let mut expected = Expected::default();
-        expected.push(Owed::Execute);
-        let mut sent = Vec::new();
-        message::error(&mut sent, message::Severity::Error, "42601", "no", "");
-        let (mut out, mut news) = (Vec::new(), Vec::new());
-        let mut received = BytesMut::from(&sent[..]);
-        expected
-            .digest(&mut received, &mut out, &mut news)
-            .expect("good");
-        script
-            .owed
-            .iter()
-            .for_each(|owed| expected.push(owed.clone()));
-        let mut sent = Vec::new();
-        message::ready(&mut sent, Status::Idle);
-        let mut received = BytesMut::from(&sent[..]);
-        expected
-            .digest(&mut received, &mut out, &mut news)
-            .expect("good");
-        assert!(expected.is_empty() && !expected.unsynced);
-        assert_eq!(news.len(), 3, "{news:?}");
-    }
-
-    #[test]
-    fn an_answer_to_nothing_is_an_error() {
-        for tag in [b'1', b'2', b'3', b'n', b'Z', b'R', b'K', b'W'] {
-            let mut sent = Vec::new();
-            message::frame(&mut sent, tag, |out| out.push(b'I'));
-            let mut received = BytesMut::from(&sent[..]);
-            let mut expected = Expected::default();
-            let digested = expected.digest(&mut received, &mut Vec::new(), &mut Vec::new());
-            assert!(digested.is_err(), "{}", char::from(tag));
-        }
-    }
-}
+mod tests;

@@ -210,11 +210,12 @@ impl Names {
 
     /// A statement that should let go of one has failed.
     pub(super) fn not_freed(&mut self, freed: Freed, prepared: Option<&mut Prepared>) {
-        let (name, statement) = freed;
-        if let Some(prepared) = prepared {
-            prepared.insert(statement.id);
+        if let Some(prepared) = prepared.filter(|_| freed.was_there) {
+            prepared.insert(freed.statement.id);
         }
-        self.named.entry(name).or_insert_with(|| statement.into());
+        self.named
+            .entry(freed.name)
+            .or_insert_with(|| freed.statement.into());
     }
 
     /// Undoes what the frames since the last [`Names::settle`] did.
@@ -363,8 +364,17 @@ impl Way<'_> {
     /// `DEALLOCATE` of a prepared statement, by SQL: it is let go of under its name upstream, so
     /// that the server answers as it would.
     pub(super) fn deallocate(&mut self, tag: u8, name: &str, statement: &Arc<Statement>) {
-        self.prepare(statement);
-        let freed: Freed = (name.as_bytes().into(), Arc::clone(statement));
+        let fresh = self.prepare(statement);
+        if fresh && tag == b'Q' {
+            // A transaction that has failed refuses it, and would skip the query with it.
+            message::empty(self.out, b'S');
+            self.expected.push(Owed::OwnSync);
+        }
+        let freed = Freed {
+            name: name.as_bytes().into(),
+            statement: Arc::clone(statement),
+            was_there: !fresh,
+        };
         let upstream = String::from_utf8_lossy(&statement.name);
         let sql = format!("DEALLOCATE \"{upstream}\"");
         if tag == b'Q' {
@@ -387,8 +397,8 @@ impl Way<'_> {
 
     /// A statement is under way that lets go of another: it is, unless that fails.
     fn free(&mut self, freed: Freed) {
-        self.upstream.prepared.remove(freed.1.id);
-        self.names.remove(&freed.0);
+        self.upstream.prepared.remove(freed.statement.id);
+        self.names.remove(&freed.name);
         self.expected.push(Owed::Freed(freed.into()));
     }
 
@@ -514,7 +524,7 @@ impl Way<'_> {
             return;
         }
         let freed = self.names.unnamed.as_ref().and_then(|it| it.frees.clone());
-        if let Some((_, statement)) = freed {
+        if let Some(Freed { statement, .. }) = freed {
             self.prepare(&statement);
         }
         if let Some(unnamed) = &self.names.unnamed {
@@ -527,13 +537,15 @@ impl Way<'_> {
         }
     }
 
-    /// Makes sure that the connection has prepared a statement.
-    pub(super) fn prepare(&mut self, statement: &Arc<Statement>) {
-        if !self.upstream.prepared.touch(statement.id) {
+    /// Makes sure that the connection has prepared a statement; whether it must do so now.
+    pub(super) fn prepare(&mut self, statement: &Arc<Statement>) -> bool {
+        let fresh = !self.upstream.prepared.touch(statement.id);
+        if fresh {
             *self.spoilt |= self.alone && statement.meaning.is_some();
             self.make_room(statement.id);
             self.write_parse(statement, false, true);
         }
+        fresh
     }
 
     fn make_room(&mut self, id: u64) {
