@@ -49,7 +49,7 @@ pub use resp::RespClient;
 pub use rgw::Rgw;
 pub use s3_request::{ChunkSigner, S3Request, checksum_base64, md5_base64, sha256_hex};
 pub use s3_server::S3Server;
-pub use sql_client::{SqlClient, SqlFault, SqlReply};
+pub use sql_client::{SqlClient, SqlFault, SqlReply, send_cancel};
 pub use text::TextClient;
 
 /// Where `cargo xtask test setup` has put programs and libraries that Debian does not have:

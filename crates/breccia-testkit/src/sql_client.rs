@@ -36,6 +36,10 @@ pub struct SqlReply {
     pub rows: Vec<Vec<Option<String>>>,
     /// The first error.
     pub fault: Option<SqlFault>,
+    /// The texts of the notices.
+    pub notices: Vec<String>,
+    /// The channels and payloads of the notifications.
+    pub notifications: Vec<(String, String)>,
     /// The tags of the commands that ended.
     pub tags: Vec<String>,
     /// The types of the frames, in order.
@@ -240,6 +244,13 @@ impl SqlClient {
                     }
                     self.flush()?;
                 }
+                b'N' => reply.notices.push(fault(&body).message),
+                b'A' => {
+                    let words = body.get(4..).unwrap_or_default();
+                    let mut words = words.split(|byte| *byte == 0).map(text);
+                    let mut next = || words.next().unwrap_or_default();
+                    reply.notifications.push((next(), next()));
+                }
                 b'K' => self.key = body,
                 b'S' => {
                     let both = body.split(|byte| *byte == 0).map(text).collect::<Vec<_>>();
@@ -266,17 +277,17 @@ impl SqlClient {
     /// What it takes to cancel this connection's statement from anywhere.
     pub fn canceller(&self) -> impl Fn() -> Result<()> + Send + use<> {
         let (port, key) = (self.port, self.key.clone());
-        move || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-            let mut packet = Vec::new();
-            let body = [&80_877_102_u32.to_be_bytes(), key.as_slice()].concat();
-            put_length(&mut packet, &body)?;
-            stream.write_all(&packet)?;
-            // The other side closes once it has passed the request on.
-            stream.set_read_timeout(Some(PATIENCE))?;
-            let _closed = stream.read(&mut [0])?;
-            Ok(())
-        }
+        move || send_cancel(port, &key)
+    }
+
+    /// Closes the connection without a word; nothing works after that.
+    pub fn hang_up(&self) {
+        let _gone = self.stream.get_ref().shutdown(std::net::Shutdown::Both);
+    }
+
+    /// The process and the secret that a request to cancel must name.
+    pub fn key(&self) -> &[u8] {
+        &self.key
     }
 
     /// A proof by SCRAM-SHA-256, if it is asked for.
@@ -332,6 +343,19 @@ impl SqlClient {
         );
         Ok(text(rest))
     }
+}
+
+/// Asks a port of 127.0.0.1 to cancel what the connection with this key does.
+pub fn send_cancel(port: u16, key: &[u8]) -> Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let mut packet = Vec::new();
+    let body = [&80_877_102_u32.to_be_bytes(), key].concat();
+    put_length(&mut packet, &body)?;
+    stream.write_all(&packet)?;
+    // The other side closes once it has passed the request on.
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let _closed = stream.read(&mut [0])?;
+    Ok(())
 }
 
 /// `ClientKey XOR HMAC(StoredKey, AuthMessage)`.

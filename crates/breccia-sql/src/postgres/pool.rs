@@ -226,6 +226,13 @@ impl Pool {
         (state.idle.len(), state.open)
     }
 
+    /// Whether who asks now must wait until a connection is given back.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        let state = self.lock();
+        state.idle.is_empty() && state.open >= self.limits.size()
+    }
+
     /// Sessions that wait for a connection.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -285,3 +285,31 @@ fn a_session_that_is_pinned_behind_discard_all_stays_so() -> Result<()> {
     ensure!(code == "42P01", "another's table: {code:?}");
     Ok(())
 }
+
+#[test]
+fn a_statement_is_prepared_although_every_connection_is_taken() -> Result<()> {
+    let cluster = database("crowded")?;
+    let extra = Extra {
+        listener: "pool-size = 1",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "crowded", extra)?;
+    let (mut holds, mut other) = (gateway.client("crowded")?, gateway.client("crowded")?);
+    holds.run("BEGIN")?;
+    holds.run("INSERT INTO t (own) VALUES (1)")?;
+    // A program with one thread for both would wait for itself.
+    other.set_patience(std::time::Duration::from_secs(3))?;
+    for (name, sql) in [
+        ("good", "INSERT INTO t (own) VALUES (2) RETURNING own"),
+        ("bad", "INSERT INTO t (nothing) VALUES (2)"),
+    ] {
+        other.parse(name, sql).sync().ask()?.good()?;
+    }
+    holds.run("COMMIT")?;
+    let good = other.bind("good", &[]).execute().sync().ask()?.good()?;
+    ensure!(good.value() == Some("2"), "{:?}", good.rows);
+    let bad = other.bind("bad", &[]).execute().sync().ask()?;
+    ensure!(bad.code() == "42703", "{:?}", bad.fault);
+    ensure!(other.run("SELECT 7")?.value() == Some("7"));
+    Ok(())
+}

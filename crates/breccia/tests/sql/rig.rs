@@ -15,8 +15,16 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A primary and two standbys that log every statement.
 pub(crate) fn cluster(synchronous: Option<usize>) -> Result<PostgresCluster> {
+    logging("all", synchronous)
+}
+
+/// The same, with other statements logged (`log_statement`).
+pub(crate) fn logging(
+    statements: &'static str,
+    synchronous: Option<usize>,
+) -> Result<PostgresCluster> {
     let settings = [
-        ("log_statement", "all"),
+        ("log_statement", statements),
         ("log_min_messages", "warning"),
         ("max_connections", "300"),
         ("shared_buffers", "32MB"),
@@ -169,6 +177,12 @@ impl Dice {
             .unwrap_or_else(|| now.map_or(7, |now| now.subsec_nanos().into()));
         println!("BRECCIA_TEST_SEED={seed}");
         Dice::new(seed)
+    }
+
+    /// One of some.
+    pub(crate) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+        let at = usize::try_from(self.roll(all.len() as u64)).unwrap_or(0);
+        all.get(at).copied().expect("some to pick from")
     }
 
     /// A number under `below`.

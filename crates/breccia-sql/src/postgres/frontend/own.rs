@@ -88,7 +88,8 @@ impl Session {
 
     /// Answers a batch that only prepares a statement which some server has prepared before: a
     /// client that waits for this answer alone may be the very one that holds every connection.
-    pub(super) fn answer_prepared(&mut self, frames: &[u8]) -> bool {
+    /// `unproven`: also one that no server has seen, which answers when it is first used.
+    pub(super) fn answer_prepared(&mut self, frames: &[u8], unproven: bool) -> bool {
         let whole = |bytes: &[u8]| codec::head(bytes).ok().flatten();
         let Some(head) = whole(frames).filter(|head| head.tag == b'P') else {
             return false;
@@ -103,7 +104,9 @@ impl Session {
         };
         let statements = &self.listener.cluster.statements;
         if self.is_of_this_moment(parse.sql)
-            || !self.names.adopt(&parse, statements, &self.settings)
+            || !self
+                .names
+                .adopt(&parse, statements, &self.settings, unproven)
         {
             return false;
         }

@@ -58,7 +58,7 @@ impl Session {
         }
         if self.answer_deallocate(&batch)
             || self.answer_begun(&batch, &frames)
-            || (self.attached.is_none() && self.answer_prepared(&frames))
+            || (self.attached.is_none() && self.answer_prepared(&frames, false))
         {
             return Ok(());
         }
@@ -70,6 +70,9 @@ impl Session {
         }
         self.note_portals(&mut batch, &frames);
         let mut place = self.decide(&batch).await?;
+        if batch.executed == 0 && self.is_crowded(place) && self.answer_prepared(&frames, true) {
+            return Ok(());
+        }
         for attempt in 0..2 {
             self.count(place.replica, place.reason);
             self.watch.placed(place);
@@ -109,6 +112,12 @@ impl Session {
             place = self.primary(if write { "refused" } else { "replica-lost" });
         }
         Ok(())
+    }
+
+    /// Whether a batch would have to wait for a connection there.
+    fn is_crowded(&mut self, place: Place) -> bool {
+        let pool = self.pool(place.server, place.replica);
+        self.attached.is_none() && pool.is_ok_and(|pool| pool.is_crowded())
     }
 
     /// Where a batch goes. A transaction that was on a replica has left it if it must.

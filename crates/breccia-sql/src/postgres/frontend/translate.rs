@@ -125,13 +125,14 @@ impl Names {
         Some(it.verdict.get(under, || judge(&it.statement.sql)))
     }
 
-    /// Takes a statement that some server has prepared before under a new name, without asking one;
-    /// whether that is so.
+    /// Takes a statement under a new name without asking a server: one that some server has prepared
+    /// before, or with `unproven` any. Whether that is so.
     pub(super) fn adopt(
         &mut self,
         parse: &codec::Parse<'_>,
         statements: &Statements,
         settings: &Settings,
+        unproven: bool,
     ) -> bool {
         if parse.name.is_empty()
             || self.named.contains_key(parse.name)
@@ -140,11 +141,11 @@ impl Names {
             return false;
         }
         let statement = statements.intern(settings.meaning(), parse.sql, parse.types);
-        let proven = statement.proven.load(Ordering::Relaxed);
-        if proven {
+        let taken = unproven || statement.proven.load(Ordering::Relaxed);
+        if taken {
             self.named.insert(parse.name.into(), statement.into());
         }
-        proven
+        taken
     }
 
     /// Takes a statement that no server is asked to prepare; `false`: there is one of that name.
