@@ -146,7 +146,8 @@ fn written_frames_are_read_back(text: &str, number: usize) {
     message::complete(&mut out, text);
     message::negotiate(&mut out, &[text, text]);
     message::error(&mut out, Severity::Error, "25006", text, text);
-    message::one_row(&mut out, text, text);
+    message::text_columns(&mut out, &[(text, 0)]);
+    message::row(&mut out, &[Some(text.to_owned())]);
     message::query(&mut out, text);
     message::parse(&mut out, text.as_bytes(), b"", &[0, 0]);
     message::named(&mut out, b'C', b'P', text.as_bytes());
