@@ -419,6 +419,18 @@ fn settings_are_read() {
                 name: "token".into(),
             },
         ),
+        (
+            "Reset \"breccia\".Target",
+            Class::OwnReset {
+                name: "target".into(),
+            },
+        ),
+        ("set local breccia.target = 'primary'", Class::OwnMisplaced),
+        ("select 1; show breccia.token", Class::OwnMisplaced),
+        (
+            "set breccia.target = 'primary'; create table a (b int)",
+            Class::OwnMisplaced,
+        ),
         ("reset all", reset(None)),
         ("reset Work_Mem", reset(Some("work_mem"))),
         ("reset time zone", reset(Some("timezone"))),

@@ -540,7 +540,6 @@ impl Session {
 
 /// Whether frames only ask for answers; all there are have been sent.
 fn is_flush(frames: &[u8]) -> bool {
-    frames
-        .chunks(HEAD_BYTES)
-        .all(|frame| frame == [b'H', 0, 0, 0, 4])
+    let flush = |frame: &[u8]| frame == [b'H', 0, 0, 0, 4];
+    !frames.is_empty() && frames.chunks(HEAD_BYTES).all(flush)
 }

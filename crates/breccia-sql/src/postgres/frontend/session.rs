@@ -339,6 +339,8 @@ impl Session {
             if !matches!(event, Event::Late) {
                 return Ok(event);
             }
+            // What runs there is not waited for.
+            self.check_primary()?;
             if writes && self.client.out.waiting() == 0 {
                 // The client has taken all: it has more time.
                 (end, writes) = (after, false);
