@@ -92,6 +92,19 @@ impl Verifier {
         })
     }
 
+    /// A verifier of the password of `name`, the same at each start: its salt is drawn as that of
+    /// [`Verifier::of_nobody`].
+    #[must_use]
+    pub fn drawn(name: &str, password: &str, secret: &[u8]) -> Self {
+        let drawn = Self::of_nobody(name, secret);
+        let keys = keys(password, &drawn.salt, drawn.iterations);
+        Self {
+            stored_key: sha256(&keys.client_key),
+            server_key: keys.server_key,
+            ..drawn
+        }
+    }
+
     /// Reads `SCRAM-SHA-256$iterations:salt$stored-key:server-key`, as PostgreSQL keeps it.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
@@ -129,6 +142,14 @@ impl Verifier {
         let keys = keys(password, &self.salt, self.iterations);
         same(&sha256(&keys.client_key), &self.stored_key)
     }
+}
+
+/// Whether a name is one of half of all names, by a secret.
+#[must_use]
+pub fn is_drawn(name: &str, secret: &[u8]) -> bool {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let hash = hmac::sign(&key, format!("drawn {name}").as_bytes());
+    hash.as_ref().first().is_some_and(|byte| byte & 1 == 1)
 }
 
 /// The server's end of one exchange, after the client's first message.

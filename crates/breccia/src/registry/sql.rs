@@ -3,6 +3,8 @@
 //! Not the protocol. Invariant: a cluster is made once, however many listeners serve it, and each
 //! of its servers has one prober.
 
+mod secret;
+
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +15,6 @@ use breccia_config::{
     SqlPlan, SqlReadReplicaPlan, SqlTlsMode, StorePlan, TransactionRouting,
 };
 use breccia_core::address::Address;
-use breccia_net::clock;
 use breccia_net::health::{EndpointHealth, ProbeConfig};
 use breccia_net::metrics;
 use breccia_net::tls::{TlsClient, TlsClientOptions, TlsServer};
@@ -43,6 +44,7 @@ impl SqlWiring {
     /// this is called in.
     pub(super) fn new(gateway: &Gateway, plan: &Plan) -> Result<Self, Trouble> {
         let mut wiring = Self::default();
+        let mut secret = Vec::new();
         for (name, listener) in &plan.listeners {
             let Some(sql) = &listener.sql else {
                 continue;
@@ -54,7 +56,10 @@ impl SqlWiring {
                 Trouble::refused(format!("listener.{name}: {error}"))
             };
             let tls = super::tls(listener).map_err(|error| place(&error))?;
-            let bare = bare(gateway, name, listener, sql, cluster);
+            if secret.is_empty() {
+                secret = secret::of(&plan.state_dir).map_err(Trouble::failed)?;
+            }
+            let bare = bare(gateway, name, listener, sql, cluster, secret.clone());
             let made = renewed(&bare, listener, sql, tls).map_err(|error| place(&error))?;
             let shared = SharedListener::new(made);
             gateway.keep_sql_listener(name, Arc::clone(&shared));
@@ -202,6 +207,7 @@ fn bare(
     plan: &ListenerPlan,
     sql: &SqlListenerPlan,
     cluster: Arc<Cluster>,
+    secret: Vec<u8>,
 ) -> SqlListener {
     let pools = PoolLimits::new(name, &pool_options(sql));
     SqlListener {
@@ -213,7 +219,8 @@ fn bare(
         allow_md5: false,
         limits: limits(plan, sql, pools),
         cancels: Arc::new(Cancels::default()),
-        secret: clock::seed().to_be_bytes().to_vec(),
+        secret,
+        guesses: Arc::default(),
         drain: gateway.drain.clone(),
         counters: Counters::new(&gateway.metrics, name),
     }
@@ -232,13 +239,14 @@ fn renewed(
     Ok(SqlListener {
         name: before.name.clone(),
         cluster: Arc::clone(&before.cluster),
-        users: users(plan, before.users.as_ref())?,
+        users: users(plan, before)?,
         auth_query: same.cloned().or_else(made),
         tls,
         allow_md5: sql.allow_md5,
         limits: limits(plan, sql, Arc::clone(&before.limits.pool)),
         cancels: Arc::clone(&before.cancels),
         secret: before.secret.clone(),
+        guesses: Arc::clone(&before.guesses),
         drain: before.drain.clone(),
         counters: before.counters.clone(),
     })
@@ -305,7 +313,7 @@ fn pool_options(sql: &SqlListenerPlan) -> PoolOptions {
 /// which was there before is taken over.
 fn users(
     plan: &ListenerPlan,
-    before: Option<&HashMap<String, SqlUser>>,
+    before: &SqlListener,
 ) -> Result<Option<HashMap<String, SqlUser>>, String> {
     let mut users = HashMap::new();
     for user in &plan.users {
@@ -317,10 +325,11 @@ fn users(
             (_, Some(text)) => Verifier::read(text.expose())
                 .ok_or_else(|| format!("user {:?}: scram-verifier is malformed", user.name))?,
             (Some(text), None) => {
-                let same = before.and_then(|before| before.get(&user.name));
+                let known = before.users.as_ref();
+                let same = known.and_then(|known| known.get(&user.name));
                 match same.filter(|same| same.password == password) {
                     Some(same) => same.verifier.clone(),
-                    None => Verifier::new(text).map_err(|e| e.to_string())?,
+                    None => Verifier::drawn(&user.name, text, &before.secret),
                 }
             }
             (None, None) => return Err(format!("user {:?} has no password", user.name)),

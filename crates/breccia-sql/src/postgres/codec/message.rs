@@ -110,10 +110,10 @@ pub fn complete(out: &mut Vec<u8>, tag: &str) {
     frame(out, b'C', |out| write_text(out, tag.as_bytes()));
 }
 
-/// `NegotiateProtocolVersion`: 3.0, and the options that are not known.
+/// `NegotiateProtocolVersion`: 3.0, in full as servers send it, and the options that are not known.
 pub fn negotiate(out: &mut Vec<u8>, unknown: &[&str]) {
     frame(out, b'v', |out| {
-        out.extend_from_slice(&0u32.to_be_bytes());
+        out.extend_from_slice(&0x0003_0000_u32.to_be_bytes());
         let count = u32::try_from(unknown.len()).unwrap_or(u32::MAX);
         out.extend_from_slice(&count.to_be_bytes());
         for name in unknown {

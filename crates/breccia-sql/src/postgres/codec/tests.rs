@@ -25,6 +25,14 @@ fn lengths_that_cannot_be_are_errors() {
 }
 
 #[test]
+fn an_older_protocol_is_offered_by_its_full_number() {
+    let mut bytes = Vec::new();
+    message::negotiate(&mut bytes, &["_pq_.x"]);
+    let expected = b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0";
+    assert_eq!(bytes, expected);
+}
+
+#[test]
 fn startup_packets_are_read_back_at_every_cut() {
     let mut session = Vec::new();
     write_session(&mut session, &[("user", "u"), ("database", "d")]);

@@ -24,6 +24,8 @@ use crate::postgres::upstream::{Credential, md5_hex};
 const LOGIN_LIMIT: Duration = Duration::from_secs(30);
 /// A wrong password is answered after this long: who guesses, guesses slowly.
 const GUESS_PAUSE: Duration = Duration::from_secs(1);
+/// How long whoever is late may take to hear it.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// The longest answer of a client to a request for authentication.
 const MAX_PROOF_BYTES: usize = scram::MAX_MESSAGE_BYTES;
 
@@ -48,15 +50,28 @@ pub(super) enum LoginError {
     Late,
 }
 
+impl LoginError {
+    /// Whether a password, or what stands for it, was tried and is wrong.
+    fn is_a_guess(&self) -> bool {
+        match self {
+            Self::Password(_) => true,
+            Self::Scram { source, .. } => !matches!(source, ScramError::Malformed),
+            _ => false,
+        }
+    }
+}
+
 /// Logs a client in. `None`: it wanted no session, only to cancel something.
 pub(super) async fn login(
     listener: &Arc<SqlListener>,
     stream: Stream,
+    peer: &str,
     scratch: Scratch,
 ) -> Result<Option<Session>, LoginError> {
     let end = clock::now() + LOGIN_LIMIT;
-    let logging_in = Box::pin(login_patiently(listener, stream, scratch, end));
-    match tokio::time::timeout_at(end.into(), logging_in).await {
+    let logging_in = Box::pin(login_patiently(listener, stream, peer, scratch, end));
+    // Whoever is late after its start-up packet is told so.
+    match tokio::time::timeout_at((end + GOODBYE).into(), logging_in).await {
         Ok(done) => done,
         Err(_) => Err(LoginError::Late),
     }
@@ -65,18 +80,26 @@ pub(super) async fn login(
 async fn login_patiently(
     listener: &Arc<SqlListener>,
     stream: Stream,
+    peer: &str,
     scratch: Scratch,
     end: Instant,
 ) -> Result<Option<Session>, LoginError> {
-    let Some(arrived) = arrive(listener, stream, scratch, end).await? else {
+    let arriving = arrive(listener, stream, scratch, end);
+    let arrived = tokio::time::timeout_at(end.into(), arriving).await;
+    let Some(arrived) = arrived.map_err(|_| LoginError::Late)?? else {
         return Ok(None);
     };
     let (mut client, minor, parameters) = (arrived.client, arrived.minor, arrived.parameters);
     negotiate(&mut client, minor, &parameters);
-    let identity = match identify(listener, &mut client, &parameters, end).await {
+    let identifying = identify(listener, &mut client, peer, &parameters, end);
+    let identified = tokio::time::timeout_at(end.into(), identifying).await;
+    let identity = match identified.unwrap_or(Err(LoginError::Late)) {
         Ok(identity) => identity,
         Err(error) => {
             listener.counters.logins_refused.increment();
+            if let LoginError::Late = error {
+                late(&mut client, end).await;
+            }
             return Err(error);
         }
     };
@@ -101,7 +124,11 @@ async fn begin(
     };
     let key = registered.key;
     let mut session = Session::new(listener, client, identity, settings, registered);
-    match session.greet().await {
+    let Ok(greeted) = tokio::time::timeout_at(end.into(), session.greet()).await else {
+        late(&mut session.client, end).await;
+        return Err(LoginError::Late);
+    };
+    match greeted {
         Ok(parameters) => {
             let out = &mut session.client.out.bytes;
             for (name, value) in &parameters {
@@ -120,6 +147,11 @@ async fn begin(
     }
 }
 
+async fn late(client: &mut Client, end: Instant) {
+    let why = "canceling authentication due to timeout";
+    fatal(client, "57014", why, "", end + GOODBYE).await;
+}
+
 fn negotiate(client: &mut Client, minor: u16, parameters: &[(String, String)]) {
     let unknown: Vec<&str> = parameters
         .iter()
@@ -134,6 +166,7 @@ fn negotiate(client: &mut Client, minor: u16, parameters: &[(String, String)]) {
 async fn identify(
     listener: &SqlListener,
     client: &mut Client,
+    peer: &str,
     parameters: &[(String, String)],
     end: Instant,
 ) -> Result<Identity, LoginError> {
@@ -155,7 +188,14 @@ async fn identify(
     let database = of("database").unwrap_or_else(|| user.clone());
     let listed = listener.users.as_ref().and_then(|users| users.get(&user));
     let asked = match (listed, &listener.auth_query) {
-        (None, Some(query)) => ask_for(listener, &user, query).await?,
+        (None, Some(query)) => match ask_for(listener, &user, query).await {
+            Ok(found) => found,
+            Err(error) => {
+                let why = "who may log in cannot be asked now";
+                fatal(client, "57P03", why, "", end).await;
+                return Err(error);
+            }
+        },
         _ => None,
     };
     let known = listed.or(asked.as_ref());
@@ -163,7 +203,7 @@ async fn identify(
     let credential = if open {
         Credential::None
     } else {
-        prove(listener, client, &user, known, end).await?
+        prove_patiently(listener, client, peer, (&user, known), end).await?
     };
     message::authentication(&mut client.out.bytes, 0, &[]);
     let mut upstream = known.and_then(|known| known.upstream.clone());
@@ -220,6 +260,34 @@ async fn ask_for(
     }))
 }
 
+/// Lets a client prove that it is a user, unless it has guessed too often; what it may log in with
+/// upstream.
+async fn prove_patiently(
+    listener: &SqlListener,
+    client: &mut Client,
+    peer: &str,
+    (user, known): (&str, Option<&SqlUser>),
+    end: Instant,
+) -> Result<Credential, LoginError> {
+    let who = listener.guesses.who(user, peer);
+    let Some(wait) = listener.guesses.wait(who, clock::now()) else {
+        let why = "too many logins of this user have failed from this address";
+        fatal(client, "53300", why, "Try again in some seconds.", end).await;
+        return Err(LoginError::Refused(why));
+    };
+    tokio::time::sleep(wait).await;
+    let proved = prove(listener, client, user, known, end).await;
+    match &proved {
+        Ok(_) => listener.guesses.passed(who),
+        Err(error) if error.is_a_guess() => listener.guesses.failed(who, clock::now()),
+        Err(_) => {}
+    }
+    match proved {
+        Err(error) => Err(turn_away(client, user, error, end).await),
+        proved => proved,
+    }
+}
+
 /// Lets a client prove that it is `user`; what it may log in with upstream.
 async fn prove(
     listener: &SqlListener,
@@ -228,37 +296,54 @@ async fn prove(
     known: Option<&SqlUser>,
     end: Instant,
 ) -> Result<Credential, LoginError> {
-    let proved = match known.and_then(|known| known.password.as_deref()) {
-        Some(password) if listener.allow_md5 => md5(client, user, password, end).await,
-        _ => sasl(listener, client, user, known, end).await,
+    let password = known.and_then(|known| known.password.as_deref());
+    let keys = if listener.allow_md5 && uses_md5(listener, user, known) {
+        md5(client, user, password, end).await?
+    } else {
+        sasl(listener, client, user, known, end).await?
     };
-    match proved {
-        Ok(keys) => Ok(match known.and_then(|known| known.password.clone()) {
-            Some(password) => Credential::Password(password),
-            None => keys,
-        }),
-        Err(error) => {
-            let text = match &error {
-                LoginError::Lost(_) => return Err(error),
-                LoginError::Scram {
-                    source: ScramError::Binding,
-                    ..
-                } => "SCRAM channel binding check failed".to_owned(),
-                LoginError::Codec(_)
-                | LoginError::Scram {
-                    source: ScramError::Malformed,
-                    ..
-                } => {
-                    fatal(client, "08P01", "malformed authentication message", "", end).await;
-                    return Err(error);
-                }
-                _ => format!("password authentication failed for user \"{user}\""),
-            };
-            tokio::time::sleep(GUESS_PAUSE).await;
-            fatal(client, "28P01", &text, "", end).await;
-            Err(error)
-        }
+    Ok(match password {
+        Some(password) => Credential::Password(password.to_owned()),
+        None => keys,
+    })
+}
+
+/// Whether a user proves itself with MD5: who has a password here. Of those who do not exist some do,
+/// the same ones every time, where both kinds are: nobody can tell by it who exists.
+fn uses_md5(listener: &SqlListener, user: &str, known: Option<&SqlUser>) -> bool {
+    if let Some(known) = known {
+        return known.password.is_some();
     }
+    let users = listener.users.iter().flat_map(|users| users.values());
+    let (mut by_md5, mut by_scram) = (false, listener.auth_query.is_some());
+    for user in users {
+        by_md5 |= user.password.is_some();
+        by_scram |= user.password.is_none();
+    }
+    by_md5 && (!by_scram || scram::is_drawn(user, &listener.secret))
+}
+
+/// Tells a client that has proved nothing, as far as it may know why.
+async fn turn_away(client: &mut Client, user: &str, error: LoginError, end: Instant) -> LoginError {
+    let text = match &error {
+        LoginError::Lost(_) => return error,
+        LoginError::Scram {
+            source: ScramError::Binding,
+            ..
+        } => "SCRAM channel binding check failed".to_owned(),
+        LoginError::Codec(_)
+        | LoginError::Scram {
+            source: ScramError::Malformed,
+            ..
+        } => {
+            fatal(client, "08P01", "malformed authentication message", "", end).await;
+            return error;
+        }
+        _ => format!("password authentication failed for user \"{user}\""),
+    };
+    tokio::time::sleep(GUESS_PAUSE).await;
+    fatal(client, "28P01", &text, "", end).await;
+    error
 }
 
 async fn sasl(
@@ -308,7 +393,7 @@ async fn sasl(
 async fn md5(
     client: &mut Client,
     user: &str,
-    password: &str,
+    password: Option<&str>,
     end: Instant,
 ) -> Result<Credential, LoginError> {
     let salt = clock::seed().to_be_bytes();
@@ -316,12 +401,13 @@ async fn md5(
     message::authentication(&mut client.out.bytes, 5, salt);
     client.send(end).await?;
     let answer = proof(client).await?;
-    let inner = md5_hex(&[password.as_bytes(), user.as_bytes()]);
+    let inner = md5_hex(&[password.unwrap_or_default().as_bytes(), user.as_bytes()]);
     let expected = format!("md5{}\0", md5_hex(&[inner.as_bytes(), salt]));
-    if answer == expected.as_bytes() {
-        Ok(Credential::Password(password.to_owned()))
-    } else {
-        Err(LoginError::Password(user.to_owned()))
+    match password {
+        Some(password) if answer == expected.as_bytes() => {
+            Ok(Credential::Password(password.to_owned()))
+        }
+        _ => Err(LoginError::Password(user.to_owned())),
     }
 }
 

@@ -21,6 +21,7 @@ mod client;
 mod deposed;
 mod expected;
 mod gate;
+mod guesses;
 mod hear;
 mod lend;
 mod login;
@@ -55,6 +56,7 @@ use super::upstream::{Credential, Upstream};
 pub use arrival::ALPN;
 pub use cancel::Cancels;
 use client::{SCRATCH, Scratch};
+pub use guesses::Guesses;
 use tell::Gates;
 
 /// Who may log in.
@@ -135,6 +137,8 @@ pub struct SqlListener {
     pub cancels: Arc<Cancels>,
     /// Draws the salts of users that do not exist.
     pub secret: Vec<u8>,
+    /// Logins that failed.
+    pub guesses: Arc<Guesses>,
     /// The gateway's end.
     pub drain: Drain,
     /// Counters.
@@ -222,7 +226,7 @@ impl Service for SqlService {
             let drain = listener.drain.clone();
             let scratch = Rc::clone(&self.scratch);
             let peer = connection.peer;
-            let login = login::login(&listener, connection.stream, scratch);
+            let login = login::login(&listener, connection.stream, &peer, scratch);
             let session = tokio::select! {
                 session = login => session,
                 () = drain.draining() => return,
