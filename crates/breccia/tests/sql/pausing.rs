@@ -23,12 +23,15 @@ fn steer(gateway: &Gateway, store: &str, action: &str) -> Result<(u16, serde_jso
 fn status(gateway: &Gateway) -> Result<serde_json::Value> {
     let (_, body) = gateway.breccia.admin("/status")?;
     let status: serde_json::Value = serde_json::from_str(&body)?;
-    Ok(status["clusters"][0].clone())
+    let cluster = status.pointer("/clusters/0");
+    cluster.cloned().context("no cluster in /status")
 }
 
 fn wait_waiting(gateway: &Gateway, count: u64) -> Result<()> {
     wait_until(LIMIT, &format!("{count} sessions to wait"), || {
-        Ok((status(gateway)?["waiting"] == count).then_some(()))
+        let waiting = status(gateway)?;
+        let waiting = waiting.get("waiting").and_then(serde_json::Value::as_u64);
+        Ok((waiting == Some(count)).then_some(()))
     })
 }
 
