@@ -3,7 +3,7 @@
 //! Not how fast a position is known. Invariant: a test that asks for 0 stale reads also sees reads
 //! on replicas, so a gateway that asks the primary for everything passes none.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::rig::{Extra, Gateway, cluster};
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A cluster whose standbys are held back as a test wants.
-fn slow() -> Result<(Arc<PostgresCluster>, MutexGuard<'static, ()>)> {
+pub(crate) fn slow() -> Result<(Arc<PostgresCluster>, MutexGuard<'static, ()>)> {
     static SHARED: Mutex<Weak<PostgresCluster>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let present = shared.upgrade();
@@ -28,7 +28,7 @@ fn slow() -> Result<(Arc<PostgresCluster>, MutexGuard<'static, ()>)> {
 }
 
 /// Makes a database with a table, and no delays.
-fn prepare(cluster: &PostgresCluster, database: &str) -> Result<()> {
+pub(crate) fn prepare(cluster: &PostgresCluster, database: &str) -> Result<()> {
     for number in [1, 2] {
         cluster.resume_replay(number)?;
         cluster.set_delay(number, 0)?;
@@ -95,37 +95,51 @@ fn insert(client: &mut SqlClient, value: &str, extended: bool) -> Result<()> {
     Ok(())
 }
 
+/// Sessions that write and read at the same time, and the rounds of each.
+const WRITERS: usize = 5;
+const ROUNDS: usize = 2_000;
+
+/// One session's rounds; how many of its reads were stale.
+fn write_and_read(client: &mut SqlClient, name: &str) -> Result<usize> {
+    let mut stale = 0;
+    for round in 0..ROUNDS {
+        let (value, extended) = (format!("{name} {round}"), round % 2 == 0);
+        if round % 3 == 0 {
+            client.run("BEGIN")?;
+            insert(client, &value, extended)?;
+            client.run("COMMIT")?;
+        } else {
+            insert(client, &value, extended)?;
+        }
+        stale += usize::from(!sees(client, &value, round % 4 < 2)?);
+        if round % 20 == 0 {
+            thread::sleep(Duration::from_millis(25));
+            stale += usize::from(!sees(client, &value, extended)?);
+        }
+    }
+    Ok(stale)
+}
+
 #[test]
-fn a_session_reads_its_own_writes() -> Result<()> {
+fn sessions_read_their_own_writes_ten_thousand_times() -> Result<()> {
     let (cluster, _turn) = slow()?;
     prepare(&cluster, "own")?;
     cluster.primary().query("own", "CREATE INDEX ON t (v)")?;
     let gateway = Gateway::over(&cluster, "own", Extra::default())?;
     cluster.set_delay(2, 20)?;
     let stutter = Stutter::begin(&cluster)?;
-    let (mut client, before) = (gateway.client("own")?, gateway.replica_reads()?);
-    let mut stale = 0;
-    for round in 0..2_000 {
-        let (value, extended) = (format!("row {round}"), round % 2 == 0);
-        match round % 3 {
-            0 => {
-                client.run("BEGIN")?;
-                insert(&mut client, &value, extended)?;
-                client.run("COMMIT")?;
-            }
-            _ => insert(&mut client, &value, extended)?,
-        }
-        stale += u32::from(!sees(&mut client, &value, round % 4 < 2)?);
-        if round % 20 == 0 {
-            thread::sleep(Duration::from_millis(25));
-            stale += u32::from(!sees(&mut client, &value, extended)?);
-        }
-    }
+    let (stale, before) = (AtomicUsize::new(0), gateway.replica_reads()?);
+    crate::pooling::together(WRITERS, |number| {
+        let found = write_and_read(&mut gateway.client("own")?, &format!("row {number}"))?;
+        stale.fetch_add(found, Ordering::Relaxed);
+        Ok(())
+    })?;
     drop(stutter);
+    let (stale, all) = (stale.into_inner(), WRITERS * ROUNDS * 21 / 20);
     let reads = gateway.replica_reads()? - before;
-    println!("{reads} of 2100 reads on replicas");
-    ensure!(stale == 0, "{stale} of 2100 reads were stale");
-    ensure!(reads > 20.0, "only {reads} reads on replicas");
+    println!("{reads} of {all} reads on replicas");
+    ensure!(stale == 0, "{stale} of {all} reads were stale");
+    ensure!(reads > 100.0, "only {reads} reads on replicas");
     Ok(())
 }
 
