@@ -394,10 +394,14 @@ impl Pool {
         }
     }
 
-    /// Whether something answers where the connections go, be it with a refusal.
+    /// Whether something listens where the connections go, be it that it refuses or is slow. What is
+    /// killed refuses the connection or loses it at once.
     pub async fn is_listening(&self) -> bool {
         let look = tokio::time::timeout(LISTENING_LOOK, self.endpoint.open(&self.login)).await;
-        matches!(look, Ok(Ok(_) | Err(SqlError::Refused { .. })))
+        !matches!(
+            look,
+            Ok(Err(SqlError::Connect { .. } | SqlError::Lost { .. }))
+        )
     }
 
     /// Logs in. A replica's connection is of use only if it leads to the server whose position is known.

@@ -163,7 +163,7 @@ fn what_ends_its_process_is_not_run_again() -> Result<()> {
     let innocent = thread::spawn({
         let mut other = gateway.client("p")?;
         move || -> Result<(SqlClient, Option<String>)> {
-            let found = other.run("SELECT max(v), count(*) FROM t, generate_series(1, 6000) a, generate_series(1, 6000) b /* innocent */")?;
+            let found = other.run("SELECT max(v), count(*) FROM t, generate_series(1, 2000) a, generate_series(1, 3000) b /* innocent */")?;
             let value = found.value().map(str::to_owned);
             Ok((other, value))
         }
