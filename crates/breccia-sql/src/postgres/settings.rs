@@ -66,6 +66,20 @@ impl Settings {
         Some(settings)
     }
 
+    /// Takes out what is meant for Breccia: the names behind `breccia.`, and the values.
+    pub fn take_own(&mut self) -> Vec<(String, String)> {
+        let pairs = self.values.iter();
+        let own = pairs.filter_map(|(name, value)| {
+            let own = name.strip_prefix("breccia.")?;
+            Some((own.to_owned(), unliteral(value)))
+        });
+        let own: Vec<_> = own.collect();
+        for (name, _) in &own {
+            self.set(&format!("breccia.{name}"), None);
+        }
+        own
+    }
+
     /// Whether what a session makes under these settings is temporary: it must keep its connection.
     #[must_use]
     pub fn makes_temporary(&self) -> bool {
@@ -211,6 +225,23 @@ pub fn literal(text: &str) -> String {
     }
 }
 
+/// The string that [`literal`] has made this of.
+fn unliteral(literal: &str) -> String {
+    let (escaped, quoted) = match literal.strip_prefix('E') {
+        Some(quoted) => (true, quoted),
+        None => (false, literal),
+    };
+    let inner = quoted
+        .strip_prefix('\'')
+        .and_then(|it| it.strip_suffix('\''));
+    let text = inner.unwrap_or(quoted).replace("''", "'");
+    if escaped {
+        text.replace("\\\\", "\\")
+    } else {
+        text
+    }
+}
+
 /// `-c name=value` and `--name=value` out of `options`; a backslash keeps the next character.
 fn options_of(options: &str) -> Option<Vec<(String, String)>> {
     let mut words = Vec::new();
@@ -255,6 +286,17 @@ mod tests {
             .iter()
             .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
         Settings::of_startup(&owned.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_breccias_own_is_taken_out() {
+        let pairs = [("breccia.token", "it's \\ \\\\ one"), ("geqo", "off")];
+        let mut settings = startup(&pairs).expect("settings");
+        settings.set("breccia.target", Some(literal("auto")));
+        let own = settings.take_own();
+        let wanted = [("target", "auto"), ("token", "it's \\ \\\\ one")];
+        assert_eq!(own, wanted.map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(settings, startup(&[("geqo", "off")]).expect("settings"));
     }
 
     #[test]

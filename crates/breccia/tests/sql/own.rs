@@ -249,6 +249,43 @@ fn a_target_is_set_and_reset_in_every_way() -> Result<()> {
 }
 
 #[test]
+fn a_session_may_begin_with_a_target_and_a_token() -> Result<()> {
+    let cluster = database("beginnings")?;
+    let gateway = Gateway::over(&cluster, "beginnings", Extra::default())?;
+    let token = gateway.client("beginnings")?.run("SHOW breccia.token")?;
+    let token = token.value().context("a token")?.to_owned();
+    let connect = |parameters: &[(&str, &str)]| {
+        let database = ("database", "beginnings");
+        SqlClient::connect_with(gateway.port, &[&[database], parameters].concat())
+    };
+    let options = format!("-c breccia.target=primary -c breccia.token={token}");
+    let mut client = connect(&[("options", &options)])?;
+    ensure!(client.run("SHOW breccia.target")?.value() == Some("primary"));
+    let before = gateway.replica_reads()?;
+    client.run("SELECT count(*) FROM t")?;
+    ensure!(
+        gateway.replica_reads()? - before < 0.5,
+        "not on the primary"
+    );
+    let mut client = connect(&[("Breccia.Target", "auto"), ("breccia.token", "1:1:0/0")])?;
+    client.run("SELECT count(*) FROM t")?;
+    ensure!(client.run("SHOW breccia.reason")?.value() == Some("foreign-token"));
+    for (parameter, code) in [
+        (("breccia.nonsense", "1"), "42704"),
+        (("breccia.target", "replica"), "22023"),
+        (("breccia.token", "it's \\ none"), "22023"),
+        (("breccia.servers", "1"), "55P02"),
+    ] {
+        let error = format!(
+            "{:#}",
+            connect(&[parameter]).map(drop).expect_err("a login")
+        );
+        ensure!(error.contains(code), "{parameter:?}: {error}");
+    }
+    no_server_was_asked(&cluster)
+}
+
+#[test]
 fn a_batch_of_both_kinds_is_refused_whole() -> Result<()> {
     let cluster = database("mixed")?;
     let gateway = Gateway::over(&cluster, "mixed", Extra::default())?;

@@ -119,6 +119,8 @@ pub(super) struct Session {
     pub(super) own_next: bool,
     /// Some statement of Breccia's own was prepared.
     pub(super) prepared_own: bool,
+    /// What the client's first packet says about `breccia.…`.
+    pub(super) startup_own: Vec<(String, String)>,
     pools: Vec<Option<Arc<Pool>>>,
     /// Buffers of the last connection that was held, for the next one.
     pub(super) spare: (Outgoing, Expected),
@@ -135,6 +137,8 @@ impl Session {
         registered: Registered,
     ) -> Self {
         let cluster = &listener.cluster;
+        let mut settings = settings;
+        let startup_own = settings.take_own();
         let settings = Arc::new(settings);
         let pinned = settings.makes_temporary().then_some("temp");
         Self {
@@ -166,6 +170,7 @@ impl Session {
             own: None,
             own_next: false,
             prepared_own: false,
+            startup_own,
             pools: vec![None; cluster.servers.len()],
             spare: (Outgoing::default(), Expected::default()),
             counted: None,
@@ -188,6 +193,7 @@ impl Session {
         }
         self.startup_reads = self.reads;
         self.legible = self.reads.legible();
+        self.begin_own()?;
         Ok(parameters)
     }
 

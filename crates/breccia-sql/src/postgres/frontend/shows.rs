@@ -7,6 +7,7 @@ use breccia_net::clock;
 
 use super::session::Session;
 use crate::class::Class;
+use crate::error::SqlError;
 use crate::postgres::codec::message;
 use crate::token::Token;
 
@@ -250,6 +251,22 @@ impl Session {
             cells.map(Some).to_vec()
         };
         rows.iter().map(row).collect()
+    }
+
+    /// Carries out what the first packet sets.
+    pub(super) fn begin_own(&mut self) -> Result<(), SqlError> {
+        for (name, value) in std::mem::take(&mut self.startup_own) {
+            let set = settable(&name);
+            let set = set.and_then(|()| self.change_own(&Class::OwnSet { name, value }));
+            set.map_err(|refusal| SqlError::Settings {
+                server: self.listener.cluster.options.name.clone(),
+                sqlstate: refusal.state.to_owned(),
+                text: format!("{}. {}", refusal.text, refusal.hint)
+                    .trim_end()
+                    .to_owned(),
+            })?;
+        }
+        Ok(())
     }
 
     /// Carries a SET or RESET out; its tag.
