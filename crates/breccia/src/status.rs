@@ -227,7 +227,9 @@ fn servers(cluster: &Value) -> Vec<Value> {
     let mut out = Vec::new();
     if let Some(primary) = cluster.get("primary").and_then(Value::as_str) {
         let timeline = shown(cluster, "timeline");
-        let role = format!("primary, timeline {timeline}");
+        let held = each("paused").into_iter().any(|it| it == primary || it == *name);
+        let paused = if held { ", PAUSED" } else { "" };
+        let role = format!("primary, timeline {timeline}{paused}");
         out.push(row(primary, role, "-".to_owned()));
     } else {
         let role = format!("NO PRIMARY ({})", shown(cluster, "no_primary"));
@@ -334,6 +336,8 @@ mod tests {
                   "pools": [{ "server": "a", "idle": 1, "open": 3 },
                             { "server": "a", "idle": 1, "open": 1 }] },
                 { "name": "lost", "primary": null, "no_primary": "a is down" },
+                { "name": "still", "primary": "d", "timeline": 3, "paused": ["still"] },
+                { "name": "other", "primary": "e", "timeline": 3, "paused": ["f"] },
             ],
         });
         let text = table(&status);
@@ -342,6 +346,8 @@ mod tests {
             "db       b       replica                         0 s, 17 bytes  0 (0 idle)",
             "NOT USED (it is down: refused)",
             "NO PRIMARY (a is down)",
+            "still d primary, timeline 3, PAUSED",
+            "other e primary, timeline 3 -",
         ] {
             let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(words(&text).contains(&words(part)), "{part}: {text}");
