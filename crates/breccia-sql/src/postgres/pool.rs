@@ -22,6 +22,8 @@ use tokio::sync::oneshot::{self, Sender};
 use super::upstream::{Endpoint, Login, Upstream};
 use crate::error::SqlError;
 
+/// The pause between two looks whether a server is still there.
+const LISTENING_PAUSE: Duration = Duration::from_millis(20);
 /// How long it may take to see whether a server is still there.
 const LISTENING_LOOK: Duration = Duration::from_millis(500);
 
@@ -394,14 +396,21 @@ impl Pool {
         }
     }
 
-    /// Whether something listens where the connections go, be it that it refuses or is slow. What is
-    /// killed refuses the connection or loses it at once.
+    /// Whether something listens where the connections go, be it that it refuses or is slow.
     pub async fn is_listening(&self) -> bool {
-        let look = tokio::time::timeout(LISTENING_LOOK, self.endpoint.open(&self.login)).await;
-        !matches!(
-            look,
-            Ok(Err(SqlError::Connect { .. } | SqlError::Lost { .. }))
-        )
+        let look = async {
+            loop {
+                match self.endpoint.open(&self.login).await {
+                    Err(SqlError::Connect { .. }) => return false,
+                    // It was killed just now, or kills what it has begun after a crash.
+                    Err(SqlError::Lost { .. }) => tokio::time::sleep(LISTENING_PAUSE).await,
+                    _ => return true,
+                }
+            }
+        };
+        tokio::time::timeout(LISTENING_LOOK, look)
+            .await
+            .unwrap_or(true)
     }
 
     /// Logs in. A replica's connection is of use only if it leads to the server whose position is known.

@@ -17,7 +17,7 @@ use crate::rig::{Extra, Gateway, LIMIT, cluster};
 fn code(client: &mut SqlClient) -> String {
     match client.read_reply() {
         Ok(reply) => reply.code().to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) => format!("{error:#}"),
     }
 }
 
