@@ -10,6 +10,7 @@ mod honest;
 mod isolation;
 mod lazy;
 mod lexer;
+mod limits;
 mod load;
 mod logins;
 mod own;

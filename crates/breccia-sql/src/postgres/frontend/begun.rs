@@ -34,6 +34,7 @@ impl Session {
                 let word = sql.trim_start().get(..5);
                 let start = word.is_some_and(|word| word.eq_ignore_ascii_case("start"));
                 self.begun = Some(Begun { sql });
+                self.transaction_since = Some(self.asked);
                 if start { "START TRANSACTION" } else { "BEGIN" }
             }
             Class::Commit if self.is_only_begun() => {
@@ -122,9 +123,9 @@ impl Session {
         };
         message::query(&mut attached.out.bytes, "ROLLBACK");
         attached.expected.push(Owed::Query { shown: false });
-        let begun = self.begun.clone();
+        let (begun, since) = (self.begun.clone(), self.transaction_since);
         self.relay(None, &[]).await?;
-        self.begun = begun;
+        (self.begun, self.transaction_since) = (begun, since);
         Ok(())
     }
 }

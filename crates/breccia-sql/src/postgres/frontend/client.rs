@@ -36,6 +36,8 @@ pub(super) type Scratch = Rc<RefCell<Vec<u8>>>;
 pub(super) struct Outgoing {
     pub(super) bytes: Vec<u8>,
     sent: usize,
+    /// How many the other side has taken so far.
+    pub(super) taken: u64,
     /// TLS has taken bytes that may still wait for the socket.
     unflushed: bool,
 }
@@ -62,6 +64,7 @@ impl Outgoing {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(sent)) => {
                     self.sent += sent;
+                    self.taken += sent as u64;
                     self.unflushed = stream.is_tls();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

@@ -112,6 +112,10 @@ impl Session {
         if tag == b"DEALLOCATE ALL" {
             self.forget_statements();
         }
+        if tag == b"COMMIT" {
+            // Perhaps AND CHAIN.
+            self.begin_anew();
+        }
         let changes = |verdict: &&Arc<Verdict>| match verdict.class {
             Class::Set { .. } => tag == b"SET",
             Class::Reset { .. } => tag == b"RESET",
@@ -122,9 +126,19 @@ impl Session {
         }
     }
 
+    /// A transaction is over; if more was asked, that is of the next one.
+    fn begin_anew(&mut self) {
+        let attached = self.attached.as_ref();
+        let more = attached.is_some_and(|it| !it.expected.is_empty() || it.in_transaction());
+        self.transaction_since = more.then(clock::now);
+    }
+
     /// A batch of the client is over: what it has set stays, unless it failed or a transaction is
     /// open, which may still fail.
     fn ready(&mut self, status: Status) {
+        if status == Status::Idle {
+            self.begin_anew();
+        }
         let Some(changing) = self.changing.take().filter(|_| status == Status::Idle) else {
             return;
         };
@@ -225,29 +239,6 @@ impl Session {
         if let Some(upstream) = self.upstream() {
             upstream.applied = Arc::default();
         }
-    }
-
-    /// A limit of time has passed.
-    pub(super) fn late(&mut self) -> Result<(), End> {
-        let Some(attached) = &self.attached else {
-            return Err(End::Gone);
-        };
-        if attached.held {
-            return Ok(());
-        }
-        if self.client.out.waiting() > 0 {
-            return Err(End::Gone);
-        }
-        let limits = &self.listener.limits;
-        let over = |since| clock::now().saturating_duration_since(since);
-        let long = limits.transaction_timeout.zip(self.transaction_since);
-        Err(if long.is_some_and(|(limit, since)| over(since) >= limit) {
-            let why = "terminating connection due to transaction-timeout".to_owned();
-            End::Told("57014", why)
-        } else {
-            let why = "terminating connection due to idle-in-transaction-timeout".to_owned();
-            End::Told("25P03", why)
-        })
     }
 
     /// The connection is lost with answers still owed.

@@ -162,7 +162,8 @@ impl Session {
         let Some(mut attached) = self.attached.take() else {
             return;
         };
-        self.transaction_since = None;
+        // A transaction that only moves goes on.
+        self.transaction_since = self.transaction_since.filter(|_| self.begun.is_some());
         if !hit && !attached.tainted && attached.is_idle() {
             let (mut out, mut expected) = (attached.out, attached.expected);
             out.rest();

@@ -24,6 +24,7 @@ mod gate;
 mod guesses;
 mod hear;
 mod lend;
+mod limits;
 mod login;
 mod lost;
 mod noted;

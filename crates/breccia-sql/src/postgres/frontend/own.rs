@@ -434,9 +434,8 @@ impl Session {
         while self.attached.as_ref().is_some_and(|it| !it.is_settled()) {
             match self.event().await? {
                 Event::Server => self.digest_quietly()?,
-                Event::Client | Event::Sent => {}
+                Event::Client | Event::Sent | Event::Late => {}
                 Event::ClientGone => return Err(End::Gone),
-                Event::Late => self.late()?,
                 Event::ServerLost(error) => {
                     let turn = self.lost(&error)?;
                     debug_assert_eq!(turn, Turn::Done, "nothing is held in a transaction");

@@ -85,17 +85,7 @@ impl Session {
                 return self.refuse(&error, whole, &frames);
             }
             let mark = self.client.out.bytes.len();
-            if let Some(attached) = &mut self.attached {
-                attached.held = place.replica && batch.executed <= 1 && whole;
-                attached.expected.told = false;
-                // The rest of a batch that is passed in pieces is still to come.
-                attached.expected.unsynced = !whole;
-                attached.seen |= batch.executed > batch.verdicts.len();
-            }
-            if !place.replica {
-                // On the primary it is a transaction as any other.
-                self.begun = None;
-            }
+            self.make_ready(place, &batch, whole);
             self.send(&batch, &frames)?;
             let turn = self.relay(batch.only.as_ref(), &frames).await;
             let turn = turn.inspect_err(|_| self.keep_for_the_end(&frames))?;
@@ -118,6 +108,21 @@ impl Session {
     fn is_crowded(&mut self, place: Place) -> bool {
         let pool = self.pool(place.server, place.replica);
         self.attached.is_none() && pool.is_ok_and(|pool| pool.is_crowded())
+    }
+
+    /// Notes what is to be expected of a batch that goes there now.
+    fn make_ready(&mut self, place: Place, batch: &Batch, whole: bool) {
+        if let Some(attached) = &mut self.attached {
+            attached.held = place.replica && batch.executed <= 1 && whole;
+            attached.expected.told = false;
+            // The rest of a batch that is passed in pieces is still to come.
+            attached.expected.unsynced = !whole;
+            attached.seen |= batch.executed > batch.verdicts.len();
+        }
+        if !place.replica {
+            // On the primary it is a transaction as any other.
+            self.begun = None;
+        }
     }
 
     /// Where a batch goes. A transaction that was on a replica has left it if it must.
@@ -303,9 +308,8 @@ impl Session {
             self.check_primary()?;
             match event {
                 Event::Server => self.digest(&mut news)?,
-                Event::Client | Event::Sent => {}
+                Event::Client | Event::Sent | Event::Late => {}
                 Event::ClientGone => return Err(End::Gone),
-                Event::Late => self.late()?,
                 Event::ServerLost(error) => return self.lost_or_ended(&error).await,
             }
             for item in news.drain(..) {

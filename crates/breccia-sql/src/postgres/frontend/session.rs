@@ -13,12 +13,13 @@ use breccia_net::metrics::SharedCounter;
 use breccia_net::stream::close_gently;
 
 use super::SqlListener;
-use super::attached::{Attached, Event, turn};
+use super::attached::{Attached, Event};
 use super::batch::{Extent, MAX_BATCH, extent};
 use super::cancel::Registered;
 use super::client::{Client, Outgoing};
 use super::expected::Expected;
 use super::hear::Changing;
+use super::limits::Clocks;
 use super::login::fatal;
 use super::own::Own;
 use super::tell::Watch;
@@ -35,8 +36,6 @@ use crate::postgres::settings::Settings;
 use crate::postgres::upstream::{Credential, Login};
 use crate::token::Freshness;
 
-/// How often a session that is busy looks whether the gateway closes.
-const CLOSING_LOOK: Duration = Duration::from_millis(500);
 /// How long a connection that ends may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a login waits for servers that have not been asked yet.
@@ -108,8 +107,9 @@ pub(super) struct Session {
     pub(super) read_committed: bool,
     /// A transaction that the client has begun and that no server, or only a replica, knows yet.
     pub(super) begun: Option<Begun>,
-    /// When the open transaction began.
+    /// When the open transaction began, or the statement that runs outside one.
     pub(super) transaction_since: Option<Instant>,
+    pub(super) clocks: Clocks,
     /// When the batch that is served arrived.
     pub(super) asked: Instant,
     pub(super) watch: Watch,
@@ -165,6 +165,7 @@ impl Session {
             read_committed: false,
             begun: None,
             transaction_since: None,
+            clocks: Clocks::default(),
             asked: clock::now(),
             watch: Watch::default(),
             own: None,
@@ -288,7 +289,7 @@ impl Session {
             self.watch.rest();
             self.client.wanted = MAX_BATCH;
             match self.event().await? {
-                Event::Client | Event::Sent => {}
+                Event::Client | Event::Sent | Event::Late => {}
                 Event::Server => self.digest_quietly()?,
                 Event::ServerLost(error) if stays => return self.lost(&error).map(drop),
                 Event::ServerLost(error) => {
@@ -301,87 +302,9 @@ impl Session {
                     }
                     self.let_go();
                 }
-                Event::Late if stays => self.late()?,
-                Event::Late if self.client.out.waiting() == 0 => {
-                    let why = "terminating connection due to idle-timeout".to_owned();
-                    return Err(End::Told("57P05", why));
-                }
-                _ => return Err(End::Gone),
+                Event::ClientGone => return Err(End::Gone),
             }
         }
-    }
-
-    /// Until when the client, or its transaction, may go on as it is.
-    fn limit(&self, now: Instant) -> Option<Instant> {
-        let limits = &self.listener.limits;
-        let Some(attached) = &self.attached else {
-            return limits.idle_timeout.map(|limit| now + limit);
-        };
-        if attached.held {
-            return Some(now + HEALTH_LOOK);
-        }
-        let quiet = attached.in_transaction() && attached.is_settled();
-        let quiet = limits.idle_in_transaction_timeout.filter(|_| quiet);
-        let long = limits.transaction_timeout.zip(self.transaction_since);
-        let ends = [
-            quiet.map(|limit| now + limit),
-            long.map(|(limit, since)| since + limit),
-        ];
-        ends.into_iter().flatten().min()
-    }
-
-    /// Waits for what comes next, within the limits that hold now.
-    pub(super) async fn event(&mut self) -> Result<Event, End> {
-        let now = clock::now();
-        let mut end = self.limit(now);
-        let after = end;
-        let mut writes = self.client.out.waiting() > 0;
-        if writes {
-            let written = now + self.listener.limits.write_timeout;
-            end = Some(end.map_or(written, |end| end.min(written)));
-        }
-        loop {
-            let (event, until) = self.look_for_event(end).await?;
-            if !matches!(event, Event::Late) {
-                return Ok(event);
-            }
-            // What runs there is not waited for.
-            self.check_primary()?;
-            if writes && self.client.out.waiting() == 0 {
-                // The client has taken all: it has more time.
-                (end, writes) = (after, false);
-            }
-            if end.is_some_and(|end| end <= until) {
-                return Ok(Event::Late);
-            }
-        }
-    }
-
-    /// Waits for an event until `end`, or for less where the gateway may be closing: until when.
-    async fn look_for_event(&mut self, end: Option<Instant>) -> Result<(Event, Instant), End> {
-        let look = clock::now() + CLOSING_LOOK;
-        let attached = self.attached.as_mut();
-        let idle = attached.as_ref().is_none_or(|attached| attached.is_idle());
-        let told = || {
-            let why = "terminating connection due to administrator command".to_owned();
-            End::Told("57P01", why)
-        };
-        let drain = &self.listener.drain;
-        if idle {
-            let kept = attached.as_ref().map(|attached| attached.version);
-            return tokio::select! {
-                biased;
-                event = turn(&mut self.client, attached, end) => Ok((event, end.unwrap_or(look))),
-                () = drain.draining() => Err(told()),
-                () = self.listener.cluster.left(kept.unwrap_or(0)), if kept.is_some() => Ok((Event::Sent, look)),
-            };
-        }
-        let soon = end.map_or(look, |end| end.min(look));
-        let event = turn(&mut self.client, attached, Some(soon)).await;
-        if drain.phase() == Phase::Closing {
-            return Err(told());
-        }
-        Ok((event, soon))
     }
 
     /// Says goodbye. A connection that is not idle is closed with the session.

@@ -1,0 +1,164 @@
+//! What a session waits for, and how long it may.
+//!
+//! Not what becomes of what has come. Invariant: a time runs on through whatever else happens, until
+//! what it is of is over: silence until the client speaks, unread answers until it takes some.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+use breccia_net::drain::Phase;
+
+use super::attached::{Attached, Event, turn};
+use super::session::{End, HEALTH_LOOK, Session};
+
+/// How often a session that is busy looks whether the gateway closes.
+const CLOSING_LOOK: Duration = Duration::from_millis(500);
+
+/// A time that is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// To look whether a statement should rather run elsewhere.
+    Look,
+    /// The client takes nothing.
+    Unread,
+    /// The client says nothing, outside a transaction.
+    Idle,
+    /// The client says nothing, inside a transaction.
+    IdleInTransaction,
+    /// A transaction takes too long.
+    Transaction,
+    /// A server that owes an answer is down, and silent on this connection too.
+    Mute,
+}
+
+impl Limit {
+    /// How a session ends that goes beyond it.
+    fn end(self) -> End {
+        let (state, name) = match self {
+            // It would not read that either.
+            Self::Look | Self::Mute | Self::Unread => return End::Gone,
+            Self::Idle => ("57P05", "idle-timeout"),
+            Self::IdleInTransaction => ("25P03", "idle-in-transaction-timeout"),
+            Self::Transaction => ("57014", "transaction-timeout"),
+        };
+        End::Told(state, format!("terminating connection due to {name}"))
+    }
+}
+
+/// Since when things are as they are.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    /// The client is silent, inside a transaction or not.
+    quiet: Option<(bool, Instant)>,
+    /// The client has taken so many bytes, and no more.
+    unread: Option<(u64, Instant)>,
+    /// The server that owes an answer is down.
+    mute: Option<Instant>,
+}
+
+impl Session {
+    /// Waits for what comes next, within the limits that hold now.
+    pub(super) async fn event(&mut self) -> Result<Event, End> {
+        let now = clock::now();
+        let due = self.due(now);
+        match due.filter(|(at, _)| *at <= now) {
+            None => {}
+            Some((_, Limit::Mute)) => return Ok(self.mute()),
+            Some((_, limit)) => return Err(limit.end()),
+        }
+        let event = self.look_for_event(now, due.map(|(at, _)| at)).await?;
+        match event {
+            Event::Client => self.clocks.quiet = None,
+            Event::Server => self.clocks.mute = None,
+            // If a time is up, the next look tells; some start again with what the client has taken.
+            _ => {}
+        }
+        Ok(event)
+    }
+
+    /// Which time is up first, as things are.
+    fn due(&mut self, now: Instant) -> Option<(Instant, Limit)> {
+        let attached = self.attached.as_ref();
+        let held = attached.is_some_and(|attached| attached.held);
+        let settled = attached.is_none_or(Attached::is_settled);
+        let open = self.begun.is_some() || attached.is_some_and(Attached::in_transaction);
+        let clocks = &mut self.clocks;
+        clocks.quiet = match clocks.quiet {
+            _ if !settled => None,
+            // Until it has taken all it is not silent, but busy.
+            Some((was_open, since)) if was_open == open && self.client.out.is_out() => {
+                Some((open, since))
+            }
+            _ => Some((open, now)),
+        };
+        let taken = self.client.out.taken;
+        clocks.unread = match clocks.unread {
+            _ if held || self.client.out.is_out() => None,
+            Some((was_taken, since)) if was_taken == taken => Some((taken, since)),
+            _ => Some((taken, now)),
+        };
+        let up = settled || attached.is_none_or(|it| it.lease.pool().health().is_up());
+        clocks.mute = clocks.mute.or(Some(now)).filter(|_| !up && !held);
+        let limits = &self.listener.limits;
+        let timeout = attached.map(|attached| attached.lease.pool().endpoint().timeout);
+        let transaction = self.transaction_since.filter(|_| open || !settled);
+        let quiet = clocks.quiet.map(|(_, since)| since);
+        let (idle, idle_limit) = if open {
+            (limits.idle_in_transaction_timeout, Limit::IdleInTransaction)
+        } else {
+            (limits.idle_timeout, Limit::Idle)
+        };
+        let times = [
+            (held.then_some(now), Some(HEALTH_LOOK), Limit::Look),
+            (
+                clocks.unread.map(|(_, since)| since),
+                Some(limits.write_timeout),
+                Limit::Unread,
+            ),
+            (quiet, idle, idle_limit),
+            (transaction, limits.transaction_timeout, Limit::Transaction),
+            (clocks.mute, timeout, Limit::Mute),
+        ];
+        let ends = times
+            .into_iter()
+            .filter_map(|(since, limit, what)| Some((since? + limit?, what)));
+        ends.min_by_key(|(at, _)| *at)
+    }
+
+    /// Waits for an event until `end`, or for less where the gateway may be closing.
+    async fn look_for_event(&mut self, now: Instant, end: Option<Instant>) -> Result<Event, End> {
+        let attached = self.attached.as_mut();
+        let idle = attached.as_ref().is_none_or(|attached| attached.is_idle());
+        let told = || {
+            let why = "terminating connection due to administrator command".to_owned();
+            End::Told("57P01", why)
+        };
+        let drain = &self.listener.drain;
+        if idle {
+            let kept = attached.as_ref().map(|attached| attached.version);
+            return tokio::select! {
+                biased;
+                event = turn(&mut self.client, attached, end) => Ok(event),
+                () = drain.draining() => Err(told()),
+                () = self.listener.cluster.left(kept.unwrap_or(0)), if kept.is_some() => Ok(Event::Sent),
+            };
+        }
+        let look = now + CLOSING_LOOK;
+        let soon = end.map_or(look, |end| end.min(look));
+        let event = turn(&mut self.client, attached, Some(soon)).await;
+        if drain.phase() == Phase::Closing {
+            return Err(told());
+        }
+        Ok(event)
+    }
+
+    /// A server that is down has not answered for as long as it may.
+    fn mute(&mut self) -> Event {
+        self.clocks.mute = None;
+        Event::ServerLost(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "it does not answer",
+        ))
+    }
+}
