@@ -227,7 +227,9 @@ fn servers(cluster: &Value) -> Vec<Value> {
     let mut out = Vec::new();
     if let Some(primary) = cluster.get("primary").and_then(Value::as_str) {
         let timeline = shown(cluster, "timeline");
-        let held = each("paused").into_iter().any(|it| it == primary || it == *name);
+        let held = each("paused")
+            .into_iter()
+            .any(|it| it == primary || it == *name);
         let paused = if held { ", PAUSED" } else { "" };
         let role = format!("primary, timeline {timeline}{paused}");
         out.push(row(primary, role, "-".to_owned()));
