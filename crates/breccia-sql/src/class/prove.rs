@@ -61,7 +61,7 @@ pub(super) fn query(catalogue: &Catalogue, words: &Words<'_>) -> Result<Proof, R
     }
     // The parser sees the masked text: no literal of a client can lead it astray.
     let mut key = Vec::new();
-    let text = words.span(0, words.len().saturating_sub(1));
+    let text = without_idle_words(words);
     lexer::mask(text.as_bytes(), true, &mut key).map_err(|_| "unparsed")?;
     let key = std::str::from_utf8(&key).map_err(|_| "unparsed")?;
     let mut parser = Parser::new(&PostgreSqlDialect {})
@@ -74,6 +74,33 @@ pub(super) fn query(catalogue: &Catalogue, words: &Words<'_>) -> Result<Proof, R
         _ => return Err("unparsed"),
     }
     Ok(prover.proof)
+}
+
+/// The text without what the parser does not read everywhere and no proof needs: the names of
+/// collations, and the literals that go on with the one before them.
+fn without_idle_words(words: &Words<'_>) -> String {
+    let mut text = String::new();
+    let mut at = 0;
+    while at < words.len() {
+        let follows_dot = at > 0 && words.mark(at - 1, b'.');
+        // Behind AS or a dot it is a name itself.
+        if words.is(at, "collate") && !follows_dot && !(at > 0 && words.is(at - 1, "as")) {
+            at += 2;
+            while words.mark(at, b'.') {
+                at += 2;
+            }
+            text.push(' ');
+            continue;
+        }
+        text.push_str(if words.continues(at) {
+            ""
+        } else {
+            words.raw(at)
+        });
+        text.push_str(words.gap(at).unwrap_or_default());
+        at += 1;
+    }
+    text
 }
 
 /// Proves all statements of the body of a function in SQL, or of other text of the catalogue.

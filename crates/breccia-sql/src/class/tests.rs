@@ -56,6 +56,7 @@ fn reads_are_proven() {
             "select '1'::int, cast('x' as text), date '2020-01-01', interval '1 day'",
             "select 'ok'::mood, '1'::plain_domain, 'orders'::regclass, '{1}'::int[]",
             "select '1'::checked, '{1}'::plain_domain[], * from indexed",
+            "select '(ok,1)'::row, of_the_standard(1), atomic(1)",
             "select * from generate_series(1, 10) g(x), lateral (select x) l",
             "select row_number() over (partition by a order by b) from orders",
             "select sum(x) filter (where x > 1) over w from orders window w as (order by y)",
@@ -77,6 +78,9 @@ fn reads_are_proven() {
             "select $$for update$$, 'nextval(1)', E'it\\'s; delete from orders'",
             "/* breccia */ select 1 -- insert",
             "select max(id)-1, -1, 2*-3 from orders",
+            "select 'a'::text collate \"C\", 'b' COLLATE pg_catalog.\"C\"as x, 1 as collate",
+            "select 'a' -- x\n 'b', date '2020-01-01'\n'x' from orders order by 1 collate x desc",
+            "select * from orders tablesample system (10) repeatable (1)",
         ],
     );
 }
@@ -107,6 +111,7 @@ fn functions_are_asked_about() {
             "select loops_spelled()",
             "select loops_operator()",
             "select sums_badly(1)",
+            "select atomic_next()",
             "select lower_twin('a')",
             "select default_next()",
             "select resets(1)",
@@ -158,6 +163,7 @@ fn relations_types_and_operators_are_asked_about() {
             "select 'x'::native",
             "select 'x'::native_domain",
             "select 'x'::circle_domain",
+            "select 'x'::native_row",
             "select cast('x' as unknown)",
             "select '{}'::native[]",
             "select 1::numeric",
@@ -223,6 +229,9 @@ fn writes_and_locks_go_to_the_primary() {
         "unparsed",
         &[
             "select mood 'ok'",
+            "select 'a' 'b'",
+            "select 'a' /* \n */ 'b'",
+            "select 'a' collate \"C\" \"C\" \"C\"",
             "select * from only orders",
             "selec 1",
             "select 'open",
@@ -538,16 +547,8 @@ fn doubts_about_the_whole_database_stop_all_reads() {
     );
     assert_eq!(class(7, &[Some("loops"), Some("plpgsql")]), Class::Read);
     let domain = |checks| {
-        let (no, base) = (Some("false"), Some("int4"));
-        [
-            Some("d"),
-            no,
-            Some("d"),
-            Some("domain_in"),
-            no,
-            checks,
-            base,
-        ]
+        let (name, builtin, kind) = (Some("d"), Some("false"), Some("d"));
+        [name, builtin, kind, Some("domain_in"), checks, None]
     };
     assert_eq!(
         class(5, &domain(Some("procedural(VALUE)"))),

@@ -19,6 +19,7 @@ const FUNCTIONS: &[FunctionRow<'_>] = &[
     ("row_number", "true", "internal", "i", None),
     ("now", "true", "internal", "s", None),
     ("random", "true", "internal", "v", None),
+    ("system", "true", "internal", "v", None),
     ("clock_timestamp", "true", "internal", "v", None),
     ("generate_series", "true", "internal", "i", None),
     ("unnest", "true", "internal", "i", None),
@@ -155,6 +156,36 @@ const FUNCTIONS: &[FunctionRow<'_>] = &[
         "plpgsql",
         "v",
         Some("BEGIN PERFORM e'a'\n'b', pg_advisory_lock(1); END"),
+    ),
+    (
+        "of_the_standard",
+        "false",
+        "sql",
+        "s",
+        Some(
+            "CREATE OR REPLACE FUNCTION of_the_standard(return int)\n RETURNS int\n LANGUAGE sql\n \
+             STABLE\nRETURN (SELECT count(*) FROM orders)",
+        ),
+    ),
+    (
+        "atomic",
+        "false",
+        "sql",
+        "s",
+        Some(
+            "CREATE OR REPLACE FUNCTION atomic(VARIADIC x int[])\n RETURNS int\n LANGUAGE sql\n \
+             STABLE\nBEGIN ATOMIC\n SELECT 1;\n SELECT stable_sum(1);\nEND",
+        ),
+    ),
+    (
+        "atomic_next",
+        "false",
+        "sql",
+        "s",
+        Some(
+            "CREATE OR REPLACE FUNCTION atomic_next()\n RETURNS int\n LANGUAGE sql\n \
+             STABLE\nBEGIN ATOMIC\n SELECT 1;\n SELECT nextval('ids');\nEND",
+        ),
     ),
     (
         "sums",
@@ -359,9 +390,8 @@ const fn view<'a>(oid: &'a str, name: &'a str, text: &'a str) -> [Option<&'a str
 
 const OPERATORS: &str = "= <> < > <= >= ~~ !~~ ~~* !~~* ~ !~ + - * / % || -> ->> @> ? && @@";
 
-/// Name, built in, kind, input, safe, checks, base.
+/// Name, built in, kind, input, checks, what it is made of.
 type TypeRow<'a> = (
-    &'a str,
     &'a str,
     &'a str,
     &'a str,
@@ -371,39 +401,29 @@ type TypeRow<'a> = (
 );
 
 const TYPES: &[TypeRow<'_>] = &[
-    ("int4", "true", "b", "int4in", "false", None, None),
-    ("int8", "true", "b", "int8in", "false", None, None),
-    ("text", "true", "b", "textin", "false", None, None),
-    ("date", "true", "b", "date_in", "false", None, None),
-    (
-        "timestamptz",
-        "true",
-        "b",
-        "timestamptz_in",
-        "false",
-        None,
-        None,
-    ),
-    ("jsonb", "true", "b", "jsonb_in", "false", None, None),
-    ("numeric", "true", "b", "numeric_in", "false", None, None),
-    ("interval", "true", "b", "interval_in", "false", None, None),
-    ("regclass", "true", "b", "regclassin", "false", None, None),
-    ("mood", "false", "e", "enum_in", "true", None, None),
+    ("int4", "true", "b", "int4in", None, None),
+    ("int8", "true", "b", "int8in", None, None),
+    ("text", "true", "b", "textin", None, None),
+    ("date", "true", "b", "date_in", None, None),
+    ("timestamptz", "true", "b", "timestamptz_in", None, None),
+    ("jsonb", "true", "b", "jsonb_in", None, None),
+    ("numeric", "true", "b", "numeric_in", None, None),
+    ("interval", "true", "b", "interval_in", None, None),
+    ("regclass", "true", "b", "regclassin", None, None),
+    ("mood", "false", "e", "enum_in", None, None),
     (
         "checked",
         "false",
         "d",
         "domain_in",
-        "false",
         Some("(VALUE > 0)"),
-        Some("int4"),
+        None,
     ),
     (
         "plain_domain",
         "false",
         "d",
         "domain_in",
-        "false",
         None,
         Some("checked"),
     ),
@@ -412,7 +432,6 @@ const TYPES: &[TypeRow<'_>] = &[
         "false",
         "d",
         "domain_in",
-        "false",
         None,
         Some("native"),
     ),
@@ -421,11 +440,26 @@ const TYPES: &[TypeRow<'_>] = &[
         "false",
         "d",
         "domain_in",
-        "false",
         None,
         Some("circle_domain"),
     ),
-    ("native", "false", "b", "native_in", "false", None, None),
+    (
+        "row",
+        "false",
+        "c",
+        "record_in",
+        None,
+        Some("mood\nchecked"),
+    ),
+    (
+        "native_row",
+        "false",
+        "c",
+        "record_in",
+        None,
+        Some("mood\nnative"),
+    ),
+    ("native", "false", "b", "native_in", None, None),
 ];
 
 /// A builder that has all rows.
@@ -469,7 +503,7 @@ pub(super) fn builder() -> CatalogueBuilder {
     }
     builder.row(4, &[Some("==="), no, Some("procedural")]);
     builder.row(4, &[Some("<=>"), no, Some("stable_sum")]);
-    for (name, builtin, kind, input, safe, checks, base) in TYPES {
+    for (name, builtin, kind, input, checks, parts) in TYPES {
         builder.row(
             5,
             &[
@@ -477,9 +511,8 @@ pub(super) fn builder() -> CatalogueBuilder {
                 Some(builtin),
                 Some(kind),
                 Some(input),
-                Some(safe),
                 *checks,
-                *base,
+                *parts,
             ],
         );
     }

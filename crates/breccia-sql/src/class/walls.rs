@@ -3,7 +3,7 @@
 //! Not a proof of anything: passing here means nothing. Invariant: a name that changes the session
 //! is found at any depth and in any kind of statement.
 
-use super::lexer::{self, Doubt, Kind, Token};
+use super::lexer::{self, Doubt, Kind, Quote, Token};
 use std::borrow::Cow;
 
 /// A text and some of its tokens.
@@ -32,6 +32,24 @@ impl<'a> Words<'a> {
             (Some(first), Some(last)) => self.sql.get(first.start..last.end).unwrap_or_default(),
             _ => "",
         }
+    }
+
+    /// What stands between a token and the next one.
+    pub(super) fn gap(&self, at: usize) -> Option<&'a str> {
+        let (token, next) = (self.tokens.get(at)?, self.tokens.get(at + 1)?);
+        self.sql.get(token.end..next.start)
+    }
+
+    /// The token is a literal that goes on with the one before it.
+    pub(super) fn continues(&self, at: usize) -> bool {
+        let plain = |at: usize| {
+            self.kind(at) == Some(Kind::Text(Quote::Plain)) && self.raw(at).starts_with('\'')
+        };
+        let Some(before) = at.checked_sub(1).filter(|before| plain(*before)) else {
+            return false;
+        };
+        let gap = self.gap(before).unwrap_or_default();
+        plain(at) && gap.contains(['\n', '\r']) && !gap.contains("/*")
     }
 
     /// The tokens from `at` on.

@@ -265,11 +265,12 @@ fn words(why: &str) -> &'static str {
         "write" => "it writes, or may",
         "function" => {
             "it calls a function that is not known to be harmless on a replica: volatile, in \
-             another language than sql or plpgsql, or unknown"
+             another language than sql or plpgsql, with a body that is not proven, or unknown"
         }
         "relation" => {
             "it reads from something that only the primary tells: a sequence, an unlogged or \
-             foreign table, a view over such or over the server's own state, or an unknown name"
+             foreign table, a view over such or over the server's own state, a table whose \
+             indexes, key or checks call a function that is not proven, or an unknown name"
         }
         "operator" | "operator-class" => {
             "an operator in it, or one that the server may choose, calls a function that is not \
@@ -277,6 +278,10 @@ fn words(why: &str) -> &'static str {
         }
         "cast" | "type" => {
             "a type in it is unknown, or a cast calls a function that is not known to be harmless"
+        }
+        "domain" => {
+            "the database has a domain whose check calls a function that is not known to be \
+             harmless, and the server may hold any value against it"
         }
         "locks" => "it locks rows",
         "into" => "it makes a table",

@@ -4,6 +4,7 @@
 //! read from the servers' logs, never taken from the gateway's word.
 
 mod clients;
+mod corpus;
 mod faults;
 mod freshness;
 mod honest;

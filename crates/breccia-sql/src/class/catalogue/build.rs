@@ -7,6 +7,8 @@
 use super::pins::Pins;
 use super::{Catalogue, Need, Standing};
 use super::{builtin, procedure};
+use crate::class::lexer;
+use crate::class::walls::Words;
 use crate::class::{prove, walls};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -63,6 +65,35 @@ pub struct CatalogueBuilder {
 
 fn is_true(column: &str) -> bool {
     column == "true"
+}
+
+/// The statements of a function in SQL. A body of the standard's kind stands at the end of its
+/// definition: `RETURN expression`, or `BEGIN ATOMIC statements; END`.
+fn statements_of(source: String) -> String {
+    if !source.starts_with("CREATE OR REPLACE FUNCTION ") {
+        return source;
+    }
+    let Ok((tokens, _)) = lexer::tokens(source.as_bytes(), true) else {
+        return source;
+    };
+    let words = Words {
+        sql: &source,
+        tokens: &tokens,
+    };
+    let last = words.len().saturating_sub(1);
+    let mut depth = 0_u32;
+    for at in 0..words.len() {
+        if words.mark(at, b'(') {
+            depth += 1;
+        } else if words.mark(at, b')') {
+            depth = depth.saturating_sub(1);
+        } else if depth == 0 && words.is(at, "return") {
+            return format!("SELECT {}", words.span(at + 1, last));
+        } else if depth == 0 && words.are(at, &["begin", "atomic"]) && words.is(last, "end") {
+            return words.span(at + 2, last - 1).to_owned();
+        }
+    }
+    source
 }
 
 /// A query that is proven exactly if the functions of this name are.
@@ -140,7 +171,7 @@ impl CatalogueBuilder {
         standing.unproven += 1;
         let source = source.unwrap_or_default().to_owned();
         let text = match language {
-            "sql" => Text::Sql(source),
+            "sql" => Text::Sql(statements_of(source)),
             "plpgsql" => Text::Procedure(source),
             _ => return Some(()),
         };
@@ -274,22 +305,15 @@ impl CatalogueBuilder {
     }
 
     fn data_type(&mut self, columns: Columns<'_>) -> Option<()> {
-        let &[
-            Some(name),
-            Some(builtin),
-            Some(kind),
-            input,
-            Some(safe),
-            checks,
-            base,
-        ] = columns
-        else {
+        let &[Some(name), Some(builtin), Some(kind), input, checks, parts] = columns else {
             return None;
         };
-        let need = match (kind, input, base) {
-            _ if is_true(builtin) || is_true(safe) => Need::Nothing,
-            ("b", Some(input), _) => Need::Function(input.to_owned()),
-            ("d", _, Some(base)) => Need::Type(base.to_owned()),
+        let parts = parts.unwrap_or_default().lines().map(str::to_owned);
+        let need = match (kind, input) {
+            ("e", _) => Need::Nothing,
+            _ if is_true(builtin) => Need::Nothing,
+            ("b", Some(input)) => Need::Function(input.to_owned()),
+            ("c" | "d" | "r", _) => Need::Types(parts.collect()),
             _ => Need::Denied,
         };
         if let Some(checks) = checks {
@@ -351,20 +375,25 @@ impl CatalogueBuilder {
         pins.spread(&mut self.catalogue);
     }
 
-    /// Reading a parent reads its children.
+    /// Reading a parent reads its children; what is loaded of a partition has its parent's key.
     fn spread_from_children(&mut self) {
         loop {
             let mut changed = false;
             for (parent, child) in &self.children {
-                let (readable, folded) = match self.relations.get(child) {
-                    Some(child) => (child.readable, child.folded.clone()),
-                    None => (true, BTreeSet::new()),
+                let folded = |oid: &str| match self.relations.get(oid) {
+                    Some(relation) => relation.folded.clone(),
+                    None => BTreeSet::new(),
                 };
+                let (above, below) = (folded(parent), folded(child));
+                let readable = self.relations.get(child).is_none_or(|child| child.readable);
+                if let Some(child) = self.relations.get_mut(child) {
+                    changed |= !above.is_subset(&below);
+                    child.folded.extend(above.iter().cloned());
+                }
                 if let Some(parent) = self.relations.get_mut(parent) {
-                    let known = (parent.readable, parent.folded.len());
+                    changed |= !below.is_subset(&above) || (parent.readable && !readable);
+                    parent.folded.extend(below);
                     parent.readable &= readable;
-                    parent.folded.extend(folded);
-                    changed |= known != (parent.readable, parent.folded.len());
                 }
             }
             if !changed {

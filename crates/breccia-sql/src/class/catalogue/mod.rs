@@ -35,13 +35,13 @@ pub(super) struct Answer {
 enum Need {
     Nothing,
     Function(String),
-    /// What a domain is made of.
-    Type(String),
+    /// What a domain, a row or a range is made of.
+    Types(Vec<String>),
     Denied,
 }
 
-/// How many domains may be made of each other: names may go round in circles.
-const DOMAIN_DEPTH: u32 = 8;
+/// How many types may be made of each other: names may go round in circles.
+const TYPE_DEPTH: u32 = 8;
 
 /// What is known of a database's objects.
 #[derive(Debug, Default)]
@@ -155,7 +155,7 @@ impl Catalogue {
 
     /// A cast to a type of this name is safe.
     pub(super) fn cast(&self, name: &str) -> bool {
-        self.cast_within(name, DOMAIN_DEPTH)
+        self.cast_within(name, TYPE_DEPTH)
     }
 
     fn cast_within(&self, name: &str, depth: u32) -> bool {
@@ -165,7 +165,7 @@ impl Catalogue {
         let types = needs.iter().all(|need| match need {
             Need::Nothing => true,
             Need::Function(function) => self.function(function).is_some(),
-            Need::Type(base) => self.cast_within(base, depth),
+            Need::Types(parts) => parts.iter().all(|part| self.cast_within(part, depth)),
             Need::Denied => false,
         });
         let casts = self.casts.get(name).is_none_or(|functions| {

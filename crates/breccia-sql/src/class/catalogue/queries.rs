@@ -31,7 +31,8 @@ const FUNCTIONS: &str = "SELECT p.proname::text,
    AND p.prosrc IN ('range_constructor2', 'range_constructor3') THEN 'sql'
   ELSE l.lanname::text END,
  p.provolatile::text,
- CASE WHEN l.lanname = 'sql' AND p.prosrc = '' THEN pg_catalog.pg_get_functiondef(p.oid)
+ CASE WHEN l.lanname = 'sql' AND p.prosrc = '' AND p.oid >= 16384
+   THEN pg_catalog.pg_get_functiondef(p.oid)
   WHEN l.lanname IN ('sql', 'plpgsql') THEN p.prosrc
   WHEN p.prokind = 'a' AND p.oid >= 16384 THEN (SELECT 'SELECT '
    || pg_catalog.string_agg(pg_catalog.quote_ident(f.proname::text) || '()', ', ')
@@ -73,30 +74,35 @@ const POLICIES: &str = "SELECT p.polrelid::text, pg_catalog.pg_get_expr(p.polqua
  FROM pg_catalog.pg_policy p WHERE p.polcmd IN ('r', '*')";
 
 // name, built in, function
+//
+// The planner turns an operator round, or into what it negates.
 const OPERATORS: &str = "SELECT DISTINCT o.oprname::text,
  (n.nspname = 'pg_catalog' AND o.oid < 16384)::text,
  CASE WHEN n.nspname = 'pg_catalog' AND o.oid < 16384 THEN NULL ELSE p.proname::text END
  FROM pg_catalog.pg_operator o
  JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
- LEFT JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode";
+ LEFT JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+ UNION SELECT o.oprname::text, 'false', p.proname::text
+ FROM pg_catalog.pg_operator o
+ JOIN pg_catalog.pg_operator x ON x.oid IN (o.oprcom, o.oprnegate) AND x.oid >= 16384
+ JOIN pg_catalog.pg_proc p ON p.oid = x.oprcode";
 
-// name, built in, kind, input function, safe by its parts, checks of a domain, what it is made of
+// name, built in, kind, input function, checks of a domain, types of users it is made of, by lines
 const TYPES: &str = "SELECT t.typname::text,
  (n.nspname = 'pg_catalog' AND t.oid < 16384)::text,
  t.typtype::text,
  (SELECT p.proname::text FROM pg_catalog.pg_proc p WHERE p.oid = t.typinput),
- CASE t.typtype
-  WHEN 'c' THEN NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384)
-  WHEN 'r' THEN EXISTS (SELECT 1 FROM pg_catalog.pg_range r
-    WHERE r.rngtypid = t.oid AND r.rngsubtype < 16384)
-  ELSE t.typtype = 'e' END::text,
  CASE WHEN t.typtype = 'd' AND t.oid >= 16384 THEN
   (SELECT pg_catalog.string_agg(pg_catalog.pg_get_expr(k.conbin, 0), ', ')
    FROM pg_catalog.pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c') END,
- (SELECT COALESCE(e.typname, b.typname)::text FROM pg_catalog.pg_type b
-   LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND b.typcategory = 'A'
-   WHERE b.oid = t.typbasetype)
+ (SELECT pg_catalog.string_agg(COALESCE(e.typname, b.typname)::text, pg_catalog.chr(10))
+  FROM pg_catalog.pg_type b
+  LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND b.typcategory = 'A'
+  WHERE b.oid >= 16384 AND (b.oid = t.typbasetype
+   OR (t.typtype = 'c' AND b.oid IN (SELECT a.atttypid FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped))
+   OR (t.typtype = 'r' AND b.oid IN (SELECT r.rngsubtype FROM pg_catalog.pg_range r
+    WHERE r.rngtypid = t.oid))))
  FROM pg_catalog.pg_type t
  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
  WHERE NOT (t.typcategory = 'A' AND t.typname LIKE '\\_%')";
