@@ -125,17 +125,22 @@ fn storm(world: &World, keys: &[Vec<u8>], seed: u64) -> Result<u64> {
 
 /// How much of the time a role has more than its two connections to the primary: a server process
 /// whose client is gone may run its last statement to the end beside the one that takes its place.
-fn watch(cluster: &PostgresCluster, over: &AtomicBool) -> Result<f64> {
+fn watch(cluster: &PostgresCluster, world: &World, over: &AtomicBool) -> Result<f64> {
     let mut client = SqlClient::connect(cluster.primary().port(), "postgres")?;
     let sql = format!(
         "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM pg_stat_activity \
          WHERE datname = '{DATABASE}' AND usename IN ('alice', 'bob') GROUP BY usename) AS each"
     );
-    let (mut samples, mut above) = (0_u32, 0_u32);
+    let (mut samples, mut above, begun, mut told) = (0_u32, 0_u32, Instant::now(), 0);
     while !over.load(Ordering::Relaxed) {
         let most: u64 = client.run(&sql)?.value().unwrap_or("0").parse()?;
         ensure!(most <= 10 * SIZE, "{most} connections of one role");
         samples += 1;
+        let tens = world.count.load(Ordering::Relaxed) / 10_000;
+        if tens > told {
+            told = tens;
+            println!("{}0,000 statements after {:.0?}", tens, begun.elapsed());
+        }
         above += u32::from(most > SIZE);
         thread::sleep(Duration::from_millis(20));
     }
@@ -176,7 +181,7 @@ fn run(world: &World, cluster: &PostgresCluster, seed: u64) -> Result<()> {
     };
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(cluster, &over));
+        let watching = scope.spawn(|| watch(cluster, world, &over));
         let worked = together(VICTIMS + 4 + SESSIONS, |number| {
             let done = work(number);
             if done.is_err() {

@@ -124,10 +124,26 @@ impl<'a> Session<'a> {
         self.simple(sql)?.good().with_context(|| sql.to_owned())
     }
 
-    fn all(&mut self, statements: &[&str]) -> Result<()> {
-        statements
-            .iter()
-            .try_for_each(|sql| self.good(sql).map(drop))
+    /// Sends statements all at once. What is expected of each: nothing but success, a SQLSTATE, or
+    /// a value behind `=`.
+    fn script(&mut self, steps: &[(&str, &str)]) -> Result<()> {
+        for (sql, _) in steps {
+            self.client.query(sql);
+        }
+        self.client.flush()?;
+        for (sql, wanted) in steps {
+            let reply = self
+                .client
+                .read_reply()
+                .with_context(|| (*sql).to_owned())?;
+            let reply = self.own(reply)?;
+            let right = match wanted.strip_prefix('=') {
+                Some(value) => reply.value() == Some(value),
+                None => reply.code() == *wanted,
+            };
+            ensure!(right, "{sql}: {reply:?}, not {wanted:?}");
+        }
+        Ok(())
     }
 
     fn extended(&mut self, sql: &str, values: &[&str]) -> Result<SqlReply> {
@@ -142,17 +158,6 @@ impl<'a> Session<'a> {
             found.value() == Some(wanted),
             "{sql}: {:?}, not {wanted}",
             found.value()
-        );
-        Ok(())
-    }
-
-    fn fails(&mut self, sql: &str, state: &str) -> Result<()> {
-        let found = self.simple(sql)?;
-        ensure!(
-            found.code() == state,
-            "{sql}: {:?} {:?}",
-            found.fault,
-            found.rows
         );
         Ok(())
     }
@@ -229,9 +234,8 @@ impl<'a> Session<'a> {
             0 => {
                 let local = set.replace("SET", "SET LOCAL");
                 let end = dice.pick(&["COMMIT", "ROLLBACK"]);
-                self.all(&["BEGIN", &local])?;
-                self.finds(&format!("SHOW {name}"), &value)?;
-                self.good(end)?;
+                let (show, wanted) = (format!("SHOW {name}"), format!("={value}"));
+                self.script(&[("BEGIN", ""), (&local, ""), (&show, &wanted), (end, "")])?;
             }
             1 => {
                 self.extended(&set, &[])?;
@@ -314,17 +318,26 @@ impl<'a> Session<'a> {
                 self.good(&insert)?;
                 self.rows += 1;
             }
-            1 => self.all(&["BEGIN", &insert, "ROLLBACK"])?,
+            1 => self.script(&[("BEGIN", ""), (&insert, ""), ("ROLLBACK", "")])?,
             2 => {
-                self.all(&["BEGIN", &insert])?;
-                self.fails("SELECT 1/0", "22012")?;
-                self.fails("SELECT 1", "25P02")?;
-                self.good("COMMIT")?;
+                let fails = [
+                    ("SELECT 1/0", "22012"),
+                    ("SELECT 1", "25P02"),
+                    ("COMMIT", ""),
+                ];
+                self.script(&[("BEGIN", ""), (&insert, "")])?;
+                self.script(&fails)?;
             }
             3 => {
-                self.all(&["BEGIN", "SAVEPOINT a", &insert])?;
-                self.fails("SELECT 1/0", "22012")?;
-                self.all(&["ROLLBACK TO a", &insert, "COMMIT"])?;
+                self.script(&[
+                    ("BEGIN", ""),
+                    ("SAVEPOINT a", ""),
+                    (&insert, ""),
+                    ("SELECT 1/0", "22012"),
+                    ("ROLLBACK TO a", ""),
+                    (&insert, ""),
+                    ("COMMIT", ""),
+                ])?;
                 self.rows += 1;
             }
             4 if self.rows > 20 => {
@@ -420,29 +433,47 @@ impl<'a> Session<'a> {
             format!("SELECT pg_advisory_lock({number})"),
             "SELECT set_config('work_mem', '7MB', false)".to_owned(),
         ];
-        let some: Vec<&String> = all.iter().filter(|_| dice.roll(2) == 0).collect();
-        for sql in &some {
-            self.good(sql)?;
+        let (notify, is_mark) = (format!("NOTIFY c{number}, '{mark}'"), format!("={mark}"));
+        let shown: [(&str, &str); 6] = [
+            ("SELECT a FROM pg_temp.left_over", &is_mark),
+            (&notify, ""),
+            ("EXECUTE by_sql", &is_mark),
+            ("FETCH FROM held", &is_mark),
+            ("SELECT 7", "=7"),
+            ("SHOW work_mem", "=7MB"),
+        ];
+        let some: Vec<bool> = all.iter().map(|_| dice.roll(2) == 0).collect();
+        let chosen = |(at, step): (usize, (&'_ str, &'_ str))| -> Option<(String, String)> {
+            let (sql, wanted) = step;
+            some.get(at)
+                .copied()
+                .unwrap_or(false)
+                .then(|| (sql.to_owned(), wanted.to_owned()))
+        };
+        let made = all
+            .iter()
+            .map(|sql| (sql.as_str(), ""))
+            .enumerate()
+            .filter_map(chosen);
+        let mut steps: Vec<(String, String)> = made.collect();
+        steps.extend(shown.into_iter().enumerate().filter_map(chosen));
+        // What is set in a transaction is its server's until the end.
+        for (sql, wanted) in [
+            ("BEGIN", ""),
+            ("SET my.own = 'rolled back'", ""),
+            ("ROLLBACK", ""),
+            ("BEGIN", ""),
+            ("SET my.own = 'committed'", ""),
+            ("COMMIT", ""),
+            ("SHOW my.own", "=committed"),
+        ] {
+            steps.push((sql.to_owned(), wanted.to_owned()));
         }
-        let made = |at: usize| some.iter().any(|sql| all.get(at) == Some(*sql));
-        if made(0) {
-            self.finds("SELECT a FROM pg_temp.left_over", &mark)?;
-        }
-        if made(1) {
-            let sql = format!("NOTIFY c{number}, '{mark}'");
-            let heard = self.good(&sql)?.notifications;
-            ensure!(heard.len() == 1, "{sql}: {heard:?}");
-        }
-        if made(2) {
-            self.finds("EXECUTE by_sql", &mark)?;
-        }
-        if made(3) {
-            self.finds("FETCH FROM held", &mark)?;
-        }
-        if made(5) {
-            self.finds("SHOW work_mem", "7MB")?;
-        }
-        self.check("my.own", dice)?;
+        let steps: Vec<(&str, &str)> = steps
+            .iter()
+            .map(|(a, b)| (a.as_str(), b.as_str()))
+            .collect();
+        self.script(&steps)?;
         if dice.roll(2) == 0 {
             self.again()?;
         } else {
@@ -455,16 +486,19 @@ impl<'a> Session<'a> {
     }
 
     fn sees_nothing(&mut self) -> Result<()> {
-        self.fails("SELECT a FROM pg_temp.left_over", "42P01")?;
-        self.good("DISCARD ALL")?;
         self.settings.clear();
         self.prepared.clear();
-        self.fails("EXECUTE by_sql", "26000")?;
-        self.fails("FETCH FROM held", "34000")?;
-        let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' \
-                    AND pid = pg_backend_pid()";
-        self.finds(held, "0")?;
-        self.finds("SELECT count(*) FROM pg_listening_channels()", "0")
+        self.script(&[
+            ("SELECT a FROM pg_temp.left_over", "42P01"),
+            ("DISCARD ALL", ""),
+            ("EXECUTE by_sql", "26000"),
+            ("FETCH FROM held", "34000"),
+            (
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+                "=0",
+            ),
+            ("SELECT count(*) FROM pg_listening_channels()", "=0"),
+        ])
     }
 
     /// Sends what begins a lot and ends nothing, up to any byte, and is gone.
