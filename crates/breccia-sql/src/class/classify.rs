@@ -318,7 +318,10 @@ fn classify(
     let calls = |names: &[&str]| {
         (0..words.len()).any(|at| {
             let name = words.name(at).filter(|_| words.mark(at + 1, b'('));
-            name.is_some_and(|name| names.is_empty() || names.contains(&name.as_ref()))
+            name.is_some_and(|name| match names {
+                [] => name != "values",
+                names => names.contains(&name.as_ref()),
+            })
         })
     };
     if calls(&["lastval", "currval"]) {
