@@ -121,6 +121,11 @@ impl SqlClient {
         Ok(self.stream.get_ref().set_read_timeout(Some(patience))?)
     }
 
+    /// The connection itself, to write to while another thread reads.
+    pub fn raw(&self) -> Result<TcpStream> {
+        Ok(self.stream.get_ref().try_clone()?)
+    }
+
     /// Puts a frame into the buffer of what is sent next.
     pub fn frame(&mut self, kind: u8, body: &[u8]) -> &mut Self {
         self.out.push(kind);

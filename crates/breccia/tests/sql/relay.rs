@@ -4,10 +4,11 @@
 //! Not what a session keeps (`sessions.rs`). Invariant: nobody here waits for ever, and what is left
 //! over of one session never reaches another.
 
+use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use breccia_testkit::{SqlClient, wait_until};
 
 use crate::pooling::database;
@@ -171,5 +172,62 @@ fn deallocate_in_a_failed_transaction_is_answered() -> Result<()> {
     ensure!(client.run("DEALLOCATE s")?.frames == "CZ");
     client.run("COMMIT")?;
     ensure!(client.bind("s", &[]).execute().sync().ask()?.code() == "26000");
+    Ok(())
+}
+
+/// The most memory a gateway has held so far, in bytes.
+fn peak(gateway: &mut Gateway) -> Result<u64> {
+    let path = format!("/proc/{}/status", gateway.breccia.process().id());
+    let status = std::fs::read_to_string(&path).context(path)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.context("no VmHWM")?.trim().trim_end_matches(" kB");
+    Ok(kib.trim().parse::<u64>()? << 10)
+}
+
+#[test]
+fn what_one_end_does_not_take_is_not_kept_for_it() -> Result<()> {
+    const ROUNDS: usize = 40_000;
+    let cluster = database("relay_kept")?;
+    let mut gateway = Gateway::over(&cluster, "relay_kept", Extra::default())?;
+    // A client that reads nothing, with and without a connection.
+    for first in ["SELECT 1", "LISTEN something"] {
+        let before = peak(&mut gateway)?;
+        let mut client = gateway.client("relay_kept")?;
+        client.run(first)?;
+        let mut wire = client.raw()?;
+        wire.set_write_timeout(None)?;
+        thread::scope(|scope| -> Result<()> {
+            let writing = scope.spawn(move || {
+                let question = b"Q\0\0\0\x19SHOW breccia.servers\0".repeat(100);
+                (0..ROUNDS / 100).try_for_each(|_| wire.write_all(&question))
+            });
+            thread::sleep(Duration::from_secs(5));
+            for _ in 0..ROUNDS {
+                client.read_reply()?.good()?;
+            }
+            Ok(writing.join().expect("no panic")?)
+        })?;
+        let grown = peak(&mut gateway)?.saturating_sub(before);
+        ensure!(grown < 16 << 20, "{first}: {grown} bytes more");
+    }
+    // A server that reads nothing.
+    let before = peak(&mut gateway)?;
+    let mut client = gateway.client("relay_kept")?;
+    client
+        .parse("", "SELECT pg_sleep(3)")
+        .bind("", &[])
+        .execute();
+    client.frame(b'H', &[]).flush()?;
+    let value = "x".repeat(100 << 20);
+    let sql = "SELECT length($1::text), pg_backend_pid()";
+    client.parse("", sql).bind("", &[&value]).execute().sync();
+    let reply = client.ask()?.good()?;
+    ensure!(
+        reply.rows.len() == 2 && reply.frames.ends_with('Z'),
+        "{:?}",
+        reply.frames
+    );
+    let grown = peak(&mut gateway)?.saturating_sub(before);
+    ensure!(grown < 16 << 20, "{grown} bytes more");
     Ok(())
 }

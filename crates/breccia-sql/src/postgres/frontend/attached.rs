@@ -178,7 +178,9 @@ fn poll_turn(
     if !client.out.is_out() && !held {
         match client.out.poll_send(&mut client.stream, context) {
             Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientGone),
-            Poll::Ready(Ok(())) if full => return Poll::Ready(Event::Sent),
+            Poll::Ready(Ok(())) if full || !client.inbound.is_empty() => {
+                return Poll::Ready(Event::Sent);
+            }
             _ => {}
         }
     }

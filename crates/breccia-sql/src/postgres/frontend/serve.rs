@@ -11,6 +11,7 @@ use bytes::Buf;
 
 use super::attached::{Attached, Event};
 use super::batch::{Batch, look};
+use super::client::HIGH_WATER;
 use super::expected::{News, Owed};
 use super::noted::{lets_go_of_all, looks_at_prepared};
 use super::route::Place;
@@ -450,9 +451,11 @@ impl Session {
             let Some(attached) = &mut self.attached else {
                 return Ok(());
             };
+            // What the server has not taken yet is bounded: the rest waits at the client.
+            let full = attached.out.waiting() > HIGH_WATER;
             if attached.passing > 0 {
                 let length = attached.passing.min(self.client.inbound.len());
-                if length == 0 {
+                if length == 0 || full {
                     return Ok(());
                 }
                 let piece = self.client.inbound.get(..length).unwrap_or_default();
@@ -469,8 +472,9 @@ impl Session {
             let open = open && !attached.expected.is_asking();
             // Which statements there are is known before more of them are named.
             let open = open && (attached.expected.unsynced || !self.names.is_emptying());
-            // What the server has not taken yet is bounded: the rest waits at the client.
-            if !open || attached.held || attached.out.waiting() > super::client::HIGH_WATER {
+            // So are answers that the client has not taken, of which some are made here.
+            let full = full || self.client.out.waiting() > HIGH_WATER;
+            if !open || attached.held || full {
                 self.client.wanted = 0;
                 return Ok(());
             }

@@ -16,7 +16,7 @@ use super::SqlListener;
 use super::attached::{Attached, Event};
 use super::batch::{Extent, MAX_BATCH, extent};
 use super::cancel::Registered;
-use super::client::{Client, Outgoing};
+use super::client::{Client, HIGH_WATER, Outgoing};
 use super::expected::Expected;
 use super::hear::Changing;
 use super::limits::Clocks;
@@ -271,8 +271,13 @@ impl Session {
             if !stays {
                 self.client.drop_copied()?;
             }
-            let found = extent(&self.client.inbound, &mut known);
-            match found? {
+            // One who takes no answers is given no more.
+            let found = if self.client.out.waiting() > HIGH_WATER {
+                Extent::Unknown
+            } else {
+                extent(&self.client.inbound, &mut known)?
+            };
+            match found {
                 Extent::Whole(length) | Extent::Part(length) if stays && own => {
                     self.own_next = false;
                     let frames = self.client.take(length);
