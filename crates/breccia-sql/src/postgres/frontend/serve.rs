@@ -397,7 +397,8 @@ impl Session {
             return;
         };
         if attached.replica {
-            self.freshness.used_replica(attached.home(clock::now()));
+            let answered = self.watch.answered();
+            self.freshness.used_replica(attached.home(answered));
             self.listener.counters.reads.increment();
         } else {
             if std::mem::take(&mut attached.seen) {

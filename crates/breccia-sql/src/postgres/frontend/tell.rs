@@ -44,6 +44,8 @@ impl Default for Gates {
 pub(super) struct Watch {
     /// When it was asked; none while nothing is unanswered.
     since: Option<Instant>,
+    /// When the last one was answered.
+    answered: Option<Instant>,
     /// Where the last one went, by number, and why.
     server: usize,
     reason: &'static str,
@@ -67,6 +69,11 @@ impl Watch {
 
     pub(super) fn reason(&self) -> &'static str {
         self.reason
+    }
+
+    /// When the last statement was answered. The time was read then, and is not read again.
+    pub(super) fn answered(&self) -> Instant {
+        self.answered.unwrap_or_else(clock::now)
     }
 
     /// Where the last statement went, by the server's number, and why.
@@ -109,6 +116,7 @@ impl Session {
             return;
         };
         let now = clock::now();
+        self.watch.answered = Some(now);
         let took = now.saturating_duration_since(since);
         if took >= self.listener.limits.slow_statement {
             self.tell_slow(now, took, frames);
