@@ -159,7 +159,11 @@ pub fn bound(rest: &[u8]) -> Result<(u16, Vec<u16>), CodecError> {
         for _ in 0..values {
             let (length, value) = int32(rest)?;
             // All bits set: NULL.
-            let length = if length == u32::MAX { 0 } else { length as usize };
+            let length = if length == u32::MAX {
+                0
+            } else {
+                length as usize
+            };
             rest = value.get(length..)?;
         }
         let (count, mut rest) = int16(rest)?;
