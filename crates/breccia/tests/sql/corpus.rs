@@ -26,7 +26,7 @@ use check::Servers;
 
 const DATABASE: &str = "corpus";
 /// How many statements a run makes unless `BRECCIA_TEST_STATEMENTS` says otherwise.
-const STATEMENTS: usize = 5_500;
+const STATEMENTS: usize = 8_000;
 /// Of a hundred statements made of honest parts, so many are classed as reads.
 const CLASSED: usize = 90;
 /// Of a hundred statements classed as reads, so many run without an error of their own.

@@ -92,6 +92,7 @@ pub(super) fn expressions(kind: Kind) -> &'static [&'static str] {
             "inet_server_addr()::text",
             "lo_get(1)::text",
             "pg_export_snapshot()",
+            "(SELECT min(setting) FROM pg_config())",
             "pg_walfile_name('0/0')",
             "pg_advisory_xact_lock({i})::text",
             "query_to_xml('select nextval(''ids'')', true, true, '')::text",

@@ -70,12 +70,15 @@ const DENIED_PREFIXES: &[&str] = &[
 const DENIED: &[&str] = &[
     "current_setting",
     "currval",
+    "icu_unicode_version",
     "lastval",
     "loread",
     "lowrite",
     "mxid_age",
     "nextval",
     "pg_blocking_pids",
+    // What one server was built with.
+    "pg_config",
     "pg_config",
     "pg_is_in_backup",
     "pg_is_in_recovery",
@@ -94,6 +97,7 @@ const DENIED: &[&str] = &[
     "setseed",
     "setval",
     "show_limit",
+    "unicode_version",
     "version",
 ];
 
