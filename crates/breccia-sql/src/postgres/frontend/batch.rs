@@ -9,7 +9,8 @@ use super::translate::{Names, Under};
 use crate::class::{Class, Verdict};
 use crate::postgres::codec::{self, CodecError, Head};
 
-/// A batch larger than this is not looked at whole: it goes to the primary piece by piece.
+/// A batch larger than this is not looked at whole: it goes to the primary piece by piece. One simple
+/// query is, and is bounded by `max-request-size`.
 pub(super) const MAX_BATCH: usize = 1 << 20;
 
 /// Names of statements and portals kept of one batch.
@@ -36,7 +37,9 @@ pub(super) fn extent(bytes: &[u8], known: &mut usize) -> Result<Extent, CodecErr
             return Ok(Extent::Unknown);
         };
         if rest.len() < length {
-            let long = bytes.len() >= MAX_BATCH;
+            // A long text is wanted whole wherever it goes, and its client may be slow to send it:
+            // until then it holds no connection.
+            let long = bytes.len() >= MAX_BATCH && (tag, *known) != (b'Q', 0);
             return Ok(if long {
                 Extent::Part(*known)
             } else {

@@ -292,7 +292,7 @@ impl Session {
             }
             self.client.rest();
             self.watch.rest();
-            self.client.wanted = MAX_BATCH;
+            self.client.wanted = self.long_query()?.max(MAX_BATCH);
             match self.event().await? {
                 Event::Client | Event::Sent | Event::Late => {}
                 Event::Server => self.digest_quietly()?,
