@@ -11,9 +11,9 @@ use breccia_net::clock;
 use super::attached::Attached;
 use super::batch::{Batch, called};
 use super::expected::Owed;
+use super::names::Under;
 use super::session::{End, Session};
 use super::told::is_read_by;
-use super::translate::Under;
 use crate::class::{Class, LAST_VALUE, START, Verdict, lexer};
 use crate::postgres::codec::{self, Head, message};
 use crate::postgres::settings::Settings;
@@ -183,7 +183,7 @@ impl Session {
 
     /// Whether a text, prepared later, would be another statement.
     pub(super) fn is_of_this_moment(&self, sql: &[u8]) -> bool {
-        self.judge(sql).uses_now && holds_moment(sql, self.legible)
+        mentions_moment(sql) && holds_moment(sql, self.legible)
     }
 
     /// Whether a frame sends or binds what lets go of all prepared statements.
@@ -282,6 +282,20 @@ fn loosens(sql: &[u8]) -> bool {
     })
 }
 
+/// Whether a text may hold such a literal: most are told at a glance.
+fn mentions_moment(sql: &[u8]) -> bool {
+    const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+    let quoted = memchr::memchr2(b'\'', b'$', sql).is_some();
+    quoted
+        && sql.iter().enumerate().any(|(at, byte)| {
+            let is = |word: &&[u8]| {
+                let part = sql.get(at..at + word.len());
+                part.is_some_and(|part| part.eq_ignore_ascii_case(word))
+            };
+            matches!(byte | 0x20, b'n' | b't' | b'y') && WORDS.iter().any(is)
+        })
+}
+
 /// Whether a text holds a literal that stands for the moment at which it is prepared.
 fn holds_moment(sql: &[u8], conforming: bool) -> bool {
     let Ok((tokens, _)) = lexer::tokens(sql, conforming) else {
@@ -343,7 +357,9 @@ mod tests {
     #[test]
     fn a_literal_of_the_moment_is_no_function() {
         let check = |sql: &str, expected: bool| {
-            assert_eq!(holds_moment(sql.as_bytes(), true), expected, "{sql}");
+            let sql = sql.as_bytes();
+            let found = mentions_moment(sql) && holds_moment(sql, true);
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(sql));
         };
         check("SELECT now(), 'then'", false);
         check("SELECT 'now'::timestamptz", true);
