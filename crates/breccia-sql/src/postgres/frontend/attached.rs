@@ -43,6 +43,8 @@ pub(super) struct Attached {
     pub(super) farewell: bool,
     /// Something was sent that may show or change what the database holds.
     pub(super) seen: bool,
+    /// It owes more than it may, and was asked for it.
+    pub(super) full: bool,
     /// Settings were changed for the transaction that is open.
     pub(super) loose: bool,
     /// A statement that others share was prepared under settings that are not known.

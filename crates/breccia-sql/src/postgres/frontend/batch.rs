@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::translate::{Names, Under};
+use super::names::{Names, Under};
 use crate::class::{Class, Verdict};
 use crate::postgres::codec::{self, CodecError, Head};
 

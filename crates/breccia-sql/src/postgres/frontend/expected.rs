@@ -156,6 +156,11 @@ impl Expected {
         matches!(self.owed.front(), Some(Owed::Query { shown: false }))
     }
 
+    /// How much is owed.
+    pub(super) fn len(&self) -> usize {
+        self.owed.len()
+    }
+
     /// Whether nothing is owed.
     pub(super) fn is_empty(&self) -> bool {
         self.owed.is_empty() && self.passing.0 == 0

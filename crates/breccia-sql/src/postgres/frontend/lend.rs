@@ -89,6 +89,7 @@ impl Session {
             farewell: false,
             opening: self.begun.is_some(),
             seen: false,
+            full: false,
             loose: false,
             spoilt: false,
             resets: BTreeSet::new(),

@@ -27,6 +27,7 @@ mod lend;
 mod limits;
 mod login;
 mod lost;
+mod names;
 mod noted;
 mod own;
 mod route;

@@ -454,6 +454,10 @@ impl From<Unfit> for End {
                 let why = format!("a message of type {:?} was not expected", char::from(tag));
                 Self::Told("08P01", why)
             }
+            Unfit::TooManyAtOnce => {
+                let why = "too many statements are prepared and closed without a Sync";
+                Self::Told("54000", why.to_owned())
+            }
             Unfit::TooMany => {
                 let why = "this session holds 10000 prepared statements, the most there may be";
                 Self::Told("54000", why.to_owned())

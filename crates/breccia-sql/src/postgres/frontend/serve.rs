@@ -26,6 +26,8 @@ use crate::postgres::settings::Settings;
 
 /// A frame of parameters or copied data longer than this passes in pieces.
 const PIECES: usize = 64 * 1024;
+/// Nothing more is sent to a server that owes so many answers.
+const MAX_OWED: usize = 16_384;
 /// Names stand at the beginning of a frame of parameters; longer ones are waited for.
 const NAMES_BYTES: usize = 4 * 1024;
 
@@ -289,6 +291,7 @@ impl Session {
                     return Ok(Turn::Again { write });
                 }
                 // All that was sent is answered.
+                self.names.settle();
                 (attached.held, attached.unknown) = (false, false);
                 self.note_answered(frames);
                 let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
@@ -479,6 +482,15 @@ impl Session {
                 self.client.wanted = 0;
                 return Ok(());
             }
+            if attached.expected.len() >= MAX_OWED {
+                // What is answered already must not lie in the server's buffer meanwhile.
+                if !std::mem::replace(&mut attached.full, true) {
+                    message::empty(&mut attached.out.bytes, b'H');
+                }
+                self.client.wanted = 0;
+                return Ok(());
+            }
+            attached.full = false;
             if !self.feed_one()? {
                 return Ok(());
             }

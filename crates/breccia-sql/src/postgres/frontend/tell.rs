@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use breccia_net::clock;
 use breccia_net::log_gate::LogGate;
 
+use super::names::Names;
 use super::route::Place;
 use super::session::{End, Session};
-use super::translate::Names;
 use crate::class::shown;
 use crate::postgres::codec;
 

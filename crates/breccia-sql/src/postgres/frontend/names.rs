@@ -1,0 +1,284 @@
+//! The prepared statements of a session, by the client's names for them.
+//!
+//! Not what a connection has prepared ([`Prepared`]). Invariant: a name stands for what the client
+//! would find under it once all that it has sent is done, or has failed.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::expected::Freed;
+use super::translate::Unfit;
+use crate::class::Verdict;
+use crate::postgres::codec;
+use crate::postgres::settings::Settings;
+use crate::postgres::statement::{Prepared, Statement, Statements};
+
+/// Prepared statements of one session, the most.
+const MAX_NAMES: usize = 10_000;
+/// Changes of names that are not known to be so yet, the most.
+const MAX_JOURNAL: usize = 65_536;
+
+/// What a verdict holds under: [`crate::class::Classifier::version`], and whether texts can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Under {
+    pub(super) version: u64,
+    pub(super) legible: bool,
+}
+
+/// The verdict about a text that does not change, so that it is not read for each use.
+#[derive(Debug, Default)]
+struct Remembered(RefCell<Option<(Under, Arc<Verdict>)>>);
+
+impl Remembered {
+    fn get(&self, under: Under, judge: impl FnOnce() -> Arc<Verdict>) -> Arc<Verdict> {
+        let mut place = self.0.borrow_mut();
+        match &*place {
+            Some((then, verdict)) if *then == under => Arc::clone(verdict),
+            _ => {
+                let verdict = judge();
+                *place = Some((under, Arc::clone(&verdict)));
+                verdict
+            }
+        }
+    }
+}
+
+/// Text and types of the unnamed statement.
+#[derive(Debug)]
+pub(super) struct Unnamed {
+    pub(super) sql: Box<[u8]>,
+    pub(super) types: Box<[u8]>,
+    verdict: Remembered,
+    /// What it lets go of.
+    pub(super) frees: Option<Freed>,
+}
+
+impl Unnamed {
+    pub(super) fn new(sql: &[u8], types: &[u8]) -> Self {
+        Self {
+            sql: sql.into(),
+            types: types.into(),
+            verdict: Remembered::default(),
+            frees: None,
+        }
+    }
+}
+
+/// What a name stands for.
+#[derive(Debug)]
+struct Named {
+    statement: Arc<Statement>,
+    verdict: Remembered,
+}
+
+impl From<Arc<Statement>> for Named {
+    fn from(statement: Arc<Statement>) -> Self {
+        Self {
+            statement,
+            verdict: Remembered::default(),
+        }
+    }
+}
+
+/// A session's names, and what its connection has prepared.
+type Before = (HashMap<Box<[u8]>, Named>, Prepared);
+
+/// A name, and what it stood for before.
+type Change = (Box<[u8]>, Option<Named>);
+
+/// What a session has prepared.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    named: HashMap<Box<[u8]>, Named>,
+    /// Text and types of the unnamed one.
+    pub(super) unnamed: Option<Unnamed>,
+    /// How to undo what the frames of the running batch changed.
+    journal: Vec<Change>,
+    /// What the statement lets go of that was bound last.
+    pub(super) freeing: Option<Freed>,
+    /// What there was before each statement under way that lets go of all.
+    emptied: VecDeque<Before>,
+}
+
+impl Names {
+    /// The text of a statement, by the client's name for it.
+    pub(super) fn text(&self, name: &[u8]) -> Option<&[u8]> {
+        if name.is_empty() {
+            return self.unnamed.as_ref().map(|it| &*it.sql);
+        }
+        self.named.get(name).map(|it| &*it.statement.sql)
+    }
+
+    /// What a statement is, by the client's name for it. It is judged once, and again when it may be
+    /// something else.
+    pub(super) fn verdict(
+        &self,
+        name: &[u8],
+        under: Under,
+        judge: impl FnOnce(&[u8]) -> Arc<Verdict>,
+    ) -> Option<Arc<Verdict>> {
+        if name.is_empty() {
+            let it = self.unnamed.as_ref()?;
+            return Some(it.verdict.get(under, || judge(&it.sql)));
+        }
+        let it = self.named.get(name)?;
+        Some(it.verdict.get(under, || judge(&it.statement.sql)))
+    }
+
+    /// Takes a statement under a new name without asking a server: one that some server has prepared
+    /// before, or with `unproven` any. Whether that is so.
+    pub(super) fn adopt(
+        &mut self,
+        parse: &codec::Parse<'_>,
+        statements: &Statements,
+        settings: &Settings,
+        unproven: bool,
+    ) -> bool {
+        if parse.name.is_empty()
+            || self.named.contains_key(parse.name)
+            || self.named.len() >= MAX_NAMES
+        {
+            return false;
+        }
+        let statement = statements.intern(settings.meaning(), parse.sql, parse.types);
+        let taken = unproven || statement.proven.load(Ordering::Relaxed);
+        if taken {
+            self.named.insert(parse.name.into(), statement.into());
+        }
+        taken
+    }
+
+    /// Takes a statement that no server is asked to prepare; `false`: there is one of that name.
+    pub(super) fn keep(
+        &mut self,
+        parse: &codec::Parse<'_>,
+        statements: &Statements,
+    ) -> Result<bool, Unfit> {
+        if parse.name.is_empty() {
+            self.unnamed = Some(Unnamed::new(parse.sql, parse.types));
+            return Ok(true);
+        }
+        if self.named.contains_key(parse.name) {
+            return Ok(false);
+        }
+        self.has_room()?;
+        let statement = statements.private(parse.sql, parse.types);
+        self.named.insert(parse.name.into(), statement.into());
+        Ok(true)
+    }
+
+    /// A statement, by the client's name for it.
+    pub(super) fn get(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.named.get(name).map(|it| Arc::clone(&it.statement))
+    }
+
+    /// Whether another name may be given.
+    pub(super) fn has_room(&self) -> Result<(), Unfit> {
+        if self.named.len() >= MAX_NAMES {
+            return Err(Unfit::TooMany);
+        }
+        self.has_journal()
+    }
+
+    /// Whether another change can be undone.
+    pub(super) fn has_journal(&self) -> Result<(), Unfit> {
+        if self.journal.len() >= MAX_JOURNAL {
+            return Err(Unfit::TooManyAtOnce);
+        }
+        Ok(())
+    }
+
+    /// All that the frames since the last call did is so.
+    pub(super) fn settle(&mut self) {
+        self.journal.clear();
+        self.emptied.clear();
+    }
+
+    /// All are let go of by a statement that is sent now.
+    pub(super) fn empty(&mut self, prepared: &mut Prepared) {
+        let before = (std::mem::take(&mut self.named), std::mem::take(prepared));
+        self.emptied.push_back(before);
+    }
+
+    /// Whether it is open if a statement lets go of all.
+    pub(super) fn is_emptying(&self) -> bool {
+        !self.emptied.is_empty()
+    }
+
+    /// A statement has let go of all; whether it was known when it was sent.
+    pub(super) fn note_emptied(&mut self) -> bool {
+        self.emptied.pop_front().is_some()
+    }
+
+    /// A statement that should let go of all has failed.
+    pub(super) fn not_emptied(&mut self, prepared: Option<&mut Prepared>) {
+        let Some((named, kept)) = self.emptied.pop_front() else {
+            return;
+        };
+        for (name, statement) in named {
+            self.named.entry(name).or_insert(statement);
+        }
+        if let Some(prepared) = prepared {
+            prepared.join(kept);
+        }
+    }
+
+    /// A statement that should let go of one has failed.
+    pub(super) fn not_freed(&mut self, freed: Freed, prepared: Option<&mut Prepared>) {
+        if let Some(prepared) = prepared.filter(|_| freed.was_there) {
+            prepared.insert(freed.statement.id);
+        }
+        self.named
+            .entry(freed.name)
+            .or_insert_with(|| freed.statement.into());
+    }
+
+    /// Undoes what the frames since the last [`Names::settle`] did.
+    pub(super) fn undo(&mut self) {
+        while let Some((name, before)) = self.journal.pop() {
+            match before {
+                Some(statement) => self.named.insert(name, statement),
+                None => self.named.remove(&name),
+            };
+        }
+    }
+
+    /// A statement could not be prepared: names given to it in this batch are free again.
+    pub(super) fn not_prepared(&mut self, id: u64) {
+        let fresh = self.journal.iter().filter(|(_, before)| before.is_none());
+        let names: Vec<Box<[u8]>> = fresh.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            if self
+                .named
+                .get(&name)
+                .is_some_and(|it| it.statement.id == id)
+            {
+                self.named.remove(&name);
+            }
+        }
+    }
+
+    /// Forgets one; whether there was one.
+    pub(super) fn remove(&mut self, name: &[u8]) -> bool {
+        let before = self.named.remove(name);
+        let found = before.is_some();
+        if found {
+            self.journal.push((name.into(), before));
+        }
+        found
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.named.clear();
+        self.unnamed = None;
+        self.settle();
+    }
+
+    pub(super) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
+        let before = self.named.insert(name.into(), statement.into());
+        self.journal.push((name.into(), before));
+    }
+}
