@@ -12,6 +12,7 @@
 
 pub mod cluster;
 pub mod codec;
+pub mod described;
 pub mod frontend;
 pub mod monitor;
 pub mod pool;

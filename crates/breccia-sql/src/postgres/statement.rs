@@ -9,6 +9,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::described::Shape;
+
 /// Statements kept although nobody uses them, and their bytes; then those are let go.
 const MAX_KEPT: usize = 10_000;
 const MAX_KEPT_BYTES: usize = 64 << 20;
@@ -135,12 +137,21 @@ impl Statements {
 /// Statements one connection upstream has prepared, least recently used first to go.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    /// The tick of the last use, by the statement's id.
-    used: HashMap<u64, u64>,
+    /// By the statement's id.
+    used: HashMap<u64, There>,
     tick: u64,
     /// Others may be there too, or stand for what the database was: a name is closed before it is
     /// prepared.
     doubtful: bool,
+}
+
+/// A statement that a connection has prepared.
+#[derive(Debug, Clone, Copy)]
+struct There {
+    /// The tick of the last use.
+    used: u64,
+    /// As what it was described here.
+    shape: Option<Shape>,
 }
 
 /// The most statements one connection upstream holds; each costs the server memory.
@@ -151,20 +162,38 @@ impl Prepared {
     pub fn touch(&mut self, id: u64) -> bool {
         self.tick += 1;
         let tick = self.tick;
-        self.used.get_mut(&id).map(|used| *used = tick).is_some()
+        let there = self.used.get_mut(&id);
+        there.map(|there| there.used = tick).is_some()
+    }
+
+    /// As what one was described that is there.
+    #[must_use]
+    pub fn shape(&self, id: u64) -> Option<Shape> {
+        self.used.get(&id)?.shape
+    }
+
+    /// One that is there was described.
+    pub fn note_shape(&mut self, id: u64, shape: Shape) {
+        if let Some(there) = self.used.get_mut(&id) {
+            there.shape = Some(shape);
+        }
     }
 
     /// Adds one; answers the one that must be closed for it.
     pub fn insert(&mut self, id: u64) -> Option<u64> {
         self.tick += 1;
         let oldest = (self.used.len() >= MAX_PREPARED)
-            .then(|| self.used.iter().min_by_key(|(_, tick)| **tick))
+            .then(|| self.used.iter().min_by_key(|(_, there)| there.used))
             .flatten()
             .map(|(id, _)| *id);
         if let Some(oldest) = oldest {
             self.used.remove(&oldest);
         }
-        self.used.insert(id, self.tick);
+        let there = There {
+            used: self.tick,
+            shape: None,
+        };
+        self.used.insert(id, there);
         oldest
     }
 
@@ -198,8 +227,8 @@ impl Prepared {
 
     /// Those of `other` are there too.
     pub fn join(&mut self, other: Prepared) {
-        for (id, used) in other.used {
-            self.used.entry(id).or_insert(used);
+        for (id, there) in other.used {
+            self.used.entry(id).or_insert(there);
         }
         self.tick = self.tick.max(other.tick);
     }

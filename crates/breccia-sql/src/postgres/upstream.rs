@@ -420,14 +420,14 @@ impl Endpoint {
         failure.map_or(Ok(()), Err)
     }
 
-    async fn send(&self, upstream: &mut Upstream, bytes: &[u8]) -> Result<(), SqlError> {
+    pub(super) async fn send(&self, upstream: &mut Upstream, bytes: &[u8]) -> Result<(), SqlError> {
         let sent = upstream.stream.write_all(bytes).await;
         sent.map_err(|error| self.lost(error))?;
         upstream.stream.flush().await.map_err(|e| self.lost(e))
     }
 
     /// The next frame; parameters it tells are kept.
-    async fn next(&self, upstream: &mut Upstream) -> Result<BytesMut, SqlError> {
+    pub(super) async fn next(&self, upstream: &mut Upstream) -> Result<BytesMut, SqlError> {
         loop {
             let head = codec::head(&upstream.received).map_err(|source| SqlError::Codec {
                 server: self.name.clone(),

@@ -18,6 +18,7 @@ mod logins;
 mod own;
 mod pausing;
 mod pins;
+mod plans;
 mod pooling;
 mod positions;
 mod prepared;

@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BytesMut};
 
-use crate::postgres::codec::message::Status;
+use crate::postgres::codec::message::{self, Status};
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES};
+use crate::postgres::described::{Description, Shape};
 use crate::postgres::statement::Statement;
 
 /// A frame longer than this is handed on piece by piece.
@@ -25,6 +26,16 @@ pub(super) struct Freed {
     pub(super) statement: Arc<Statement>,
     /// The connection had prepared it before, and not for this.
     pub(super) was_there: bool,
+    /// As what it was described to the client.
+    pub(super) told: Option<Shape>,
+}
+
+/// A statement of the registry that is described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Described {
+    pub(super) statement: Arc<Statement>,
+    /// The client's name for it; without one it does not hear of it.
+    pub(super) name: Option<Box<[u8]>>,
 }
 
 /// Something a server owes.
@@ -37,10 +48,14 @@ pub(super) enum Owed {
     },
     /// `BindComplete`.
     Bind,
+    /// An error, told as that of a statement whose columns are not what they were.
+    Stale,
     /// `CloseComplete`.
     Close { shown: bool },
     /// The description of a statement or portal.
     Describe,
+    /// That of a statement of the registry.
+    Described(Box<Described>),
     /// The rows of a portal and their end.
     Execute,
     /// All that a simple query answers, with its `ReadyForQuery`.
@@ -69,6 +84,12 @@ pub(super) enum News {
     Complete(Vec<u8>),
     /// The client's statement failed; the SQLSTATE.
     Failed(Vec<u8>),
+    /// A statement has other columns than the client was told.
+    Stale,
+    /// The same, and it is the server that noticed: somebody has changed the database.
+    Outdated,
+    /// A statement was described.
+    Described(Box<Described>, Shape),
     /// A question of Breccia's own failed; the whole body of the error.
     OwnFailed(Vec<u8>),
     /// A statement of the registry could not be prepared.
@@ -113,6 +134,8 @@ pub(super) struct Expected {
     pub(super) unsynced: bool,
     /// The next `Execute` lets go of all prepared statements.
     pub(super) emptying: bool,
+    /// What has come of a description.
+    description: Description,
 }
 
 impl Expected {
@@ -197,12 +220,16 @@ impl Expected {
             }
             let end = if whole { head.length } else { rest.len() };
             let body = rest.get(HEAD_BYTES..end).unwrap_or_default();
-            let shown = self.shows(head.tag);
+            let stale = self.is_stale(head.tag, body);
+            let shown = self.shows(head.tag) && !stale;
             let before = self.owed.len();
             self.judge(head.tag, body, news)?;
             if !shown {
                 out.extend_from_slice(received.get(run..at).unwrap_or_default());
                 run = at + end;
+            }
+            if stale {
+                write_stale(out, self.status);
             }
             at += end;
             self.passing = (head.length - end, shown);
@@ -222,6 +249,25 @@ impl Expected {
         }
         received.advance(at);
         Ok(())
+    }
+
+    /// Whether a description is asked for that the client does not get.
+    pub(super) fn is_looking(&self) -> bool {
+        let hidden =
+            |owed: &Owed| matches!(owed, Owed::Described(described) if described.name.is_none());
+        self.owed.iter().any(hidden)
+    }
+
+    /// Whether the server skips what it is sent.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Whether a message is the refusal of a name that stands for a statement which is stale.
+    fn is_stale(&self, tag: u8, body: &[u8]) -> bool {
+        matches!(self.owed.front(), Some(Owed::Stale))
+            && tag == b'E'
+            && codec::field(body, b'C') == Some(b"26000")
     }
 
     /// Writes what stands at the front and is not the server's.
@@ -250,6 +296,9 @@ impl Expected {
             None if tag == b'E' => self.status != Some(Status::Idle),
             Some(Owed::OwnSync) => false,
             Some(Owed::Parse { .. }) if self.is_apart() => tag == b'A',
+            Some(Owed::Described(described)) if described.name.is_none() => {
+                !matches!(tag, b't' | b'T' | b'n')
+            }
             // An error of a hidden Parse is the answer to what made it needed.
             Some(Owed::Parse { shown: false, .. } | Owed::Close { shown: false }) => {
                 !matches!(tag, b'1' | b'3')
@@ -273,6 +322,13 @@ impl Expected {
             | (b'3', Some(Owed::Close { .. }))
             | (b'n' | b'T', Some(Owed::Describe)) => {
                 self.owed.pop_front();
+            }
+            (b't' | b'n' | b'T', Some(Owed::Described(_))) => {
+                if let Some(shape) = self.description.take(tag, body)
+                    && let Some(Owed::Described(described)) = self.owed.pop_front()
+                {
+                    news.push(News::Described(described, shape));
+                }
             }
             (b'D', _) => self.told = true,
             (b'C' | b'I' | b's', Some(Owed::Execute)) => {
@@ -343,8 +399,15 @@ impl Expected {
             news.push(News::Fatal(state));
             return;
         }
+        if codec::field(body, b'R') == Some(b"RevalidateCachedQuery") {
+            news.push(News::Outdated);
+        }
         match self.owed.front() {
             Some(Owed::Fail) => {}
+            Some(Owed::Stale) if state == b"26000" => {
+                news.push(News::Stale);
+                self.skip(news);
+            }
             Some(Owed::Query { shown: false }) => news.push(News::OwnFailed(body.to_vec())),
             Some(Owed::Query { .. } | Owed::Function) => {
                 news.push(News::Failed(state));
@@ -373,6 +436,37 @@ impl Expected {
         }
         (self.skipping, self.unsynced) = (true, true);
     }
+}
+
+/// What PostgreSQL says of a prepared statement whose columns are not what they were, or of any in a
+/// transaction that has failed. Drivers that know of it look at the function's name.
+fn write_stale(out: &mut Vec<u8>, status: Option<Status>) {
+    let (sqlstate, text, place) = match status {
+        Some(Status::Failed) => (
+            "25P02",
+            "current transaction is aborted, commands ignored until end of transaction block",
+            "exec_bind_message",
+        ),
+        _ => (
+            "0A000",
+            "cached plan must not change result type",
+            "RevalidateCachedQuery",
+        ),
+    };
+    message::frame(out, b'E', |out| {
+        let fields = [
+            ('S', "ERROR"),
+            ('V', "ERROR"),
+            ('C', sqlstate),
+            ('M', text),
+            ('R', place),
+        ];
+        for (name, value) in fields {
+            out.push(u8::try_from(name).unwrap_or_default());
+            message::write_text(out, value.as_bytes());
+        }
+        out.push(0);
+    });
 }
 
 /// What is to be known of something that the server skipped.

@@ -33,7 +33,7 @@ impl Session {
     /// Takes a connection for `place`, which may become another: once its server is not paused, and
     /// such that what is believed of a replica still holds.
     pub(super) async fn hold(&mut self, place: &mut Place, batch: &Batch) -> Result<(), SqlError> {
-        if self.attached.is_some() {
+        if self.attached.is_some() && self.look_where_held().await.is_ok() {
             return Ok(());
         }
         let end = self.gate_end();

@@ -49,6 +49,20 @@ impl Session {
                     return Ok(Self::elsewhere(&state));
                 }
             }
+            News::Stale => {
+                self.changing = None;
+                self.listener.counters.failed.increment();
+            }
+            News::Outdated => self.database.note_change(),
+            News::Described(described, shape) => {
+                let id = described.statement.id;
+                if let Some(upstream) = attached.lease.upstream() {
+                    upstream.prepared.note_shape(id, shape);
+                }
+                if let Some(name) = &described.name {
+                    self.names.note_told(name, id, shape);
+                }
+            }
             News::NotPrepared(id) => {
                 self.names.not_prepared(id);
                 if let Some(upstream) = attached.lease.upstream() {

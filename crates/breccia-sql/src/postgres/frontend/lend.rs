@@ -46,6 +46,7 @@ impl Session {
         }
         if let Some(upstream) = lease.upstream() {
             self.bring(server, &pool, upstream).await?;
+            self.look_again(pool.endpoint(), upstream).await?;
         }
         let (mut out, mut expected) = std::mem::take(&mut self.spare);
         if let Some(upstream) = lease.upstream() {

@@ -26,6 +26,7 @@ mod hear;
 mod lend;
 mod limits;
 mod login;
+mod looks;
 mod lost;
 mod names;
 mod noted;

@@ -12,6 +12,7 @@ use super::expected::Freed;
 use super::translate::Unfit;
 use crate::class::Verdict;
 use crate::postgres::codec;
+use crate::postgres::described::Shape;
 use crate::postgres::settings::Settings;
 use crate::postgres::statement::{Prepared, Statement, Statements};
 
@@ -71,6 +72,8 @@ impl Unnamed {
 struct Named {
     statement: Arc<Statement>,
     verdict: Remembered,
+    /// As what it was described to the client, who may read all later rows by that.
+    told: Option<Shape>,
 }
 
 impl From<Arc<Statement>> for Named {
@@ -78,6 +81,7 @@ impl From<Arc<Statement>> for Named {
         Self {
             statement,
             verdict: Remembered::default(),
+            told: None,
         }
     }
 }
@@ -92,6 +96,7 @@ type Change = (Box<[u8]>, Option<Named>);
 #[derive(Debug, Default)]
 pub(super) struct Names {
     named: HashMap<Box<[u8]>, Named>,
+    any_told: bool,
     /// Text and types of the unnamed one.
     pub(super) unnamed: Option<Unnamed>,
     /// How to undo what the frames of the running batch changed.
@@ -230,9 +235,10 @@ impl Names {
         if let Some(prepared) = prepared.filter(|_| freed.was_there) {
             prepared.insert(freed.statement.id);
         }
-        self.named
-            .entry(freed.name)
-            .or_insert_with(|| freed.statement.into());
+        self.named.entry(freed.name).or_insert_with(|| Named {
+            told: freed.told,
+            ..Named::from(freed.statement)
+        });
     }
 
     /// Undoes what the frames since the last [`Names::settle`] did.
@@ -280,5 +286,49 @@ impl Names {
     pub(super) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
         let before = self.named.insert(name.into(), statement.into());
         self.journal.push((name.into(), before));
+    }
+
+    /// The statement of a name, as it is read under `settings`. What the client was told of it holds.
+    pub(super) fn under(
+        &mut self,
+        name: &[u8],
+        settings: &Settings,
+        statements: &Statements,
+    ) -> Option<Arc<Statement>> {
+        let it = self.named.get(name)?;
+        let (statement, told, now) = (&it.statement, it.told, settings.meaning());
+        let same = |of: &Arc<str>| Arc::ptr_eq(of, now) || **of == **now;
+        if statement.meaning.as_ref().is_none_or(same) {
+            return Some(Arc::clone(statement));
+        }
+        let again = statements.intern(now, &statement.sql, &statement.types);
+        self.insert(name, Arc::clone(&again));
+        if let Some(named) = self.named.get_mut(name) {
+            named.told = told;
+        }
+        Some(again)
+    }
+
+    /// As what a statement was described to the client.
+    pub(super) fn told(&self, name: &[u8]) -> Option<Shape> {
+        if !self.any_told {
+            return None;
+        }
+        self.named.get(name)?.told
+    }
+
+    /// A statement was described to the client.
+    pub(super) fn note_told(&mut self, name: &[u8], id: u64, shape: Shape) {
+        if let Some(named) = self.named.get_mut(name)
+            && named.statement.id == id
+        {
+            named.told = Some(shape);
+            self.any_told = true;
+        }
+    }
+
+    /// Whether anything was described to the client.
+    pub(super) fn any_told(&self) -> bool {
+        self.any_told
     }
 }

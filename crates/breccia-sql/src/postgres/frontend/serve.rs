@@ -76,6 +76,7 @@ impl Session {
         if batch.executed == 0 && self.is_crowded(place) && self.answer_prepared(&frames, true) {
             return Ok(());
         }
+        self.note_binds(&frames);
         for attempt in 0..2 {
             self.count(place.replica, place.reason);
             self.watch.placed(place);
@@ -236,11 +237,21 @@ impl Session {
             attached.refuse_look(head.tag);
             return Ok(());
         }
-        let Some(upstream) = attached.lease.upstream() else {
-            return Err(End::Gone);
-        };
+        attached.passing = head.length - frame.len();
+        let mut way = self.way(empties, alone).ok_or(End::Gone)?;
+        if let Some((name, statement)) = &freed {
+            way.deallocate(head.tag, name, statement);
+            return Ok(());
+        }
+        way.frame(head, frame).map_err(End::from)
+    }
+
+    /// The way to the connection that is held.
+    fn way(&mut self, empties: bool, alone: bool) -> Option<Way<'_>> {
+        let attached = self.attached.as_mut()?;
+        let upstream = attached.lease.upstream()?;
         let changed = upstream.prepared_at != self.database.changes.load(Ordering::Acquire);
-        let mut way = Way {
+        Some(Way {
             out: &mut attached.out.bytes,
             expected: &mut attached.expected,
             upstream,
@@ -252,13 +263,20 @@ impl Session {
             settings: &self.settings,
             alone,
             spoilt: &mut attached.spoilt,
-        };
-        attached.passing = head.length - frame.len();
-        if let Some((name, statement)) = &freed {
-            way.deallocate(head.tag, name, statement);
-            return Ok(());
+        })
+    }
+
+    /// Whether a frame of the client binds what the connection must describe first.
+    fn needs_look(&mut self, head: Head) -> Result<bool, End> {
+        if head.tag != b'B' || !self.names.any_told() {
+            return Ok(false);
         }
-        way.frame(head, frame).map_err(End::from)
+        let length = head.length.min(self.client.inbound.len());
+        let frame = self.client.inbound.get(..length).unwrap_or_default();
+        let name = codec::bind(codec::body(frame))?.statement.to_vec();
+        let alone = self.is_unshared(head, &[]);
+        let way = self.way(false, alone);
+        Ok(way.is_some_and(|mut way| !way.is_looked_at(&name)))
     }
 
     /// Moves bytes between the client and the connection until that is idle again, or free to be
@@ -559,6 +577,9 @@ impl Session {
         let frame = self.client.inbound.get(..head.length).unwrap_or_default();
         if self.is_own_frame(head, frame) {
             return Ok(self.meet_own(head));
+        }
+        if self.needs_look(head)? {
+            return Ok(false);
         }
         let frame = self.client.take(head.length.min(have));
         self.pass_unseen(head, &frame)?;

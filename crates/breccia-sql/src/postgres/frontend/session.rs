@@ -117,6 +117,8 @@ pub(super) struct Session {
     pub(super) own: Option<Own>,
     /// The next frame of the client is to be answered here, and may be now.
     pub(super) own_next: bool,
+    /// Statements that the batch binds which were described to the client.
+    pub(super) binds: Vec<Box<[u8]>>,
     /// Some statement of Breccia's own was prepared.
     pub(super) prepared_own: bool,
     /// What the client's first packet says about `breccia.…`.
@@ -170,6 +172,7 @@ impl Session {
             watch: Watch::default(),
             own: None,
             own_next: false,
+            binds: Vec::new(),
             prepared_own: false,
             startup_own,
             pools: vec![None; cluster.servers.len()],

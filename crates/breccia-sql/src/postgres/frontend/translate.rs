@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::expected::{Expected, Freed, Owed};
+use super::expected::{Described, Expected, Freed, Owed};
 use super::names::{Names, Unnamed};
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES, Head, message};
 use crate::postgres::settings::Settings;
@@ -123,6 +123,7 @@ impl Way<'_> {
             name: name.as_bytes().into(),
             statement: Arc::clone(statement),
             was_there: !fresh,
+            told: self.names.told(name.as_bytes()),
         };
         let upstream = String::from_utf8_lossy(&statement.name);
         let sql = format!("DEALLOCATE \"{upstream}\"");
@@ -209,34 +210,37 @@ impl Way<'_> {
         }
         let Some(statement) = self.named(bind.statement) else {
             let name = unknown(bind.statement);
-            self.rebind(head, bind, &name);
+            self.rebind(head, bind, &name, Owed::Bind);
             return Ok(());
         };
         self.prepare(&statement);
-        self.rebind(head, bind, &statement.name);
+        let told = self.names.told(bind.statement);
+        let shape = self.upstream.prepared.shape(statement.id);
+        if told.is_none() || told == shape {
+            self.rebind(head, bind, &statement.name, Owed::Bind);
+        } else {
+            // It has other columns than the client was told: the server refuses the name, and the
+            // client hears what a server says that has kept the statement.
+            self.rebind(head, bind, STALE, Owed::Stale);
+        }
         Ok(())
     }
 
     /// The statement of a name, as it is read under the settings of now.
     fn named(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
-        let statement = self.names.get(name)?;
-        let now = self.settings.meaning();
-        let same = |of: &Arc<str>| Arc::ptr_eq(of, now) || **of == **now;
-        if self.alone || statement.meaning.as_ref().is_none_or(same) {
-            return Some(statement);
+        if self.alone {
+            return self.names.get(name);
         }
-        let again = (self.statements).intern(now, &statement.sql, &statement.types);
-        self.names.insert(name, Arc::clone(&again));
-        Some(again)
+        self.names.under(name, self.settings, self.statements)
     }
 
-    fn rebind(&mut self, head: Head, bind: codec::Bind<'_>, name: &[u8]) {
+    fn rebind(&mut self, head: Head, bind: codec::Bind<'_>, name: &[u8], owed: Owed) {
         let body = head.length - HEAD_BYTES - bind.statement.len() + name.len();
         message::write_head(self.out, b'B', body);
         message::write_text(self.out, bind.portal);
         message::write_text(self.out, name);
         self.out.extend_from_slice(bind.rest);
-        self.expected.push(Owed::Bind);
+        self.expected.push(owed);
     }
 
     fn describe(&mut self, frame: &[u8], name: &[u8]) {
@@ -245,15 +249,39 @@ impl Way<'_> {
             self.verbatim(frame, Some(Owed::Describe));
             return;
         }
-        let upstream = match self.named(name) {
-            Some(statement) => {
-                self.prepare(&statement);
-                statement.name.to_vec()
-            }
-            None => unknown(name),
+        if let Some(statement) = self.named(name) {
+            self.prepare(&statement);
+            self.describe_as(statement, Some(name.into()));
+        } else {
+            message::named(self.out, b'D', b'S', &unknown(name));
+            self.expected.push(Owed::Describe);
+        }
+    }
+
+    fn describe_as(&mut self, statement: Arc<Statement>, name: Option<Box<[u8]>>) {
+        message::named(self.out, b'D', b'S', &statement.name);
+        let described = Described { statement, name };
+        self.expected.push(Owed::Described(described.into()));
+    }
+
+    /// Whether a statement can be bound here: it is known whether it is still what the client was told.
+    /// If not, that is asked first.
+    pub(super) fn is_looked_at(&mut self, name: &[u8]) -> bool {
+        if self.names.told(name).is_none() || self.expected.is_skipping() {
+            return true;
+        }
+        let Some(statement) = self.named(name) else {
+            return true;
         };
-        message::named(self.out, b'D', b'S', &upstream);
-        self.expected.push(Owed::Describe);
+        if self.upstream.prepared.shape(statement.id).is_some() {
+            return true;
+        }
+        if !self.expected.is_looking() {
+            self.prepare(&statement);
+            self.describe_as(statement, None);
+            message::empty(self.out, b'H');
+        }
+        false
     }
 
     /// The connection may keep the statement: others use it too.
@@ -314,6 +342,9 @@ impl Way<'_> {
         });
     }
 }
+
+/// A name that nothing has upstream: see [`unknown`].
+const STALE: &[u8] = b"breccia_stale";
 
 /// A name the session never gave, such that it is nobody's upstream.
 fn unknown(name: &[u8]) -> Vec<u8> {
