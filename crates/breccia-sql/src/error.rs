@@ -122,6 +122,12 @@ pub enum SqlError {
         /// How long was waited.
         after: Duration,
     },
+    /// The client cancelled its statement, which waited for a connection.
+    #[error("canceling statement due to user request")]
+    Cancelled,
+    /// The client left while its statement waited for a connection.
+    #[error("the client left while its statement waited for a connection")]
+    Left,
     /// There is no server that may take writes.
     #[error("{store} has no primary: {why}")]
     NoPrimary {
@@ -163,7 +169,9 @@ impl SqlError {
             Self::Refused { .. } | Self::Settings { .. } | Self::LastValue => ErrorKind::Server,
             Self::Login { .. } | Self::Scram { .. } => ErrorKind::Unauthorized,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::PoolFull { .. } | Self::Paused { .. } => ErrorKind::Overloaded,
+            Self::PoolFull { .. } | Self::Paused { .. } | Self::Cancelled | Self::Left => {
+                ErrorKind::Overloaded
+            }
         }
     }
 
@@ -171,7 +179,9 @@ impl SqlError {
     #[must_use]
     pub fn origin(&self) -> Origin {
         match self {
-            Self::PoolFull { .. } | Self::Paused { .. } => Origin::Internal,
+            Self::PoolFull { .. } | Self::Paused { .. } | Self::Cancelled | Self::Left => {
+                Origin::Internal
+            }
             _ => Origin::Upstream,
         }
     }
@@ -192,7 +202,8 @@ impl SqlError {
         match self {
             Self::Refused { sqlstate, .. } | Self::Settings { sqlstate, .. } => sqlstate,
             Self::Connect { .. } | Self::NoTls { .. } | Self::Timeout { .. } => "08001",
-            Self::Lost { .. } => "08006",
+            Self::Lost { .. } | Self::Left => "08006",
+            Self::Cancelled => "57014",
             Self::Codec { .. } => "08P01",
             Self::Login { .. } | Self::Scram { .. } => "28000",
             Self::LastValue => "55000",

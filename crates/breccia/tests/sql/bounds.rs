@@ -45,10 +45,10 @@ fn count(client: &mut SqlClient, kinds: [u8; 2]) -> Result<[usize; 2]> {
 #[test]
 fn answers_that_wait_for_a_statement_are_few() -> Result<()> {
     const CLOSES: usize = 60_000;
-    let (cluster, gateway) = gateway("waiting")?;
-    let mut holder = SqlClient::connect(cluster.primary().port(), "waiting")?;
+    let (cluster, gateway) = gateway("bounds_waiting")?;
+    let mut holder = SqlClient::connect(cluster.primary().port(), "bounds_waiting")?;
     holder.run("SELECT pg_advisory_lock(21)")?;
-    let mut client = gateway.client("waiting")?;
+    let mut client = gateway.client("bounds_waiting")?;
     client
         .parse("", "SELECT pg_advisory_lock(21)")
         .bind("", &[])
@@ -78,8 +78,8 @@ fn answers_that_wait_for_a_statement_are_few() -> Result<()> {
 
 #[test]
 fn many_answers_of_its_own_behind_one_that_no_server_has_sent_yet() -> Result<()> {
-    let (_cluster, gateway) = gateway("behind")?;
-    let mut client = gateway.client("behind")?;
+    let (_cluster, gateway) = gateway("bounds_behind")?;
+    let mut client = gateway.client("bounds_behind")?;
     client.set_patience(Duration::from_secs(10))?;
     client.run("BEGIN")?;
     for round in 0..2 {
@@ -98,8 +98,8 @@ fn many_answers_of_its_own_behind_one_that_no_server_has_sent_yet() -> Result<()
 
 #[test]
 fn names_may_come_and_go_in_one_transaction_but_not_without_a_sync() -> Result<()> {
-    let (_cluster, gateway) = gateway("coming")?;
-    let mut client = gateway.client("coming")?;
+    let (_cluster, gateway) = gateway("bounds_coming")?;
+    let mut client = gateway.client("bounds_coming")?;
     client.run("BEGIN")?;
     client.run("INSERT INTO t (own) VALUES (1)")?;
     let pairs = |client: &mut SqlClient| {
@@ -143,10 +143,10 @@ fn bind_often(client: &mut SqlClient) -> Result<Duration> {
 
 #[test]
 fn a_long_statement_is_not_read_again_for_each_use() -> Result<()> {
-    let (cluster, gateway) = gateway("long")?;
-    let mut direct = SqlClient::connect(cluster.primary().port(), "long")?;
+    let (cluster, gateway) = gateway("bounds_long")?;
+    let mut direct = SqlClient::connect(cluster.primary().port(), "bounds_long")?;
     let directly = bind_often(&mut direct)?;
-    let took = bind_often(&mut gateway.client("long")?)?;
+    let took = bind_often(&mut gateway.client("bounds_long")?)?;
     println!("{directly:?} directly, {took:?} through the gateway");
     // Reading it once for each use takes minutes.
     ensure!(took < directly * 3 + Duration::from_secs(15));
@@ -155,9 +155,9 @@ fn a_long_statement_is_not_read_again_for_each_use() -> Result<()> {
 
 #[test]
 fn texts_that_nobody_uses_any_more_are_let_go_of() -> Result<()> {
-    let (_cluster, mut gateway) = gateway("texts")?;
+    let (_cluster, mut gateway) = gateway("bounds_texts")?;
     let before = peak(&mut gateway)?;
-    let mut client = gateway.client("texts")?;
+    let mut client = gateway.client("bounds_texts")?;
     for number in 0..60 {
         let sql = format!("SELECT {number} /*{}*/", "x".repeat(4_000_000));
         client.parse("s", &sql).sync().ask()?.good()?;

@@ -91,18 +91,14 @@ fn fresh(cluster: &PostgresCluster, database: &str) -> Result<()> {
 #[test]
 fn a_client_sees_what_it_would_see_on_a_server_of_its_own() -> Result<()> {
     let cluster = database("plans")?;
-    for listener in [
-        "pool-size = 2",
-        "pool-size = 1\ntransactions = \"lazy\"",
-        "pool-mode = \"session\"",
+    for (composite, listener) in [
+        ("", "pool-size = 2"),
+        ("transactions = \"lazy\"", "pool-size = 1"),
+        ("", "pool-mode = \"session\""),
     ] {
-        let (listener, composite) = match listener.split_once('\n') {
-            Some((listener, composite)) => (listener, composite),
-            None => (listener, ""),
-        };
         let extra = Extra {
-            listener,
             composite,
+            listener,
             ..Extra::default()
         };
         let gateway = Gateway::over(&cluster, "plans", extra)?;

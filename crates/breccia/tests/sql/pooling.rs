@@ -6,7 +6,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use breccia_testkit::{PostgresCluster, SqlClient, wait_until};
@@ -243,6 +243,64 @@ fn a_cancel_hits_its_own_session_only() -> Result<()> {
     })
 }
 
+/// A gateway whose only connection sleeps, and a client whose statement waits for it.
+fn behind_a_sleeper(
+    gateway: &Gateway,
+    database: &str,
+    work: impl FnOnce(&mut SqlClient) -> Result<()>,
+) -> Result<()> {
+    let mut sleeper = gateway.client(database)?;
+    let mut waiter = gateway.client(database)?;
+    let wakes = sleeper.canceller();
+    sleeper.query("SELECT pg_sleep(30)").flush()?;
+    thread::sleep(Duration::from_millis(500));
+    waiter.query("INSERT INTO t (own) VALUES (99)").flush()?;
+    thread::sleep(Duration::from_millis(500));
+    work(&mut waiter)?;
+    wakes()?;
+    ensure!(sleeper.read_reply()?.code() == "57014");
+    // The connection is anybody's again.
+    ensure!(
+        gateway
+            .client(database)?
+            .run("SELECT count(*) FROM t WHERE own = 99")?
+            .value()
+            == Some("0")
+    );
+    Ok(())
+}
+
+#[test]
+fn a_statement_that_waits_for_a_connection_can_be_cancelled_and_left() -> Result<()> {
+    let cluster = database("waits")?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"20s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "waits", extra)?;
+    let mut watcher = gateway.client("waits")?;
+    let begun = Instant::now();
+    behind_a_sleeper(&gateway, "waits", |waiter| {
+        waiter.canceller()()?;
+        ensure!(waiter.read_reply()?.code() == "57014");
+        Ok(())
+    })?;
+    behind_a_sleeper(&gateway, "waits", |waiter| {
+        waiter.hang_up();
+        wait_until(Duration::from_secs(5), "nobody waits", || {
+            let pools = watcher.run("SHOW breccia.pools")?.rows;
+            let waits = |row: &Vec<Option<String>>| row.last() != Some(&Some("0".to_owned()));
+            Ok((!pools.iter().any(waits)).then_some(()))
+        })
+    })?;
+    ensure!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+    Ok(())
+}
+
 #[test]
 fn a_cancel_ends_a_long_statement_at_once() -> Result<()> {
     let cluster = database("long")?;
@@ -258,7 +316,7 @@ fn a_cancel_ends_a_long_statement_at_once() -> Result<()> {
         let read = "SELECT count(*) FROM generate_series(1, 1000000000) a";
         for sql in ["SELECT pg_sleep(20)", read] {
             let cancel = client.canceller();
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             let told = thread::spawn(move || {
                 thread::sleep(Duration::from_millis(300));
                 cancel()

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::Notify;
 
 use crate::postgres::pool::Pool;
 
@@ -20,6 +21,8 @@ struct State {
     target: Option<Target>,
     /// A cancel was sent to the target.
     hit: bool,
+    /// Told of a cancel while the session waits for a connection.
+    waiting: Option<Arc<Notify>>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,8 +51,23 @@ impl Doing {
         state.hit
     }
 
+    /// The session waits for a connection; who cancels its statement tells it so.
+    pub(super) fn wait(&self) -> Arc<Notify> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(state.waiting.insert(Arc::default()))
+    }
+
+    /// It waits no more.
+    pub(super) fn stop_waiting(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting = None;
+    }
+
     fn hit(&self) -> Option<Target> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = &state.waiting {
+            waiting.notify_one();
+        }
         state.hit |= state.target.is_some();
         state.target.clone()
     }

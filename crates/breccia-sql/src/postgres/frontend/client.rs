@@ -161,6 +161,17 @@ impl Client {
         .await
     }
 
+    /// Ends when the client has left. What it sends meanwhile is read ahead, and not more than
+    /// [`READ_AHEAD`]: behind that nobody sees it leave.
+    pub(super) async fn left(&mut self) {
+        while self.inbound.len() < READ_AHEAD {
+            if matches!(self.read().await, Ok(0) | Err(_)) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// Sends all that waits, by `end` at the latest.
     pub(super) async fn send(&mut self, end: Instant) -> io::Result<()> {
         let sending = poll_fn(|context| self.out.poll_send(&mut self.stream, context));

@@ -4,8 +4,11 @@
 //! the session's settings, or not at all.
 
 use std::collections::BTreeSet;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::attached::Attached;
@@ -15,7 +18,7 @@ use super::session::{HEALTH_LOOK, Session, is_of_the_connection};
 use crate::error::SqlError;
 use crate::postgres::cluster::pause::Running;
 use crate::postgres::codec::message;
-use crate::postgres::pool::Pool;
+use crate::postgres::pool::{Lease, Pool};
 use crate::postgres::upstream::Upstream;
 use crate::token::Lsn;
 
@@ -33,7 +36,7 @@ impl Session {
     async fn attach_once(&mut self, place: Place) -> Result<bool, SqlError> {
         let (server, replica) = (place.server, place.replica);
         let pool = self.pool(server, replica)?;
-        let mut lease = pool.lend().await?;
+        let mut lease = self.lend(&pool).await?;
         let running = Running::on(&self.listener.cluster, server);
         if self.listener.cluster.holds_back(server) {
             lease.give_back();
@@ -100,6 +103,25 @@ impl Session {
             missed: matches!(place.reason, "no-position" | "behind"),
         });
         Ok(true)
+    }
+
+    /// Takes a connection of a pool. While there is none, the client may cancel its statement, or leave.
+    async fn lend(&mut self, pool: &Arc<Pool>) -> Result<Lease, SqlError> {
+        let mut lending = pin!(pool.lend());
+        let at_once = poll_fn(|context| Poll::Ready(lending.as_mut().poll(context)));
+        if let Poll::Ready(lease) = at_once.await {
+            return lease;
+        }
+        let doing = Arc::clone(&self.registered.doing);
+        let cancelled = doing.wait();
+        let lent = tokio::select! {
+            biased;
+            lent = lending => lent,
+            () = cancelled.notified() => Err(SqlError::Cancelled),
+            () = self.client.left() => Err(SqlError::Left),
+        };
+        doing.stop_waiting();
+        lent
     }
 
     /// Brings a connection to the session's settings, unless it is there. Nothing of the session is

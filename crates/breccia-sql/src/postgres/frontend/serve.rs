@@ -82,7 +82,8 @@ impl Session {
             self.watch.placed(place);
             if let Err(error) = self.hold(&mut place, &batch).await {
                 self.registered.doing.end();
-                if place.replica && attempt == 0 {
+                let ends = matches!(error, SqlError::Cancelled | SqlError::Left);
+                if place.replica && attempt == 0 && !ends {
                     place = self.primary("replica-lost");
                     continue;
                 }
