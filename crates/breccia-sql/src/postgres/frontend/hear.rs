@@ -54,37 +54,12 @@ impl Session {
                 self.listener.counters.failed.increment();
             }
             News::Outdated => self.database.note_change(),
-            News::Described(described, shape) => {
-                let id = described.statement.id;
-                if let Some(upstream) = attached.lease.upstream() {
-                    upstream.prepared.note_shape(id, shape);
-                }
-                if let Some(name) = &described.name {
-                    self.names.note_told(name, id, shape);
-                }
-            }
-            News::NotPrepared(id) => {
-                self.names.not_prepared(id);
-                if let Some(upstream) = attached.lease.upstream() {
-                    upstream.prepared.remove(id);
-                }
-            }
             News::Parameter(body, shown) => {
                 attached.loose |= attached.in_transaction();
                 if let Some(upstream) = attached.lease.upstream() {
                     upstream.note_parameter(&body);
                 }
                 self.note_parameter(&body, shown);
-            }
-            News::NotClosed => attached.distrust(),
-            News::NotEmptied => {
-                let upstream = attached.lease.upstream();
-                self.names.not_emptied(upstream.map(|it| &mut it.prepared));
-            }
-            News::NotFreed(freed) => {
-                let upstream = attached.lease.upstream();
-                self.names
-                    .not_freed(*freed, upstream.map(|it| &mut it.prepared));
             }
             News::Discarded { last } => self.forget_all(last),
             // The connection ends next; or a replica is not as far as the settings, or cannot begin
@@ -104,8 +79,44 @@ impl Session {
                 attached.farewell = attached.expected.status != Some(Status::Idle);
                 tracing::debug!(?state, "a server ended a connection");
             }
+            other => self.hear_of_statements(other),
         }
         Ok(None)
+    }
+
+    /// News of what the session and its connection have prepared.
+    fn hear_of_statements(&mut self, news: News) {
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        match news {
+            News::Described(described, shape) => {
+                let id = described.statement.id;
+                if let Some(upstream) = attached.lease.upstream() {
+                    upstream.prepared.note_shape(id, shape);
+                }
+                if let Some(name) = &described.name {
+                    self.names.note_told(name, id, shape);
+                }
+            }
+            News::NotPrepared(id) => {
+                self.names.not_prepared(id);
+                if let Some(upstream) = attached.lease.upstream() {
+                    upstream.prepared.remove(id);
+                }
+            }
+            News::NotClosed => attached.distrust(),
+            News::NotEmptied => {
+                let upstream = attached.lease.upstream();
+                self.names.not_emptied(upstream.map(|it| &mut it.prepared));
+            }
+            News::NotFreed(freed) => {
+                let upstream = attached.lease.upstream();
+                self.names
+                    .not_freed(*freed, upstream.map(|it| &mut it.prepared));
+            }
+            _ => {}
+        }
     }
 
     /// Whether a statement that failed on a replica in this way should run on the primary.

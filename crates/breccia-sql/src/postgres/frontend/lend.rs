@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use super::attached::Attached;
-use super::expected::Owed;
+use super::expected::{Expected, Owed};
 use super::route::Place;
 use super::session::{HEALTH_LOOK, Session, is_of_the_connection};
 use crate::error::SqlError;
@@ -62,16 +62,7 @@ impl Session {
                 }
                 upstream.applied = Arc::clone(&self.settings);
             }
-            // What was prepared before the database changed may answer with columns of before.
-            let changes = self.database.changes.load(Ordering::Acquire);
-            if upstream.prepared_at != changes {
-                upstream.prepared_at = changes;
-                if !upstream.prepared.is_empty() {
-                    message::query(&mut out.bytes, "DEALLOCATE ALL");
-                    expected.push(Owed::Query { shown: false });
-                    upstream.prepared.clear();
-                }
-            }
+            self.renew(upstream, &mut out.bytes, &mut expected);
             if let Some(begun) = &self.begun {
                 message::query(&mut out.bytes, &begun.sql);
                 expected.push(Owed::Query { shown: false });
@@ -103,6 +94,20 @@ impl Session {
             missed: matches!(place.reason, "no-position" | "behind"),
         });
         Ok(true)
+    }
+
+    /// What was prepared before the database changed may answer with columns of before: it is let go.
+    fn renew(&self, upstream: &mut Upstream, out: &mut Vec<u8>, expected: &mut Expected) {
+        let changes = self.database.changes.load(Ordering::Acquire);
+        if upstream.prepared_at == changes {
+            return;
+        }
+        upstream.prepared_at = changes;
+        if !upstream.prepared.is_empty() {
+            message::query(out, "DEALLOCATE ALL");
+            expected.push(Owed::Query { shown: false });
+            upstream.prepared.clear();
+        }
     }
 
     /// Takes a connection of a pool. While there is none, the client may cancel its statement, or leave.
