@@ -4,7 +4,6 @@
 //! the other with both their buffers full.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -124,23 +123,8 @@ pub(super) enum Event {
     Sent,
 }
 
-/// Waits for one event, moving bytes both ways.
-pub(super) async fn turn(
-    client: &mut Client,
-    attached: Option<&mut Attached>,
-    end: Option<Instant>,
-) -> Event {
-    let mut attached = attached;
-    let moving = poll_fn(|context| poll_turn(client, attached.as_deref_mut(), context));
-    match end {
-        None => moving.await,
-        Some(end) => tokio::time::timeout_at(end.into(), moving)
-            .await
-            .unwrap_or(Event::Late),
-    }
-}
-
-fn poll_turn(
+/// Moves bytes both ways; `Ready` with what happened first.
+pub(super) fn poll_turn(
     client: &mut Client,
     attached: Option<&mut Attached>,
     context: &mut Context<'_>,
@@ -200,6 +184,7 @@ fn poll_turn(
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::future::poll_fn;
     use std::path::{Path, PathBuf};
     use std::rc::Rc;
     use std::time::Duration;
@@ -211,6 +196,22 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+
+    /// Waits for one event.
+    async fn turn(
+        client: &mut Client,
+        attached: Option<&mut Attached>,
+        end: Option<Instant>,
+    ) -> Event {
+        let mut attached = attached;
+        let moving = poll_fn(|context| poll_turn(client, attached.as_deref_mut(), context));
+        match end {
+            None => moving.await,
+            Some(end) => tokio::time::timeout_at(end.into(), moving)
+                .await
+                .unwrap_or(Event::Late),
+        }
+    }
 
     fn pki(file: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -3,17 +3,16 @@
 //! Not what becomes of what has come. Invariant: a time runs on through whatever else happens, until
 //! what it is of is over: silence until the client speaks, unread answers until it takes some.
 
+use std::future::poll_fn;
 use std::io;
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Instant;
 
 use breccia_net::clock;
 use breccia_net::drain::Phase;
 
-use super::attached::{Attached, Event, turn};
+use super::attached::{Attached, Event, poll_turn};
 use super::session::{End, HEALTH_LOOK, Session};
-
-/// How often a session that is busy looks whether the gateway closes.
-const CLOSING_LOOK: Duration = Duration::from_millis(500);
 
 /// A time that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +66,7 @@ impl Session {
             Some((_, Limit::Mute)) => return Ok(self.mute()),
             Some((_, limit)) => return Err(limit.end()),
         }
-        let event = self.look_for_event(now, due.map(|(at, _)| at)).await?;
+        let event = self.look_for_event(due.map(|(at, _)| at)).await?;
         match event {
             Event::Client => self.clocks.quiet = None,
             Event::Server => self.clocks.mute = None,
@@ -126,29 +125,39 @@ impl Session {
         ends.min_by_key(|(at, _)| *at)
     }
 
-    /// Waits for an event until `end`, or for less where the gateway may be closing.
-    async fn look_for_event(&mut self, now: Instant, end: Option<Instant>) -> Result<Event, End> {
-        let attached = self.attached.as_mut();
-        let idle = attached.as_ref().is_none_or(|attached| attached.is_idle());
-        let told = || {
-            let why = "terminating connection due to administrator command".to_owned();
-            End::Told("57P01", why)
+    /// Waits for an event until `end`, or until the gateway stops or the primary is left.
+    async fn look_for_event(&mut self, end: Option<Instant>) -> Result<Event, End> {
+        let attached = self.attached.as_ref();
+        let idle = attached.is_none_or(Attached::is_idle);
+        let kept = attached.filter(|_| idle).map(|attached| attached.version);
+        let (drain, cluster) = (&self.listener.drain, &self.listener.cluster);
+        // Who is idle goes at once, who is not when the time for that is up.
+        let goes = |phase| phase == Phase::Closing || (idle && phase != Phase::Running);
+        let event = poll_fn(|context| {
+            let event = poll_turn(&mut self.client, self.attached.as_mut(), context);
+            if event.is_ready() {
+                return event;
+            }
+            let left = kept.is_some_and(|version| version != cluster.version());
+            if left || goes(drain.phase()) {
+                return Poll::Ready(Event::Sent);
+            }
+            if let Some(end) = end
+                && self.timer.poll(end, context).is_ready()
+            {
+                return Poll::Ready(Event::Late);
+            }
+            self.rung.note(context, kept.is_some());
+            Poll::Pending
+        })
+        .await;
+        let ends = match event {
+            Event::Sent => goes(drain.phase()),
+            _ => drain.phase() == Phase::Closing,
         };
-        let drain = &self.listener.drain;
-        if idle {
-            let kept = attached.as_ref().map(|attached| attached.version);
-            return tokio::select! {
-                biased;
-                event = turn(&mut self.client, attached, end) => Ok(event),
-                () = drain.draining() => Err(told()),
-                () = self.listener.cluster.left(kept.unwrap_or(0)), if kept.is_some() => Ok(Event::Sent),
-            };
-        }
-        let look = now + CLOSING_LOOK;
-        let soon = end.map_or(look, |end| end.min(look));
-        let event = turn(&mut self.client, attached, Some(soon)).await;
-        if drain.phase() == Phase::Closing {
-            return Err(told());
+        if ends {
+            let why = "terminating connection due to administrator command".to_owned();
+            return Err(End::Told("57P01", why));
         }
         Ok(event)
     }

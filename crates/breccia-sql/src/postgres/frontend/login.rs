@@ -3,6 +3,7 @@
 //! Not encryption ([`super::arrival`]), nor what a session does. Invariant: a stranger learns neither
 //! who exists nor how the passwords are kept.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,9 @@ use breccia_net::clock;
 use breccia_net::stream::Stream;
 
 use super::arrival::arrive;
-use super::client::{Client, Scratch};
+use super::client::Client;
 use super::session::{Identity, Session};
-use super::{AuthQuery, SqlListener, SqlUser};
+use super::{AuthQuery, SqlListener, SqlUser, Worker};
 use crate::error::SqlError;
 use crate::postgres::codec::message::{self, Severity};
 use crate::postgres::codec::{self, CodecError};
@@ -66,10 +67,10 @@ pub(super) async fn login(
     listener: &Arc<SqlListener>,
     stream: Stream,
     peer: &str,
-    scratch: Scratch,
+    worker: &Worker,
 ) -> Result<Option<Session>, LoginError> {
     let end = clock::now() + LOGIN_LIMIT;
-    let logging_in = Box::pin(login_patiently(listener, stream, peer, scratch, end));
+    let logging_in = Box::pin(login_patiently(listener, stream, peer, worker, end));
     // Whoever is late after its start-up packet is told so.
     match tokio::time::timeout_at((end + GOODBYE).into(), logging_in).await {
         Ok(done) => done,
@@ -81,10 +82,10 @@ async fn login_patiently(
     listener: &Arc<SqlListener>,
     stream: Stream,
     peer: &str,
-    scratch: Scratch,
+    worker: &Worker,
     end: Instant,
 ) -> Result<Option<Session>, LoginError> {
-    let arriving = arrive(listener, stream, scratch, end);
+    let arriving = arrive(listener, stream, Rc::clone(&worker.scratch), end);
     let arrived = tokio::time::timeout_at(end.into(), arriving).await;
     let Some(arrived) = arrived.map_err(|_| LoginError::Late)?? else {
         return Ok(None);
@@ -108,12 +109,13 @@ async fn login_patiently(
         fatal(&mut client, "08P01", why, "", end).await;
         return Err(LoginError::Refused(why));
     };
-    begin(listener, client, identity, settings, end).await
+    begin(listener, worker, client, identity, settings, end).await
 }
 
 /// Brings the session to its start: tells its parameters, as a server has them.
 async fn begin(
     listener: &Arc<SqlListener>,
+    worker: &Worker,
     client: Client,
     identity: Identity,
     settings: Settings,
@@ -123,7 +125,8 @@ async fn begin(
         return Err(LoginError::Refused("no random bytes"));
     };
     let key = registered.key;
-    let mut session = Session::new(listener, client, identity, settings, registered);
+    let rung = worker.hang(listener);
+    let mut session = Session::new(listener, client, identity, settings, registered, rung);
     let Ok(greeted) = tokio::time::timeout_at(end.into(), session.greet()).await else {
         late(&mut session.client, end).await;
         return Err(LoginError::Late);

@@ -16,6 +16,7 @@ mod arrival;
 mod attached;
 mod batch;
 mod begun;
+mod bells;
 mod cancel;
 mod client;
 mod deposed;
@@ -39,7 +40,7 @@ mod tell;
 mod told;
 mod translate;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -57,6 +58,7 @@ use super::pool::PoolLimits;
 use super::scram::Verifier;
 use super::upstream::{Credential, Upstream};
 pub use arrival::ALPN;
+use bells::{Bells, Rung};
 pub use cancel::Cancels;
 use client::{SCRATCH, Scratch};
 pub use guesses::Guesses;
@@ -208,7 +210,22 @@ impl SharedListener {
 #[derive(Debug)]
 pub struct SqlService {
     listener: Arc<SharedListener>,
+    worker: Worker,
+}
+
+/// What sessions of one listener on one worker share.
+#[derive(Debug)]
+struct Worker {
     scratch: Scratch,
+    /// Made for the first session.
+    bells: OnceCell<Rc<Bells>>,
+}
+
+impl Worker {
+    fn hang(&self, listener: &SqlListener) -> Rung {
+        let start = || Bells::start(&listener.cluster, &listener.drain);
+        self.bells.get_or_init(start).hang()
+    }
 }
 
 impl SqlService {
@@ -217,7 +234,10 @@ impl SqlService {
     pub fn new(listener: Arc<SharedListener>) -> Rc<Self> {
         Rc::new(Self {
             listener,
-            scratch: Rc::new(RefCell::new(vec![0; SCRATCH])),
+            worker: Worker {
+                scratch: Rc::new(RefCell::new(vec![0; SCRATCH])),
+                bells: OnceCell::new(),
+            },
         })
     }
 }
@@ -227,9 +247,8 @@ impl Service for SqlService {
         Box::pin(async move {
             let listener = self.listener.get();
             let drain = listener.drain.clone();
-            let scratch = Rc::clone(&self.scratch);
             let peer = connection.peer;
-            let login = login::login(&listener, connection.stream, &peer, scratch);
+            let login = login::login(&listener, connection.stream, &peer, &self.worker);
             let session = tokio::select! {
                 session = login => session,
                 () = drain.draining() => return,

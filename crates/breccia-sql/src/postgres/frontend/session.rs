@@ -15,6 +15,7 @@ use breccia_net::stream::close_gently;
 use super::SqlListener;
 use super::attached::{Attached, Event};
 use super::batch::{Extent, MAX_BATCH, extent};
+use super::bells::{Rung, Timer};
 use super::cancel::Registered;
 use super::client::{Client, HIGH_WATER, Outgoing};
 use super::expected::Expected;
@@ -98,6 +99,8 @@ pub(super) struct Session {
     pub(super) reads: Reads,
     pub(super) startup_reads: Reads,
     pub(super) registered: Registered,
+    pub(super) rung: Rung,
+    pub(super) timer: Timer,
     pub(super) view: Arc<View>,
     pub(super) view_version: u64,
     pub(super) attached: Option<Attached>,
@@ -137,6 +140,7 @@ impl Session {
         identity: Identity,
         settings: Settings,
         registered: Registered,
+        rung: Rung,
     ) -> Self {
         let cluster = &listener.cluster;
         let mut settings = settings;
@@ -160,6 +164,8 @@ impl Session {
             reads: Reads::default(),
             startup_reads: Reads::default(),
             registered,
+            rung,
+            timer: Timer::default(),
             view: cluster.view(),
             view_version: 0,
             attached: None,
@@ -266,6 +272,7 @@ impl Session {
     async fn step(&mut self) -> Result<(), End> {
         let mut known = 0;
         loop {
+            self.check_primary()?;
             let stays = self.attached.is_some() && !self.may_move();
             let own = self.own_next || self.own.is_some();
             if stays && !own && !self.is_held_back() {

@@ -1,0 +1,158 @@
+//! Waking sessions of a worker that rest, and timers that are seldom set.
+//!
+//! Not what a session does once it is awake: it looks for itself. Invariant: a session that waits for
+//! its client or its server costs no place in a queue of those who wait for the gateway's end or for
+//! another primary, and no timer per statement.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use breccia_net::drain::Drain;
+use tokio::time::Sleep;
+
+use crate::postgres::cluster::Cluster;
+
+/// The sessions of one listener on one worker.
+#[derive(Debug, Default)]
+pub(super) struct Bells {
+    bells: RefCell<BTreeMap<u64, Rc<Bell>>>,
+    last: Cell<u64>,
+}
+
+/// What wakes one session.
+#[derive(Debug, Default)]
+struct Bell {
+    waker: RefCell<Option<Waker>>,
+    /// It keeps a connection, so another primary is its concern.
+    keeps: Cell<bool>,
+}
+
+/// A session's own; gone with it.
+#[derive(Debug)]
+pub(super) struct Rung {
+    bells: Rc<Bells>,
+    number: u64,
+    bell: Rc<Bell>,
+}
+
+impl Bells {
+    /// None yet; they ring when the gateway stops, and when the view of `cluster` changes.
+    pub(super) fn start(cluster: &Arc<Cluster>, drain: &Drain) -> Rc<Self> {
+        let bells = Rc::new(Self::default());
+        tokio::task::spawn_local(at_the_end(Rc::downgrade(&bells), drain.clone()));
+        tokio::task::spawn_local(at_each_view(Rc::downgrade(&bells), Arc::clone(cluster)));
+        bells
+    }
+
+    /// Takes a session.
+    pub(super) fn hang(self: &Rc<Self>) -> Rung {
+        let number = self.last.get() + 1;
+        self.last.set(number);
+        let bell = Rc::new(Bell::default());
+        self.bells.borrow_mut().insert(number, Rc::clone(&bell));
+        Rung {
+            bells: Rc::clone(self),
+            number,
+            bell,
+        }
+    }
+
+    fn ring(&self, wanted: impl Fn(&Bell) -> bool) {
+        for bell in self.bells.borrow().values().filter(|bell| wanted(bell)) {
+            if let Some(waker) = &*bell.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+async fn at_the_end(bells: Weak<Bells>, drain: Drain) {
+    drain.draining().await;
+    if let Some(bells) = bells.upgrade() {
+        bells.ring(|_| true);
+    }
+    drain.closing().await;
+    if let Some(bells) = bells.upgrade() {
+        bells.ring(|_| true);
+    }
+}
+
+async fn at_each_view(bells: Weak<Bells>, cluster: Arc<Cluster>) {
+    let mut version = cluster.version();
+    loop {
+        cluster.left(version).await;
+        // Before they ring: a view that comes meanwhile rings once more.
+        version = cluster.version();
+        let Some(bells) = bells.upgrade() else {
+            return;
+        };
+        bells.ring(|bell| bell.keeps.get());
+    }
+}
+
+impl Rung {
+    /// The session is about to wait. It has looked whether anything has happened, and is woken for what
+    /// happens from now on.
+    pub(super) fn note(&self, context: &Context<'_>, keeps: bool) {
+        self.bell.keeps.set(keeps);
+        let mut waker = self.bell.waker.borrow_mut();
+        match &mut *waker {
+            Some(known) => known.clone_from(context.waker()),
+            None => *waker = Some(context.waker().clone()),
+        }
+    }
+}
+
+impl Drop for Rung {
+    fn drop(&mut self) {
+        self.bells.bells.borrow_mut().remove(&self.number);
+    }
+}
+
+/// A timer that is only set anew for a time before the one it is set for: what is due later is looked
+/// at when it goes off.
+#[derive(Debug, Default)]
+pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Ends at `end`; or a little before that, never after.
+    pub(super) fn poll(&mut self, end: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let end = tokio::time::Instant::from_std(end);
+        let sleep = self
+            .0
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        if sleep.is_elapsed() || sleep.deadline() > end {
+            sleep.as_mut().reset(end);
+        }
+        sleep.as_mut().poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use breccia_net::clock;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_goes_off_at_the_earliest_time_it_was_asked_for() {
+        let (start, mut timer) = (clock::now(), Timer::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for end in [9, 3, 7] {
+            let polled = poll_fn(|context| Poll::Ready(timer.poll(at(end), context)));
+            assert!(polled.await.is_pending());
+        }
+        poll_fn(|context| timer.poll(at(7), context)).await;
+        assert_eq!(clock::now() - start, Duration::from_secs(3));
+        poll_fn(|context| timer.poll(at(7), context)).await;
+        assert_eq!(clock::now() - start, Duration::from_secs(7));
+    }
+}
