@@ -285,6 +285,9 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
         return;
     };
     let mut line = Line::default();
+    // The first wait is for an answer, and not for a login too; and what a session reads from now on
+    // is of the run that this connection is to.
+    server.sampler.ask(server.sampler.ticket());
     loop {
         let question = server.sampler.next_question().await;
         let at = clock::now();
@@ -403,6 +406,11 @@ async fn read(endpoint: &Endpoint, login: &Login) -> Result<CatalogueRead, SqlEr
     endpoint.identify(&mut upstream).await?;
     let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
     endpoint.ask(&mut upstream, begin).await?;
+    // Reading may write to the log (hints, whole pages): what is shown is fixed with the first question.
+    let rows = endpoint.ask(&mut upstream, POSITION).await?;
+    let position = rows
+        .first()
+        .and_then(|row| row.get(1)?.as_deref()?.parse().ok());
     let mut builder = CatalogueBuilder::new();
     let mut digest = 0_u64;
     for (number, sql) in QUERIES.iter().enumerate() {
@@ -412,11 +420,7 @@ async fn read(endpoint: &Endpoint, login: &Login) -> Result<CatalogueRead, SqlEr
             builder.row(number, &columns);
         }
     }
-    let rows = endpoint.ask(&mut upstream, POSITION).await?;
     endpoint.ask(&mut upstream, "COMMIT").await?;
-    let position = rows
-        .first()
-        .and_then(|row| row.get(1)?.as_deref()?.parse().ok());
     Ok(CatalogueRead {
         builder,
         position: end(position.unwrap_or(Lsn(u64::MAX)), upstream.instance),

@@ -65,7 +65,7 @@ fn prepare(cluster: &PostgresCluster) -> Result<String> {
 fn statements() -> Result<u64> {
     match std::env::var("BRECCIA_TEST_STATEMENTS") {
         Ok(text) => text.parse().context("BRECCIA_TEST_STATEMENTS"),
-        Err(_) => Ok(100_000),
+        Err(_) => Ok(40_000),
     }
 }
 

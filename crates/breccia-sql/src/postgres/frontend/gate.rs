@@ -50,7 +50,6 @@ impl Session {
                     // What was read there: of that only the primary's position is certain now.
                     self.freshness.used_primary(None);
                     *place = self.primary("new-connection");
-                    self.count(place.replica, place.reason);
                     self.watch.placed(*place);
                 }
                 // It was paused meanwhile.

@@ -78,7 +78,6 @@ impl Session {
         }
         self.note_binds(&frames);
         for attempt in 0..2 {
-            self.count(place.replica, place.reason);
             self.watch.placed(place);
             if let Err(error) = self.hold(&mut place, &batch).await {
                 self.registered.doing.end();
@@ -89,6 +88,8 @@ impl Session {
                 }
                 return self.refuse(&error, whole, &frames);
             }
+            // Where it goes in the end, and not where it was meant to go.
+            self.count(place.replica, place.reason);
             let mark = self.client.out.bytes.len();
             self.make_ready(place, &batch, whole);
             self.send(&batch, &frames)?;
