@@ -15,6 +15,14 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
+/// A program that cargo has built, `release/breccia` for one.
+pub(crate) fn built(path: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target
+        .map_or_else(|| root().join("target"), PathBuf::from)
+        .join(path)
+}
+
 /// A program's path in PATH, if it is installed.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

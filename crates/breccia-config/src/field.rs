@@ -102,6 +102,8 @@ pub(crate) enum Kind {
     ReplicaNames,
     /// Names of buckets.
     BucketNames,
+    /// Names of a database's functions.
+    FunctionNames,
     /// Buckets, each with the name of its store.
     Buckets,
     Table(&'static Table),
@@ -246,6 +248,7 @@ impl Kind {
             Self::Secret => "a string or a table",
             Self::StoreNames | Self::ReplicaNames => "a list of store names",
             Self::BucketNames => "a list of bucket names",
+            Self::FunctionNames => "a list of function names",
             Self::Buckets | Self::Table(_) | Self::Named { .. } | Self::Typed { .. } => "a table",
             Self::List(_) => "a list of tables",
             _ => "a string",
@@ -282,6 +285,7 @@ impl Kind {
             Self::StoreNames => "[\"redis-a\", \"redis-b\"]".to_owned(),
             Self::ReplicaNames => "[\"pg-2\"]".to_owned(),
             Self::BucketNames => "[\"mail\"]".to_owned(),
+            Self::FunctionNames => "[\"next_page\"]".to_owned(),
             Self::Buckets => "{ mail = \"mail-blobs\" }".to_owned(),
             Self::Table(table) => table.example(),
             Self::List(table) => format!("[{}]", table.example()),
@@ -336,6 +340,7 @@ impl Kind {
             Self::StoreNames => "list of stores".to_owned(),
             Self::ReplicaNames => "list of stores, may be empty".to_owned(),
             Self::BucketNames => "list of buckets".to_owned(),
+            Self::FunctionNames => "list of functions".to_owned(),
             Self::Buckets => "`{ BUCKET = \"STORE\" }`".to_owned(),
             Self::Table(_) => "table".to_owned(),
             Self::List(_) => "tables".to_owned(),

@@ -56,6 +56,21 @@ pub(crate) static MEMBER_BUCKET: Rule = Rule {
     },
 };
 
+/// A function of a database, as its catalogue names it: in any schema, with any parameters.
+pub(crate) static FUNCTION: Rule = Rule {
+    words: "function",
+    form: "the function's bare name as pg_proc has it, without schema, quotes or parentheses",
+    pattern: "^[^\\s\"'.();]{1,63}$",
+    example: "\"next_page\"",
+    shown: true,
+    fits: |text| {
+        (1..=63).contains(&text.len())
+            && !text.contains(|it: char| {
+                it.is_whitespace() || it.is_control() || "\"'.();".contains(it)
+            })
+    },
+};
+
 /// An Azure storage account.
 pub(crate) static ACCOUNT: Rule = Rule {
     words: "account",
@@ -197,6 +212,11 @@ mod tests {
             }
         };
         let long = |length| "x".repeat(length);
+        check(
+            &FUNCTION,
+            &["f", "Größe", "a_b$1", &long(63)],
+            &["", "a.b", "f()", "\"f\"", "a b", &long(64)],
+        );
         check(
             &BUCKET,
             &["abc", "a.b-c", "1.2.3.4.5", &long(63)],

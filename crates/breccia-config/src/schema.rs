@@ -125,6 +125,7 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
         Kind::StoreNames => names(&json!({ "type": "string", "minLength": 1 }), 1),
         Kind::ReplicaNames => names(&json!({ "type": "string", "minLength": 1 }), 0),
         Kind::BucketNames => names(&pattern(rule::BUCKET.pattern), 1),
+        Kind::FunctionNames => names(&pattern(rule::FUNCTION.pattern), 1),
         Kind::Buckets => json!({
             "type": "object",
             "propertyNames": { "pattern": rule::BUCKET.pattern },

@@ -156,6 +156,12 @@ impl Freshness {
         self.question.filter(|_| self.dirty)
     }
 
+    /// No read may be served by a replica that has not replayed this, as far as it is known.
+    #[must_use]
+    pub fn floor(&self) -> Lsn {
+        self.floor
+    }
+
     /// Whether a replica that is known to have replayed `has` may go on serving a transaction.
     #[must_use]
     pub fn is_met_by(&self, has: Lsn) -> bool {
@@ -188,8 +194,9 @@ impl Freshness {
             if epoch != self.epoch {
                 (self.epoch, self.floor) = (epoch, Lsn(0));
                 self.used_primary(None);
-            } else if self.home.is_some() && token.lsn > self.floor {
-                // The replica that serves need not have come so far.
+            } else if (self.home.is_some() || self.dirty) && token.lsn > self.floor {
+                // Neither the replica that serves need have come so far, nor what was asked since the
+                // primary was used.
                 self.used_primary(None);
             }
             self.floor = self.floor.max(token.lsn);

@@ -171,7 +171,7 @@ fn breccia(folder: &Path, wire: Wire, servers: &[Server]) -> Result<Server> {
 
 /// The release build, or what `BRECCIA_BIN` names.
 fn binary() -> std::path::PathBuf {
-    let built = || process::root().join("target/release/breccia");
+    let built = || process::built("release/breccia");
     std::env::var_os("BRECCIA_BIN").map_or_else(built, Into::into)
 }
 

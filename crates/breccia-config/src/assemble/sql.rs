@@ -5,7 +5,7 @@
 use crate::plan::{
     Consistency, PoolMode, SqlListenerPlan, SqlReadReplicaPlan, SqlUserPlan, TransactionRouting,
 };
-use crate::value::Decoded;
+use crate::value::{Decoded, Name};
 
 pub(super) fn read_replica(table: &Decoded) -> Option<SqlReadReplicaPlan> {
     let (promises, ways) = (Consistency::ALL, TransactionRouting::ALL);
@@ -16,7 +16,13 @@ pub(super) fn read_replica(table: &Decoded) -> Option<SqlReadReplicaPlan> {
         transactions: table.choice("transactions", ways, TransactionRouting::name)?,
         max_lag: table.get("max-lag")?,
         replica_wait: table.get("replica-wait")?,
+        read_functions: read_functions(table),
     })
+}
+
+fn read_functions(table: &Decoded) -> Vec<String> {
+    let names = table.get::<&[Name]>("read-functions").unwrap_or_default();
+    names.iter().map(|name| name.name.clone()).collect()
 }
 
 pub(super) fn listener(table: &Decoded) -> Option<SqlListenerPlan> {

@@ -131,6 +131,9 @@ impl Decoder<'_> {
             (Kind::BucketNames, Raw::Array(array)) => {
                 self.names(BUCKET, array, spot).map(Value::Names)
             }
+            (Kind::FunctionNames, Raw::Array(array)) => self
+                .names(Kind::Ruled(&rule::FUNCTION), array, spot)
+                .map(Value::Names),
             (Kind::Buckets, Raw::Table(written)) => self.buckets(*written, spot),
             (Kind::Secret, raw) => self.secret(raw, spot).map(Value::Secret),
             (kind, raw) => self.scalar(kind, raw, spot),

@@ -22,6 +22,8 @@ pub struct SqlReadReplicaPlan {
     pub max_lag: Duration,
     /// How long a read may wait for a replica to come up to it.
     pub replica_wait: Duration,
+    /// Functions that count as reads because the administrator says so.
+    pub read_functions: Vec<String>,
 }
 
 /// How old the answer of a replica may be.

@@ -4,7 +4,7 @@
 //! Invariant: every wait has a bound.
 
 use super::choice;
-use crate::field::{ANY_TIME, Choice, Kind, SOME_TIME, Table, required, text};
+use crate::field::{ANY_TIME, Choice, Kind, SOME_TIME, Table, optional, required, text};
 use crate::plan::{Consistency, TransactionRouting};
 
 choice!(CONSISTENCIES, Consistency);
@@ -50,6 +50,11 @@ pub(crate) static SQL_READ_REPLICA: Table = Table {
             ANY_TIME,
             "10ms",
             "How long a read may wait for a replica to come up to it; then the primary answers.",
+        ),
+        optional(
+            "read-functions",
+            Kind::FunctionNames,
+            "Functions of yours that count as reads although their bodies cannot be proven. You vouch for each of that name: it writes nothing, locks nothing, and leaves nothing in its session. Default: none.",
         ),
     ],
 };

@@ -48,6 +48,7 @@ const FULL: &str = r#"
     replicas = ["pg-3", "pg-1"]
     consistency = "store"
     transactions = "lazy"
+    read-functions = ["next_page", "Seen"]
     max-lag = "3s"
     replica-wait = "0s"
     [store.stale]
@@ -119,6 +120,7 @@ fn sql_defaults_are_those_of_the_reference() {
         transactions: TransactionRouting::Primary,
         max_lag: Duration::from_secs(10),
         replica_wait: Duration::from_millis(10),
+        read_functions: Vec::new(),
     };
     assert_eq!(*read_replica(&plan, "db"), wanted);
     let server = server(&plan, "pg-1");
@@ -174,6 +176,7 @@ fn every_sql_key_reaches_the_plan() {
         transactions: TransactionRouting::Lazy,
         max_lag: Duration::from_secs(3),
         replica_wait: Duration::ZERO,
+        read_functions: vec!["next_page".to_owned(), "Seen".to_owned()],
     };
     assert_eq!(*read_replica(&plan, "db"), wanted);
     let stale = read_replica(&plan, "stale");

@@ -192,14 +192,16 @@ fn tokens_of(sql: &[u8], conforming: bool) -> Result<(Vec<Token>, bool), Doubt> 
 }
 
 /// The verdict about a text the lexer does not vouch for.
-fn doubtful(sql: &[u8], doubt: Option<Doubt>) -> Verdict {
+fn doubtful(pins: Option<&Catalogue>, sql: &[u8], doubt: Option<Doubt>) -> Verdict {
     let text = String::from_utf8_lossy(sql);
     // The server refuses a text that does not end, so nothing of it happens.
     let happens = doubt != Some(Doubt::Unterminated);
-    let pins = happens && walls::mentions_state(&text);
+    let named = || pins.is_some_and(|catalogue| catalogue.mentions_pinning(&text));
     Verdict {
-        class: if pins {
+        class: if happens && (walls::mentions_state(&text) || named()) {
             Class::Pin("unparsed")
+        } else if happens && pins.is_none() {
+            Class::Primary(START)
         } else {
             Class::Primary("unparsed")
         },
@@ -221,11 +223,11 @@ struct Known<'c> {
 
 fn judge(catalogues: Known<'_>, sql: &[u8], conforming: bool) -> Verdict {
     let Ok(text) = std::str::from_utf8(sql) else {
-        return doubtful(sql, None);
+        return doubtful(catalogues.pins, sql, None);
     };
     let (tokens, hint_primary) = match tokens_of(sql, conforming) {
         Ok(tokens) => tokens,
-        Err(doubt) => return doubtful(sql, Some(doubt)),
+        Err(doubt) => return doubtful(catalogues.pins, sql, Some(doubt)),
     };
     let words = Words {
         sql: text,
@@ -253,6 +255,7 @@ fn judge(catalogues: Known<'_>, sql: &[u8], conforming: bool) -> Verdict {
         verdict.ddl |= verdict.class == Class::Ddl;
         return verdict;
     }
+    let mut made = false;
     for statement in &statements {
         // Nothing of a text of many statements is proven.
         let class = classify(pins, Err("multi"), statement, &mut verdict);
@@ -261,6 +264,11 @@ fn judge(catalogues: Known<'_>, sql: &[u8], conforming: bool) -> Verdict {
             verdict.class = Class::OwnMisplaced;
             return verdict;
         }
+        let makes_value = matches!(
+            class,
+            Class::Pin(_)
+                | Class::Primary("write" | "function" | "call" | "copy" | "do" | "unparsed")
+        );
         let pin = match class {
             Class::Pin(reason) => Some(reason),
             Class::Set { .. } | Class::Reset { .. } | Class::DiscardAll => Some("set"),
@@ -273,9 +281,10 @@ fn judge(catalogues: Known<'_>, sql: &[u8], conforming: bool) -> Verdict {
             (Class::Primary(reason @ (START | LAST_VALUE)), None) => Class::Primary(reason),
             (_, None) if class == Class::Primary(START) => class,
             // Behind a statement that made the value it is this session's.
-            (Class::Empty, None) if class == Class::Primary(LAST_VALUE) => class,
+            (_, None) if class == Class::Primary(LAST_VALUE) && !made => class,
             (_, None) => Class::Primary("multi"),
         };
+        made |= makes_value;
     }
     verdict
 }
@@ -290,6 +299,92 @@ fn named_pins(catalogue: &Catalogue, words: &Words<'_>) -> Option<&'static str> 
         let called = words.mark(at + 1, b'(');
         let routine = called.then(|| catalogue.pinning(&name)).flatten();
         routine.or_else(|| catalogue.pinning_relation(&name))
+    })
+}
+
+/// Whether a statement is a block that may change its session through what it calls.
+fn block_pins(pins: Option<&Catalogue>, words: &Words<'_>) -> bool {
+    if !words.is(0, "do") {
+        return false;
+    }
+    let Some(catalogue) = pins else {
+        return true;
+    };
+    (1..words.len()).any(|at| {
+        if words.is(at, "language") {
+            let name = words.raw(at + 1).trim_matches(['\'', '"']);
+            return !name.eq_ignore_ascii_case("plpgsql");
+        }
+        if words.is(at - 1, "language") {
+            return false;
+        }
+        let Some(Kind::Text(quote)) = words.kind(at) else {
+            return false;
+        };
+        let body = commands::content(words.raw(at));
+        let Ok((tokens, _)) = lexer::tokens(body.as_bytes(), true) else {
+            return true;
+        };
+        let inner = Words {
+            sql: body,
+            tokens: &tokens,
+        };
+        !matches!(quote, lexer::Quote::Dollar | lexer::Quote::Plain)
+            || named_pins(catalogue, &inner).is_some()
+    })
+}
+
+/// Words that stand before a parenthesis and call nothing.
+const NO_CALLS: [&str; 40] = [
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "by",
+    "cast",
+    "coalesce",
+    "exists",
+    "filter",
+    "from",
+    "greatest",
+    "group",
+    "having",
+    "in",
+    "into",
+    "join",
+    "key",
+    "least",
+    "limit",
+    "not",
+    "nullif",
+    "numeric",
+    "offset",
+    "on",
+    "or",
+    "over",
+    "returning",
+    "row",
+    "select",
+    "set",
+    "some",
+    "then",
+    "union",
+    "unique",
+    "using",
+    "values",
+    "varchar",
+    "when",
+    "where",
+];
+
+/// Whether something is called of which the catalogue knows neither a function nor a relation.
+fn calls_unknown(catalogue: &Catalogue, words: &Words<'_>) -> bool {
+    let mut calls = (0..words.len()).filter(|at| words.mark(at + 1, b'('));
+    calls.any(|at| {
+        words.name(at).is_some_and(|name| {
+            NO_CALLS.binary_search(&name.as_ref()).is_err() && !catalogue.is_known(&name)
+        })
     })
 }
 
@@ -328,6 +423,11 @@ fn classify(
         Class::Primary(LAST_VALUE)
     } else if pins.is_none() && calls(&[]) {
         Class::Primary(START)
+    } else if let (Some(last), Err("catalogue")) = (pins, known)
+        && calls_unknown(last, words)
+    {
+        // It may have been made since the catalogue was read.
+        Class::Primary(START)
     } else {
         class
     }
@@ -343,6 +443,7 @@ fn classify_shape(
     verdict.ddl |= matches!(shape, Shape::Changes(_))
         || pins.is_some_and(|catalogue| named_changes(catalogue, words));
     let pin = walls::pin(words).or_else(|| pins.and_then(|pins| named_pins(pins, words)));
+    let pin = pin.or_else(|| block_pins(pins, words).then_some("do"));
     if let Some(reason) = pin {
         // What is temporary is of this session alone, which is pinned.
         let makes = shape == Shape::Known(Class::Ddl) && !walls::makes_temporary(words);

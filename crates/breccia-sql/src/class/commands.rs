@@ -379,7 +379,7 @@ fn deallocate(words: &Words<'_>) -> Shape {
 }
 
 /// The inside of a string, as far as it matters to a search for words.
-fn content(raw: &str) -> &str {
+pub(super) fn content(raw: &str) -> &str {
     let tag = match raw.strip_prefix('$').and_then(|rest| rest.find('$')) {
         Some(end) => end + 2,
         None => 1,

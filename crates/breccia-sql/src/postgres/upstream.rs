@@ -93,6 +93,8 @@ pub struct Upstream {
     pub prepared: Prepared,
     /// How often the database had changed when the first of them was prepared.
     pub prepared_at: u64,
+    /// The session that last ran something there which may have made a value of a sequence.
+    pub values_of: Option<(u32, u32)>,
     /// When it was made.
     pub born: Instant,
     /// What its server is, if it was asked: see [`Endpoint::identify`].
@@ -214,6 +216,7 @@ impl Endpoint {
             applied: Arc::default(),
             prepared: Prepared::default(),
             prepared_at: 0,
+            values_of: None,
             born: clock::now(),
             instance: Instance::default(),
             received: BytesMut::new(),

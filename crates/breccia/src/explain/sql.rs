@@ -38,7 +38,12 @@ pub(super) fn explain(
     let read = if arguments.offline {
         Err("it was not asked for: --offline".to_owned())
     } else {
-        catalogue(&composite.primary, primary, database)
+        catalogue(
+            &composite.primary,
+            primary,
+            database,
+            &composite.read_functions,
+        )
     };
     let classifier = Classifier::new();
     let known = match read {
@@ -65,7 +70,12 @@ fn mend(plan: &Plan) -> String {
 }
 
 /// What the primary says of its catalogue; `Err`: why it is not known.
-fn catalogue(name: &str, server: &SqlPlan, database: &str) -> Result<Catalogue, String> {
+fn catalogue(
+    name: &str,
+    server: &SqlPlan,
+    database: &str,
+    allowed: &[String],
+) -> Result<Catalogue, String> {
     let (endpoint, own_role) =
         registry::sql_endpoint(name, server).map_err(|trouble| trouble.into_lines().join("; "))?;
     let (role, credential) = own_role.ok_or_else(|| {
@@ -84,8 +94,10 @@ fn catalogue(name: &str, server: &SqlPlan, database: &str) -> Result<Catalogue, 
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let asking =
-        async { tokio::time::timeout(server.timeout, monitor::catalogue(&endpoint, &login)).await };
+    let asking = async {
+        let reading = monitor::catalogue(&endpoint, &login, allowed);
+        tokio::time::timeout(server.timeout, reading).await
+    };
     let answer = runtime.block_on(asking);
     runtime.shutdown_background();
     match answer {

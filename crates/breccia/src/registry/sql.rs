@@ -113,6 +113,7 @@ fn options(name: &str, plan: &SqlReadReplicaPlan) -> ClusterOptions {
         max_lag: plan.max_lag,
         replica_wait: plan.replica_wait,
         lazy: plan.transactions == TransactionRouting::Lazy,
+        read_functions: plan.read_functions.clone(),
     }
 }
 

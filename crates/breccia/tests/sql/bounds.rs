@@ -13,7 +13,7 @@ use crate::pooling::database;
 use crate::rig::{Extra, Gateway};
 
 /// The most memory a gateway has held so far, in bytes.
-fn peak(gateway: &mut Gateway) -> Result<u64> {
+pub(crate) fn peak(gateway: &mut Gateway) -> Result<u64> {
     let path = format!("/proc/{}/status", gateway.breccia.process().id());
     let status = std::fs::read_to_string(&path).context(path)?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

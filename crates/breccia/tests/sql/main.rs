@@ -25,6 +25,7 @@ mod prepared;
 mod promotion;
 mod relay;
 mod reload;
+mod review;
 mod rig;
 mod roles;
 mod routing;

@@ -206,6 +206,11 @@ fn what_is_wrong_about_breccia_is_told_and_fails_its_transaction() -> Result<()>
                 "{sql}"
             );
             ensure!(client.simple("COMMIT")?.tags == ["ROLLBACK"], "{sql}");
+            // One that no server knows yet.
+            client.run("BEGIN READ ONLY")?;
+            check(&send(&mut client, sql)?, 'E')?;
+            ensure!(client.simple("SELECT 1")?.code() == "25P02", "{sql}");
+            ensure!(client.simple("COMMIT")?.tags == ["ROLLBACK"], "{sql}");
         }
         ensure!(
             client.run("SHOW breccia.target")?.value() == Some("auto"),

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use anyhow::{Result, ensure};
 use breccia_testkit::{PostgresCluster, SqlClient, SqlReply};
 
+use crate::positions::{on_replica, ran_on};
 use crate::rig::{Extra, Gateway, LIMIT, shared};
 
 #[path = "routing_rows.rs"]
@@ -300,5 +301,33 @@ fn a_statement_that_a_replica_refuses_is_run_on_the_primary() -> Result<()> {
         let count = client.run("SELECT count(*) FROM t")?;
         assert_eq!(count.value(), Some((round * 2).to_string().as_str()));
     }
+    Ok(())
+}
+
+#[test]
+fn functions_that_the_file_vouches_for_are_reads() -> Result<()> {
+    let cluster = shared()?;
+    cluster.primary().create_database("vouched")?;
+    for name in ["built", "Other"] {
+        let sql = format!(
+            "CREATE FUNCTION \"{name}\"() RETURNS int LANGUAGE plpgsql AS \
+             $$ DECLARE v int; BEGIN EXECUTE 'SELECT 7' INTO v; RETURN v; END $$"
+        );
+        cluster.primary().query("vouched", &sql)?;
+    }
+    let extra = Extra {
+        composite: "replica-wait = \"2s\"\nread-functions = [\"built\"]",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "vouched", extra)?;
+    let mut client = gateway.client("vouched")?;
+    let place = on_replica(&cluster, "vouched", |tag| {
+        let found = client.run(&format!("SELECT built() /* {tag} */"))?;
+        ensure!(found.value() == Some("7"));
+        Ok(())
+    })?;
+    ensure!(place > 0);
+    client.run("SELECT \"Other\"() /* not-vouched */")?;
+    ensure!(ran_on(&cluster, "not-vouched")? == 0);
     Ok(())
 }

@@ -34,7 +34,7 @@ impl Ceph {
                 .args(["--bin", "hold-ceph"])
                 .current_dir(process::root()),
         )?;
-        let program = process::root().join("target/debug/hold-ceph");
+        let program = process::built("debug/hold-ceph");
         let mut holder = Command::new(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -42,7 +42,7 @@ impl Rig {
         let over_s3 = breccia(&folder, "s3", &s3_stores(doors))?;
         let ceph = Ceph::start()?;
         let buckets = (0..3).map(|number| Door {
-            bucket: format!("m{number}"),
+            bucket: format!("member{number}"),
             ..ceph.door.clone()
         });
         let over_ceph = breccia(&folder, "ceph", &s3_stores(buckets))?;
@@ -237,10 +237,8 @@ fn breccia(folder: &Path, name: &str, stores: &[String]) -> Result<Server> {
     )?;
     let path = folder.join(format!("breccia-{name}.toml"));
     std::fs::write(&path, config)?;
-    let binary = std::env::var_os("BRECCIA_BIN").map_or_else(
-        || process::root().join("target/release/breccia"),
-        PathBuf::from,
-    );
+    let binary = std::env::var_os("BRECCIA_BIN")
+        .map_or_else(|| process::built("release/breccia"), PathBuf::from);
     if !binary.is_file() {
         bail!("{} is not there: leave --no-build away", binary.display());
     }

@@ -344,7 +344,7 @@ fn breccia(folder: &Path, cluster: &Cluster, admin: u16) -> Result<Server> {
     }
     let path = own.join("breccia.toml");
     std::fs::write(&path, config)?;
-    let built = || process::root().join("target/release/breccia");
+    let built = || process::built("release/breccia");
     let binary = std::env::var_os("BRECCIA_BIN").map_or_else(built, PathBuf::from);
     if !binary.is_file() {
         bail!("{} is not there: leave --no-build away", binary.display());

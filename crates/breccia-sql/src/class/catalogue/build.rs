@@ -107,7 +107,8 @@ impl CatalogueBuilder {
         Self::default()
     }
 
-    /// Takes the functions of this name for safe, whatever their language; before any row.
+    /// Takes the functions of this name for safe, whatever their language and body, unless the server
+    /// brought them along; before any row.
     pub fn allow_function(&mut self, name: &str) {
         self.allowed.insert(name.to_owned());
     }
@@ -151,7 +152,8 @@ impl CatalogueBuilder {
         if is_true(field_like) && !builtin {
             self.catalogue.fields.insert(name.to_owned());
         }
-        if !builtin {
+        let allowed = !builtin && self.allowed.contains(name);
+        if !builtin && !allowed {
             self.note_pins(name, language, source);
         }
         let still = matches!(volatility, "i" | "s");
@@ -162,7 +164,7 @@ impl CatalogueBuilder {
                 && !builtin::is_denied(name)
                 && !builtin::is_input(name)
         } else {
-            self.allowed.contains(name) || (still && known && !builtin::is_denied(name))
+            allowed || (still && known && !builtin::is_denied(name))
         };
         let standing = self.catalogue.functions.entry(name.to_owned()).or_default();
         if safe {

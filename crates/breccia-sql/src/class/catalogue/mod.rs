@@ -191,6 +191,18 @@ impl Catalogue {
         self.pinning_relations.get(name).copied()
     }
 
+    /// Whether a text that cannot be read may name something that pins.
+    pub(super) fn mentions_pinning(&self, text: &str) -> bool {
+        let text = text.to_ascii_lowercase();
+        let mut names = self.pinning.keys().chain(self.pinning_relations.keys());
+        names.any(|name| text.contains(&name.to_ascii_lowercase()))
+    }
+
+    /// Whether there is a function or a relation of this name.
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        self.functions.contains_key(name) || self.relations.contains_key(name)
+    }
+
     /// Why this operator pins its session, if it does.
     pub(super) fn pinning_operator(&self, name: &str) -> Option<&'static str> {
         let functions = self.operators.get(name)?;

@@ -74,6 +74,8 @@ pub struct ClusterOptions {
     pub replica_wait: Duration,
     /// Reads at the beginning of a transaction may go to a replica.
     pub lazy: bool,
+    /// Functions that count as reads because the administrator says so.
+    pub read_functions: Vec<String>,
 }
 
 /// What a replica has replayed.

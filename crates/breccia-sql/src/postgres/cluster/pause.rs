@@ -220,6 +220,7 @@ mod tests {
             consistency: Consistency::Session,
             max_lag: Duration::from_secs(1),
             replica_wait: Duration::ZERO,
+            read_functions: Vec::new(),
             lazy: false,
         };
         let servers = vec![server("a"), server("b")];

@@ -34,7 +34,7 @@ pub(super) struct Attached {
     /// A COMMIT was sent, or a write outside a transaction: if the connection is lost, nobody
     /// knows whether it was carried out.
     pub(super) unknown: bool,
-    /// A ROLLBACK was sent and is not answered.
+    /// A COMMIT or ROLLBACK was sent and is not answered.
     pub(super) ending: bool,
     /// Something was sent that makes the catalogue another.
     pub(super) ddl: bool,
@@ -44,6 +44,10 @@ pub(super) struct Attached {
     pub(super) seen: bool,
     /// It owes more than it may, and was asked for it.
     pub(super) full: bool,
+    /// Something was asked for that may be another session's: see [`super::noted`].
+    pub(super) foreign_value: bool,
+    /// Something was sent whose effect outlasts DISCARD ALL.
+    pub(super) lasting: bool,
     /// Settings were changed for the transaction that is open.
     pub(super) loose: bool,
     /// A statement that others share was prepared under settings that are not known.

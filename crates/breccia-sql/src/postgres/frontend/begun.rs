@@ -33,14 +33,14 @@ impl Session {
                 };
                 let word = sql.trim_start().get(..5);
                 let start = word.is_some_and(|word| word.eq_ignore_ascii_case("start"));
-                self.begun = Some(Begun { sql });
+                self.begun = Some(Begun { sql, failed: false });
                 self.transaction_since = Some(self.asked);
                 if start { "START TRANSACTION" } else { "BEGIN" }
             }
-            Class::Commit if self.is_only_begun() => {
-                self.begun = None;
-                "COMMIT"
-            }
+            Class::Commit if self.is_only_begun() => match self.begun.take() {
+                Some(Begun { failed: true, .. }) => "ROLLBACK",
+                _ => "COMMIT",
+            },
             Class::Rollback if self.is_only_begun() => {
                 self.begun = None;
                 "ROLLBACK"
@@ -79,6 +79,22 @@ impl Session {
 
     fn is_only_begun(&self) -> bool {
         self.begun.is_some() && self.attached.is_none()
+    }
+
+    /// Whether a transaction has failed that no server knows.
+    pub(super) fn has_failed(&self) -> bool {
+        self.attached.is_none() && self.begun.as_ref().is_some_and(|begun| begun.failed)
+    }
+
+    /// Whether what the client has sent next is a simple query that ends its transaction.
+    pub(super) fn ends_begun(&self) -> bool {
+        let head = codec::head(&self.client.inbound).ok().flatten();
+        let Some(head) = head.filter(|head| head.tag == b'Q') else {
+            return false;
+        };
+        let frame = self.client.inbound.get(..head.length).unwrap_or_default();
+        let sql = codec::query(codec::body(frame)).ok();
+        sql.is_some_and(|sql| matches!(self.judge(sql).class, Class::Commit | Class::Rollback))
     }
 
     /// Notes of a batch in a transaction that may still move what would not survive that.

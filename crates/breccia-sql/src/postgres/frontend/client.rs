@@ -185,14 +185,26 @@ impl Client {
     /// a server would ignore it.
     pub(super) fn drop_copied(&mut self) -> Result<(), CodecError> {
         loop {
-            let here = self.unwanted.min(self.inbound.len());
-            self.inbound.advance(here);
-            self.unwanted -= here;
+            self.drop_unwanted();
             match codec::head(&self.inbound)? {
                 Some(head) if matches!(head.tag, b'd' | b'c' | b'f') => self.unwanted = head.length,
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// Drops the frame of `length` bytes that comes next, as far as it is here and as it comes.
+    pub(super) fn drop_frame(&mut self, length: usize) {
+        self.unwanted = length;
+        self.drop_unwanted();
+    }
+
+    /// Drops what nobody wants; whether all of that has come.
+    pub(super) fn drop_unwanted(&mut self) -> bool {
+        let here = self.unwanted.min(self.inbound.len());
+        self.inbound.advance(here);
+        self.unwanted -= here;
+        self.unwanted == 0
     }
 
     /// Takes the first `length` bytes; without a copy, and without sharing if there are no others.

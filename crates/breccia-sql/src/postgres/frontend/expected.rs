@@ -73,8 +73,9 @@ pub(super) enum Owed {
     /// That of a Sync of Breccia's own, which ends what a hidden Parse may have begun to skip: the
     /// client gets neither.
     OwnSync,
-    /// Not owed by the server: bytes for the client at this place.
-    Insert(Box<[u8]>),
+    /// Not owed by the server: bytes for the client at this place; the name of a statement that was
+    /// changed for it.
+    Insert(Box<[u8]>, Option<Box<[u8]>>),
 }
 
 /// What the session must hear of, beside the bytes.
@@ -94,6 +95,8 @@ pub(super) enum News {
     OwnFailed(Vec<u8>),
     /// A statement of the registry could not be prepared.
     NotPrepared(u64),
+    /// What a name stood for holds again: the server skipped what would have changed it.
+    Undone(Box<[u8]>),
     /// A statement that Breccia closed may still be there.
     NotClosed,
     /// Prepared statements are still there: letting go of all of them failed.
@@ -153,7 +156,8 @@ impl Expected {
                 return;
             }
             Owed::Query { shown: true } | Owed::Function => self.unsynced = false,
-            Owed::Query { .. } | Owed::Fail | Owed::Insert(_) | Owed::Emptied | Owed::Freed(_) => {}
+            Owed::Query { .. } | Owed::Fail | Owed::Insert(..) | Owed::Emptied | Owed::Freed(_) => {
+            }
             _ => self.unsynced = true,
         }
         self.skipping = false;
@@ -236,7 +240,7 @@ impl Expected {
             if self.owed.len() != before
                 && matches!(
                     self.owed.front(),
-                    Some(Owed::Insert(_) | Owed::Emptied | Owed::Freed(_))
+                    Some(Owed::Insert(..) | Owed::Emptied | Owed::Freed(_))
                 )
             {
                 out.extend_from_slice(received.get(run..at).unwrap_or_default());
@@ -274,7 +278,7 @@ impl Expected {
     pub(super) fn insert(&mut self, out: &mut Vec<u8>) {
         loop {
             match self.owed.front() {
-                Some(Owed::Insert(bytes)) => out.extend_from_slice(bytes),
+                Some(Owed::Insert(bytes, _)) => out.extend_from_slice(bytes),
                 Some(Owed::Emptied | Owed::Freed(_)) => {}
                 _ => return,
             }
@@ -477,6 +481,7 @@ fn without_effect(owed: &Owed) -> Option<News> {
             ..
         } => Some(News::NotPrepared(statement.id)),
         Owed::Close { shown: false } => Some(News::NotClosed),
+        Owed::Insert(_, name) => name.clone().map(News::Undone),
         Owed::Emptied => Some(News::NotEmptied),
         Owed::Freed(freed) => Some(News::NotFreed(freed.clone())),
         _ => None,

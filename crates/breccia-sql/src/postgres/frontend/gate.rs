@@ -145,7 +145,15 @@ impl Session {
             &text,
             "Nothing was sent to a server.",
         );
-        message::ready(out, Status::Idle);
+        // A server would have failed the transaction too.
+        let status = match &mut self.begun {
+            Some(begun) => {
+                begun.failed = true;
+                Status::Failed
+            }
+            None => Status::Idle,
+        };
+        message::ready(out, status);
         Ok(())
     }
 

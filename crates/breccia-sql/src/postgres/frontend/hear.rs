@@ -105,6 +105,7 @@ impl Session {
                     upstream.prepared.remove(id);
                 }
             }
+            News::Undone(name) => self.names.undo_one(&name),
             News::NotClosed => attached.distrust(),
             News::NotEmptied => {
                 let upstream = attached.lease.upstream();
@@ -251,13 +252,8 @@ impl Session {
         self.changing = Some(Changing::Discarded);
         self.settings = Arc::clone(&self.startup);
         if last {
-            // It ends neither a library that was loaded nor a connection of dblink, and nobody knows
-            // what a block did.
             if let Some(attached) = &mut self.attached {
-                attached.tainted |= matches!(
-                    self.pinned,
-                    Some("load" | "dblink" | "slot" | "origin" | "do" | "routine" | "unparsed")
-                );
+                attached.tainted |= attached.lasting;
             }
             self.pinned = self.startup.makes_temporary().then_some("temp");
         }

@@ -85,6 +85,8 @@ impl Session {
             opening: self.begun.is_some(),
             seen: false,
             full: false,
+            foreign_value: false,
+            lasting: false,
             loose: false,
             spoilt: false,
             resets: BTreeSet::new(),

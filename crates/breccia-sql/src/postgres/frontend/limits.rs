@@ -6,13 +6,16 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 use breccia_net::drain::Phase;
 
 use super::attached::{Attached, Event, poll_turn};
 use super::session::{End, HEALTH_LOOK, Session};
+
+/// How often a session that waits for an answer looks whether its server is what it was.
+const BUSY_LOOK: Duration = Duration::from_millis(500);
 
 /// A time that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +111,10 @@ impl Session {
         } else {
             (limits.idle_timeout, Limit::Idle)
         };
+        // Nobody rings when a server goes down, or is the primary no more, under what runs there.
+        let look = if held { HEALTH_LOOK } else { BUSY_LOOK };
         let times = [
-            (held.then_some(now), Some(HEALTH_LOOK), Limit::Look),
+            ((held || !settled).then_some(now), Some(look), Limit::Look),
             (
                 clocks.unread.map(|(_, since)| since),
                 Some(limits.write_timeout),

@@ -12,7 +12,13 @@ use super::session::{End, Session};
 impl Session {
     /// The connection is lost, perhaps with answers still owed.
     pub(super) async fn lost_or_ended(&mut self, error: &io::Error) -> Result<Turn, End> {
-        let ended = error.kind() == io::ErrorKind::UnexpectedEof;
+        // With bytes of the statement unread, its end is a reset.
+        let ended = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+        );
         let pool = match &self.attached {
             Some(attached) if ended && attached.held && !attached.tainted => attached.lease.pool(),
             _ => return self.lost(error),

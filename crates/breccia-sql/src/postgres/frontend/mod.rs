@@ -21,6 +21,7 @@ mod cancel;
 mod client;
 mod deposed;
 mod expected;
+mod feed;
 mod gate;
 mod guesses;
 mod hear;

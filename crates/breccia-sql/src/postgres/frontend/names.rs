@@ -18,6 +18,10 @@ use crate::postgres::statement::{Prepared, Statement, Statements};
 
 /// Prepared statements of one session, the most.
 const MAX_NAMES: usize = 10_000;
+/// Texts of prepared statements that one session may keep, in bytes, before it may prepare no more long
+/// ones; shorter ones are bounded by their number.
+const MAX_TEXT_BYTES: usize = 64 << 20;
+const LONG_TEXT: usize = 1024;
 /// Changes of names that are not known to be so yet, the most.
 const MAX_JOURNAL: usize = 65_536;
 
@@ -168,7 +172,7 @@ impl Names {
         if self.named.contains_key(parse.name) {
             return Ok(false);
         }
-        self.has_room()?;
+        self.has_room(parse.sql.len())?;
         let statement = statements.private(parse.sql, parse.types);
         self.named.insert(parse.name.into(), statement.into());
         Ok(true)
@@ -179,12 +183,26 @@ impl Names {
         self.named.get(name).map(|it| Arc::clone(&it.statement))
     }
 
-    /// Whether another name may be given.
-    pub(super) fn has_room(&self) -> Result<(), Unfit> {
+    /// Whether another name may be given to a text of so many bytes.
+    pub(super) fn has_room(&self, bytes: usize) -> Result<(), Unfit> {
         if self.named.len() >= MAX_NAMES {
             return Err(Unfit::TooMany);
         }
+        if bytes >= LONG_TEXT && self.bytes() > MAX_TEXT_BYTES {
+            return Err(Unfit::TooLong);
+        }
         self.has_journal()
+    }
+
+    /// Bytes of all texts that are kept.
+    fn bytes(&self) -> usize {
+        let before = self
+            .journal
+            .iter()
+            .filter_map(|(_, before)| before.as_ref());
+        let emptied = self.emptied.iter().flat_map(|(named, _)| named.values());
+        let all = self.named.values().chain(before).chain(emptied);
+        all.map(|it| it.statement.sql.len()).sum()
     }
 
     /// Whether another change can be undone.
@@ -264,6 +282,18 @@ impl Names {
                 self.named.remove(&name);
             }
         }
+    }
+
+    /// The server has skipped the last change of a name that was answered here.
+    pub(super) fn undo_one(&mut self, name: &[u8]) {
+        let last = self.journal.iter().rposition(|(known, _)| **known == *name);
+        let Some((name, before)) = last.map(|at| self.journal.remove(at)) else {
+            return;
+        };
+        match before {
+            Some(named) => self.named.insert(name, named),
+            None => self.named.remove(&name),
+        };
     }
 
     /// Forgets one; whether there was one.

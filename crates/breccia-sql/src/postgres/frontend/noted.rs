@@ -19,6 +19,12 @@ use crate::postgres::codec::{self, Head, message};
 use crate::postgres::settings::Settings;
 use crate::postgres::statement::Statement;
 
+/// Why a session is pinned by what not even DISCARD ALL ends: a library that was loaded, a connection of
+/// dblink; and nobody knows what a block did.
+const LASTING: [&str; 7] = [
+    "load", "dblink", "slot", "origin", "do", "routine", "unparsed",
+];
+
 impl Session {
     /// Whether a batch begins by asking for the session's last value of a sequence where nobody knows
     /// whose value that is. The session keeps its connection from then on: whoever asks once asks
@@ -51,14 +57,17 @@ impl Session {
             }
             _ => None,
         };
+        // Who has asked for the primary keeps the connection for that alone, and may take it back.
         if let Some(reason) = pin
-            && self.pinned.is_none()
+            && self.pinned.is_none_or(|pinned| pinned == "target")
         {
             self.pinned = Some(reason);
             self.listener.cluster.routed.pinned(reason);
         }
         if let Some(attached) = &mut self.attached {
             attached.ddl |= verdict.ddl;
+            attached.note_values(&verdict.class, self.registered.key);
+            attached.lasting |= pin.is_some_and(|reason| LASTING.contains(&reason));
             // Nobody else gets what a call may have left there.
             attached.tainted |= verdict.class == Class::Primary(START);
             if self.pinned.is_some() {
@@ -82,7 +91,7 @@ impl Session {
                 // Several statements, or what cannot be read, may hold a COMMIT.
                 _ => !inside || !verdict.single,
             };
-            attached.ending |= verdict.class == Class::Rollback;
+            attached.ending |= matches!(verdict.class, Class::Commit | Class::Rollback);
             if verdict.class == Class::Primary("two-phase") {
                 // What is prepared takes effect when somebody says COMMIT PREPARED.
                 attached.ddl |= self.database.note_two_phase(attached.ddl, inside);
@@ -207,8 +216,22 @@ impl Session {
         }
     }
 
+    /// Whether a frame sends or binds what asks for the session's last value of a sequence.
+    pub(super) fn asks_value(&self, head: Head, frame: &[u8]) -> bool {
+        let body = codec::body(frame);
+        let verdict = match head.tag {
+            b'Q' => codec::query(body).ok().map(|sql| self.judge(sql)),
+            b'P' => codec::parse(body).ok().map(|parse| self.judge(parse.sql)),
+            b'B' => codec::bind(body)
+                .ok()
+                .and_then(|bind| self.judge_named(bind.statement)),
+            _ => None,
+        };
+        verdict.is_some_and(|verdict| verdict.class == Class::Primary(LAST_VALUE))
+    }
+
     /// What a prepared statement is, by the client's name for it.
-    fn judge_named(&self, name: &[u8]) -> Option<Arc<Verdict>> {
+    pub(super) fn judge_named(&self, name: &[u8]) -> Option<Arc<Verdict>> {
         let judge = |sql: &[u8]| self.judge(sql);
         self.names.verdict(name, self.under(), judge)
     }
@@ -232,7 +255,12 @@ fn note_reset(resets: &mut BTreeSet<String>, class: &Class, startup: &Settings) 
 
 /// Sent instead of what would show statements that other sessions have prepared; why stands in the
 /// server's answer.
-const NO_LOOK: &str = "TABLE \"breccia: pg_prepared_statements shows what others prepared\"";
+pub(super) const NO_LOOK: &str =
+    "TABLE \"breccia: pg_prepared_statements shows what others prepared\"";
+
+/// The same of what would tell the last value that another session has made.
+pub(super) const NO_VALUE: &str =
+    "TABLE \"breccia: lastval/currval of another session; use RETURNING\"";
 
 /// Whether a frame asks what the connection has prepared, which others did too.
 pub(super) fn looks_at_prepared(head: Head, frame: &[u8]) -> bool {
@@ -252,15 +280,31 @@ pub(super) fn looks_at_prepared(head: Head, frame: &[u8]) -> bool {
 }
 
 impl Attached {
-    /// Has a frame that asks so fail.
-    pub(super) fn refuse_look(&mut self, tag: u8) {
+    /// Notes whose values of sequences the connection remembers: who ran something there last that may
+    /// have made one. `session`: who sends a statement of this class.
+    fn note_values(&mut self, class: &Class, session: (u32, u32)) {
+        let Some(upstream) = self.lease.upstream() else {
+            return;
+        };
+        match class {
+            Class::Primary(LAST_VALUE) => {
+                self.foreign_value |= upstream.values_of != Some(session);
+            }
+            Class::Primary("catalogue") | Class::Read | Class::Empty => {}
+            Class::Primary(_) | Class::Pin(_) => upstream.values_of = Some(session),
+            _ => {}
+        }
+    }
+
+    /// Has a frame fail on the server by sending a text that says why instead of it.
+    pub(super) fn refuse(&mut self, tag: u8, why: &str) {
         let out = &mut self.out.bytes;
         self.unnamed_here = false;
         if tag == b'Q' {
-            message::query(out, NO_LOOK);
+            message::query(out, why);
             self.expected.push(Owed::Query { shown: true });
         } else {
-            message::parse(out, b"", NO_LOOK.as_bytes(), &[0, 0]);
+            message::parse(out, b"", why.as_bytes(), &[0, 0]);
             self.expected.push(Owed::Parse {
                 shown: true,
                 statement: None,

@@ -118,6 +118,7 @@ impl Session {
     pub(super) fn answer_ready(&mut self) {
         let status = match (&self.attached, &self.begun) {
             (Some(attached), _) => attached.expected.status.unwrap_or(Status::Idle),
+            (None, Some(begun)) if begun.failed => Status::Failed,
             (None, Some(_)) => Status::Open,
             (None, None) => Status::Idle,
         };
@@ -144,8 +145,9 @@ impl Session {
             b'P' => codec::parse(body).ok().map(|parse| parse.sql),
             // A look-up that most sessions can do without.
             b'B' if self.prepared_own => {
-                let bind = codec::bind(body).ok();
-                bind.and_then(|bind| self.names.text(bind.statement))
+                let verdict = codec::bind(body).ok();
+                let verdict = verdict.and_then(|bind| self.judge_named(bind.statement));
+                return verdict.is_some_and(|verdict| verdict.class.is_own());
             }
             _ => None,
         };
@@ -328,7 +330,7 @@ impl Session {
             let text = format!("prepared statement \"{name}\" does not exist");
             Refusal::new("26000", text)
         })?;
-        let verdict = self.judge(sql);
+        let verdict = self.judge_named(name).unwrap_or_else(|| self.judge(sql));
         self.own_allowed(&verdict.class).map(|()| verdict)
     }
 
@@ -421,12 +423,20 @@ impl Session {
         self.fail_transaction().await
     }
 
-    /// The transaction that is open on a server fails there, as it would have by itself.
-    async fn fail_transaction(&mut self) -> Result<(), End> {
+    /// The transaction that is open fails on its server, as it would have by itself. One that no server
+    /// knows yet begins for that.
+    pub(super) async fn fail_transaction(&mut self) -> Result<(), End> {
+        if self.attached.is_none() && self.begun.is_some() {
+            let place = self.primary("own");
+            if let Err(error) = self.attach(place).await {
+                return Err(End::Told("57P03", error.to_string()));
+            }
+            self.begun = None;
+        }
         let Some(attached) = &mut self.attached else {
             return Ok(());
         };
-        if attached.expected.status != Some(Status::Open) {
+        if !attached.in_transaction() || attached.expected.status == Some(Status::Failed) {
             return Ok(());
         }
         message::query(&mut attached.out.bytes, FAIL);
@@ -456,6 +466,11 @@ impl From<Unfit> for End {
             }
             Unfit::TooManyAtOnce => {
                 let why = "too many statements are prepared and closed without a Sync";
+                Self::Told("54000", why.to_owned())
+            }
+            Unfit::TooLong => {
+                let why = "the prepared statements of this session hold 64 MiB of text, the most there \
+                           may be";
                 Self::Told("54000", why.to_owned())
             }
             Unfit::TooMany => {

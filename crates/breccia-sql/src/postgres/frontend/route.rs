@@ -92,7 +92,11 @@ impl Session {
             Consistency::Store => (self.stamp_now(view, end).await.ok_or("no-position")?, None),
             Consistency::Session => match self.freshness.need(view.epoch, view.first) {
                 Need::Primary => return Err("foreign-token"),
-                Need::Stamp => (self.stamp(view, end).await.ok_or("no-position")?, None),
+                Need::Stamp => {
+                    let stamp = self.stamp(view, end).await.ok_or("no-position")?;
+                    // A token may have told of more.
+                    (stamp.max(self.freshness.floor()), None)
+                }
                 Need::Floor { floor, home } => {
                     self.freshness.follow(view.epoch, view.first);
                     (floor, home)

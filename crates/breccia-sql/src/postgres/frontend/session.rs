@@ -75,6 +75,8 @@ impl From<CodecError> for End {
 pub(super) struct Begun {
     /// What the client began it with.
     pub(super) sql: String,
+    /// A statement of it was refused before any server saw it: it can only be rolled back.
+    pub(super) failed: bool,
 }
 
 /// A client's session.
@@ -288,6 +290,10 @@ impl Session {
                 extent(&self.client.inbound, &mut known)?
             };
             match found {
+                Extent::Whole(_) | Extent::Part(_) if self.has_failed() && !self.ends_begun() => {
+                    self.fail_transaction().await?;
+                    continue;
+                }
                 Extent::Whole(length) | Extent::Part(length) if stays && own => {
                     self.own_next = false;
                     let frames = self.client.take(length);

@@ -45,6 +45,8 @@ pub(super) enum Unfit {
     TooMany,
     /// More are prepared and let go of at once than can be undone.
     TooManyAtOnce,
+    /// The texts of its prepared statements are too long, taken together.
+    TooLong,
 }
 
 impl From<CodecError> for Unfit {
@@ -177,7 +179,7 @@ impl Way<'_> {
             self.write_parse(&there, true, false);
             return Ok(());
         }
-        self.names.has_room()?;
+        self.names.has_room(parse.sql.len())?;
         let statement = if self.alone {
             self.statements.private(parse.sql, parse.types)
         } else {
@@ -189,7 +191,8 @@ impl Way<'_> {
         if !self.changed && self.upstream.prepared.touch(statement.id) {
             let mut answer = Vec::new();
             message::empty(&mut answer, b'1');
-            self.expected.push(Owed::Insert(answer.into()));
+            let name = Some(parse.name.into());
+            self.expected.push(Owed::Insert(answer.into(), name));
             self.expected.unsynced = true;
         } else {
             self.make_room(statement.id);
@@ -286,10 +289,10 @@ impl Way<'_> {
 
     /// The connection may keep the statement: others use it too.
     fn close(&mut self, name: &[u8]) {
-        self.names.remove(name);
+        let name = self.names.remove(name).then(|| name.into());
         let mut answer = Vec::new();
         message::empty(&mut answer, b'3');
-        self.expected.push(Owed::Insert(answer.into()));
+        self.expected.push(Owed::Insert(answer.into(), name));
         self.expected.unsynced = true;
     }
 

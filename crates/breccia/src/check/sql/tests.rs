@@ -30,6 +30,7 @@ fn weighed(change: impl FnOnce(&mut Facts, &mut Facts)) -> Findings {
         transactions: TransactionRouting::Primary,
         max_lag: Duration::from_secs(10),
         replica_wait: Duration::from_millis(50),
+        read_functions: Vec::new(),
     };
     let (mut a, mut b) = (facts(false), facts(true));
     change(&mut a, &mut b);

@@ -32,7 +32,7 @@ fn extended() -> Script {
     let owed = vec![
         Owed::Query { shown: false },
         parse(false),
-        Owed::Insert(insert.clone().into()),
+        Owed::Insert(insert.clone().into(), None),
         Owed::Bind,
         Owed::Describe,
         Owed::Execute,
@@ -67,14 +67,18 @@ fn failed() -> Script {
     let owed = vec![
         parse(false),
         Owed::Bind,
-        Owed::Insert(b"never".as_slice().into()),
+        Owed::Insert(b"never".as_slice().into(), Some(b"s".as_slice().into())),
         Owed::Execute,
         Owed::Sync,
     ];
     let mut sent = Vec::new();
     message::error(&mut sent, message::Severity::Error, "42601", "no", "");
     message::ready(&mut sent, Status::Idle);
-    let news = vec![News::Failed(b"42601".to_vec()), News::NotPrepared(1)];
+    let news = vec![
+        News::Failed(b"42601".to_vec()),
+        News::NotPrepared(1),
+        News::Undone(b"s".as_slice().into()),
+    ];
     Script {
         shown: sent.clone(),
         owed,
@@ -161,7 +165,7 @@ fn what_is_sent_after_a_failure_is_skipped_up_to_the_sync() {
         .digest(&mut received, &mut out, &mut news)
         .expect("good");
     assert!(expected.is_empty() && !expected.unsynced);
-    assert_eq!(news.len(), 3, "{news:?}");
+    assert_eq!(news.len(), 4, "{news:?}");
 }
 
 #[test]
