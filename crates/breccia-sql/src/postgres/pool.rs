@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use breccia_net::clock;
@@ -127,7 +126,7 @@ struct Idle {
     upstream: Box<Upstream>,
     since: Instant,
     /// The worker whose runtime the connection is registered with.
-    home: ThreadId,
+    home: usize,
 }
 
 /// What one that waited is given.
@@ -150,6 +149,15 @@ pub struct Lease {
     pool: Arc<Pool>,
     pub(super) upstream: Option<Box<Upstream>>,
     given_back: bool,
+}
+
+/// A number of the thread that asks, which no other has.
+fn this_worker() -> usize {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = LAST.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
 }
 
 impl Pool {
@@ -330,7 +338,7 @@ impl Pool {
 
     /// An idle connection, best one of this worker, of those the one used last.
     fn take_idle(&self, state: &mut State) -> Option<Idle> {
-        let here = thread::current().id();
+        let here = this_worker();
         let now = clock::now();
         loop {
             let at = state.idle.iter().rposition(|idle| idle.home == here);
@@ -349,7 +357,7 @@ impl Pool {
     /// Registers a connection of another worker with this one.
     async fn adopt(self: &Arc<Self>, idle: Idle) -> Result<Lease, SqlError> {
         let mut upstream = idle.upstream;
-        if idle.home != thread::current().id() {
+        if idle.home != this_worker() {
             match moved(upstream.stream) {
                 Ok(stream) => upstream.stream = stream,
                 Err(_) => return self.make().await,
@@ -493,7 +501,7 @@ impl Lease {
             self.pool.free(Grant::Connection(Idle {
                 upstream,
                 since: now,
-                home: thread::current().id(),
+                home: this_worker(),
             }));
         }
         // The permit went with the connection.

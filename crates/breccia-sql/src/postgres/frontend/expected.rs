@@ -78,11 +78,33 @@ pub(super) enum Owed {
     Insert(Box<[u8]>, Option<Box<[u8]>>),
 }
 
+/// Which command is complete, as far as a session must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tag {
+    Commit,
+    Set,
+    Reset,
+    DeallocateAll,
+    Other,
+}
+
+impl Tag {
+    fn of(words: &[u8]) -> Self {
+        match words {
+            b"COMMIT" => Self::Commit,
+            b"SET" => Self::Set,
+            b"RESET" => Self::Reset,
+            b"DEALLOCATE ALL" => Self::DeallocateAll,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// What the session must hear of, beside the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum News {
-    /// A command of the client is complete; its tag.
-    Complete(Vec<u8>),
+    /// A command of the client is complete.
+    Complete(Tag),
     /// The client's statement failed; the SQLSTATE.
     Failed(Vec<u8>),
     /// A statement has other columns than the client was told.
@@ -373,7 +395,7 @@ impl Expected {
                 b"DISCARD ALL" => News::Discarded {
                     last: self.is_last(),
                 },
-                _ => News::Complete(words.to_vec()),
+                words => News::Complete(Tag::of(words)),
             });
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use breccia_net::clock;
 
-use super::expected::News;
+use super::expected::{News, Tag};
 use super::serve::Turn;
 use super::session::{End, Session};
 use crate::class::{Class, Verdict};
@@ -35,7 +35,7 @@ impl Session {
             return Ok(None);
         };
         match news {
-            News::Complete(tag) => self.completed(&tag, only),
+            News::Complete(tag) => self.completed(tag, only),
             News::Ready(status) => self.ready(status),
             News::Failed(state) => {
                 self.changing = None;
@@ -134,17 +134,17 @@ impl Session {
     }
 
     /// A command of the client is complete.
-    fn completed(&mut self, tag: &[u8], only: Option<&Arc<Verdict>>) {
-        if tag == b"DEALLOCATE ALL" {
+    fn completed(&mut self, tag: Tag, only: Option<&Arc<Verdict>>) {
+        if tag == Tag::DeallocateAll {
             self.forget_statements();
         }
-        if tag == b"COMMIT" {
+        if tag == Tag::Commit {
             // Perhaps AND CHAIN.
             self.begin_anew();
         }
         let changes = |verdict: &&Arc<Verdict>| match verdict.class {
-            Class::Set { .. } => tag == b"SET",
-            Class::Reset { .. } => tag == b"RESET",
+            Class::Set { .. } => tag == Tag::Set,
+            Class::Reset { .. } => tag == Tag::Reset,
             _ => false,
         };
         if let Some(verdict) = only.filter(changes) {

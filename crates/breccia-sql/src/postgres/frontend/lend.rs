@@ -48,6 +48,7 @@ impl Session {
             return Ok(false);
         }
         if let Some(upstream) = lease.upstream() {
+            self.join(upstream);
             self.bring(server, &pool, upstream).await?;
             self.look_again(pool.endpoint(), upstream).await?;
         }
@@ -129,6 +130,15 @@ impl Session {
         };
         doing.stop_waiting();
         lent
+    }
+
+    /// Shares the settings of a connection that is at the same: they are compared once, and not for each
+    /// statement.
+    fn join(&mut self, upstream: &Upstream) {
+        let (here, there) = (&mut self.settings, &upstream.applied);
+        if !Arc::ptr_eq(here, there) && **here == **there {
+            *here = Arc::clone(there);
+        }
     }
 
     /// Brings a connection to the session's settings, unless it is there. Nothing of the session is

@@ -273,8 +273,20 @@ impl Session {
         only: Option<&Arc<Verdict>>,
         frames: &[u8],
     ) -> Result<Turn, End> {
-        let (mut news, mut only) = (Vec::new(), only);
-        let mut again = None;
+        let mut news = std::mem::take(&mut self.news);
+        let turn = self.relay_news(&mut news, only, frames).await;
+        news.clear();
+        self.news = news;
+        turn
+    }
+
+    async fn relay_news(
+        &mut self,
+        news: &mut Vec<News>,
+        only: Option<&Arc<Verdict>>,
+        frames: &[u8],
+    ) -> Result<Turn, End> {
+        let (mut only, mut again) = (only, None);
         loop {
             self.check_primary()?;
             if self.retell {
@@ -315,7 +327,7 @@ impl Session {
             let event = self.event().await?;
             self.check_primary()?;
             match event {
-                Event::Server => self.digest(&mut news)?,
+                Event::Server => self.digest(news)?,
                 Event::Client | Event::Sent | Event::Late => {}
                 Event::ClientGone => return Err(End::Gone),
                 Event::ServerLost(error) => return self.lost_or_ended(&error).await,

@@ -18,7 +18,7 @@ use super::batch::{Extent, MAX_BATCH, extent};
 use super::bells::{Rung, Timer};
 use super::cancel::Registered;
 use super::client::{Client, HIGH_WATER, Outgoing};
-use super::expected::Expected;
+use super::expected::{Expected, News};
 use super::hear::Changing;
 use super::limits::Clocks;
 use super::login::fatal;
@@ -129,6 +129,8 @@ pub(super) struct Session {
     /// What the client's first packet says about `breccia.…`.
     pub(super) startup_own: Vec<(String, String)>,
     pools: Vec<Option<Arc<Pool>>>,
+    /// A buffer for what answers tell.
+    pub(super) news: Vec<News>,
     /// Buffers of the last connection that was held, for the next one.
     pub(super) spare: (Outgoing, Expected),
     /// Where the last statement went and why, and the counter of that.
@@ -184,6 +186,7 @@ impl Session {
             prepared_own: false,
             startup_own,
             pools: vec![None; cluster.servers.len()],
+            news: Vec::new(),
             spare: (Outgoing::default(), Expected::default()),
             counted: None,
         }

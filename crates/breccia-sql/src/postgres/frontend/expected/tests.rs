@@ -53,7 +53,7 @@ fn extended() -> Script {
     };
     rest(&mut sent);
     rest(&mut shown);
-    let news = vec![News::Complete(b"SELECT 2".to_vec())];
+    let news = vec![News::Complete(Tag::Other)];
     Script {
         owed,
         sent,
