@@ -334,48 +334,16 @@ fn block_pins(pins: Option<&Catalogue>, words: &Words<'_>) -> bool {
     })
 }
 
-/// Words that stand before a parenthesis and call nothing.
-const NO_CALLS: [&str; 40] = [
-    "all",
-    "and",
-    "any",
-    "array",
-    "as",
-    "by",
-    "cast",
-    "coalesce",
-    "exists",
-    "filter",
-    "from",
-    "greatest",
-    "group",
-    "having",
-    "in",
-    "into",
-    "join",
-    "key",
-    "least",
-    "limit",
-    "not",
-    "nullif",
-    "numeric",
-    "offset",
-    "on",
-    "or",
-    "over",
-    "returning",
-    "row",
-    "select",
-    "set",
-    "some",
-    "then",
-    "union",
-    "unique",
-    "using",
-    "values",
-    "varchar",
-    "when",
-    "where",
+/// Words that stand before a parenthesis and call nothing that anybody could make.
+#[rustfmt::skip]
+const NO_CALLS: [&str; 72] = [
+    "all", "and", "any", "array", "as", "between", "bit", "by", "case", "cast", "char", "character",
+    "coalesce", "conflict", "cube", "decimal", "default", "distinct", "do", "else", "end", "except",
+    "exists", "extract", "filter", "float", "from", "greatest", "group", "having", "ilike", "in",
+    "intersect", "interval", "into", "is", "join", "key", "lateral", "least", "like", "limit",
+    "materialized", "merge_action", "not", "nullif", "numeric", "offset", "on", "only", "or", "order",
+    "over", "overlay", "position", "returning", "rollup", "row", "select", "set", "sets", "some",
+    "substring", "then", "trim", "union", "using", "values", "varchar", "varying", "when", "where",
 ];
 
 /// Whether something is called of which the catalogue knows neither a function nor a relation.

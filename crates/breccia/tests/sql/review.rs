@@ -51,6 +51,7 @@ fn a_statement_that_found_no_connection_fails_the_transaction_that_was_only_begu
         "{skipped:?}"
     );
     ensure!(client.extended("ROLLBACK", &[])?.good()?.status == 'I');
+    ensure!(client.simple("COMMIT")?.status == 'I');
     // What comes next is of no transaction.
     ensure!(client.run("INSERT INTO t (own) VALUES (3)")?.status == 'I');
     client.hang_up();
@@ -262,5 +263,112 @@ fn a_write_that_a_frozen_primary_does_not_answer_is_told() -> Result<()> {
     cluster.server_mut(0).thaw_all()?;
     let text = String::from_utf8_lossy(&body).into_owned();
     ensure!(kind == b'E' && text.contains("08007"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_rollback_is_carried_out_however_it_comes_to_a_replica() -> Result<()> {
+    let cluster = database("rolls_back")?;
+    let extra = Extra {
+        composite: "transactions = \"lazy\"\nreplica-wait = \"2s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "rolls_back", extra)?;
+    let mut client = gateway.client("rolls_back")?;
+    for _ in 0..3 {
+        client.run("BEGIN")?;
+        ensure!(
+            client
+                .simple("SELECT 1 / own FROM (VALUES (0)) AS v(own)")?
+                .code()
+                == "22012"
+        );
+        // Prepared in one batch, run in the next.
+        client.parse("r", "ROLLBACK").sync().ask()?;
+        let ended = client.bind("r", &[]).execute().sync().ask()?.good()?;
+        ensure!(ended.status == 'I', "{ended:?}");
+        client.close("r").sync().ask()?.good()?;
+        // What is sent behind it in one go is of no transaction.
+        client.run("BEGIN")?;
+        ensure!(
+            client
+                .simple("SELECT 1 / own FROM (VALUES (0)) AS v(own)")?
+                .code()
+                == "22012"
+        );
+        client
+            .query("ROLLBACK")
+            .query("INSERT INTO t (own) VALUES (8)")
+            .flush()?;
+        ensure!(client.read_reply()?.good()?.status == 'I');
+        ensure!(client.read_reply()?.good()?.status == 'I');
+    }
+    let count = client.run("SELECT count(*) FROM t WHERE own = 8")?;
+    ensure!(count.value() == Some("3"), "{count:?}");
+    Ok(())
+}
+
+#[test]
+fn a_name_that_could_not_be_prepared_is_free_though_its_close_was_skipped() -> Result<()> {
+    let cluster = database("free_names")?;
+    let gateway = Gateway::over(&cluster, "free_names", Extra::default())?;
+    let mut client = gateway.client("free_names")?;
+    let once = |client: &mut breccia_testkit::SqlClient, sql: &str| {
+        client.parse("s", sql).bind("s", &[]).execute().close("s");
+        client.sync().ask()
+    };
+    for _ in 0..3 {
+        ensure!(once(&mut client, "UPDAT t SET own = 1")?.code() == "42601");
+        once(&mut client, "UPDATE t SET own = 1")?.good()?;
+    }
+    // The other way round: it is still what it was.
+    client
+        .parse("s", "UPDATE t SET own = 2")
+        .sync()
+        .ask()?
+        .good()?;
+    client.parse("bad", "UPDAT").close("s");
+    client.parse("s", "UPDATE t SET own = 3").sync().ask()?;
+    client.bind("s", &[]).execute().sync().ask()?.good()?;
+    Ok(())
+}
+
+#[test]
+fn who_looks_at_a_statement_behind_a_lock_waits_and_can_be_cancelled() -> Result<()> {
+    let cluster = database("locked")?;
+    let extra = Extra {
+        server: "timeout = \"1s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "locked", extra)?;
+    let mut client = gateway.client("locked")?;
+    let update = "UPDATE t SET own = 5 RETURNING own";
+    client
+        .parse("s", update)
+        .frame(b'D', b"Ss\0")
+        .sync()
+        .ask()?
+        .good()?;
+    let mut holder = breccia_testkit::SqlClient::connect(cluster.primary().port(), "locked")?;
+    for cancels in [true, false] {
+        gateway
+            .client("locked")?
+            .run("CREATE TABLE IF NOT EXISTS u (a int)")?;
+        gateway.client("locked")?.run("DROP TABLE u")?;
+        holder.run("BEGIN; LOCK TABLE t")?;
+        client.bind("s", &[]).execute().sync().flush()?;
+        thread::sleep(Duration::from_secs(2));
+        if cancels {
+            client.canceller()()?;
+            ensure!(client.read_reply()?.code() == "57014");
+        }
+        holder.run("COMMIT")?;
+        if !cancels {
+            client.read_reply()?.good()?;
+        }
+    }
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'locked' \
+        AND wait_event_type = 'Lock'";
+    ensure!(holder.run(waiting)?.value() == Some("0"));
     Ok(())
 }

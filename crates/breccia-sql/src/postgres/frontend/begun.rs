@@ -6,12 +6,14 @@
 //! towards the primary. That is older only in one thing: a commit that still waits for a synchronous
 //! standby may show on a standby before it shows there.
 
-use super::batch::Batch;
+use std::sync::Arc;
+
+use super::batch::{Batch, look};
 use super::expected::Owed;
 use super::session::{Begun, End, Session};
-use crate::class::Class;
+use crate::class::{Class, Verdict};
 use crate::postgres::codec;
-use crate::postgres::codec::message;
+use crate::postgres::codec::message::{self, Severity};
 
 /// The setting that would raise every transaction's isolation.
 const ISOLATION: &str = "default_transaction_isolation";
@@ -37,10 +39,10 @@ impl Session {
                 self.transaction_since = Some(self.asked);
                 if start { "START TRANSACTION" } else { "BEGIN" }
             }
-            Class::Commit if self.is_only_begun() => match self.begun.take() {
-                Some(Begun { failed: true, .. }) => "ROLLBACK",
-                _ => "COMMIT",
-            },
+            Class::Commit if self.is_only_begun() => {
+                self.begun = None;
+                "COMMIT"
+            }
             Class::Rollback if self.is_only_begun() => {
                 self.begun = None;
                 "ROLLBACK"
@@ -86,15 +88,46 @@ impl Session {
         self.attached.is_none() && self.begun.as_ref().is_some_and(|begun| begun.failed)
     }
 
-    /// Whether what the client has sent next is a simple query that ends its transaction.
-    pub(super) fn ends_begun(&self) -> bool {
-        let head = codec::head(&self.client.inbound).ok().flatten();
-        let Some(head) = head.filter(|head| head.tag == b'Q') else {
-            return false;
-        };
-        let frame = self.client.inbound.get(..head.length).unwrap_or_default();
-        let sql = codec::query(codec::body(frame)).ok();
-        sql.is_some_and(|sql| matches!(self.judge(sql).class, Class::Commit | Class::Rollback))
+    /// Answers a batch in such a transaction: it may only end it.
+    pub(super) fn answer_failed(&mut self, length: usize) -> Result<(), End> {
+        let frames = self.client.take(length);
+        let batch = look(&frames, &self.names, self.under(), |sql| self.judge(sql))?;
+        let ends =
+            |verdict: &Arc<Verdict>| matches!(verdict.class, Class::Commit | Class::Rollback);
+        if !batch.only.as_ref().is_some_and(ends) {
+            let text =
+                "current transaction is aborted, commands ignored until end of transaction block";
+            let out = &mut self.client.out.bytes;
+            message::error(out, Severity::Error, "25P02", text, "");
+            self.answer_ready();
+            return Ok(());
+        }
+        let mut at = 0;
+        while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
+            let body = codec::body(frames.get(at..at + head.length).unwrap_or_default());
+            at += head.length;
+            if head.tag == b'P' {
+                let statements = &self.listener.cluster.statements;
+                self.names.keep(&codec::parse(body)?, statements)?;
+            }
+            let out = &mut self.client.out.bytes;
+            match head.tag {
+                b'P' => message::empty(out, b'1'),
+                b'B' => message::empty(out, b'2'),
+                b'C' => message::empty(out, b'3'),
+                b'D' => {
+                    if body.first() == Some(&b'S') {
+                        message::frame(out, b't', |out| out.extend_from_slice(&[0, 0]));
+                    }
+                    message::empty(out, b'n');
+                }
+                b'Q' | b'E' => message::complete(out, "ROLLBACK"),
+                _ => {}
+            }
+        }
+        (self.begun, self.transaction_since) = (None, None);
+        self.answer_ready();
+        Ok(())
     }
 
     /// Notes of a batch in a transaction that may still move what would not survive that.

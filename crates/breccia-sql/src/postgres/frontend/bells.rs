@@ -45,7 +45,8 @@ impl Bells {
     pub(super) fn start(cluster: &Arc<Cluster>, drain: &Drain) -> Rc<Self> {
         let bells = Rc::new(Self::default());
         tokio::task::spawn_local(at_the_end(Rc::downgrade(&bells), drain.clone()));
-        tokio::task::spawn_local(at_each_view(Rc::downgrade(&bells), Arc::clone(cluster)));
+        let (version, cluster) = (cluster.version(), Arc::clone(cluster));
+        tokio::task::spawn_local(at_each_view(Rc::downgrade(&bells), cluster, version));
         bells
     }
 
@@ -82,8 +83,8 @@ async fn at_the_end(bells: Weak<Bells>, drain: Drain) {
     }
 }
 
-async fn at_each_view(bells: Weak<Bells>, cluster: Arc<Cluster>) {
-    let mut version = cluster.version();
+async fn at_each_view(bells: Weak<Bells>, cluster: Arc<Cluster>, version: u64) {
+    let mut version = version;
     loop {
         cluster.left(version).await;
         // Before they ring: a view that comes meanwhile rings once more.

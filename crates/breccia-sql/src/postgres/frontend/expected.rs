@@ -73,9 +73,9 @@ pub(super) enum Owed {
     /// That of a Sync of Breccia's own, which ends what a hidden Parse may have begun to skip: the
     /// client gets neither.
     OwnSync,
-    /// Not owed by the server: bytes for the client at this place; the name of a statement that was
-    /// changed for it.
-    Insert(Box<[u8]>, Option<Box<[u8]>>),
+    /// Not owed by the server: bytes for the client at this place; the change of a name that they
+    /// tell of, by its number.
+    Insert(Box<[u8]>, Option<u64>),
 }
 
 /// Which command is complete, as far as a session must know.
@@ -117,8 +117,8 @@ pub(super) enum News {
     OwnFailed(Vec<u8>),
     /// A statement of the registry could not be prepared.
     NotPrepared(u64),
-    /// What a name stood for holds again: the server skipped what would have changed it.
-    Undone(Box<[u8]>),
+    /// A change of a name is none: the server skipped it. Its number.
+    Undone(u64),
     /// A statement that Breccia closed may still be there.
     NotClosed,
     /// Prepared statements are still there: letting go of all of them failed.
@@ -425,7 +425,8 @@ impl Expected {
             news.push(News::Fatal(state));
             return;
         }
-        if codec::field(body, b'R') == Some(b"RevalidateCachedQuery") {
+        let plans = matches!(self.owed.front(), Some(Owed::Bind | Owed::Described(_)));
+        if plans && codec::field(body, b'R') == Some(b"RevalidateCachedQuery") {
             news.push(News::Outdated);
         }
         match self.owed.front() {
@@ -503,7 +504,7 @@ fn without_effect(owed: &Owed) -> Option<News> {
             ..
         } => Some(News::NotPrepared(statement.id)),
         Owed::Close { shown: false } => Some(News::NotClosed),
-        Owed::Insert(_, name) => name.clone().map(News::Undone),
+        Owed::Insert(_, change) => change.map(News::Undone),
         Owed::Emptied => Some(News::NotEmptied),
         Owed::Freed(freed) => Some(News::NotFreed(freed.clone())),
         _ => None,

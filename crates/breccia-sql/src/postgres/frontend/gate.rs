@@ -33,8 +33,13 @@ impl Session {
     /// Takes a connection for `place`, which may become another: once its server is not paused, and
     /// such that what is believed of a replica still holds.
     pub(super) async fn hold(&mut self, place: &mut Place, batch: &Batch) -> Result<(), SqlError> {
-        if self.attached.is_some() && self.look_where_held().await.is_ok() {
-            return Ok(());
+        if self.attached.is_some() {
+            match self.look_where_held().await {
+                Ok(()) => return Ok(()),
+                Err(error @ (SqlError::Cancelled | SqlError::Left)) => return Err(error),
+                // Nothing is known of where the transaction was.
+                Err(_) => *place = self.place(batch).await,
+            }
         }
         let end = self.gate_end();
         loop {

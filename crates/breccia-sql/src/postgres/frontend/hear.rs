@@ -105,7 +105,7 @@ impl Session {
                     upstream.prepared.remove(id);
                 }
             }
-            News::Undone(name) => self.names.undo_one(&name),
+            News::Undone(change) => self.names.undo_one(change),
             News::NotClosed => attached.distrust(),
             News::NotEmptied => {
                 let upstream = attached.lease.upstream();

@@ -13,8 +13,9 @@ use std::time::Instant;
 
 use super::attached::Attached;
 use super::expected::{Expected, Owed};
+use super::looks::goes_down;
 use super::route::Place;
-use super::session::{HEALTH_LOOK, Session, is_of_the_connection};
+use super::session::{Session, is_of_the_connection};
 use crate::error::SqlError;
 use crate::postgres::cluster::pause::Running;
 use crate::postgres::codec::message;
@@ -50,7 +51,7 @@ impl Session {
         if let Some(upstream) = lease.upstream() {
             self.join(upstream);
             self.bring(server, &pool, upstream).await?;
-            self.look_again(pool.endpoint(), upstream).await?;
+            self.look_again(server, pool.endpoint(), upstream).await?;
         }
         let (mut out, mut expected) = std::mem::take(&mut self.spare);
         if let Some(upstream) = lease.upstream() {
@@ -63,7 +64,9 @@ impl Session {
                 }
                 upstream.applied = Arc::clone(&self.settings);
             }
-            self.renew(upstream, &mut out.bytes, &mut expected);
+            if self.binds.is_empty() {
+                self.renew(upstream, &mut out.bytes, &mut expected);
+            }
             if let Some(begun) = &self.begun {
                 message::query(&mut out.bytes, &begun.sql);
                 expected.push(Owed::Query { shown: false });
@@ -161,7 +164,7 @@ impl Session {
                 server: endpoint.name.clone(),
                 after: endpoint.timeout,
             }),
-            () = self.goes_down(server) => Err(SqlError::Lost {
+            () = goes_down(&self.listener.cluster, server) => Err(SqlError::Lost {
                 server: endpoint.name.clone(),
                 source: std::io::ErrorKind::TimedOut.into(),
             }),
@@ -172,14 +175,6 @@ impl Session {
         self.told.renew(&upstream.parameters, out);
         self.retell = false;
         Ok(())
-    }
-
-    /// Ends once a server is known to be down.
-    async fn goes_down(&self, server: usize) {
-        let server = self.listener.cluster.server(server);
-        while server.is_some_and(|server| server.options.health.is_up()) {
-            tokio::time::sleep(HEALTH_LOOK).await;
-        }
     }
 
     /// Whether what is believed of a place holds on a connection: when it was made, to which run.

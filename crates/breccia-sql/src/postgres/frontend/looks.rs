@@ -9,12 +9,14 @@ use std::sync::atomic::Ordering;
 
 use breccia_net::clock;
 
-use super::session::Session;
+use super::session::{HEALTH_LOOK, Session};
 use crate::error::SqlError;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::codec::message::Status;
 use crate::postgres::codec::{self, message};
 use crate::postgres::described::{Description, Shape};
-use crate::postgres::statement::Statement;
-use crate::postgres::upstream::{Endpoint, Upstream};
+use crate::postgres::statement::{Statement, Statements};
+use crate::postgres::upstream::{self, Endpoint, Upstream};
 
 /// The most statements of one batch that are looked at: more are refused as if they were stale.
 const MAX_LOOKS: usize = 500;
@@ -44,6 +46,7 @@ impl Session {
     /// Has a connection that owes nothing describe them, where it is not known how it would.
     pub(super) async fn look_again(
         &mut self,
+        server: usize,
         endpoint: &Endpoint,
         upstream: &mut Upstream,
     ) -> Result<(), SqlError> {
@@ -56,48 +59,40 @@ impl Session {
         let mut wanted = Vec::new();
         for name in &self.binds {
             let statement = self.names.under(name, &self.settings, statements);
-            let known = |it: &Arc<Statement>| renewed && upstream.prepared.shape(it.id).is_some();
+            let mut known = |it: &Arc<Statement>| {
+                renewed
+                    && upstream.prepared.touch(it.id)
+                    && upstream.prepared.shape(it.id).is_some()
+            };
             wanted.extend(statement.filter(|it| !known(it)));
         }
         if wanted.is_empty() {
             return Ok(());
         }
-        let looking = async {
-            if !renewed {
-                endpoint.ask(upstream, "DEALLOCATE ALL").await?;
-                upstream.prepared.clear();
-                upstream.prepared_at = changes;
-            }
-            for statement in wanted {
-                let mut packet = Vec::new();
-                if !upstream.prepared.touch(statement.id) {
-                    if let Some(oldest) = upstream.prepared.insert(statement.id) {
-                        message::named(&mut packet, b'C', b'S', &statements.name(oldest));
-                    }
-                    message::named(&mut packet, b'C', b'S', &statement.name);
-                    message::parse(
-                        &mut packet,
-                        &statement.name,
-                        &statement.sql,
-                        &statement.types,
-                    );
-                }
-                message::named(&mut packet, b'D', b'S', &statement.name);
-                message::empty(&mut packet, b'S');
-                match endpoint.describe(upstream, &packet).await? {
-                    Some(shape) => upstream.prepared.note_shape(statement.id, shape),
-                    // Why is told when it is asked for.
-                    None => upstream.prepared.remove(statement.id),
-                }
-            }
-            Ok(())
+        let (process, secret) = (upstream.key.0, Arc::clone(&upstream.key.1));
+        upstream.prepared_at = changes;
+        let looking = look(endpoint, upstream, statements, wanted, renewed);
+        let doing = Arc::clone(&self.registered.doing);
+        let cancelled = doing.wait();
+        // As long as the statement itself would: what it names may be locked.
+        let looked = tokio::select! {
+            biased;
+            looked = looking => looked,
+            () = cancelled.notified() => Err(SqlError::Cancelled),
+            () = self.client.left() => Err(SqlError::Left),
+            () = goes_down(&self.listener.cluster, server) => Err(SqlError::Lost {
+                server: endpoint.name.clone(),
+                source: std::io::ErrorKind::TimedOut.into(),
+            }),
         };
-        let late = |_| SqlError::Timeout {
-            server: endpoint.name.clone(),
-            after: endpoint.timeout,
-        };
-        let looked = tokio::time::timeout(endpoint.timeout, looking).await;
-        looked.map_err(late)?
+        doing.stop_waiting();
+        if let Err(SqlError::Cancelled | SqlError::Left) = looked {
+            // Nobody waits for it, so it does not wait for a lock.
+            if let Err(error) = endpoint.cancel(process, &secret).await {
+                tracing::debug!(%error, "a cancel did not reach its server");
+            }
+        }
+        looked
     }
 
     /// The same where a connection is held, by a transaction that may still move.
@@ -108,9 +103,9 @@ impl Session {
         let Some(mut attached) = self.attached.take() else {
             return Ok(());
         };
-        let pool = Arc::clone(attached.lease.pool());
+        let (server, pool) = (attached.server, Arc::clone(attached.lease.pool()));
         let looked = match attached.lease.upstream() {
-            Some(upstream) => self.look_again(pool.endpoint(), upstream).await,
+            Some(upstream) => self.look_again(server, pool.endpoint(), upstream).await,
             None => Ok(()),
         };
         if looked.is_err() {
@@ -124,8 +119,54 @@ impl Session {
     }
 }
 
+/// Ends once a server is known to be down.
+pub(super) async fn goes_down(cluster: &Cluster, server: usize) {
+    let server = cluster.server(server);
+    while server.is_some_and(|server| server.options.health.is_up()) {
+        tokio::time::sleep(HEALTH_LOOK).await;
+    }
+}
+
+/// Has statements described on a connection; `renewed`: none that is there is of before a change.
+async fn look(
+    endpoint: &Endpoint,
+    upstream: &mut Upstream,
+    statements: &Statements,
+    wanted: Vec<Arc<Statement>>,
+    renewed: bool,
+) -> Result<(), SqlError> {
+    if !renewed {
+        endpoint.ask(upstream, "DEALLOCATE ALL").await?;
+        upstream.prepared.clear();
+    }
+    for statement in wanted {
+        let mut packet = Vec::new();
+        if !upstream.prepared.touch(statement.id) {
+            if let Some(oldest) = upstream.prepared.insert(statement.id) {
+                message::named(&mut packet, b'C', b'S', &statements.name(oldest));
+            }
+            message::named(&mut packet, b'C', b'S', &statement.name);
+            message::parse(
+                &mut packet,
+                &statement.name,
+                &statement.sql,
+                &statement.types,
+            );
+        }
+        message::named(&mut packet, b'D', b'S', &statement.name);
+        message::empty(&mut packet, b'S');
+        match endpoint.describe(upstream, &packet).await? {
+            Some(shape) => upstream.prepared.note_shape(statement.id, shape),
+            // Why is told when it is asked for. The server may have kept it under its name.
+            None => upstream.prepared.distrust(),
+        }
+    }
+    Ok(())
+}
+
 impl Endpoint {
-    /// Has a statement described on an idle connection; `None`: the server refuses it.
+    /// Has a statement described on a connection that owes nothing; `None`: the server refuses it. A
+    /// transaction that fails by that is lost.
     async fn describe(
         &self,
         upstream: &mut Upstream,
@@ -136,6 +177,12 @@ impl Endpoint {
         loop {
             let frame = self.next(upstream).await?;
             match frame.first() {
+                Some(b'Z') if upstream::status(codec::body(&frame)) == Some(Status::Failed) => {
+                    return Err(SqlError::Lost {
+                        server: self.name.clone(),
+                        source: std::io::ErrorKind::Other.into(),
+                    });
+                }
                 Some(b'Z') => return Ok(shape),
                 Some(tag) => shape = description.take(*tag, codec::body(&frame)).or(shape),
                 None => {}

@@ -93,8 +93,16 @@ impl From<Arc<Statement>> for Named {
 /// A session's names, and what its connection has prepared.
 type Before = (HashMap<Box<[u8]>, Named>, Prepared);
 
-/// A name, and what it stood for before.
-type Change = (Box<[u8]>, Option<Named>);
+/// A change of what a name stands for.
+#[derive(Debug)]
+struct Change {
+    /// The how many-eth it is of its session.
+    number: u64,
+    name: Box<[u8]>,
+    before: Option<Named>,
+    /// The statement that it stands for since.
+    after: Option<u64>,
+}
 
 /// What a session has prepared.
 #[derive(Debug, Default)]
@@ -105,6 +113,8 @@ pub(super) struct Names {
     pub(super) unnamed: Option<Unnamed>,
     /// How to undo what the frames of the running batch changed.
     journal: Vec<Change>,
+    /// Changes so far.
+    changes: u64,
     /// What the statement lets go of that was bound last.
     pub(super) freeing: Option<Freed>,
     /// What there was before each statement under way that lets go of all.
@@ -147,7 +157,7 @@ impl Names {
     ) -> bool {
         if parse.name.is_empty()
             || self.named.contains_key(parse.name)
-            || self.named.len() >= MAX_NAMES
+            || self.has_room(parse.sql.len()).is_err()
         {
             return false;
         }
@@ -196,10 +206,7 @@ impl Names {
 
     /// Bytes of all texts that are kept.
     fn bytes(&self) -> usize {
-        let before = self
-            .journal
-            .iter()
-            .filter_map(|(_, before)| before.as_ref());
+        let before = self.journal.iter().filter_map(|it| it.before.as_ref());
         let emptied = self.emptied.iter().flat_map(|(named, _)| named.values());
         let all = self.named.values().chain(before).chain(emptied);
         all.map(|it| it.statement.sql.len()).sum()
@@ -261,49 +268,60 @@ impl Names {
 
     /// Undoes what the frames since the last [`Names::settle`] did.
     pub(super) fn undo(&mut self) {
-        while let Some((name, before)) = self.journal.pop() {
-            match before {
-                Some(statement) => self.named.insert(name, statement),
-                None => self.named.remove(&name),
-            };
+        while let Some(change) = self.journal.pop() {
+            self.restore(change.name, change.before);
         }
     }
 
-    /// A statement could not be prepared: names given to it in this batch are free again.
-    pub(super) fn not_prepared(&mut self, id: u64) {
-        let fresh = self.journal.iter().filter(|(_, before)| before.is_none());
-        let names: Vec<Box<[u8]>> = fresh.map(|(name, _)| name.clone()).collect();
-        for name in names {
-            if self
-                .named
-                .get(&name)
-                .is_some_and(|it| it.statement.id == id)
-            {
-                self.named.remove(&name);
-            }
-        }
-    }
-
-    /// The server has skipped the last change of a name that was answered here.
-    pub(super) fn undo_one(&mut self, name: &[u8]) {
-        let last = self.journal.iter().rposition(|(known, _)| **known == *name);
-        let Some((name, before)) = last.map(|at| self.journal.remove(at)) else {
-            return;
-        };
+    fn restore(&mut self, name: Box<[u8]>, before: Option<Named>) {
         match before {
             Some(named) => self.named.insert(name, named),
             None => self.named.remove(&name),
         };
     }
 
-    /// Forgets one; whether there was one.
-    pub(super) fn remove(&mut self, name: &[u8]) -> bool {
-        let before = self.named.remove(name);
-        let found = before.is_some();
-        if found {
-            self.journal.push((name.into(), before));
+    fn note(&mut self, name: &[u8], before: Option<Named>, after: Option<u64>) -> u64 {
+        self.changes += 1;
+        self.journal.push(Change {
+            number: self.changes,
+            name: name.into(),
+            before,
+            after,
+        });
+        self.changes
+    }
+
+    /// Takes one change back, wherever it stands among others of its name.
+    fn take_back(&mut self, at: usize) {
+        let change = self.journal.remove(at);
+        let rest = self.journal.get_mut(at..).unwrap_or_default();
+        match rest.iter_mut().find(|later| later.name == change.name) {
+            Some(later) => later.before = change.before,
+            None => self.restore(change.name, change.before),
         }
-        found
+    }
+
+    /// A statement could not be prepared: the first name given to it since the last
+    /// [`Names::settle`] stands for what it did before.
+    pub(super) fn not_prepared(&mut self, id: u64) {
+        let found = self.journal.iter().position(|it| it.after == Some(id));
+        if let Some(at) = found {
+            self.take_back(at);
+        }
+    }
+
+    /// The server has skipped a change that was answered here.
+    pub(super) fn undo_one(&mut self, number: u64) {
+        let found = self.journal.iter().position(|it| it.number == number);
+        if let Some(at) = found {
+            self.take_back(at);
+        }
+    }
+
+    /// Forgets one; the number of this change, if there was one.
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<u64> {
+        let before = self.named.remove(name)?;
+        Some(self.note(name, Some(before), None))
     }
 
     /// Forgets all.
@@ -313,9 +331,11 @@ impl Names {
         self.settle();
     }
 
-    pub(super) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
+    /// Gives a name; the number of this change.
+    pub(super) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> u64 {
+        let after = statement.id;
         let before = self.named.insert(name.into(), statement.into());
-        self.journal.push((name.into(), before));
+        self.note(name, before, Some(after))
     }
 
     /// The statement of a name, as it is read under `settings`. What the client was told of it holds.

@@ -76,7 +76,9 @@ impl Session {
             return false;
         };
         match &verdict.class {
-            Class::Deallocate { name: Some(name) } if self.names.remove(name.as_bytes()) => {
+            Class::Deallocate { name: Some(name) }
+                if self.names.remove(name.as_bytes()).is_some() =>
+            {
                 self.names.settle();
                 message::complete(&mut self.client.out.bytes, "DEALLOCATE");
             }

@@ -309,6 +309,7 @@ impl Session {
                 // All that was sent is answered.
                 self.names.settle();
                 (attached.held, attached.unknown) = (false, false);
+                (attached.ending, attached.foreign_value) = (false, false);
                 self.note_answered(frames);
                 let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
                 if in_transaction && self.may_move() {

@@ -293,7 +293,8 @@ impl Session {
                 extent(&self.client.inbound, &mut known)?
             };
             match found {
-                Extent::Whole(_) | Extent::Part(_) if self.has_failed() && !self.ends_begun() => {
+                Extent::Whole(length) if self.has_failed() => return self.answer_failed(length),
+                Extent::Part(_) if self.has_failed() => {
                     self.fail_transaction().await?;
                     continue;
                 }

@@ -186,13 +186,13 @@ impl Way<'_> {
             let meaning = self.settings.meaning();
             self.statements.intern(meaning, parse.sql, parse.types)
         };
-        self.names.insert(parse.name, Arc::clone(&statement));
+        let change = self.names.insert(parse.name, Arc::clone(&statement));
         // Who prepares a text now wants it to be of now.
         if !self.changed && self.upstream.prepared.touch(statement.id) {
             let mut answer = Vec::new();
             message::empty(&mut answer, b'1');
-            let name = Some(parse.name.into());
-            self.expected.push(Owed::Insert(answer.into(), name));
+            self.expected
+                .push(Owed::Insert(answer.into(), Some(change)));
             self.expected.unsynced = true;
         } else {
             self.make_room(statement.id);
@@ -289,10 +289,10 @@ impl Way<'_> {
 
     /// The connection may keep the statement: others use it too.
     fn close(&mut self, name: &[u8]) {
-        let name = self.names.remove(name).then(|| name.into());
+        let change = self.names.remove(name);
         let mut answer = Vec::new();
         message::empty(&mut answer, b'3');
-        self.expected.push(Owed::Insert(answer.into(), name));
+        self.expected.push(Owed::Insert(answer.into(), change));
         self.expected.unsynced = true;
     }
 

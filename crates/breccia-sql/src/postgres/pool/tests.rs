@@ -9,6 +9,8 @@ use std::sync::Barrier;
 use breccia_core::address::Address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use std::thread;
+
 use super::*;
 use crate::postgres::codec::message::{self, Status};
 use crate::postgres::upstream::{Credential, UpstreamTls};

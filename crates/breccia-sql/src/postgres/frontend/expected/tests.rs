@@ -67,7 +67,7 @@ fn failed() -> Script {
     let owed = vec![
         parse(false),
         Owed::Bind,
-        Owed::Insert(b"never".as_slice().into(), Some(b"s".as_slice().into())),
+        Owed::Insert(b"never".as_slice().into(), Some(7)),
         Owed::Execute,
         Owed::Sync,
     ];
@@ -77,7 +77,7 @@ fn failed() -> Script {
     let news = vec![
         News::Failed(b"42601".to_vec()),
         News::NotPrepared(1),
-        News::Undone(b"s".as_slice().into()),
+        News::Undone(7),
     ];
     Script {
         shown: sent.clone(),
