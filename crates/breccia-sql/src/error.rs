@@ -122,6 +122,9 @@ pub enum SqlError {
         /// How long was waited.
         after: Duration,
     },
+    /// All connections of a pool are lent, and this need not wait for one.
+    #[error("no connection is free")]
+    Crowded,
     /// The client cancelled its statement, which waited for a connection.
     #[error("canceling statement due to user request")]
     Cancelled,
@@ -169,9 +172,11 @@ impl SqlError {
             Self::Refused { .. } | Self::Settings { .. } | Self::LastValue => ErrorKind::Server,
             Self::Login { .. } | Self::Scram { .. } => ErrorKind::Unauthorized,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::PoolFull { .. } | Self::Paused { .. } | Self::Cancelled | Self::Left => {
-                ErrorKind::Overloaded
-            }
+            Self::PoolFull { .. }
+            | Self::Paused { .. }
+            | Self::Crowded
+            | Self::Cancelled
+            | Self::Left => ErrorKind::Overloaded,
         }
     }
 
@@ -179,9 +184,11 @@ impl SqlError {
     #[must_use]
     pub fn origin(&self) -> Origin {
         match self {
-            Self::PoolFull { .. } | Self::Paused { .. } | Self::Cancelled | Self::Left => {
-                Origin::Internal
-            }
+            Self::PoolFull { .. }
+            | Self::Paused { .. }
+            | Self::Crowded
+            | Self::Cancelled
+            | Self::Left => Origin::Internal,
             _ => Origin::Upstream,
         }
     }
@@ -207,7 +214,7 @@ impl SqlError {
             Self::Codec { .. } => "08P01",
             Self::Login { .. } | Self::Scram { .. } => "28000",
             Self::LastValue => "55000",
-            Self::PoolFull { .. } => "53300",
+            Self::PoolFull { .. } | Self::Crowded => "53300",
             // cannot_connect_now: clients know it as worth another try.
             Self::NoPrimary { .. } | Self::Paused { .. } | Self::Down { .. } => "57P03",
         }

@@ -307,12 +307,12 @@ fn a_limit_of_the_last_session_does_not_cut_short_what_brings_settings_back() ->
     let mut other = gateway.client("limits")?;
     other.run("SET search_path = b12")?;
     // Long, so that reading it takes longer than the limit.
-    let long = "x".repeat(4_000_000);
+    let long = "x".repeat(16_000_000);
     other.run(&format!("SET my.long = '{long}'"))?;
     for _ in 0..5 {
-        one.run("SET statement_timeout = 1")?;
+        one.run("SET statement_timeout = 15")?;
         other.run("INSERT INTO t (own) VALUES (1)")?;
-        ensure!(shown(&mut one, "statement_timeout")? == "1ms");
+        ensure!(shown(&mut one, "statement_timeout")? == "15ms");
     }
     let rows = |table: &str| {
         cluster

@@ -32,7 +32,16 @@ impl Session {
 
     /// Takes a connection for `place`, which may become another: once its server is not paused, and
     /// such that what is believed of a replica still holds.
-    pub(super) async fn hold(&mut self, place: &mut Place, batch: &Batch) -> Result<(), SqlError> {
+    ///
+    /// `hurried`: the batch executes nothing, so it may well be answered without a server. Then this ends
+    /// in [`SqlError::Crowded`] rather than in a queue.
+    pub(super) async fn hold(
+        &mut self,
+        place: &mut Place,
+        batch: &Batch,
+        hurried: bool,
+    ) -> Result<(), SqlError> {
+        self.hurried = hurried;
         if self.attached.is_some() {
             match self.look_where_held().await {
                 Ok(()) => return Ok(()),

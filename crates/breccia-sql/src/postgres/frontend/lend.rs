@@ -123,6 +123,9 @@ impl Session {
         if let Poll::Ready(lease) = at_once.await {
             return lease;
         }
+        if self.hurried && pool.is_crowded() {
+            return Err(SqlError::Crowded);
+        }
         let doing = Arc::clone(&self.registered.doing);
         let cancelled = doing.wait();
         let lent = tokio::select! {

@@ -430,6 +430,7 @@ impl Session {
     pub(super) async fn fail_transaction(&mut self) -> Result<(), End> {
         if self.attached.is_none() && self.begun.is_some() {
             let place = self.primary("own");
+            self.hurried = false;
             if let Err(error) = self.attach(place).await {
                 return Err(End::Told("57P03", error.to_string()));
             }

@@ -64,13 +64,13 @@ impl Session {
         }
         self.note_portals(&mut batch, &frames);
         let mut place = self.decide(&batch).await?;
-        if batch.executed == 0 && self.is_crowded(place) && self.answer_prepared(&frames, true) {
-            return Ok(());
-        }
         self.note_binds(&frames);
         for attempt in 0..2 {
             self.watch.placed(place);
-            if let Err(error) = self.hold(&mut place, &batch).await {
+            let Some(held) = self.hold_or_answer(&mut place, &batch, &frames).await else {
+                return Ok(());
+            };
+            if let Err(error) = held {
                 self.registered.doing.end();
                 let ends = matches!(error, SqlError::Cancelled | SqlError::Left);
                 if place.replica && attempt == 0 && !ends {
@@ -101,10 +101,19 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a batch would have to wait for a connection there.
-    fn is_crowded(&mut self, place: Place) -> bool {
-        let pool = self.pool(place.server, place.replica);
-        self.attached.is_none() && pool.is_ok_and(|pool| pool.is_crowded())
+    /// Takes a connection for a batch; `None`: it was answered rather than that it waits for one.
+    async fn hold_or_answer(
+        &mut self,
+        place: &mut Place,
+        batch: &Batch,
+        frames: &[u8],
+    ) -> Option<Result<(), SqlError>> {
+        let hurried = batch.executed == 0 && self.attached.is_none();
+        match self.hold(place, batch, hurried).await {
+            Err(SqlError::Crowded) if self.answer_prepared(frames, true) => None,
+            Err(SqlError::Crowded) => Some(self.hold(place, batch, false).await),
+            held => Some(held),
+        }
     }
 
     /// Notes what is to be expected of a batch that goes there now.

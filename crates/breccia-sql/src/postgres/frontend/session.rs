@@ -124,6 +124,9 @@ pub(super) struct Session {
     pub(super) own_next: bool,
     /// Statements that the batch binds which were described to the client.
     pub(super) binds: Vec<Box<[u8]>>,
+    /// The batch that is served can be answered without a server, and is rather than that it waits for
+    /// a connection.
+    pub(super) hurried: bool,
     /// Some statement of Breccia's own was prepared.
     pub(super) prepared_own: bool,
     /// What the client's first packet says about `breccia.…`.
@@ -183,6 +186,7 @@ impl Session {
             own: None,
             own_next: false,
             binds: Vec::new(),
+            hurried: false,
             prepared_own: false,
             startup_own,
             pools: vec![None; cluster.servers.len()],
