@@ -34,6 +34,9 @@ const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// Lines about stores without room.
 static FULL: LogGate = LogGate::new(Duration::from_secs(30));
 
+/// Lines about stores whose system fails.
+static FAILING: LogGate = LogGate::new(Duration::from_secs(30));
+
 /// A leaf behind its guard.
 pub struct Guarded {
     leaf: MarkedLeaf,
@@ -244,10 +247,16 @@ impl Guarded {
     /// Takes note of an error that tells of the leaf's health.
     async fn note(&self, error: &BlobError) {
         if matches!(error, BlobError::Full { .. })
-            && let Some(held_back) = FULL.pass(clock::now())
+            && let Some(left_out) = FULL.pass(clock::now())
         {
             let store = self.leaf.leaf.name();
-            tracing::error!(store, %error, held_back, "writes are refused until there is room");
+            tracing::error!(store, %error, left_out, "writes that do not fit are refused until there is room");
+        }
+        if matches!(error, BlobError::System { .. })
+            && let Some(left_out) = FAILING.pass(clock::now())
+        {
+            let store = self.leaf.leaf.name();
+            tracing::error!(store, %error, left_out, "requests fail; look at the store's disk and rights");
         }
         if let BlobError::Down { reason, effect, .. } = error {
             self.lost();

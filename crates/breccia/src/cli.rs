@@ -113,7 +113,7 @@ pub(crate) enum LayoutCommand {
         /// The document
         document: PathBuf,
     },
-    /// Take the config's layout for a composite whose shards are empty
+    /// Take the config's layout for a composite whose shards are empty, or hold only objects that lie where it puts them
     Adopt {
         #[command(flatten)]
         config: ConfigArgument,
@@ -149,7 +149,7 @@ pub(crate) enum LayoutCommand {
         /// The shards; without any, all
         shards: Vec<String>,
     },
-    /// Write the marker on servers that are known to be the right shards (marker = true)
+    /// Write the marker on servers that are known to be the right shards (Redis with marker = true, and blobs)
     Mark {
         #[command(flatten)]
         config: ConfigArgument,

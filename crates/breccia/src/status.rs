@@ -41,8 +41,11 @@ pub(crate) fn run(arguments: &StatusArguments) -> Result<(), Trouble> {
     runtime.shutdown_background();
     let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("it does not answer")));
     let place = &arguments.admin;
-    let answer =
-        answer.map_err(|error| Trouble::failed(format!("{place} cannot be asked: {error}")))?;
+    let answer = answer.map_err(|error| {
+        Trouble::failed(format!(
+            "{place} cannot be asked: {error}; --admin http://HOST:PORT names the `bind` of [admin]"
+        ))
+    })?;
     if arguments.json || !std::io::stdout().is_terminal() {
         print(&format!("{answer:#}\n"));
     } else {

@@ -113,7 +113,8 @@ impl Folder {
             return Ok(());
         }
         Err(io::Error::other(
-            "another folder lies in its place than when it was opened; restart when it is back",
+            "another folder lies in its place than when it was opened; it is used again once the right one \
+             is back",
         ))
     }
 
