@@ -79,7 +79,6 @@ const DENIED: &[&str] = &[
     "pg_blocking_pids",
     // What one server was built with.
     "pg_config",
-    "pg_config",
     "pg_is_in_backup",
     "pg_is_in_recovery",
     "pg_is_other_temp_schema",

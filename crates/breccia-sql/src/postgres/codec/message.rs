@@ -122,6 +122,12 @@ pub fn negotiate(out: &mut Vec<u8>, unknown: &[&str]) {
     });
 }
 
+/// What a server says to whatever comes in a transaction that has failed: SQLSTATE and words.
+pub const ABORTED: (&str, &str) = (
+    "25P02",
+    "current transaction is aborted, commands ignored until end of transaction block",
+);
+
 /// How bad an error is for the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {

@@ -95,10 +95,9 @@ impl Session {
         let ends =
             |verdict: &Arc<Verdict>| matches!(verdict.class, Class::Commit | Class::Rollback);
         if !batch.only.as_ref().is_some_and(ends) {
-            let text =
-                "current transaction is aborted, commands ignored until end of transaction block";
+            let (sqlstate, text) = message::ABORTED;
             let out = &mut self.client.out.bytes;
-            message::error(out, Severity::Error, "25P02", text, "");
+            message::error(out, Severity::Error, sqlstate, text, "");
             self.answer_ready();
             return Ok(());
         }

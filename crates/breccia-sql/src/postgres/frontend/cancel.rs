@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Notify;
 
+use super::client::Client;
+use crate::error::SqlError;
 use crate::postgres::pool::Pool;
 
 /// What a session does now, as one who would cancel it must know.
@@ -51,16 +53,27 @@ impl Doing {
         state.hit
     }
 
-    /// The session waits for a connection; who cancels its statement tells it so.
-    pub(super) fn wait(&self) -> Arc<Notify> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(state.waiting.insert(Arc::default()))
-    }
-
-    /// It waits no more.
-    pub(super) fn stop_waiting(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting = None;
+    /// Waits for `work`, which comes before the session's statement is sent. Meanwhile the client may
+    /// cancel its statement, or leave.
+    pub(super) async fn before<T>(
+        &self,
+        client: &mut Client,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, SqlError> {
+        let cancelled = Arc::new(Notify::new());
+        let wait = |waiting| {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.waiting = waiting;
+        };
+        wait(Some(Arc::clone(&cancelled)));
+        let done = tokio::select! {
+            biased;
+            done = work => done,
+            () = cancelled.notified() => Err(SqlError::Cancelled),
+            () = client.left() => Err(SqlError::Left),
+        };
+        wait(None);
+        done
     }
 
     fn hit(&self) -> Option<Target> {

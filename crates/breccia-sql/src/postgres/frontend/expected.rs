@@ -468,15 +468,10 @@ impl Expected {
 /// What PostgreSQL says of a prepared statement whose columns are not what they were, or of any in a
 /// transaction that has failed. Drivers that know of it look at the function's name.
 fn write_stale(out: &mut Vec<u8>, status: Option<Status>) {
-    let (sqlstate, text, place) = match status {
-        Some(Status::Failed) => (
-            "25P02",
-            "current transaction is aborted, commands ignored until end of transaction block",
-            "exec_bind_message",
-        ),
+    let ((sqlstate, text), place) = match status {
+        Some(Status::Failed) => (message::ABORTED, "exec_bind_message"),
         _ => (
-            "0A000",
-            "cached plan must not change result type",
+            ("0A000", "cached plan must not change result type"),
             "RevalidateCachedQuery",
         ),
     };

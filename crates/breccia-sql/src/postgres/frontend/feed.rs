@@ -84,14 +84,6 @@ impl Session {
         Ok(())
     }
 
-    /// The length of the simple query that comes first, if that is what comes first.
-    pub(super) fn long_query(&self) -> Result<usize, End> {
-        match codec::head(&self.client.inbound)? {
-            Some(head) if head.tag == b'Q' => self.check_length(head).map(|()| head.length),
-            _ => Ok(0),
-        }
-    }
-
     /// The same of each message of a batch, if it is long enough to have such a one.
     pub(super) fn check_lengths(&self, frames: &[u8]) -> Result<(), End> {
         if frames.len() <= self.listener.limits.max_request_size {
@@ -103,6 +95,14 @@ impl Session {
             at += head.length;
         }
         Ok(())
+    }
+
+    /// The length of the simple query that comes first, if that is what comes first.
+    pub(super) fn long_query(&self) -> Result<usize, End> {
+        match codec::head(&self.client.inbound)? {
+            Some(head) if head.tag == b'Q' => self.check_length(head).map(|()| head.length),
+            _ => Ok(0),
+        }
     }
 
     /// Passes one frame of the client on; whether there was one.

@@ -13,7 +13,7 @@ use super::batch::Batch;
 use super::route::Place;
 use super::session::{End, Session};
 use crate::error::SqlError;
-use crate::postgres::codec::message::{self, Severity, Status};
+use crate::postgres::codec::message::{self, Severity};
 
 /// How often a read that the paused primary should answer looks for a replica instead.
 const GATE_LOOK: Duration = Duration::from_millis(50);
@@ -160,14 +160,10 @@ impl Session {
             "Nothing was sent to a server.",
         );
         // A server would have failed the transaction too.
-        let status = match &mut self.begun {
-            Some(begun) => {
-                begun.failed = true;
-                Status::Failed
-            }
-            None => Status::Idle,
-        };
-        message::ready(out, status);
+        if let Some(begun) = &mut self.begun {
+            begun.failed = true;
+        }
+        self.answer_ready();
         Ok(())
     }
 

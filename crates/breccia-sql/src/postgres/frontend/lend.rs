@@ -127,15 +127,7 @@ impl Session {
             return Err(SqlError::Crowded);
         }
         let doing = Arc::clone(&self.registered.doing);
-        let cancelled = doing.wait();
-        let lent = tokio::select! {
-            biased;
-            lent = lending => lent,
-            () = cancelled.notified() => Err(SqlError::Cancelled),
-            () = self.client.left() => Err(SqlError::Left),
-        };
-        doing.stop_waiting();
-        lent
+        doing.before(&mut self.client, lending).await
     }
 
     /// Shares the settings of a connection that is at the same: they are compared once, and not for each
@@ -167,10 +159,7 @@ impl Session {
                 server: endpoint.name.clone(),
                 after: endpoint.timeout,
             }),
-            () = goes_down(&self.listener.cluster, server) => Err(SqlError::Lost {
-                server: endpoint.name.clone(),
-                source: std::io::ErrorKind::TimedOut.into(),
-            }),
+            down = goes_down(&self.listener.cluster, server, endpoint) => Err(down),
         };
         brought?;
         upstream.applied = Arc::clone(&self.settings);

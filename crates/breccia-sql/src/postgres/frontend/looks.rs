@@ -71,21 +71,16 @@ impl Session {
         }
         let (process, secret) = (upstream.key.0, Arc::clone(&upstream.key.1));
         upstream.prepared_at = changes;
-        let looking = look(endpoint, upstream, statements, wanted, renewed);
-        let doing = Arc::clone(&self.registered.doing);
-        let cancelled = doing.wait();
         // As long as the statement itself would: what it names may be locked.
-        let looked = tokio::select! {
-            biased;
-            looked = looking => looked,
-            () = cancelled.notified() => Err(SqlError::Cancelled),
-            () = self.client.left() => Err(SqlError::Left),
-            () = goes_down(&self.listener.cluster, server) => Err(SqlError::Lost {
-                server: endpoint.name.clone(),
-                source: std::io::ErrorKind::TimedOut.into(),
-            }),
+        let looking = async {
+            tokio::select! {
+                biased;
+                looked = look(endpoint, upstream, statements, wanted, renewed) => looked,
+                down = goes_down(&self.listener.cluster, server, endpoint) => Err(down),
+            }
         };
-        doing.stop_waiting();
+        let doing = &self.registered.doing;
+        let looked = doing.before(&mut self.client, looking).await;
         if let Err(SqlError::Cancelled | SqlError::Left) = looked {
             // Nobody waits for it, so it does not wait for a lock.
             if let Err(error) = endpoint.cancel(process, &secret).await {
@@ -119,11 +114,15 @@ impl Session {
     }
 }
 
-/// Ends once a server is known to be down.
-pub(super) async fn goes_down(cluster: &Cluster, server: usize) {
+/// Ends once a server is known to be down: what was asked there is lost.
+pub(super) async fn goes_down(cluster: &Cluster, server: usize, endpoint: &Endpoint) -> SqlError {
     let server = cluster.server(server);
     while server.is_some_and(|server| server.options.health.is_up()) {
         tokio::time::sleep(HEALTH_LOOK).await;
+    }
+    SqlError::Lost {
+        server: endpoint.name.clone(),
+        source: std::io::ErrorKind::TimedOut.into(),
     }
 }
 

@@ -197,14 +197,7 @@ impl Session {
 
     /// Whether a frame sends or binds what lets go of all prepared statements.
     pub(super) fn empties(&self, head: Head, frame: &[u8]) -> bool {
-        let body = codec::body(frame);
-        let verdict = match head.tag {
-            b'Q' => codec::query(body).ok().map(|sql| self.judge(sql)),
-            b'B' => codec::bind(body)
-                .ok()
-                .and_then(|bind| self.judge_named(bind.statement)),
-            _ => None,
-        };
+        let verdict = self.judge_frame(head, frame).filter(|_| head.tag != b'P');
         verdict.is_some_and(|verdict| lets_go_of_all(&verdict))
     }
 
@@ -218,16 +211,21 @@ impl Session {
 
     /// Whether a frame sends or binds what asks for the session's last value of a sequence.
     pub(super) fn asks_value(&self, head: Head, frame: &[u8]) -> bool {
+        let verdict = self.judge_frame(head, frame);
+        verdict.is_some_and(|verdict| verdict.class == Class::Primary(LAST_VALUE))
+    }
+
+    /// What a frame sends, prepares or binds.
+    fn judge_frame(&self, head: Head, frame: &[u8]) -> Option<Arc<Verdict>> {
         let body = codec::body(frame);
-        let verdict = match head.tag {
+        match head.tag {
             b'Q' => codec::query(body).ok().map(|sql| self.judge(sql)),
             b'P' => codec::parse(body).ok().map(|parse| self.judge(parse.sql)),
             b'B' => codec::bind(body)
                 .ok()
                 .and_then(|bind| self.judge_named(bind.statement)),
             _ => None,
-        };
-        verdict.is_some_and(|verdict| verdict.class == Class::Primary(LAST_VALUE))
+        }
     }
 
     /// What a prepared statement is, by the client's name for it.

@@ -279,9 +279,8 @@ impl Session {
     fn own_allowed(&self, class: &Class) -> Result<(), Refusal> {
         let failed = self.attached.as_ref().map(|it| it.expected.status);
         if failed == Some(Some(Status::Failed)) {
-            let text = "current transaction is aborted, commands ignored until end of transaction \
-                        block";
-            return Err(Refusal::new("25P02", text.to_owned()));
+            let (state, text) = message::ABORTED;
+            return Err(Refusal::new(state, text.to_owned()));
         }
         match class {
             Class::OwnShow { name } => shows::columns(name).map(drop),
@@ -327,12 +326,11 @@ impl Session {
 
     /// The verdict of a statement by its name.
     fn own_named(&self, name: &[u8]) -> Result<Arc<Verdict>, Refusal> {
-        let sql = self.names.text(name).ok_or_else(|| {
+        let verdict = self.judge_named(name).ok_or_else(|| {
             let name = String::from_utf8_lossy(name);
             let text = format!("prepared statement \"{name}\" does not exist");
             Refusal::new("26000", text)
         })?;
-        let verdict = self.judge_named(name).unwrap_or_else(|| self.judge(sql));
         self.own_allowed(&verdict.class).map(|()| verdict)
     }
 
