@@ -303,8 +303,9 @@ fn ask_too_much(raw: &[u8], rest: &[u8]) {
 /// Logs in with a guess: it works exactly if the password is right.
 fn guess_password(guess: &str) {
     let right = verifier().fits(guess);
-    // Beyond ASCII, several texts are prepared to the same password.
-    assert!(!guess.is_ascii() || right == (guess == PASSWORD));
+    // Beyond ASCII, several texts are prepared to the same password. HMAC (RFC 2104) fills a short key up
+    // with zero bytes, so those at its end, which no password of PostgreSQL has, change nothing.
+    assert!(!guess.is_ascii() || right == (guess.trim_end_matches('\0') == PASSWORD));
     for channel in [None, Some(CHANNEL)] {
         let secret = Secret::Password(guess);
         let proved = exchange(verifier(), &secret, channel);

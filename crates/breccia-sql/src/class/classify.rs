@@ -6,8 +6,9 @@
 use super::cache::{Cache, Found};
 use super::commands::{self, Shape};
 use super::lexer::{self, Doubt, Kind, Lexer, Token};
+use super::shapes::Shapes;
 use super::walls::{self, Words};
-use super::{Catalogue, Class, Verdict, prove};
+use super::{Catalogue, Class, Signs, Verdict, prove};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -29,8 +30,10 @@ struct Inner {
 }
 
 /// Tells what texts are, by the catalogue of one database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Classifier {
+    /// What tells it from all others.
+    number: u64,
     inner: RwLock<Inner>,
     /// Grows whenever a text may get another verdict than before.
     version: AtomicU64,
@@ -38,6 +41,18 @@ pub struct Classifier {
 
 thread_local! {
     static KEY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SHAPES: RefCell<Shapes> = RefCell::default();
+}
+
+impl Default for Classifier {
+    fn default() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: LAST.fetch_add(1, Ordering::Relaxed),
+            inner: RwLock::default(),
+            version: AtomicU64::default(),
+        }
+    }
 }
 
 /// Statements whose verdict no literal changes, by their first word in a key.
@@ -97,34 +112,56 @@ impl Classifier {
     /// What a text is. `standard_conforming_strings` is the session's setting of that name; while
     /// it is off, nothing is proven.
     pub fn classify(&self, sql: &[u8], standard_conforming_strings: bool) -> Arc<Verdict> {
+        self.see(sql, standard_conforming_strings).0
+    }
+
+    /// The same, and what the text mentions.
+    pub fn see(&self, sql: &[u8], standard_conforming_strings: bool) -> (Arc<Verdict>, Signs) {
         if sql.len() > LONGEST || !standard_conforming_strings {
-            return Arc::new(self.judge(sql, standard_conforming_strings).0);
+            let (verdict, _) = self.judge(sql, standard_conforming_strings);
+            return (Arc::new(verdict), Signs::of(sql));
         }
-        KEY.with_borrow_mut(|key| {
-            let Some(hash) = masked_key(sql, key) else {
-                return Arc::new(self.judge(sql, true).0);
-            };
-            let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-            let found = inner.cache.get(hash, key);
-            drop(inner);
-            match found {
-                Found::Young(verdict) => verdict,
-                Found::Old(verdict) => {
-                    let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-                    inner.cache.renew(hash);
-                    verdict
-                }
-                Found::Nothing => {
-                    let (verdict, epoch) = self.judge(sql, true);
-                    let verdict = Arc::new(verdict);
-                    let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-                    if inner.epoch == epoch {
-                        inner.cache.insert(hash, key, Arc::clone(&verdict), false);
-                    }
-                    verdict
-                }
+        // Before the verdict is asked for: it may be of this version, or of a later one.
+        let version = self.version();
+        let known = SHAPES.with_borrow(|shapes| shapes.get(sql, self.number, version));
+        known.unwrap_or_else(|| {
+            let (verdict, any) = KEY.with_borrow_mut(|key| self.classify_masked(sql, key));
+            let seen = (verdict, Signs::of(sql));
+            if let Some(any) = any {
+                SHAPES.with_borrow_mut(|shapes| {
+                    shapes.put(sql, any, self.number, version, &seen);
+                });
             }
+            seen
         })
+    }
+
+    /// What a text is, by its masked key, which is written to `key`; and whether it is worth remembering
+    /// for all texts of its shape or for this one alone.
+    fn classify_masked(&self, sql: &[u8], key: &mut Vec<u8>) -> (Arc<Verdict>, Option<bool>) {
+        let Some(hash) = masked_key(sql, key) else {
+            return (Arc::new(self.judge(sql, true).0), Some(false));
+        };
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let found = inner.cache.get(hash, key);
+        drop(inner);
+        match found {
+            Found::Young(verdict) => (verdict, Some(true)),
+            Found::Old(verdict) => {
+                let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+                inner.cache.renew(hash);
+                (verdict, None)
+            }
+            Found::Nothing => {
+                let (verdict, epoch) = self.judge(sql, true);
+                let verdict = Arc::new(verdict);
+                let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+                if inner.epoch == epoch {
+                    inner.cache.insert(hash, key, Arc::clone(&verdict), false);
+                }
+                (verdict, None)
+            }
+        }
     }
 
     /// Remembers that texts of this shape go to the primary: a replica refused one.

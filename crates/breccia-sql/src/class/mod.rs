@@ -3,7 +3,7 @@
 //! Pure: no socket, no clock, no connection; the rows of the database's catalogue are handed in.
 //! Not a check of syntax: the server does that. Invariant: every doubt is a reason for the primary.
 //!
-//! The way of a text: `lexer` masks its literals (the key of the cache), `commands` knows all that
+//! The way of a text: `shapes` knows it if it was seen lately, else `lexer` masks its literals (the key of the cache), `commands` knows all that
 //! is not a query by its first words, `walls` refuses by tokens alone, and `prove` walks the tree
 //! of a query and asks `catalogue` about every name in it.
 
@@ -14,7 +14,9 @@ mod commands;
 mod expressions;
 pub mod lexer;
 mod prove;
+mod shapes;
 mod shown;
+mod signs;
 mod types;
 mod walls;
 
@@ -31,6 +33,7 @@ pub use catalogue::{Catalogue, CatalogueBuilder, QUERIES};
 pub use classify::Classifier;
 pub(crate) use classify::{LAST_VALUE, START};
 pub use shown::shown;
+pub use signs::Signs;
 pub(crate) use walls::names_temp;
 
 /// What a text sent by a client is.

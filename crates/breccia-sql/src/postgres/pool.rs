@@ -258,6 +258,22 @@ impl Pool {
         state.idle.clear();
     }
 
+    /// Lends a connection that is idle and registered with this worker, if there is one and nobody waits.
+    pub fn lend_at_once(self: &Arc<Self>) -> Option<Lease> {
+        loop {
+            let idle = {
+                let mut state = self.lock();
+                let at = state.waiting.is_empty().then(|| Self::idle_here(&state));
+                state.idle.remove(at.flatten()?)
+            };
+            let mut lease = self.lease(idle.upstream);
+            if lease.upstream().is_some_and(is_quiet) {
+                return Some(lease);
+            }
+            // Its server has ended it, or says so now.
+        }
+    }
+
     /// Lends a connection: an idle one, a new one, or the next that is given back.
     pub async fn lend(self: &Arc<Self>) -> Result<Lease, SqlError> {
         let receiver = loop {
@@ -291,16 +307,18 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for too long, and follows limits that were changed.
+    /// Closes what is too old or has been idle for too long, and follows limits that were changed.
     pub fn tidy(&self) {
         let now = clock::now();
         let (size, limit) = (self.limits.size(), self.limits.idle_timeout());
+        let lifetime = self.limits.max_lifetime();
         let mut guard = self.lock();
         let state = &mut *guard;
         let before = state.idle.len();
-        state
-            .idle
-            .retain(|idle| now.saturating_duration_since(idle.since) < limit);
+        state.idle.retain(|idle| {
+            now.saturating_duration_since(idle.since) < limit
+                && now.saturating_duration_since(idle.upstream.born) < lifetime
+        });
         let surplus = state.open.saturating_sub(size);
         let kept = before.saturating_sub(surplus).min(state.idle.len());
         // The first of them were used longest ago.
@@ -323,7 +341,7 @@ impl Pool {
             state.waiting.pop_front();
         }
         if state.waiting.is_empty() {
-            if let Some(idle) = self.take_idle(&mut state) {
+            if let Some(idle) = Self::take_idle(&mut state) {
                 return Place::Granted(Grant::Connection(idle));
             }
             if state.open < self.limits.size() {
@@ -337,20 +355,24 @@ impl Pool {
     }
 
     /// An idle connection, best one of this worker, of those the one used last.
-    fn take_idle(&self, state: &mut State) -> Option<Idle> {
+    fn take_idle(state: &mut State) -> Option<Idle> {
+        match Self::idle_here(state) {
+            Some(at) => Some(state.idle.remove(at)),
+            None => state.idle.pop(),
+        }
+    }
+
+    /// Where the one of this worker is that was used last.
+    fn idle_here(state: &State) -> Option<usize> {
         let here = this_worker();
-        let now = clock::now();
-        loop {
-            let at = state.idle.iter().rposition(|idle| idle.home == here);
-            let idle = match at {
-                Some(at) => state.idle.remove(at),
-                None => state.idle.pop()?,
-            };
-            let age = now.saturating_duration_since(idle.upstream.born);
-            if age < self.limits.max_lifetime() {
-                return Some(idle);
-            }
-            state.open -= 1;
+        state.idle.iter().rposition(|idle| idle.home == here)
+    }
+
+    fn lease(self: &Arc<Self>, upstream: Box<Upstream>) -> Lease {
+        Lease {
+            pool: Arc::clone(self),
+            upstream: Some(upstream),
+            given_back: false,
         }
     }
 
@@ -363,11 +385,7 @@ impl Pool {
                 Err(_) => return self.make().await,
             }
         }
-        Ok(Lease {
-            pool: Arc::clone(self),
-            upstream: Some(upstream),
-            given_back: false,
-        })
+        Ok(self.lease(upstream))
     }
 
     /// Makes a connection under a permit this holds already.
@@ -489,12 +507,16 @@ impl Lease {
     }
 
     /// Gives back a connection that is idle, outside any transaction, and has nothing unread.
-    pub fn give_back(mut self) {
+    pub fn give_back(self) {
+        self.give_back_at(clock::now());
+    }
+
+    /// The same for one who knows the time.
+    pub fn give_back_at(mut self, now: Instant) {
         let Some(mut upstream) = self.upstream.take() else {
             return;
         };
         upstream.rest();
-        let now = clock::now();
         if now.saturating_duration_since(upstream.born) >= self.pool.limits.max_lifetime() {
             self.pool.free(Grant::Permit);
         } else {
@@ -521,12 +543,19 @@ impl Drop for Lease {
 /// Whether an idle connection has nothing to say. It costs no system call while nothing came.
 fn is_quiet(upstream: &mut Upstream) -> bool {
     let mut space = [0; 1];
-    let mut buffer = ReadBuf::new(&mut space);
-    let mut context = Context::from_waker(Waker::noop());
+    let waits = |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
     upstream.received.is_empty()
-        && Pin::new(&mut upstream.stream)
-            .poll_read(&mut context, &mut buffer)
-            .is_pending()
+        && match &mut upstream.stream {
+            Stream::Tcp(tcp) => waits(tcp.try_read(&mut space)),
+            Stream::Unix(unix) => waits(unix.try_read(&mut space)),
+            tls => {
+                let mut context = Context::from_waker(Waker::noop());
+                let mut buffer = ReadBuf::new(&mut space);
+                Pin::new(tls)
+                    .poll_read(&mut context, &mut buffer)
+                    .is_pending()
+            }
+        }
 }
 
 /// Takes a plain connection out of the runtime it is registered with and into this one. Under TLS

@@ -119,6 +119,12 @@ impl Settings {
         Arc::new(copy)
     }
 
+    /// The value of the setting that has this name in lower case.
+    #[must_use]
+    pub fn get_lower(&self, name: &str) -> Option<&String> {
+        self.values.get(name)
+    }
+
     /// The value of a setting.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&String> {

@@ -21,6 +21,8 @@ use super::settings::Settings;
 use super::statement::Prepared;
 use crate::error::SqlError;
 
+/// A buffer larger than this is not kept by a connection that is idle.
+const KEPT: usize = 4 * 1024;
 /// The longest answer to a question of Breccia's own.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -518,8 +520,10 @@ impl Upstream {
 
     /// Lets go of memory that only a large answer needed.
     pub fn rest(&mut self) {
-        if self.received.is_empty() {
-            self.received = BytesMut::new();
+        let received = &mut self.received;
+        let large = |it: &mut BytesMut| it.capacity() > KEPT || it.try_reclaim(KEPT + 1);
+        if received.is_empty() && large(received) {
+            *received = BytesMut::new();
         }
     }
 }

@@ -66,7 +66,7 @@ fn inside(client: &mut SqlClient, sql: &str) -> Result<()> {
 fn slow_ones() -> Vec<(Send, String, [&'static str; 3])> {
     let primary = |reason, statement| ["server=\"pg0\"", reason, statement];
     let function = |statement| primary("reason=\"function\"", statement);
-    let heavy = "SELECT count(*) FROM generate_series(1, 2000000) WHERE";
+    let heavy = "SELECT count(*) FROM generate_series(1, 6000000) WHERE";
     vec![
         (
             simple,

@@ -443,6 +443,14 @@ impl Cluster {
         }
     }
 
+    /// Whether a replica may serve.
+    #[must_use]
+    pub fn may_serve(&self, view: &View, server: usize) -> bool {
+        view.replicas.contains(&server)
+            && self.server(server).is_some_and(Server::usable)
+            && !self.is_paused()
+    }
+
     /// A replica that may serve, of two drawn at random the one with less to do for its weight.
     #[must_use]
     pub fn choose(&self, view: &View, fits: impl Fn(usize) -> bool) -> Option<usize> {

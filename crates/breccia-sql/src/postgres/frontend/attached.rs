@@ -174,6 +174,9 @@ pub(super) fn poll_turn(
             _ => {}
         }
     }
+    if held && client.unwatched {
+        return Poll::Pending;
+    }
     if client.inbound.len() < client.wanted.max(READ_AHEAD) {
         let (stream, into) = (&mut client.stream, &mut client.inbound);
         match poll_read(stream, &client.scratch, into, SCRATCH, context) {

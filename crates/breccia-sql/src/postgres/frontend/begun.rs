@@ -61,14 +61,14 @@ impl Session {
             && self.legible
             && self.pinned.is_none()
             && !self.listener.limits.session_mode
-            && self.settings.get(ISOLATION).is_none()
+            && self.settings.get_lower(ISOLATION).is_none()
             && self.read_committed
     }
 
     /// Whether what runs outside a transaction is above READ COMMITTED: a standby refuses what would
     /// be serializable.
     pub(super) fn is_isolated(&self) -> bool {
-        match self.settings.get(ISOLATION) {
+        match self.settings.get_lower(ISOLATION) {
             None => !self.read_committed,
             Some(value) => {
                 let value = value.to_ascii_lowercase();

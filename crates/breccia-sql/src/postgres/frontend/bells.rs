@@ -118,19 +118,61 @@ impl Drop for Rung {
 /// A timer that is only set anew for a time before the one it is set for: what is due later is looked
 /// at when it goes off.
 #[derive(Debug, Default)]
-pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+pub(super) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    set: bool,
+    soon: bool,
+}
+
+/// How a timer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stands {
+    /// It is not set.
+    Unset,
+    /// It goes off so soon that it need not be looked at before.
+    Soon,
+    /// It is set for later.
+    Far,
+    /// It has gone off.
+    Over,
+}
 
 impl Timer {
-    /// Ends at `end`.
-    pub(super) fn poll(&mut self, end: Instant, context: &mut Context<'_>) -> Poll<()> {
+    /// How it stands, without asking the clock.
+    pub(super) fn stands(&self) -> Stands {
+        match &self.sleep {
+            Some(sleep) if self.set => match sleep.is_elapsed() {
+                true => Stands::Over,
+                false if self.soon => Stands::Soon,
+                false => Stands::Far,
+            },
+            _ => Stands::Unset,
+        }
+    }
+
+    /// What it went off for was looked at.
+    pub(super) fn clear(&mut self) {
+        self.set = false;
+    }
+
+    /// Ends at `end`, or before. Set for no later than `soon`, it stands so.
+    pub(super) fn poll(
+        &mut self,
+        end: Instant,
+        soon: Instant,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
         let end = tokio::time::Instant::from_std(end);
         let sleep = self
-            .0
+            .sleep
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
-        if sleep.is_elapsed() || sleep.deadline() > end {
+        if !self.set || sleep.is_elapsed() || sleep.deadline() > end {
             sleep.as_mut().reset(end);
         }
-        sleep.as_mut().poll(context)
+        self.soon = sleep.deadline().into_std() <= soon;
+        let polled = sleep.as_mut().poll(context);
+        self.set = polled.is_pending();
+        polled
     }
 }
 
@@ -147,13 +189,19 @@ mod tests {
     async fn a_timer_goes_off_when_it_should_however_it_was_set_before() {
         let (start, mut timer) = (clock::now(), Timer::default());
         let at = |seconds| start + Duration::from_secs(seconds);
-        for end in [9, 3, 5] {
-            let polled = poll_fn(|context| Poll::Ready(timer.poll(at(end), context)));
+        for (end, stands) in [(9, Stands::Far), (3, Stands::Soon), (5, Stands::Soon)] {
+            let polled = poll_fn(|context| Poll::Ready(timer.poll(at(end), at(4), context)));
             assert!(polled.await.is_pending());
+            assert_eq!(timer.stands(), stands, "{end}");
         }
-        for end in [3, 7, 8] {
-            poll_fn(|context| timer.poll(at(end), context)).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(timer.stands(), Stands::Over);
+        timer.clear();
+        assert_eq!(timer.stands(), Stands::Unset);
+        for end in [6, 7, 8] {
+            poll_fn(|context| timer.poll(at(end), at(4), context)).await;
             assert_eq!(clock::now() - start, Duration::from_secs(end));
+            assert_eq!(timer.stands(), Stands::Unset);
         }
     }
 }

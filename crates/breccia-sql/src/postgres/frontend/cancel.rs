@@ -36,11 +36,11 @@ struct Target {
 
 impl Doing {
     /// The session holds a connection now.
-    pub(super) fn begin(&self, pool: &Arc<Pool>, key: &(u32, Arc<[u8]>)) {
+    pub(super) fn begin(&self, pool: Arc<Pool>, key: &(u32, Arc<[u8]>)) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.hit = false;
         state.target = Some(Target {
-            pool: Arc::clone(pool),
+            pool,
             process: key.0,
             secret: Arc::clone(&key.1),
         });

@@ -136,6 +136,8 @@ pub(super) struct Client {
     pub(super) out: Outgoing,
     /// How many bytes of `inbound` it takes to go on.
     pub(super) wanted: usize,
+    /// What the client sends while its one read runs may wait, until the session looks around again.
+    pub(super) unwatched: bool,
     /// How many bytes of a frame that nobody wants still follow.
     unwanted: usize,
 }
@@ -148,6 +150,7 @@ impl Client {
             inbound: BytesMut::new(),
             out: Outgoing::default(),
             wanted: 0,
+            unwatched: false,
             unwanted: 0,
         }
     }

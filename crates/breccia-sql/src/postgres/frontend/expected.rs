@@ -191,13 +191,29 @@ impl Expected {
 
     /// As new, for another connection; small memory is kept.
     pub(super) fn reset(&mut self) {
-        let mut owed = std::mem::take(&mut self.owed);
-        owed.clear();
-        owed.shrink_to(16);
-        *self = Self {
+        let Self {
             owed,
-            ..Self::default()
-        };
+            passing,
+            status,
+            copy_in,
+            told,
+            skipping,
+            skipped,
+            unsynced,
+            emptying,
+            description,
+        } = self;
+        owed.clear();
+        if owed.capacity() > 16 {
+            owed.shrink_to(16);
+        }
+        *passing = (0, false);
+        *status = None;
+        (*copy_in, *told, *skipping, *unsynced, *emptying) = (false, false, false, false, false);
+        if skipped.capacity() > 0 {
+            *skipped = Vec::new();
+        }
+        *description = Description::default();
     }
 
     /// Whether a question of Breccia's own is answered next.
@@ -235,6 +251,7 @@ impl Expected {
             }
         }
         while self.passing.0 == 0 {
+            at = self.pass_rows(received, at)?;
             let rest = received.get(at..).unwrap_or_default();
             let Some(head) = codec::head(rest)? else {
                 break;
@@ -273,8 +290,33 @@ impl Expected {
         if run < at {
             out.extend_from_slice(received.get(run..at).unwrap_or_default());
         }
-        received.advance(at);
+        if at == received.len() {
+            // Its memory is used again from the beginning.
+            received.clear();
+        } else {
+            received.advance(at);
+        }
         Ok(())
+    }
+
+    /// Passes whole rows for the client, which need no more than a look at their heads; where they end.
+    fn pass_rows(&mut self, received: &[u8], from: usize) -> Result<usize, CodecError> {
+        if !matches!(
+            self.owed.front(),
+            Some(Owed::Query { shown: true } | Owed::Execute)
+        ) {
+            return Ok(from);
+        }
+        let mut at = from;
+        loop {
+            let rest = received.get(at..).unwrap_or_default();
+            match codec::head(rest)? {
+                Some(head) if head.tag == b'D' && head.length <= rest.len() => at += head.length,
+                _ => break,
+            }
+        }
+        self.told |= at > from;
+        Ok(at)
     }
 
     /// Whether a description is asked for that the client does not get.

@@ -140,14 +140,15 @@ impl Session {
             return Ok(false);
         }
         let frame = self.client.inbound.get(..head.length).unwrap_or_default();
-        if self.is_own_frame(head, frame) {
+        let seen = self.see_frame(head, frame);
+        if self.is_own_frame(head, frame, seen.as_ref().map(|it| &*it.0)) {
             return Ok(self.meet_own(head));
         }
         if self.needs_look(head)? {
             return Ok(false);
         }
         let frame = self.client.take(head.length.min(have));
-        self.pass_unseen(head, &frame)?;
+        self.pass_unseen(head, &frame, seen)?;
         self.client.reuse(frame);
         Ok(true)
     }
@@ -160,7 +161,7 @@ impl Session {
         let length = head.length.min(self.client.inbound.len());
         let frame = self.client.inbound.get(..length).unwrap_or_default();
         let name = codec::bind(codec::body(frame))?.statement.to_vec();
-        let alone = self.is_unshared(head, &[]);
+        let alone = self.is_unshared(head, &[], false);
         let way = self.way(false, alone);
         Ok(way.is_some_and(|mut way| !way.is_looked_at(&name)))
     }

@@ -53,9 +53,49 @@ impl Session {
             self.bring(server, &pool, upstream).await?;
             self.look_again(server, pool.endpoint(), upstream).await?;
         }
+        self.enter(place, pool, lease, running);
+        Ok(true)
+    }
+
+    /// The same where nothing has to be waited for: a connection lies idle that is at the session's
+    /// settings, and what is believed of its server holds. Most statements go this way.
+    pub(super) fn attach_at_once(&mut self, place: Place) -> bool {
+        if self.attached.is_some() || self.retell || !self.binds.is_empty() {
+            return false;
+        }
+        let Some(Some(pool)) = self.pools.get(place.server) else {
+            return false;
+        };
+        if pool.is_read_only() != place.replica {
+            return false;
+        }
+        let pool = Arc::clone(pool);
+        let Some(mut lease) = pool.lend_at_once() else {
+            return false;
+        };
+        let running = Running::on(&self.listener.cluster, place.server);
+        let ready = lease.upstream().is_some_and(|upstream| {
+            self.join(upstream);
+            Arc::ptr_eq(&upstream.applied, &self.settings)
+                && place
+                    .proof
+                    .is_none_or(|proof| proof.is_shown_by(upstream.born, upstream.instance.run))
+        });
+        if !ready || self.listener.cluster.holds_back(place.server) {
+            lease.give_back();
+            return false;
+        }
+        self.enter(place, pool, lease, running);
+        true
+    }
+
+    /// Holds a connection from now on. Its settings differ from the session's in no more than a name that
+    /// is shown.
+    fn enter(&mut self, place: Place, pool: Arc<Pool>, mut lease: Lease, running: Running) {
+        let (server, replica) = (place.server, place.replica);
         let (mut out, mut expected) = std::mem::take(&mut self.spare);
         if let Some(upstream) = lease.upstream() {
-            self.registered.doing.begin(&pool, &upstream.key);
+            self.registered.doing.begin(pool, &upstream.key);
             if !Arc::ptr_eq(&upstream.applied, &self.settings) {
                 // Only a name that is shown is left: what follows need not wait for it.
                 for sql in self.settings.since(&upstream.applied) {
@@ -99,7 +139,6 @@ impl Session {
             has: place.proof.map_or(Lsn(0), |proof| proof.has),
             missed: matches!(place.reason, "no-position" | "behind"),
         });
-        Ok(true)
     }
 
     /// What was prepared before the database changed may answer with columns of before: it is let go.
@@ -131,10 +170,15 @@ impl Session {
     }
 
     /// Shares the settings of a connection that is at the same: they are compared once, and not for each
-    /// statement.
-    fn join(&mut self, upstream: &Upstream) {
-        let (here, there) = (&mut self.settings, &upstream.applied);
-        if !Arc::ptr_eq(here, there) && **here == **there {
+    /// statement. Of two copies the one at the lower address stays, so that soon there is one for all.
+    fn join(&mut self, upstream: &mut Upstream) {
+        let (here, there) = (&mut self.settings, &mut upstream.applied);
+        if Arc::ptr_eq(here, there) || **here != **there {
+            return;
+        }
+        if Arc::as_ptr(here) < Arc::as_ptr(there) {
+            *there = Arc::clone(here);
+        } else {
             *here = Arc::clone(there);
         }
     }
@@ -174,7 +218,7 @@ impl Session {
         let (Some(proof), Some((born, run))) = (place.proof, shown) else {
             return place.proof.is_none();
         };
-        if born < proof.asked && run == proof.run {
+        if proof.is_shown_by(born, run) {
             return true;
         }
         match proof.floor {
@@ -203,7 +247,7 @@ impl Session {
                 // All are prepared anew, as after a change of the database.
                 upstream.prepared_at = u64::MAX;
             }
-            attached.lease.give_back();
+            attached.lease.give_back_at(self.watch.answered());
         }
     }
 }

@@ -5,17 +5,18 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 use breccia_net::drain::Phase;
 
 use super::attached::{Attached, Event, poll_turn};
+use super::bells::Stands;
 use super::session::{End, HEALTH_LOOK, Session};
 
 /// How often a session that waits for an answer looks whether its server is what it was.
-const BUSY_LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = HEALTH_LOOK;
 
 /// A time that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,23 +61,85 @@ pub(super) struct Clocks {
 }
 
 impl Session {
-    /// Waits for what comes next, within the limits that hold now.
+    /// Waits for what comes next, within the limits that hold now, or until the gateway stops or the
+    /// primary is left.
     pub(super) async fn event(&mut self) -> Result<Event, End> {
-        let now = clock::now();
-        let due = self.due(now);
-        match due.filter(|(at, _)| *at <= now) {
-            None => {}
-            Some((_, Limit::Mute)) => return Ok(self.mute()),
-            Some((_, limit)) => return Err(limit.end()),
-        }
-        let event = self.look_for_event(due.map(|(at, _)| at)).await?;
-        match event {
-            Event::Client => self.clocks.quiet = None,
-            Event::Server => self.clocks.mute = None,
-            // If a time is up, the next look tells; some start again with what the client has taken.
-            _ => {}
+        let attached = self.attached.as_ref();
+        let idle = attached.is_none_or(Attached::is_idle);
+        let kept = attached.filter(|_| idle).map(|attached| attached.version);
+        // Who is idle goes at once, who is not when the time for that is up.
+        let goes = |phase| phase == Phase::Closing || (idle && phase != Phase::Running);
+        let event = poll_fn(|context| {
+            let event = poll_turn(&mut self.client, self.attached.as_mut(), context);
+            if event.is_ready() {
+                return event.map(Ok);
+            }
+            let left = kept.is_some_and(|version| version != self.listener.cluster.version());
+            if left || goes(self.listener.drain.phase()) {
+                return Poll::Ready(Ok(Event::Sent));
+            }
+            let limit = self.poll_limits(context);
+            if limit.is_pending() {
+                self.rung.note(context, kept.is_some());
+            }
+            limit
+        })
+        .await?;
+        let drain = &self.listener.drain;
+        let ends = match event {
+            Event::Client => {
+                self.clocks.quiet = None;
+                drain.phase() == Phase::Closing
+            }
+            Event::Server => {
+                self.clocks.mute = None;
+                drain.phase() == Phase::Closing
+            }
+            Event::Sent => goes(drain.phase()),
+            _ => drain.phase() == Phase::Closing,
+        };
+        if ends {
+            let why = "terminating connection due to administrator command".to_owned();
+            return Err(End::Told("57P01", why));
         }
         Ok(event)
+    }
+
+    /// Looks whether a time is up, now that there is nothing else to do; else the session is woken when
+    /// one is. A session that is busy looks seldom: nothing that begins meanwhile can be over before the
+    /// timer that runs goes off.
+    fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, End>> {
+        match self.timer.stands() {
+            Stands::Soon => return Poll::Pending,
+            Stands::Over => {
+                self.timer.clear();
+                self.client.unwatched = false;
+                return Poll::Ready(Ok(Event::Late));
+            }
+            Stands::Far | Stands::Unset => {}
+        }
+        let now = clock::now();
+        match self.due(now) {
+            None => Poll::Pending,
+            Some((at, Limit::Mute)) if at <= now => Poll::Ready(Ok(self.mute())),
+            Some((at, limit)) if at <= now => Poll::Ready(Err(limit.end())),
+            Some((at, _)) => {
+                let soon = now + self.soonest();
+                self.timer.poll(at, soon, context).map(|()| Ok(Event::Late))
+            }
+        }
+    }
+
+    /// The shortest of the times that may begin to run.
+    fn soonest(&self) -> Duration {
+        let limits = &self.listener.limits;
+        let own = [
+            limits.idle_timeout,
+            limits.idle_in_transaction_timeout,
+            limits.transaction_timeout,
+            Some(limits.write_timeout),
+        ];
+        own.into_iter().flatten().fold(LOOK, Duration::min)
     }
 
     /// Which time is up first, as things are.
@@ -112,9 +175,8 @@ impl Session {
             (limits.idle_timeout, Limit::Idle)
         };
         // Nobody rings when a server goes down, or is the primary no more, under what runs there.
-        let look = if held { HEALTH_LOOK } else { BUSY_LOOK };
         let times = [
-            ((held || !settled).then_some(now), Some(look), Limit::Look),
+            ((held || !settled).then_some(now), Some(LOOK), Limit::Look),
             (
                 clocks.unread.map(|(_, since)| since),
                 Some(limits.write_timeout),
@@ -128,43 +190,6 @@ impl Session {
             .into_iter()
             .filter_map(|(since, limit, what)| Some((since? + limit?, what)));
         ends.min_by_key(|(at, _)| *at)
-    }
-
-    /// Waits for an event until `end`, or until the gateway stops or the primary is left.
-    async fn look_for_event(&mut self, end: Option<Instant>) -> Result<Event, End> {
-        let attached = self.attached.as_ref();
-        let idle = attached.is_none_or(Attached::is_idle);
-        let kept = attached.filter(|_| idle).map(|attached| attached.version);
-        let (drain, cluster) = (&self.listener.drain, &self.listener.cluster);
-        // Who is idle goes at once, who is not when the time for that is up.
-        let goes = |phase| phase == Phase::Closing || (idle && phase != Phase::Running);
-        let event = poll_fn(|context| {
-            let event = poll_turn(&mut self.client, self.attached.as_mut(), context);
-            if event.is_ready() {
-                return event;
-            }
-            let left = kept.is_some_and(|version| version != cluster.version());
-            if left || goes(drain.phase()) {
-                return Poll::Ready(Event::Sent);
-            }
-            if let Some(end) = end
-                && self.timer.poll(end, context).is_ready()
-            {
-                return Poll::Ready(Event::Late);
-            }
-            self.rung.note(context, kept.is_some());
-            Poll::Pending
-        })
-        .await;
-        let ends = match event {
-            Event::Sent => goes(drain.phase()),
-            _ => drain.phase() == Phase::Closing,
-        };
-        if ends {
-            let why = "terminating connection due to administrator command".to_owned();
-            return Err(End::Told("57P01", why));
-        }
-        Ok(event)
     }
 
     /// A server that is down has not answered for as long as it may.

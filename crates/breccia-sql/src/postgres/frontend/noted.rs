@@ -14,7 +14,7 @@ use super::expected::Owed;
 use super::names::Under;
 use super::session::{End, Session};
 use super::told::is_read_by;
-use crate::class::{Class, LAST_VALUE, START, Verdict, lexer};
+use crate::class::{Class, LAST_VALUE, START, Signs, Verdict, lexer};
 use crate::postgres::codec::{self, Head, message};
 use crate::postgres::settings::Settings;
 use crate::postgres::statement::Statement;
@@ -102,11 +102,24 @@ impl Session {
         }
     }
 
-    /// Notes what a frame inside a transaction or of a pinned session does.
+    /// What a frame's text is and mentions, if it holds one.
+    pub(super) fn see_frame(&self, head: Head, frame: &[u8]) -> Option<(Arc<Verdict>, Signs)> {
+        let body = codec::body(frame);
+        let sql = match head.tag {
+            b'Q' => codec::query(body).ok()?,
+            b'P' => codec::parse(body).ok()?.sql,
+            _ => return None,
+        };
+        Some(self.see(sql))
+    }
+
+    /// Notes what a frame inside a transaction or of a pinned session does. `seen`: see
+    /// [`Session::see_frame`].
     pub(super) fn look_at(
         &mut self,
         head: Head,
         frame: &[u8],
+        seen: Option<Arc<Verdict>>,
     ) -> Result<Option<Arc<Verdict>>, End> {
         let body = codec::body(frame);
         let sql = match head.tag {
@@ -130,7 +143,7 @@ impl Session {
         self.watch.passed(sql, reason);
         let verdict = match head.tag {
             b'B' => self.judge_named(codec::bind(body)?.statement),
-            _ => sql.map(|sql| self.judge(sql)),
+            _ => seen,
         };
         let Some(verdict) = verdict else {
             return Ok(None);
@@ -164,19 +177,11 @@ impl Session {
     }
 
     /// Whether what the connection prepares for a frame is of no use to other sessions: nobody knows
-    /// under which settings the server reads it, or it stands for this moment.
-    pub(super) fn is_unshared(&mut self, head: Head, frame: &[u8]) -> bool {
+    /// under which settings the server reads it, or it stands for this moment. `loosens`: see [`Signs`].
+    pub(super) fn is_unshared(&mut self, head: Head, frame: &[u8], loosens: bool) -> bool {
         if !matches!(head.tag, b'Q' | b'P' | b'B' | b'D') {
             return false;
         }
-        let body = codec::body(frame);
-        let parse = match head.tag {
-            b'P' => codec::parse(body).ok(),
-            _ => None,
-        };
-        let query = || codec::query(body).ok().filter(|_| head.tag == b'Q');
-        let sql = parse.as_ref().map(|parse| parse.sql).or_else(query);
-        let loosens = sql.is_some_and(loosens);
         if let Some(attached) = &mut self.attached {
             attached.loose |= loosens;
             if attached.loose {
@@ -186,6 +191,10 @@ impl Session {
         if self.pinned.is_some_and(|reason| reason != "target") {
             return true;
         }
+        let parse = match head.tag {
+            b'P' => codec::parse(codec::body(frame)).ok(),
+            _ => None,
+        };
         let named = parse.filter(|parse| !parse.name.is_empty());
         named.is_some_and(|parse| self.is_of_this_moment(parse.sql))
     }
@@ -260,23 +269,6 @@ pub(super) const NO_LOOK: &str =
 pub(super) const NO_VALUE: &str =
     "TABLE \"breccia: lastval/currval of another session; use RETURNING\"";
 
-/// Whether a frame asks what the connection has prepared, which others did too.
-pub(super) fn looks_at_prepared(head: Head, frame: &[u8]) -> bool {
-    const NAME: &[u8] = b"pg_prepared_statement";
-    let body = codec::body(frame);
-    let sql = match head.tag {
-        b'Q' => codec::query(body).ok(),
-        b'P' => codec::parse(body).ok().map(|parse| parse.sql),
-        _ => None,
-    };
-    sql.is_some_and(|sql| {
-        memchr::memchr2_iter(b'p', b'P', sql).any(|at| {
-            let part = sql.get(at..at + NAME.len());
-            part.is_some_and(|part| part.eq_ignore_ascii_case(NAME))
-        })
-    })
-}
-
 impl Attached {
     /// Notes whose values of sequences the connection remembers: who ran something there last that may
     /// have made one. `session`: who sends a statement of this class.
@@ -311,19 +303,6 @@ impl Attached {
     }
 }
 
-/// Whether a text may change settings until its transaction ends.
-fn loosens(sql: &[u8]) -> bool {
-    // Both words hold a letter that few texts hold often.
-    memchr::memchr2_iter(b'c', b'C', sql).any(|at| {
-        let is = |before: usize, word: &[u8]| {
-            let start = at.checked_sub(before);
-            let part = start.and_then(|start| sql.get(start..start + word.len()));
-            part.is_some_and(|part| part.eq_ignore_ascii_case(word))
-        };
-        is(2, b"local") || is(4, b"set_config")
-    })
-}
-
 /// Whether a text holds a literal that stands for the moment at which it is prepared.
 fn holds_moment(sql: &[u8], conforming: bool) -> bool {
     let Ok((tokens, _)) = lexer::tokens(sql, conforming) else {
@@ -348,19 +327,6 @@ pub(super) fn lets_go_of_all(verdict: &Verdict) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_lasts_for_a_transaction_is_seen() {
-        let check = |sql: &str, expected: bool| {
-            assert_eq!(loosens(sql.as_bytes()), expected, "{sql}");
-        };
-        check("SET LOCAL timezone = 'UTC'", true);
-        check("select Set_Config('search_path', 'a', true)", true);
-        check("SELECT c, local_c FROM t WHERE cc = 1", true);
-        check("SELECT c FROM accounts", false);
-        check("c", false);
-        check("", false);
-    }
 
     #[test]
     fn what_is_set_after_it_was_reset_is_not_brought_back() {

@@ -61,14 +61,6 @@ impl Own {
     }
 }
 
-/// Whether a text may be about `breccia.…`: most are told at a glance.
-fn mentions(sql: &[u8]) -> bool {
-    memchr::memchr2_iter(b'b', b'B', sql).any(|at| {
-        let word = sql.get(at..at + b"breccia".len());
-        word.is_some_and(|word| word.eq_ignore_ascii_case(b"breccia"))
-    })
-}
-
 impl Session {
     /// Answers a simple query that lets go of a prepared statement; whether it was one.
     pub(super) fn answer_deallocate(&mut self, batch: &Batch) -> bool {
@@ -135,25 +127,21 @@ impl Session {
         let first = codec::head(frames).ok().flatten();
         first.is_some_and(|head| {
             let frame = frames.get(..head.length).unwrap_or_default();
-            self.is_own_frame(head, frame)
+            let seen = self.see_frame(head, frame);
+            self.is_own_frame(head, frame, seen.as_ref().map(|it| &*it.0))
         })
     }
 
-    /// Whether a frame prepares, binds or asks something of Breccia's own.
-    pub(super) fn is_own_frame(&self, head: Head, frame: &[u8]) -> bool {
-        let body = codec::body(frame);
-        let sql = match head.tag {
-            b'Q' => codec::query(body).ok(),
-            b'P' => codec::parse(body).ok().map(|parse| parse.sql),
-            // A look-up that most sessions can do without.
-            b'B' if self.prepared_own => {
-                let verdict = codec::bind(body).ok();
-                let verdict = verdict.and_then(|bind| self.judge_named(bind.statement));
-                return verdict.is_some_and(|verdict| verdict.class.is_own());
-            }
-            _ => None,
-        };
-        sql.is_some_and(|sql| mentions(sql) && self.judge(sql).class.is_own())
+    /// Whether a frame prepares, binds or asks something of Breccia's own. `seen`: see
+    /// [`Session::see_frame`].
+    pub(super) fn is_own_frame(&self, head: Head, frame: &[u8], seen: Option<&Verdict>) -> bool {
+        // A look-up that most sessions can do without.
+        if head.tag == b'B' && self.prepared_own {
+            let bind = codec::bind(codec::body(frame)).ok();
+            let verdict = bind.and_then(|bind| self.judge_named(bind.statement));
+            return verdict.is_some_and(|verdict| verdict.class.is_own());
+        }
+        seen.is_some_and(|verdict| verdict.class.is_own())
     }
 
     /// A frame of Breccia's own in the middle of a batch that a server has begun: makes that fail.
@@ -479,20 +467,5 @@ impl From<Unfit> for End {
                 Self::Told("54000", why.to_owned())
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_glance_tells_what_cannot_be_about_breccia() {
-        let check = |sql: &str, expected: bool| assert_eq!(mentions(sql.as_bytes()), expected);
-        check("SHOW breccia.token", true);
-        check("/* b */ set \"BrecciA\" . target = 'auto'", true);
-        check("SELECT abalance FROM pgbench_accounts WHERE b = 1", false);
-        check("brecci", false);
-        check("", false);
     }
 }

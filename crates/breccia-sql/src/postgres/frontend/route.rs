@@ -39,6 +39,13 @@ pub(super) struct Proof {
     pub(super) run: u64,
 }
 
+impl Proof {
+    /// Whether a connection made at `born`, to this run of the server, shows that it is still so.
+    pub(super) fn is_shown_by(&self, born: Instant, run: u64) -> bool {
+        born < self.asked && run == self.run
+    }
+}
+
 impl Session {
     /// The view in force.
     pub(super) fn look(&mut self) -> std::sync::Arc<View> {
@@ -50,7 +57,31 @@ impl Session {
         std::sync::Arc::clone(&self.view)
     }
 
-    /// The server a read goes to; `Err`: why it must be the primary.
+    /// The replica that served this session last, if it may serve a read without being asked.
+    pub(super) fn place_at_home(&mut self) -> Option<Place> {
+        let view = self.look();
+        if self.listener.cluster.options.consistency != Consistency::Session {
+            return None;
+        }
+        let Need::Floor {
+            home: Some(home), ..
+        } = self.freshness.need(view.epoch, view.first)
+        else {
+            return None;
+        };
+        if !self.listener.cluster.may_serve(&view, home.server) {
+            return None;
+        }
+        let proof = Proof {
+            asked: home.last,
+            floor: None,
+            has: self.home_has(&home)?,
+            run: home.run,
+        };
+        Some(found(home.server, Some(proof)))
+    }
+
+    /// The server a read goes to, where that is not its home; `Err`: why it must be the primary.
     pub(super) async fn place_read(&mut self) -> Result<Place, &'static str> {
         let view = self.look();
         if view.replicas.is_empty() {
@@ -61,27 +92,12 @@ impl Session {
         // What the verdict rests on must be so on the replica too.
         let mut floor = floor.max(self.database.floor());
         if let Some(home) = home {
-            if self
-                .listener
-                .cluster
-                .choose(&view, |it| it == home.server)
-                .is_some()
-                && let Some(has) = self.home_has(&home)
-            {
-                let proof = Proof {
-                    asked: home.last,
-                    floor: None,
-                    has,
-                    run: home.run,
-                };
-                return Ok(found(home.server, Some(proof)));
-            }
             floor = floor.max(self.leave_home(&home, &view, end).await?);
         }
         self.wait_for(&view, floor, end).await
     }
 
-    /// What a read may not be older than, and the replica that need not be asked.
+    /// What a read may not be older than, and the replica that served last.
     async fn floor(
         &mut self,
         view: &View,

@@ -11,13 +11,13 @@ use breccia_net::clock;
 use super::attached::{Attached, Event};
 use super::batch::{Batch, look};
 use super::expected::{News, Owed};
-use super::noted::{NO_LOOK, NO_VALUE, lets_go_of_all, looks_at_prepared};
+use super::noted::{NO_LOOK, NO_VALUE, lets_go_of_all};
 use super::route::Place;
 use super::session::{End, Session};
 use super::tell::only_text;
 use super::translate::Way;
 use crate::SqlError;
-use crate::class::Verdict;
+use crate::class::{Signs, Verdict};
 use crate::postgres::codec::message;
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
 use crate::postgres::settings::Settings;
@@ -50,13 +50,11 @@ impl Session {
         if !whole && self.attached.is_none() && is_flush(&frames) {
             return Ok(());
         }
-        if self.answer_deallocate(&batch)
-            || self.answer_begun(&batch, &frames)
-            || (self.attached.is_none() && self.answer_prepared(&frames, false))
-        {
+        let runs_reads = batch.reads.is_ok() && batch.executed > 0;
+        if !runs_reads && self.answer_at_once(&batch, &frames) {
             return Ok(());
         }
-        if self.asks_last_value(&batch) {
+        if !runs_reads && self.asks_last_value(&batch) {
             return self.refuse(&SqlError::LastValue, whole, &frames);
         }
         if let Err(error) = self.pass_gate().await {
@@ -67,8 +65,13 @@ impl Session {
         self.note_binds(&frames);
         for attempt in 0..2 {
             self.watch.placed(place);
-            let Some(held) = self.hold_or_answer(&mut place, &batch, &frames).await else {
-                return Ok(());
+            let held = if self.attach_at_once(place) {
+                Ok(())
+            } else {
+                match self.hold_or_answer(&mut place, &batch, &frames).await {
+                    Some(held) => held,
+                    None => return Ok(()),
+                }
             };
             if let Err(error) = held {
                 self.registered.doing.end();
@@ -101,6 +104,13 @@ impl Session {
         Ok(())
     }
 
+    /// Answers a batch for which no server is needed; whether it was one.
+    fn answer_at_once(&mut self, batch: &Batch, frames: &[u8]) -> bool {
+        self.answer_deallocate(batch)
+            || self.answer_begun(batch, frames)
+            || (self.attached.is_none() && self.answer_prepared(frames, false))
+    }
+
     /// Takes a connection for a batch; `None`: it was answered rather than that it waits for one.
     async fn hold_or_answer(
         &mut self,
@@ -120,6 +130,7 @@ impl Session {
     fn make_ready(&mut self, place: Place, batch: &Batch, whole: bool) {
         if let Some(attached) = &mut self.attached {
             attached.held = place.replica && batch.executed <= 1 && whole;
+            self.client.unwatched = attached.held;
             attached.expected.told = false;
             // The rest of a batch that is passed in pieces is still to come.
             attached.expected.unsynced = !whole;
@@ -161,7 +172,7 @@ impl Session {
             self.note_sent(verdict, alone);
             empties |= lets_go_of_all(verdict);
         }
-        self.pass(frames, empties, batch.unseen)
+        self.pass(frames, empties, batch)
     }
 
     /// Goes on with a connection that is held: what the client sends goes there.
@@ -181,10 +192,15 @@ impl Session {
             Ok(()) if self.is_isolated() => "isolation",
             // The transaction began when its BEGIN was answered, and no server knows when.
             Ok(()) if self.begun.is_some() && tells_time() => "transaction-time",
-            Ok(()) => match self.place_read().await {
-                Ok(place) => return place,
-                Err(reason) => reason,
-            },
+            Ok(()) => {
+                if let Some(place) = self.place_at_home() {
+                    return place;
+                }
+                match self.place_read().await {
+                    Ok(place) => return place,
+                    Err(reason) => reason,
+                }
+            }
             Err(reason) => reason,
         };
         self.primary(reason)
@@ -201,43 +217,61 @@ impl Session {
         }
     }
 
-    /// Translates whole frames for the connection that is held. `empties`: one of their statements
-    /// lets go of all that are prepared. `unseen`: what they do is not noted yet.
-    fn pass(&mut self, frames: &[u8], empties: bool, unseen: bool) -> Result<(), End> {
+    /// Translates the whole frames of a batch for the connection that is held. `empties`: one of their
+    /// statements lets go of all that are prepared.
+    fn pass(&mut self, frames: &[u8], empties: bool, batch: &Batch) -> Result<(), End> {
+        let (unseen, proven) = (batch.unseen, batch.reads.is_ok());
         let mut at = 0;
         while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
             let frame = frames.get(at..at + head.length).unwrap_or_default();
             at += head.length;
-            let own = unseen && self.is_own_frame(head, frame);
             if unseen {
+                let seen = self.see_frame(head, frame);
+                let own = self.is_own_frame(head, frame, seen.as_ref().map(|it| &*it.0));
                 match &mut self.attached {
                     Some(attached) if own => Self::spoil(attached, head.tag),
-                    _ => self.pass_unseen(head, frame)?,
+                    _ => self.pass_unseen(head, frame, seen)?,
                 }
                 continue;
             }
             let empties = empties && self.empties(head, frame);
-            self.pass_frame(head, frame, empties)?;
+            // What only reads has none of the signs.
+            let seen = (!proven).then(|| self.see_frame(head, frame)).flatten();
+            self.pass_frame(head, frame, empties, seen.map(|it| it.1))?;
         }
         Ok(())
     }
 
-    /// Notes what a frame does, and translates it.
-    pub(super) fn pass_unseen(&mut self, head: Head, frame: &[u8]) -> Result<(), End> {
-        let verdict = self.look_at(head, frame)?;
+    /// Notes what a frame does, and translates it. `seen`: see [`Session::see_frame`].
+    pub(super) fn pass_unseen(
+        &mut self,
+        head: Head,
+        frame: &[u8],
+        seen: Option<(Arc<Verdict>, Signs)>,
+    ) -> Result<(), End> {
+        let (verdict, signs) = seen.unzip();
+        let verdict = self.look_at(head, frame, verdict)?;
         let empties = head.tag != b'P' && verdict.is_some_and(|it| lets_go_of_all(&it));
-        self.pass_frame(head, frame, empties)
+        self.pass_frame(head, frame, empties, signs)
     }
 
-    fn pass_frame(&mut self, head: Head, frame: &[u8], empties: bool) -> Result<(), End> {
-        let freed = self.freed(head, frame);
-        let alone = self.is_unshared(head, frame);
+    /// `signs`: those of a text that is not proven to only read.
+    fn pass_frame(
+        &mut self,
+        head: Head,
+        frame: &[u8],
+        empties: bool,
+        signs: Option<Signs>,
+    ) -> Result<(), End> {
+        let freed = signs.and_then(|_| self.freed(head, frame));
+        let signs = signs.unwrap_or_default();
+        let alone = self.is_unshared(head, frame, signs.loosens);
         let foreign = self.attached.as_ref().is_some_and(|it| it.foreign_value);
         let foreign = foreign && self.asks_value(head, frame);
         let Some(attached) = &mut self.attached else {
             return Ok(());
         };
-        if looks_at_prepared(head, frame) {
+        if signs.prepared {
             attached.refuse(head.tag, NO_LOOK);
             return Ok(());
         }

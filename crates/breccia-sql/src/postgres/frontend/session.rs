@@ -26,7 +26,7 @@ use super::names::Names;
 use super::own::Own;
 use super::tell::Watch;
 use super::told::{Reads, Told};
-use crate::class::{Class, Verdict};
+use crate::class::{Class, Signs, Verdict};
 use crate::error::SqlError;
 use crate::postgres::cluster::Database;
 use crate::postgres::cluster::election::View;
@@ -131,7 +131,7 @@ pub(super) struct Session {
     pub(super) prepared_own: bool,
     /// What the client's first packet says about `breccia.…`.
     pub(super) startup_own: Vec<(String, String)>,
-    pools: Vec<Option<Arc<Pool>>>,
+    pub(super) pools: Vec<Option<Arc<Pool>>>,
     /// A buffer for what answers tell.
     pub(super) news: Vec<News>,
     /// Buffers of the last connection that was held, for the next one.
@@ -359,6 +359,11 @@ impl Session {
 
     /// What a text is, in this session's database.
     pub(super) fn judge(&self, sql: &[u8]) -> Arc<Verdict> {
+        self.see(sql).0
+    }
+
+    /// The same, and what it mentions.
+    pub(super) fn see(&self, sql: &[u8]) -> (Arc<Verdict>, Signs) {
         if is_pool_reset(sql) {
             let verdict = Verdict {
                 class: Class::Reset { name: None },
@@ -367,9 +372,9 @@ impl Session {
                 uses_now: false,
                 single: false,
             };
-            return Arc::new(verdict);
+            return (Arc::new(verdict), Signs::default());
         }
-        self.database.classifier.classify(sql, self.legible)
+        self.database.classifier.see(sql, self.legible)
     }
 
     /// The pool of this session's login on a server.
