@@ -121,7 +121,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let targets = rig.targets();
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
-        for load in loads(&options) {
+        for load in loads() {
             for turn in 0..targets.len() {
                 let target = targets.get((turn + round as usize) % targets.len());
                 let sample = measure(&rig, round, load, *target.context("a target")?)?;
@@ -160,18 +160,18 @@ fn options(words: &[&str]) -> Result<Options> {
     Ok(options)
 }
 
-fn loads(options: &Options) -> Vec<Load> {
+fn loads() -> Vec<Load> {
     let mut loads = Vec::new();
     for script in Script::ALL {
         for mode in ["simple", "extended", "prepared"] {
             for clients in [16, 128] {
                 // pgbench counts the time it takes to connect.
-                let seconds = if clients > 16 { 10 } else { 6 };
+                let seconds = if clients > 16 { 6 } else { 4 };
                 loads.push(Load {
                     script,
                     mode,
                     clients,
-                    seconds: if options.quick { seconds / 2 } else { seconds },
+                    seconds,
                 });
             }
         }
