@@ -16,6 +16,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Longer texts are neither remembered nor proven.
 const LONGEST: usize = 16 * 1024;
+/// Why a text goes to the primary that a replica has refused.
+const REFUSED: &str = "refused";
 /// Of a longer text, this many tokens are kept whole; behind them, only names and marks.
 const WHOLE_TOKENS: usize = 64;
 
@@ -146,6 +148,8 @@ impl Classifier {
         let found = inner.cache.get(hash, key);
         drop(inner);
         match found {
+            // It is to outlive the turns of the cache, so it is asked for there each time.
+            Found::Young(verdict) if verdict.class == Class::Primary(REFUSED) => (verdict, None),
             Found::Young(verdict) => (verdict, Some(true)),
             Found::Old(verdict) => {
                 let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +175,7 @@ impl Classifier {
         }
         let (mut verdict, _) = self.judge(sql, true);
         if verdict.class == Class::Read {
-            verdict.class = Class::Primary("refused");
+            verdict.class = Class::Primary(REFUSED);
         }
         KEY.with_borrow_mut(|key| {
             if let Some(hash) = masked_key(sql, key) {

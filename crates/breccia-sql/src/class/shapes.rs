@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Longer texts are not remembered here.
 const LONGEST: usize = 1024;
-/// Shapes are looked up by the beginning of their text; a number in it makes it another.
+/// Shapes are looked up by the beginning of their text, up to its first digit.
 const BEGINNING: usize = 24;
 /// Places for texts of the same beginning.
 const WAYS: usize = 4;
@@ -33,8 +33,16 @@ struct Shape {
 /// The shapes that one thread remembers: at most [`SETS`] times [`WAYS`], of [`LONGEST`] bytes each.
 #[derive(Debug, Default)]
 pub(super) struct Shapes {
-    sets: Vec<[Option<Shape>; WAYS]>,
+    sets: Vec<Set>,
     next: usize,
+}
+
+#[derive(Debug, Default)]
+struct Set {
+    shapes: [Option<Shape>; WAYS],
+    /// The hash of the last text with a string in it: such texts seldom come twice, and are remembered
+    /// if they do.
+    missed: u64,
 }
 
 impl Shapes {
@@ -47,7 +55,7 @@ impl Shapes {
         version: u64,
     ) -> Option<(Arc<Verdict>, Signs)> {
         let set = self.sets.get(place(sql)?)?;
-        let found = set.iter().flatten().find(|shape| {
+        let found = set.shapes.iter().flatten().find(|shape| {
             shape.version == version && shape.classifier == classifier && shape.fits(sql)
         });
         found.map(|shape| (Arc::clone(&shape.verdict), shape.signs))
@@ -66,20 +74,23 @@ impl Shapes {
         let (Some(place), true) = (place(sql), sql.len() <= LONGEST) else {
             return;
         };
-        let numbers = if any {
-            numbers(sql)
-        } else {
-            Some(Box::default())
-        };
-        let Some(numbers) = numbers else {
-            return;
-        };
         if self.sets.is_empty() {
             self.sets.resize_with(SETS, Default::default);
         }
         let Some(set) = self.sets.get_mut(place) else {
             return;
         };
+        let hash = xxh3_64(sql);
+        let again = std::mem::replace(&mut set.missed, hash) == hash;
+        let numbers = if any {
+            numbers(sql, again)
+        } else {
+            again.then(Box::default)
+        };
+        let Some(numbers) = numbers else {
+            return;
+        };
+        let set = &mut set.shapes;
         let of_no_use = |shape: &Option<Shape>| {
             shape.as_ref().is_none_or(|shape| {
                 shape.classifier == classifier && (shape.version != version || shape.fits(sql))
@@ -120,16 +131,22 @@ impl Shape {
     }
 }
 
-/// Where a text stands by its beginning.
+/// Where a text stands by its beginning, which all texts of its shape share.
 fn place(sql: &[u8]) -> Option<usize> {
     let beginning = sql.get(..BEGINNING.min(sql.len()))?;
+    let digit = beginning.iter().position(u8::is_ascii_digit);
+    let beginning = beginning.get(..digit.unwrap_or(beginning.len()))?;
     usize::try_from(xxh3_64(beginning) % SETS as u64).ok()
 }
 
 /// The numbers of a text that are digits and nothing else: whatever other digits stand there, it has
-/// the same tokens. `None`: such a number stands at the beginning, or the lexer is in doubt.
-fn numbers(sql: &[u8]) -> Option<Box<[(usize, usize)]>> {
+/// the same tokens. `None`: it holds a string, and is seen for the first time; or the lexer is in doubt.
+fn numbers(sql: &[u8], again: bool) -> Option<Box<[(usize, usize)]>> {
     let (tokens, _) = lexer::tokens(sql, true).ok()?;
+    let string = |token: &lexer::Token| matches!(token.kind, Kind::Text(_));
+    if !again && tokens.iter().any(string) {
+        return None;
+    }
     let plain = |token: &&lexer::Token| {
         let digits = sql.get(token.start..token.end).unwrap_or_default();
         // What follows decides whether a point belongs to the number.
@@ -137,9 +154,7 @@ fn numbers(sql: &[u8]) -> Option<Box<[(usize, usize)]>> {
         token.kind == Kind::Number && !point && digits.iter().all(u8::is_ascii_digit)
     };
     let numbers = tokens.iter().filter(plain).map(|it| (it.start, it.end));
-    let numbers: Box<[_]> = numbers.collect();
-    let early = numbers.first().is_some_and(|it| it.0 < BEGINNING);
-    (!early).then_some(numbers)
+    Some(numbers.collect())
 }
 
 #[cfg(test)]
@@ -168,7 +183,7 @@ mod tests {
     fn texts_that_differ_in_digits_have_one_shape() {
         let check = |made: &str, asked: &str, expected: bool| {
             let mut shapes = Shapes::default();
-            shapes.put(made.as_bytes(), true, 1, 1, &verdict());
+            (0..2).for_each(|_| shapes.put(made.as_bytes(), true, 1, 1, &verdict()));
             let found = shapes.get(asked.as_bytes(), 1, 1).is_some();
             assert_eq!(found, expected, "{made} / {asked}");
             assert!(!found || key(made) == key(asked), "{made} / {asked}");
@@ -193,14 +208,29 @@ mod tests {
         check(&with("$1"), &with("$2"), false);
         check(&with("'1'"), &with("'2'"), false);
         check(&with("'1'"), &with("'1'"), true);
-        check("SELECT 1", "SELECT 1", false);
+        check("SELECT 1", "SELECT 22", true);
+        check("SELECT 1", "SELECT x", false);
+        check("VALUES (1, 2)", "VALUES (33, 4)", true);
+        check("1", "2", true);
+    }
+
+    #[test]
+    fn a_text_with_a_string_is_remembered_when_it_comes_again() {
+        let mut shapes = Shapes::default();
+        let text = |n: u8| format!("SELECT a FROM accounts WHERE name = 'n{n}'");
+        for n in 0..9 {
+            shapes.put(text(n).as_bytes(), true, 1, 1, &verdict());
+        }
+        assert!((0..9).all(|n| shapes.get(text(n).as_bytes(), 1, 1).is_none()));
+        shapes.put(text(8).as_bytes(), true, 1, 1, &verdict());
+        assert!(shapes.get(text(8).as_bytes(), 1, 1).is_some());
     }
 
     #[test]
     fn a_verdict_of_one_text_is_that_of_no_other() {
         let mut shapes = Shapes::default();
         let sql = b"SET statement_timeout TO 100";
-        shapes.put(sql, false, 1, 1, &verdict());
+        (0..2).for_each(|_| shapes.put(sql, false, 1, 1, &verdict()));
         assert!(shapes.get(sql, 1, 1).is_some());
         let other = b"SET statement_timeout TO 200";
         assert!(shapes.get(other, 1, 1).is_none());

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use breccia_net::drain::Drain;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
 use crate::postgres::cluster::Cluster;
@@ -169,7 +170,9 @@ impl Timer {
         if !self.set || sleep.is_elapsed() || sleep.deadline() > end {
             sleep.as_mut().reset(end);
         }
-        self.soon = sleep.deadline().into_std() <= soon;
+        // Without budget the timer is not told whom to wake: it must be polled again, and the runtime
+        // sees to that.
+        self.soon = has_budget_remaining() && sleep.deadline().into_std() <= soon;
         let polled = sleep.as_mut().poll(context);
         self.set = polled.is_pending();
         polled
@@ -179,11 +182,33 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::pin::pin;
     use std::time::Duration;
 
     use breccia_net::clock;
+    use tokio::task::coop::consume_budget;
 
     use super::*;
+
+    /// Without budget a timer takes no waker; who is busy until then must still be woken.
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_set_at_the_end_of_a_turn_goes_off() {
+        let (mut timer, mut busy) = (Timer::default(), true);
+        let end = clock::now() + Duration::from_secs(1);
+        let waiting = poll_fn(|context| {
+            while busy && has_budget_remaining() {
+                let _more = pin!(consume_budget()).poll(context);
+            }
+            busy = false;
+            match timer.stands() {
+                Stands::Soon => Poll::Pending,
+                Stands::Over => Poll::Ready(()),
+                Stands::Far | Stands::Unset => timer.poll(end, end, context),
+            }
+        });
+        let woken = tokio::time::timeout(Duration::from_secs(2), waiting);
+        woken.await.expect("nobody was woken");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_goes_off_when_it_should_however_it_was_set_before() {

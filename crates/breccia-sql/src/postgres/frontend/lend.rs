@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
+use breccia_net::clock;
+
 use super::attached::Attached;
 use super::expected::{Expected, Owed};
 use super::looks::goes_down;
@@ -58,7 +60,7 @@ impl Session {
     }
 
     /// The same where nothing has to be waited for: a connection lies idle that is at the session's
-    /// settings, and what is believed of its server holds. Most statements go this way.
+    /// settings, but perhaps for a name, and what is believed of its server holds. Most statements go this way.
     pub(super) fn attach_at_once(&mut self, place: Place) -> bool {
         if self.attached.is_some() || self.retell || !self.binds.is_empty() {
             return false;
@@ -76,7 +78,8 @@ impl Session {
         let running = Running::on(&self.listener.cluster, place.server);
         let ready = lease.upstream().is_some_and(|upstream| {
             self.join(upstream);
-            Arc::ptr_eq(&upstream.applied, &self.settings)
+            let (here, there) = (&self.settings, &upstream.applied);
+            (Arc::ptr_eq(here, there) || here.differ_in_name(there))
                 && place
                     .proof
                     .is_none_or(|proof| proof.is_shown_by(upstream.born, upstream.instance.run))
@@ -230,6 +233,11 @@ impl Session {
 
     /// Gives the connection back, or closes it if it is not as it was.
     pub(super) fn detach(&mut self) {
+        self.detach_at(clock::now());
+    }
+
+    /// The same, for one who knows the time.
+    pub(super) fn detach_at(&mut self, now: Instant) {
         let hit = self.registered.doing.end();
         let Some(mut attached) = self.attached.take() else {
             return;
@@ -247,7 +255,7 @@ impl Session {
                 // All are prepared anew, as after a change of the database.
                 upstream.prepared_at = u64::MAX;
             }
-            attached.lease.give_back_at(self.watch.answered());
+            attached.lease.give_back_at(now);
         }
     }
 }

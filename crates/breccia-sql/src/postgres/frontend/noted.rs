@@ -104,13 +104,7 @@ impl Session {
 
     /// What a frame's text is and mentions, if it holds one.
     pub(super) fn see_frame(&self, head: Head, frame: &[u8]) -> Option<(Arc<Verdict>, Signs)> {
-        let body = codec::body(frame);
-        let sql = match head.tag {
-            b'Q' => codec::query(body).ok()?,
-            b'P' => codec::parse(body).ok()?.sql,
-            _ => return None,
-        };
-        Some(self.see(sql))
+        text_of(head, frame).map(|sql| self.see(sql))
     }
 
     /// Notes what a frame inside a transaction or of a pinned session does. `seen`: see
@@ -241,6 +235,16 @@ impl Session {
     pub(super) fn judge_named(&self, name: &[u8]) -> Option<Arc<Verdict>> {
         let judge = |sql: &[u8]| self.judge(sql);
         self.names.verdict(name, self.under(), judge)
+    }
+}
+
+/// The text that a frame sends or prepares.
+pub(super) fn text_of(head: Head, frame: &[u8]) -> Option<&[u8]> {
+    let body = codec::body(frame);
+    match head.tag {
+        b'Q' => codec::query(body).ok(),
+        b'P' => codec::parse(body).ok().map(|parse| parse.sql),
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use breccia_net::clock;
 use super::attached::{Attached, Event};
 use super::batch::{Batch, look};
 use super::expected::{News, Owed};
-use super::noted::{NO_LOOK, NO_VALUE, lets_go_of_all};
+use super::noted::{NO_LOOK, NO_VALUE, lets_go_of_all, text_of};
 use super::route::Place;
 use super::session::{End, Session};
 use super::tell::only_text;
@@ -236,8 +236,8 @@ impl Session {
             }
             let empties = empties && self.empties(head, frame);
             // What only reads has none of the signs.
-            let seen = (!proven).then(|| self.see_frame(head, frame)).flatten();
-            self.pass_frame(head, frame, empties, seen.map(|it| it.1))?;
+            let sql = if proven { None } else { text_of(head, frame) };
+            self.pass_frame(head, frame, empties, sql.map(Signs::of))?;
         }
         Ok(())
     }
@@ -483,7 +483,7 @@ impl Session {
         self.names.settle();
         let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
         if !keeps || attached.replica {
-            self.detach();
+            self.detach_at(self.watch.answered());
             return;
         }
         attached.running.rest();
