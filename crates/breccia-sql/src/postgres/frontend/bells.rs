@@ -207,7 +207,8 @@ mod tests {
             }
         });
         let woken = tokio::time::timeout(Duration::from_secs(2), waiting);
-        woken.await.expect("nobody was woken");
+        woken.await.expect("it is over");
+        assert_eq!(clock::now(), end, "nobody was woken when it was");
     }
 
     #[tokio::test(start_paused = true)]
