@@ -61,8 +61,11 @@ impl Session {
                     return Ok(());
                 }
                 Ok(false) => {
-                    // What was read there: of that only the primary's position is certain now.
-                    self.freshness.used_primary(None);
+                    // What was read there: of that only the primary's position is certain now. The
+                    // question is noted, so that who asks again later need not wait for another.
+                    let primary = self.look().primary.clone().ok();
+                    let question = primary.and_then(|it| self.listener.cluster.question(it));
+                    self.freshness.used_primary(question);
                     *place = self.primary("new-connection");
                     self.watch.placed(*place);
                 }
