@@ -222,6 +222,7 @@ impl RespDialogue {
         match command.route {
             Route::One(index) => self.forward_one(command, request, index),
             Route::Same => self.forward_same(command, request),
+            Route::Script => self.forward_script(command, request),
             Route::Split(split) => self.forward_split(command, split, request),
             Route::Blocking => self.forward_blocking(command, request),
             Route::StreamRead => self.forward_stream_read(command, request),

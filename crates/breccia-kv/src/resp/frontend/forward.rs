@@ -181,7 +181,7 @@ impl RespDialogue {
 
     /// Queues one large request on the worker's bulk connection, between this client's requests on
     /// shared ones: it must be alone, so that its client's order is kept.
-    fn send_large(&mut self, leaf: LeafIndex, row: u16, frame: &[u8]) -> Step {
+    pub(crate) fn send_large(&mut self, leaf: LeafIndex, row: u16, frame: &[u8]) -> Step {
         if self.client.in_flight() > 0 {
             return Step::Wait;
         }
@@ -419,7 +419,7 @@ impl RespDialogue {
             }
         };
         if self.transaction.is_open() {
-            return Some(self.queue_at(leaf, UNKNOWN_ROW, request));
+            return Some(self.queue_at(leaf, UNKNOWN_ROW, request.frame()));
         }
         let leaf = leaf.unwrap_or_else(|| self.any_leaf());
         if module.write {

@@ -22,6 +22,7 @@ mod portable;
 mod pubsub;
 mod route;
 mod scan;
+mod scripts;
 mod service;
 mod session;
 mod settings;

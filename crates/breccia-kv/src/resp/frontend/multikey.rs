@@ -174,6 +174,11 @@ impl RespDialogue {
         let leaves = self.all_leaves();
         let asked = self.ask(LeafIndex::default(), command.row);
         let merge = self.merge(asked, rule, command, &leaves, Vec::new());
+        if command.spec.name == "script"
+            && let Some(convert) = self.script_reply(request)
+        {
+            merge.convert(convert);
+        }
         for (part, leaf) in leaves.into_iter().enumerate() {
             if command.spec.writes() {
                 self.note_write(leaf);

@@ -12,6 +12,8 @@ pub(crate) enum Route {
     One(usize),
     /// Several keys, which must share a shard.
     Same,
+    /// As `Same`, for a script: it is to be known on all shards once one has run it.
+    Script,
     /// Several keys, split over shards.
     Split(Split),
     /// Keys that must share a shard; may block, so it goes on a lease.
@@ -172,6 +174,7 @@ fn special(name: &str) -> Option<Route> {
         "unwatch" => Route::Transaction(Tx::Unwatch),
         "ping" | "echo" | "hello" | "auth" | "client" | "select" | "reset" | "quit" | "info"
         | "config" | "command" | "role" => Route::Session,
+        "eval" | "eval_ro" | "evalsha" | "evalsha_ro" => Route::Script,
         "script" | "function" => Route::Same, // decided by subcommand where it is dispatched
         "time" | "lolwut" => Route::Any,
         "ssubscribe" | "sunsubscribe" => Route::Refused("sharded channels are not offered yet"),
@@ -214,7 +217,8 @@ mod tests {
         check("bitop", Route::Same);
         check("BLPOP", Route::Blocking);
         check("MGET", Route::Split(Split::Values));
-        check("eval", Route::Same);
+        check("eval", Route::Script);
+        check("fcall", Route::Same);
         check("geosearch", Route::One(1));
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use breccia_net::drain::Drain;
 use breccia_net::metrics::Registry;
 
+use super::super::scripts::Scripts;
 use super::leaf::RespLeaf;
 pub use crate::front::settings::{ListenerSettings, SharedSettings, User};
 use crate::store::KvStore;
@@ -58,6 +59,8 @@ pub struct ForwardStore {
     pub modules: BTreeMap<String, ModuleCommand>,
     /// See [`SubscriptionLoss`].
     pub subscription_loss: SubscriptionLoss,
+    /// The scripts its clients have shown.
+    pub scripts: Arc<Scripts>,
 }
 
 /// What stands behind a listener.

@@ -200,24 +200,29 @@ impl RespDialogue {
             self.transaction.spoil();
             return Step::Done;
         };
-        self.queue_at(leaf, command.row, request)
+        let script = match command.route {
+            Route::Script => {
+                self.queued_script_frame(leaf.or(self.transaction.leaf), command, request)
+            }
+            _ => None,
+        };
+        self.queue_at(
+            leaf,
+            command.row,
+            script.as_deref().unwrap_or(request.frame()),
+        )
     }
 
     /// Queues a request whose keys lead to `leaf`, if it has any.
-    pub(crate) fn queue_at(
-        &mut self,
-        leaf: Option<LeafIndex>,
-        row: u16,
-        request: Request<'_>,
-    ) -> Step {
+    pub(crate) fn queue_at(&mut self, leaf: Option<LeafIndex>, row: u16, frame: &[u8]) -> Step {
         match (leaf, self.transaction.leaf) {
             (Some(wanted), Some(held)) if wanted != held => {
                 self.transaction.spoil();
                 self.refuse(row, CROSSSLOT);
                 Step::Done
             }
-            (Some(leaf), _) | (None, Some(leaf)) => self.queue_on(leaf, row, request),
-            (None, None) => self.hold(row, request),
+            (Some(leaf), _) | (None, Some(leaf)) => self.queue_on(leaf, row, frame),
+            (None, None) => self.hold(row, frame),
         }
     }
 
@@ -259,24 +264,23 @@ impl RespDialogue {
     }
 
     /// Keeps a command without a key until the first key picks the shard.
-    fn hold(&mut self, row: u16, request: Request<'_>) -> Step {
-        if self.transaction.held_bytes + request.frame().len() > MAX_HELD_BYTES {
+    fn hold(&mut self, row: u16, frame: &[u8]) -> Step {
+        if self.transaction.held_bytes + frame.len() > MAX_HELD_BYTES {
             self.transaction.spoil();
             let text = "ERR breccia: too many commands without a key before the first key of MULTI";
             self.refuse(row, text);
             return Step::Done;
         }
-        self.transaction.held_bytes += request.frame().len();
-        self.transaction.held.push(request.frame().to_vec());
+        self.transaction.held_bytes += frame.len();
+        self.transaction.held.push(frame.to_vec());
         self.reply(row, |out| encode::simple(out, "QUEUED"));
         Step::Done
     }
 
-    fn queue_on(&mut self, leaf: LeafIndex, row: u16, request: Request<'_>) -> Step {
+    fn queue_on(&mut self, leaf: LeafIndex, row: u16, frame: &[u8]) -> Step {
         self.note_write(leaf);
         match self.begin(leaf) {
             Ok(Some(upstream)) => {
-                let frame = request.frame();
                 if !self.enqueue(&upstream, leaf, row, Patience::Timeout, frame) {
                     // The shard does not know of this command: EXEC must not run the others.
                     self.transaction.spoil();
