@@ -15,6 +15,7 @@ mod lifecycle;
 mod marker;
 mod placement;
 mod pubsub;
+mod pubsub_sharded;
 mod refusals;
 mod scripts;
 mod secrets;

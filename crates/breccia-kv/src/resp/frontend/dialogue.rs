@@ -23,7 +23,7 @@ use super::service::{Backend, RespService};
 use super::session::{Session, SessionAction};
 use super::settings::ListenerSettings;
 use super::transaction::Transaction;
-use super::wire_error::{self, NOAUTH};
+use super::wire_error::{self, NOAUTH, full_name};
 use crate::front::browser::{is_web_request, warn_of_browser};
 use crate::front::client::Client;
 use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
@@ -172,7 +172,8 @@ impl RespDialogue {
             return self.reject(command, NOAUTH.as_bytes());
         }
         if self.subscriptions.count() > 0 && !self.may_while_subscribed(command) {
-            return self.refuse_while_subscribed(row, command.spec.name);
+            let name = full_name(command.spec, request);
+            return self.refuse_while_subscribed(row, &name);
         }
         if self.is_marked() && self.touches_marker(command, request) {
             self.transaction.spoil();
@@ -229,6 +230,7 @@ impl RespDialogue {
             Route::Scatter(scatter) => self.scatter(command, scatter, request),
             Route::Scan => self.scan(command, request),
             Route::Publish => self.publish(command, request),
+            Route::PubSub => self.pubsub(command, request),
             Route::Any => self.forward_any(command, request),
             Route::Wait => self.wait(command, request),
             Route::Subscription(kind) => self.subscribe(command, kind, request),
@@ -256,10 +258,7 @@ impl RespDialogue {
     fn may_while_subscribed(&self, command: &Command) -> bool {
         self.session.version == encode::RespVersion::V3
             || matches!(command.route, Route::Subscription(_))
-            || matches!(
-                command.spec.name,
-                "ping" | "quit" | "reset" | "ssubscribe" | "sunsubscribe"
-            )
+            || matches!(command.spec.name, "ping" | "quit" | "reset")
     }
 
     fn unknown(&mut self, request: Request<'_>) -> Step {

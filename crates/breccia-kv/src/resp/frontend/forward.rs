@@ -377,13 +377,16 @@ impl RespDialogue {
     }
 
     pub(crate) fn publish(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let leaf = self
-            .forward()
+        let leaf = self.home_of_channel(request);
+        self.send(leaf, command.row, request)
+    }
+
+    pub(crate) fn home_of_channel(&self, request: Request<'_>) -> LeafIndex {
+        self.forward()
             .store
             .topology
             .place(request.argument(1))
-            .leaf;
-        self.send(leaf, command.row, request)
+            .leaf
     }
 
     /// A command of a module that the configuration describes.

@@ -33,6 +33,6 @@ mod wire_error;
 pub use leaf::RespLeaf;
 pub use service::{RespService, RespWorker};
 pub use settings::{
-    ForwardStore, ListenerSettings, ModuleCommand, MultiKey, RespBackend, RespListener,
+    ForwardStore, ListenerSettings, ModuleCommand, MultiKey, RespBackend, RespListener, Roster,
     SharedSettings, SubscriptionLoss, User,
 };

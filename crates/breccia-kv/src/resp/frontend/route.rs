@@ -26,6 +26,8 @@ pub(crate) enum Route {
     Scan,
     /// To the shard the channel hashes to.
     Publish,
+    /// Questions about subscribers: about this gateway's own.
+    PubSub,
     /// Subscribes or unsubscribes.
     Subscription(Subscription),
     /// MULTI and its kin.
@@ -79,6 +81,10 @@ pub(crate) enum Subscription {
     Patterns,
     /// PUNSUBSCRIBE
     NoPatterns,
+    /// SSUBSCRIBE
+    ShardChannels,
+    /// SUNSUBSCRIBE
+    NoShardChannels,
 }
 
 /// Commands of transactions.
@@ -177,8 +183,9 @@ fn special(name: &str) -> Option<Route> {
         "eval" | "eval_ro" | "evalsha" | "evalsha_ro" => Route::Script,
         "script" | "function" => Route::Same, // decided by subcommand where it is dispatched
         "time" | "lolwut" => Route::Any,
-        "ssubscribe" | "sunsubscribe" => Route::Refused("sharded channels are not offered yet"),
-        "pubsub" => Route::Refused("introspection of channels is not offered yet"),
+        "ssubscribe" => Route::Subscription(Sub::ShardChannels),
+        "sunsubscribe" => Route::Subscription(Sub::NoShardChannels),
+        "pubsub" => Route::PubSub,
         "wait" => Route::Wait,
         "swapdb" | "move" => Route::Refused(DATABASES),
         "migrate" => Route::Refused("keys would leave the layout"),

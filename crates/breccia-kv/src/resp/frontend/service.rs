@@ -49,9 +49,9 @@ impl RespWorker {
         Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
     }
 
-    fn hub(&self, store: &Arc<ForwardStore>) -> Rc<Hub> {
+    fn hub(&self, store: &Arc<ForwardStore>, registry: &metrics::Registry) -> Rc<Hub> {
         let mut hubs = self.hubs.borrow_mut();
-        let open = || Hub::new(store);
+        let open = || Hub::new(store, registry);
         Rc::clone(
             hubs.entry(store.topology.name().to_owned())
                 .or_insert_with(open),
@@ -109,7 +109,7 @@ impl RespService {
                         .iter()
                         .map(|spec| worker.leaf(spec, &listener.registry))
                         .collect(),
-                    hub: worker.hub(store),
+                    hub: worker.hub(store, &listener.registry),
                     marked: specs.iter().any(|spec| spec.identity.is_some()),
                     store: Arc::clone(store),
                 };

@@ -210,6 +210,7 @@ impl RespDialogue {
         let before = self.mode();
         change(&mut self.session);
         if self.mode() != before {
+            self.renew_subscriptions();
             self.paths.clear();
             self.barrier = true;
         }

@@ -11,6 +11,7 @@ use breccia_net::metrics::Registry;
 
 use super::super::scripts::Scripts;
 use super::leaf::RespLeaf;
+pub use super::pubsub::Roster;
 pub use crate::front::settings::{ListenerSettings, SharedSettings, User};
 use crate::store::KvStore;
 use crate::topology::Topology;
@@ -59,6 +60,8 @@ pub struct ForwardStore {
     pub modules: BTreeMap<String, ModuleCommand>,
     /// See [`SubscriptionLoss`].
     pub subscription_loss: SubscriptionLoss,
+    /// What its clients are subscribed to.
+    pub roster: Arc<Roster>,
     /// The scripts its clients have shown.
     pub scripts: Arc<Scripts>,
 }

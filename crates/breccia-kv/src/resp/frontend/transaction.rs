@@ -195,8 +195,13 @@ impl RespDialogue {
             self.refuse(command.row, &why);
             return Step::Done;
         }
-        // PUBLISH has no key: its message reaches all subscribers from any shard.
-        let Ok(leaf) = self.single_home(command, request) else {
+        // PUBLISH has no key: its message reaches all subscribers from any shard. That of SPUBLISH
+        // is heard on the channel's own shard only.
+        let home = match command.spec.name {
+            "spublish" => Ok(Some(self.home_of_channel(request))),
+            _ => self.single_home(command, request),
+        };
+        let Ok(leaf) = home else {
             self.transaction.spoil();
             return Step::Done;
         };
@@ -238,10 +243,9 @@ impl RespDialogue {
                 "within MULTI it would empty other databases too",
             )),
             Route::Refused(why) => Some(not_offered(name, why)),
-            Route::Session if !matches!(name, "ping" | "echo") => Some(not_offered(
-                name,
-                "it is answered by Breccia, and MULTI runs on a shard",
-            )),
+            Route::PubSub | Route::Session if !matches!(name, "ping" | "echo") => Some(
+                not_offered(name, "it is answered by Breccia, and MULTI runs on a shard"),
+            ),
             Route::Scatter(_) | Route::Scan if sharded => Some(not_offered(
                 name,
                 "within MULTI it would see one shard only",

@@ -35,6 +35,14 @@ pub(crate) fn unknown_command<'a>(
     text
 }
 
+/// A command's name as Redis gives it in errors: `pubsub|numsub`.
+pub(crate) fn full_name(spec: &CommandSpec, request: Request<'_>) -> String {
+    match spec.subcommand(request.argument(1)) {
+        Some(subcommand) => format!("{}|{}", spec.name, subcommand.name),
+        None => spec.name.to_owned(),
+    }
+}
+
 /// What Redis says of a request with too few or too many arguments.
 pub(crate) fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
