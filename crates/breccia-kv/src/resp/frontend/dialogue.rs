@@ -18,7 +18,7 @@ use super::leaf::{Lease, Mode, RespUpstream};
 use super::marked::RESERVED;
 use super::metrics::{Outcome, UNKNOWN_ROW};
 use super::pubsub::Subscriptions;
-use super::route::{Command, Route, TransactionCommand};
+use super::route::{Command, Route, TransactionCommand, refused_subcommand};
 use super::service::{Backend, RespService};
 use super::session::{Session, SessionAction};
 use super::settings::ListenerSettings;
@@ -243,7 +243,21 @@ impl RespDialogue {
         }
     }
 
+    /// Refuses a subcommand that is not offered; whether it was one.
+    pub(crate) fn refuse_subcommand(&mut self, command: &Command, request: Request<'_>) -> bool {
+        let Some(why) = refused_subcommand(command.spec.name, request.argument(1)) else {
+            return false;
+        };
+        let name = full_name(command.spec, request).replace('|', " ");
+        self.transaction.spoil();
+        self.refuse(command.row, wire_error::not_offered(&name, why));
+        true
+    }
+
     pub(crate) fn session_command(&mut self, command: &Command, request: Request<'_>) -> Step {
+        if self.refuse_subcommand(command, request) {
+            return Step::Done;
+        }
         match self.answer_session(command, request) {
             SessionAction::Done => Step::Done,
             SessionAction::Close => Step::Close,

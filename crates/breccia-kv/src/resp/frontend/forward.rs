@@ -11,7 +11,7 @@ use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
 use super::marked::{RESERVED, is_any_reserved};
 use super::metrics::UNKNOWN_ROW;
-use super::route::{Command, DATABASES, ONE_SERVER};
+use super::route::{Command, DATABASES};
 use super::service::{Backend, Forward};
 use super::settings::{ModuleCommand, MultiKey};
 use super::ticket::{Asked, Ticket};
@@ -291,6 +291,9 @@ impl RespDialogue {
     }
 
     pub(crate) fn forward_same(&mut self, command: &Command, request: Request<'_>) -> Step {
+        if self.refuse_subcommand(command, request) {
+            return Step::Done;
+        }
         if let Some(refusal) = self.refused_option(command, request) {
             self.refuse(command.row, &refusal);
             return Step::Done;
@@ -310,14 +313,12 @@ impl RespDialogue {
 
     /// Options that would reach what is not this store's, or only one of its servers.
     pub(crate) fn refused_option(&self, command: &Command, request: Request<'_>) -> Option<String> {
-        let word = |name: &str| request.argument(1).eq_ignore_ascii_case(name.as_bytes());
         match command.spec.name {
             "copy" if self.is_sharded() => request
                 .arguments()
                 .skip(3)
                 .any(|word| word.eq_ignore_ascii_case(b"db"))
                 .then(|| not_offered("copy … db", DATABASES)),
-            "memory" if !word("usage") && !word("help") => Some(not_offered("memory", ONE_SERVER)),
             _ => None,
         }
     }

@@ -20,6 +20,8 @@ mod metrics;
 mod multikey;
 mod portable;
 mod pubsub;
+#[cfg(test)]
+mod reference;
 mod route;
 mod scan;
 mod scripts;

@@ -239,14 +239,6 @@ impl RespDialogue {
         let scatter = match subcommand.as_slice() {
             b"load" | b"flush" | b"delete" | b"restore" => Scatter::First,
             b"exists" => Scatter::AndEach,
-            b"kill" | b"debug" => {
-                let text = super::wire_error::not_offered(
-                    command.spec.name,
-                    "which shard is meant cannot be told; ask the shard itself",
-                );
-                self.refuse(command.row, &text);
-                return Step::Done;
-            }
             _ => return self.forward_any(command, request),
         };
         self.scatter(command, scatter, request)

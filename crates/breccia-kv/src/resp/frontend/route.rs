@@ -143,8 +143,54 @@ impl Routes {
 
 const ADMIN: &str = "it is for administrators of one server; ask the shard itself";
 const REPLICATION: &str = "it belongs to the replication between servers";
-pub(crate) const ONE_SERVER: &str = "it is about one server's state; ask the shard itself";
+const ONE_SERVER: &str = "it is about one server's state; ask the shard itself";
 pub(crate) const DATABASES: &str = "keys of other databases lie on other shards";
+
+/// Subcommands that are not offered though their command is.
+const REFUSED_SUBCOMMANDS: &[(&str, &[&str], &str)] = &[
+    ("client", &["caching", "trackinginfo"], NO_TRACKING),
+    (
+        "client",
+        &["pause", "unpause"],
+        "whoever writes to the shards directly would not be paused",
+    ),
+    (
+        "client",
+        &["kill", "list", "no-loop", "unblock", "help"],
+        "see `breccia status`",
+    ),
+    (
+        "config",
+        &["set", "rewrite", "resetstat", "help"],
+        "the settings of shards are not Breccia's",
+    ),
+    (
+        "memory",
+        &["doctor", "malloc-stats", "purge", "stats"],
+        ONE_SERVER,
+    ),
+    (
+        "script",
+        &["debug", "kill"],
+        "which shard is meant cannot be told; ask the shard itself",
+    ),
+    (
+        "function",
+        &["kill"],
+        "which shard is meant cannot be told; ask the shard itself",
+    ),
+];
+pub(crate) const NO_TRACKING: &str = "invalidations of several shards are not merged";
+
+/// Why a subcommand is not offered, if so.
+pub(crate) fn refused_subcommand(command: &str, given: &[u8]) -> Option<&'static str> {
+    let mut rows = REFUSED_SUBCOMMANDS.iter();
+    let row = rows.find(|(name, subcommands, _)| {
+        let mut subcommands = subcommands.iter();
+        *name == command && subcommands.any(|one| one.as_bytes().eq_ignore_ascii_case(given))
+    });
+    row.map(|(.., why)| *why)
+}
 
 fn route(spec: &CommandSpec) -> Route {
     special(spec.name).unwrap_or_else(|| match spec.shape() {

@@ -9,7 +9,7 @@ use super::super::codec::request::Request;
 use super::super::commands::REDIS_VERSION;
 use super::super::encode::{self, RespVersion};
 use super::dialogue::RespDialogue;
-use super::route::Command;
+use super::route::{Command, NO_TRACKING};
 use super::service::Backend;
 use super::wire_error::{SYNTAX, WRONGPASS, not_offered, wrong_arity};
 use crate::edit::parse_integer;
@@ -335,23 +335,13 @@ impl RespDialogue {
             (b"tracking", _) if request.argument(2).eq_ignore_ascii_case(b"off") => {
                 self.reply(row, encode::ok);
             }
-            (b"tracking" | b"caching" | b"trackinginfo", _) => {
-                let why = "invalidations of several shards are not merged";
-                self.refuse(row, not_offered("client tracking", why));
-            }
+            (b"tracking", _) => self.refuse(row, not_offered("client tracking", NO_TRACKING)),
             (
                 b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"getredir" | b"reply",
                 _,
             ) => {
                 let name = String::from_utf8_lossy(&subcommand).into_owned();
                 self.refuse(row, wrong_arity(&format!("client|{name}")));
-            }
-            (b"list" | b"kill" | b"pause" | b"unpause" | b"unblock" | b"no-loop" | b"help", _) => {
-                let name = String::from_utf8_lossy(&subcommand).into_owned();
-                self.refuse(
-                    row,
-                    not_offered(&format!("client {name}"), "see `breccia status`"),
-                );
             }
             _ => {
                 let name = String::from_utf8_lossy(request.argument(1)).into_owned();
@@ -436,11 +426,6 @@ impl RespDialogue {
     }
 
     fn config(&mut self, row: u16, request: Request<'_>) {
-        if !request.argument(1).eq_ignore_ascii_case(b"get") {
-            let name = String::from_utf8_lossy(request.argument(1)).into_owned();
-            let why = "the settings of shards are not Breccia's";
-            return self.refuse(row, not_offered(&format!("config {name}"), why));
-        }
         if request.len() < 3 {
             return self.refuse(row, wrong_arity("config|get"));
         }

@@ -190,6 +190,9 @@ impl RespDialogue {
         if self.is_portable() {
             return self.queue_portable(command, request);
         }
+        if self.refuse_subcommand(command, request) {
+            return Step::Done;
+        }
         if let Some(why) = self.refused_option(command, request) {
             self.transaction.spoil();
             self.refuse(command.row, &why);
