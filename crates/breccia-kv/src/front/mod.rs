@@ -11,6 +11,7 @@ pub(crate) mod browser;
 pub mod client;
 pub mod connection;
 pub(crate) mod failure;
+pub mod handle;
 pub mod limits;
 pub(crate) mod metrics;
 pub mod registry;

@@ -13,6 +13,7 @@ mod documents;
 mod keys;
 mod lifecycle;
 mod marker;
+mod observing;
 mod placement;
 mod pubsub;
 mod pubsub_sharded;

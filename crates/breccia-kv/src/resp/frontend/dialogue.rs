@@ -14,6 +14,7 @@ use breccia_net::clock;
 use super::super::codec::request::{ProtocolError, Request, RequestLimits, RequestParser};
 use super::super::commands::Flags;
 use super::super::encode;
+use super::clients::{Card, Doings};
 use super::leaf::{Lease, Mode, RespUpstream};
 use super::marked::RESERVED;
 use super::metrics::{Outcome, UNKNOWN_ROW};
@@ -57,6 +58,10 @@ pub(crate) struct RespDialogue {
     /// Shards this client has written to since it connected, by leaf; WAIT asks them.
     pub(crate) wrote: Vec<bool>,
     pub(crate) barrier: bool,
+    /// What others see of the client.
+    pub(crate) card: Arc<Card>,
+    /// The row of the last command.
+    last_row: u16,
     /// Whether the client reads through the workers' bulk connections (see `Client::reads_large`).
     pub(crate) on_bulk: bool,
     pub(crate) work: Work,
@@ -75,6 +80,7 @@ impl RespDialogue {
         service: Rc<RespService>,
         client: Rc<Client>,
         settings: Arc<ListenerSettings>,
+        card: Arc<Card>,
         trusted: bool,
     ) -> Self {
         Self {
@@ -89,6 +95,8 @@ impl RespDialogue {
             paths: Vec::new(),
             wrote: Vec::new(),
             barrier: false,
+            card,
+            last_row: UNKNOWN_ROW,
             on_bulk: false,
             work: Work::default(),
             keys: Vec::new(),
@@ -159,6 +167,7 @@ impl RespDialogue {
             return self.unknown(request);
         };
         let row = command.row;
+        self.last_row = row;
         let settles =
             self.lost_its_lease() || (command.spec.name == "reset" && self.lease.is_some());
         if settles && self.client.in_flight() > 0 {
@@ -262,6 +271,7 @@ impl RespDialogue {
             SessionAction::Done => Step::Done,
             SessionAction::Close => Step::Close,
             SessionAction::Forward => self.forward_any(command, request),
+            SessionAction::Count(convert) => self.count_keys(command, request, convert),
             SessionAction::Reset => {
                 self.reset();
                 Step::Done
@@ -307,6 +317,18 @@ impl RespDialogue {
         self.service.metrics.count(row, Outcome::Answered);
     }
 
+    /// Lets the listener's list show what the client does; once a turn.
+    pub(crate) fn note_doings(&self, row: u16) {
+        let doings = Doings {
+            row,
+            database: self.session.database,
+            version: self.session.version.number(),
+            subscriptions: self.subscriptions.counts(),
+            queued: self.transaction.queued_commands(),
+        };
+        self.card.note(self.now, doings);
+    }
+
     /// Whether this request's duration is measured.
     pub(crate) fn sampled(&self) -> bool {
         let count = self.samples.get().wrapping_add(1);
@@ -321,6 +343,7 @@ impl RespDialogue {
         self.transaction = Transaction::default();
         self.unsubscribe_all();
         self.session = Session::new(self.settings.users.is_empty());
+        self.show_names();
         self.client.patient.set(false);
         self.barrier = true;
     }
@@ -361,6 +384,7 @@ impl Dialogue for RespDialogue {
             }
         };
         self.parser = parser;
+        self.note_doings(self.last_row);
         if self.keys.capacity() > 1024 {
             self.keys = Vec::new();
         }

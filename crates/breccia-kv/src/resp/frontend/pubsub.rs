@@ -37,6 +37,8 @@ const MAX_TOPICS: usize = 65_536;
 pub(crate) struct Subscriptions {
     /// Channels and patterns.
     topics: BTreeSet<Topic>,
+    /// How many of them are patterns.
+    patterns: usize,
     /// Sharded channels; Redis counts them apart.
     shard: BTreeSet<Topic>,
 }
@@ -45,6 +47,27 @@ impl Subscriptions {
     /// How many there are of every kind.
     pub(crate) fn count(&self) -> usize {
         self.topics.len() + self.shard.len()
+    }
+
+    /// How many channels, patterns and sharded channels.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        let channels = self.topics.len() - self.patterns;
+        [channels, self.patterns, self.shard.len()]
+    }
+
+    fn insert(&mut self, topic: Topic) {
+        let is_pattern = topic.kind == Kind::Pattern;
+        if self.of_mut(topic.kind).insert(topic) && is_pattern {
+            self.patterns += 1;
+        }
+    }
+
+    fn remove(&mut self, topic: &Topic) -> bool {
+        let removed = self.of_mut(topic.kind).remove(topic);
+        if removed && topic.kind == Kind::Pattern {
+            self.patterns -= 1;
+        }
+        removed
     }
 
     fn of(&self, kind: Kind) -> &BTreeSet<Topic> {
@@ -137,7 +160,7 @@ impl RespDialogue {
             return self.refuse(command.row, &why);
         }
         for topic in topics {
-            self.subscriptions.of_mut(topic.kind).insert(topic.clone());
+            self.subscriptions.insert(topic.clone());
             let reply = self.confirmation(&topic, true);
             let sequence = self.client.reserve(false);
             hub.join(&topic, &self.client, self.session.version, sequence, reply);
@@ -148,7 +171,7 @@ impl RespDialogue {
     }
 
     fn leave_topic(&mut self, topic: &Topic) {
-        if self.subscriptions.of_mut(topic.kind).remove(topic) {
+        if self.subscriptions.remove(topic) {
             self.forward().hub.leave(topic, &self.client);
         }
     }

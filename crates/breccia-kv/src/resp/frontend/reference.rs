@@ -31,9 +31,23 @@ way. Commands of modules are described by the composite's `command` table.
 
 /// What is to be known of single commands, beside their routes.
 const NOTES: &[(&str, &str)] = &[
+    ("client|caching", "as to a client that does not track"),
+    (
+        "client|kill",
+        "any client of this listener, whichever worker serves it",
+    ),
+    (
+        "client|list",
+        "the clients of this listener; what only a server has (sizes of its buffers) is zero",
+    ),
     (
         "client|tracking",
         "OFF is answered; ON is refused: invalidations of several shards are not merged",
+    ),
+    ("client|trackinginfo", "nobody tracks"),
+    (
+        "client|unblock",
+        "0 for who does not wait; one who waits is not unblocked: what it waits for may be on its way",
     ),
     (
         "command",
@@ -53,6 +67,10 @@ const NOTES: &[(&str, &str)] = &[
         "as FLUSHDB on all shards: other databases of a shared server are not this store's",
     ),
     ("hello", "RESP2 and RESP3"),
+    (
+        "info",
+        "about Breccia; the key space of the shards only where it is asked for by name, or all is",
+    ),
     (
         "multi",
         "the first key picks the shard; a key of another shard spoils the transaction",

@@ -148,7 +148,6 @@ pub(crate) const DATABASES: &str = "keys of other databases lie on other shards"
 
 /// Subcommands that are not offered though their command is.
 const REFUSED_SUBCOMMANDS: &[(&str, &[&str], &str)] = &[
-    ("client", &["caching", "trackinginfo"], NO_TRACKING),
     (
         "client",
         &["pause", "unpause"],
@@ -156,13 +155,18 @@ const REFUSED_SUBCOMMANDS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "client",
-        &["kill", "list", "no-loop", "unblock", "help"],
-        "see `breccia status`",
+        &["no-loop"],
+        "invalidations of several shards are not merged",
     ),
     (
         "config",
-        &["set", "rewrite", "resetstat", "help"],
+        &["set", "rewrite"],
         "the settings of shards are not Breccia's",
+    ),
+    (
+        "config",
+        &["resetstat"],
+        "what is counted here is never set back",
     ),
     (
         "memory",

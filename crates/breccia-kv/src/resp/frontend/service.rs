@@ -19,6 +19,7 @@ use super::metrics::{FrontMetrics, front_metrics};
 use super::pubsub::Hub;
 use super::route::Routes;
 use super::settings::{ForwardStore, RespBackend, RespListener};
+use crate::front::client::{Ending, KILLED};
 use crate::front::connection::{Connection, Scratch, scratch};
 use crate::front::registry::Registry;
 use crate::topology::LeafIndex;
@@ -147,7 +148,9 @@ impl RespService {
         self.clients.set_limits(settings.limits.clone());
         let client = self.clients.admit(connection.peer);
         let trusted = settings.users.is_empty();
-        let dialogue = RespDialogue::new(Rc::clone(&self), Rc::clone(&client), settings, trusted);
+        let card = self.listener.clients.admit(&client, connection.local);
+        let service = Rc::clone(&self);
+        let dialogue = RespDialogue::new(service, Rc::clone(&client), settings, card, trusted);
         Connection::new(
             connection.stream,
             Rc::clone(&client),
@@ -158,7 +161,10 @@ impl RespService {
         )
         .serve()
         .await;
-        if let Some(crate::front::client::Ending::Now(limit)) = client.ending() {
+        self.listener.clients.dismiss(client.id);
+        if let Some(Ending::Now(limit)) = client.ending()
+            && limit != KILLED
+        {
             self.metrics.limit_hit(limit);
         }
         self.clients.dismiss(&client);

@@ -10,6 +10,7 @@ use breccia_net::drain::Drain;
 use breccia_net::metrics::Registry;
 
 use super::super::scripts::Scripts;
+pub use super::clients::ClientRoster;
 use super::leaf::RespLeaf;
 pub use super::pubsub::Roster;
 pub use crate::front::settings::{ListenerSettings, SharedSettings, User};
@@ -84,6 +85,8 @@ pub struct RespListener {
     pub backend: RespBackend,
     /// Users and limits.
     pub settings: Arc<SharedSettings>,
+    /// Its clients, of all workers.
+    pub clients: Arc<ClientRoster>,
     /// Where metrics go.
     pub registry: Registry,
     /// The gateway's way out.

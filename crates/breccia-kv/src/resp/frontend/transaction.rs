@@ -32,6 +32,8 @@ pub(crate) struct Transaction {
     begun: bool,
     /// The shard of the lease, while there is one.
     leaf: Option<LeafIndex>,
+    /// How many commands were queued.
+    count: i64,
     /// Commands without a key that came before the first key.
     held: Vec<Vec<u8>>,
     held_bytes: usize,
@@ -60,6 +62,16 @@ impl Transaction {
     /// The shard the client holds a lease to.
     pub(crate) fn leaf(&self) -> Option<LeafIndex> {
         self.leaf
+    }
+
+    /// How many commands are queued; −1 outside a transaction.
+    pub(crate) fn queued_commands(&self) -> i64 {
+        if self.open { self.count } else { -1 }
+    }
+
+    /// One command more is queued.
+    pub(crate) fn note_queued(&mut self) {
+        self.count += 1;
     }
 
     /// A command could not be queued: EXEC will refuse.
@@ -280,6 +292,7 @@ impl RespDialogue {
         }
         self.transaction.held_bytes += frame.len();
         self.transaction.held.push(frame.to_vec());
+        self.transaction.note_queued();
         self.reply(row, |out| encode::simple(out, "QUEUED"));
         Step::Done
     }
@@ -288,6 +301,7 @@ impl RespDialogue {
         self.note_write(leaf);
         match self.begin(leaf) {
             Ok(Some(upstream)) => {
+                self.transaction.note_queued();
                 if !self.enqueue(&upstream, leaf, row, Patience::Timeout, frame) {
                     // The shard does not know of this command: EXEC must not run the others.
                     self.transaction.spoil();
