@@ -17,4 +17,5 @@ pub(crate) mod metrics;
 pub mod registry;
 pub mod ring;
 pub mod settings;
+pub mod slow;
 pub(crate) mod work;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use breccia_config::{ListenerPlan, Plan, Protocol, StorePlan};
 use breccia_kv::memcached::frontend::{MemcachedBackend, MemcachedLeaf};
-use breccia_kv::resp::frontend::{ClientRoster, ForwardStore, RespBackend};
+use breccia_kv::resp::frontend::{ClientRoster, ForwardStore, RespBackend, SlowLog};
 use breccia_kv::topology::{Branch, Topology};
 
 use super::s3::S3Wiring;
@@ -27,6 +27,8 @@ pub(crate) struct Wiring {
     memcached: BTreeMap<String, Arc<Topology<Arc<MemcachedLeaf>>>>,
     /// The clients of each Redis listener, by its name.
     pub(super) clients: BTreeMap<String, Arc<ClientRoster>>,
+    /// The slow requests of each Redis listener, by its name.
+    pub(super) slow: BTreeMap<String, Arc<SlowLog>>,
     /// All others of keys and values.
     typed: Typed,
     /// S3 listeners.
@@ -42,6 +44,7 @@ impl Wiring {
             redis: BTreeMap::new(),
             memcached: BTreeMap::new(),
             clients: BTreeMap::new(),
+            slow: BTreeMap::new(),
             typed: Typed::default(),
             s3: S3Wiring::new(gateway, plan),
             sql: SqlWiring::new(gateway, plan)?,
@@ -49,6 +52,7 @@ impl Wiring {
         for (name, listener) in &plan.listeners {
             if listener.protocol == Protocol::Redis {
                 wiring.clients.insert(name.clone(), Arc::default());
+                wiring.slow.insert(name.clone(), Arc::default());
             }
             wiring.add(gateway, plan, listener)?;
         }

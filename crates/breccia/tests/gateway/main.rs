@@ -21,4 +21,5 @@ mod refusals;
 mod scripts;
 mod secrets;
 mod sessions;
+mod slow;
 mod tls;

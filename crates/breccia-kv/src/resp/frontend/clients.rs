@@ -204,14 +204,17 @@ impl ClientRoster {
         self.lock().remove(&id);
     }
 
-    /// All clients, in the order they came.
+    /// All clients, in the order they came; who was told to close has left.
     pub(crate) fn cards(&self) -> Vec<Arc<Card>> {
-        self.lock().values().cloned().collect()
+        let cards = self.lock();
+        let open = cards.values().filter(|card| !card.handle.is_closed());
+        open.cloned().collect()
     }
 
     /// The client of that number.
     pub(crate) fn card(&self, id: u64) -> Option<Arc<Card>> {
-        self.lock().get(&id).cloned()
+        let card = self.lock().get(&id).cloned();
+        card.filter(|card| !card.handle.is_closed())
     }
 
     /// How many clients ever came.

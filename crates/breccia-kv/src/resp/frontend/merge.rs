@@ -6,6 +6,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use breccia_core::error::Effect;
 use breccia_net::clock;
@@ -112,6 +113,13 @@ impl Merge {
 
     pub(crate) fn abandoned(&self) -> bool {
         self.asked.client.is_gone()
+    }
+
+    /// The reply of one shard came late.
+    pub(crate) fn slow(&self, part: usize, took: Duration, now: Instant) {
+        if let Some(part) = self.parts.borrow().get(part) {
+            self.asked.slow(part.leaf, took, now);
+        }
     }
 
     pub(crate) fn deliver(&self, part: usize, reply: &[u8]) {

@@ -37,5 +37,5 @@ pub use leaf::RespLeaf;
 pub use service::{RespService, RespWorker};
 pub use settings::{
     ClientRoster, ForwardStore, ListenerSettings, ModuleCommand, MultiKey, RespBackend,
-    RespListener, Roster, SharedSettings, SubscriptionLoss, User,
+    RespListener, Roster, SharedSettings, SlowLog, SubscriptionLoss, User,
 };

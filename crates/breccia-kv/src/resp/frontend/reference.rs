@@ -72,6 +72,14 @@ const NOTES: &[(&str, &str)] = &[
         "about Breccia; the key space of the shards only where it is asked for by name, or all is",
     ),
     (
+        "latency|history",
+        "of the one event `command`: the slowest reply of each second",
+    ),
+    (
+        "latency|latest",
+        "of the one event `command`: the slowest reply of each second",
+    ),
+    (
         "multi",
         "the first key picks the shard; a key of another shard spoils the transaction",
     ),
@@ -81,6 +89,10 @@ const NOTES: &[(&str, &str)] = &[
         "a script that some client has shown exists, whichever shard ran it",
     ),
     ("select", "0, or what the members' `databases` allow"),
+    (
+        "slowlog|get",
+        "replies that came from a shard later than 10 ms, with the shard; arguments are not kept",
+    ),
     ("sort", PATTERNS),
     ("sort_ro", PATTERNS),
     ("spublish", SUBSCRIBERS),

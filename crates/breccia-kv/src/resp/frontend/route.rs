@@ -169,6 +169,11 @@ const REFUSED_SUBCOMMANDS: &[(&str, &[&str], &str)] = &[
         "what is counted here is never set back",
     ),
     (
+        "latency",
+        &["doctor", "graph", "histogram"],
+        "the histograms are breccia_request_seconds and breccia_store_seconds of /metrics",
+    ),
+    (
         "memory",
         &["doctor", "malloc-stats", "purge", "stats"],
         ONE_SERVER,
@@ -229,7 +234,7 @@ fn special(name: &str) -> Option<Route> {
         "watch" => Route::Transaction(Tx::Watch),
         "unwatch" => Route::Transaction(Tx::Unwatch),
         "ping" | "echo" | "hello" | "auth" | "client" | "select" | "reset" | "quit" | "info"
-        | "config" | "command" | "role" => Route::Session,
+        | "config" | "command" | "role" | "slowlog" | "latency" => Route::Session,
         "eval" | "eval_ro" | "evalsha" | "evalsha_ro" => Route::Script,
         "script" | "function" => Route::Same, // decided by subcommand where it is dispatched
         "time" | "lolwut" => Route::Any,
@@ -246,9 +251,7 @@ fn special(name: &str) -> Option<Route> {
             Route::Refused(REPLICATION)
         }
         "monitor" | "debug" | "shutdown" | "save" | "bgsave" | "bgrewriteaof" | "lastsave"
-        | "acl" | "module" | "latency" | "slowlog" | "pfdebug" | "pfselftest" => {
-            Route::Refused(ADMIN)
-        }
+        | "acl" | "module" | "pfdebug" | "pfselftest" => Route::Refused(ADMIN),
         _ => return None,
     })
 }

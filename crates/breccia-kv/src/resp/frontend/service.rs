@@ -120,10 +120,12 @@ impl RespService {
         };
         let registry = listener.registry.clone();
         let limits = Rc::new(listener.settings.get().limits.clone());
+        let metrics = Rc::new(front_metrics(listener.name.clone(), registry, leaves));
+        metrics.keep_slow(Arc::clone(&listener.slow));
         Rc::new(Self {
             backend,
             routes: Rc::clone(&worker.routes),
-            metrics: Rc::new(front_metrics(listener.name.clone(), registry, leaves)),
+            metrics,
             clients: Registry::start(limits, listener.drain.clone()),
             scratch: Rc::clone(&worker.scratch),
             warned_same_shard: Cell::new(false),

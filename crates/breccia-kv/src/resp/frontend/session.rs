@@ -5,6 +5,7 @@
 
 mod client;
 mod info;
+mod slow;
 
 use super::super::codec::request::Request;
 use super::super::commands::REDIS_VERSION;
@@ -77,13 +78,15 @@ impl Session {
 }
 
 /// Settings that CONFIG GET shows because libraries ask for them; patterns select among them.
-const SHOWN_SETTINGS: [(&str, &str); 7] = [
+const SHOWN_SETTINGS: [(&str, &str); 9] = [
     ("appendonly", "no"),
     ("maxmemory", "0"),
     ("maxmemory-policy", "noeviction"),
     ("notify-keyspace-events", ""),
     ("proto-max-bulk-len", "536870912"),
     ("save", ""),
+    ("slowlog-log-slower-than", "10000"),
+    ("slowlog-max-len", "128"),
     ("timeout", "0"),
 ];
 
@@ -112,6 +115,8 @@ impl RespDialogue {
             "select" => self.select(row, request),
             "client" => return self.client_command(row, request),
             "info" => return self.info(row, request),
+            "slowlog" => return self.slowlog(row, request),
+            "latency" => return self.latency(row, request),
             "config" if request.argument(1).eq_ignore_ascii_case(b"help") => {
                 return self.help(row, "config");
             }

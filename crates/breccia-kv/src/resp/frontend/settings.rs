@@ -14,6 +14,7 @@ pub use super::clients::ClientRoster;
 use super::leaf::RespLeaf;
 pub use super::pubsub::Roster;
 pub use crate::front::settings::{ListenerSettings, SharedSettings, User};
+pub use crate::front::slow::SlowLog;
 use crate::store::KvStore;
 use crate::topology::Topology;
 
@@ -87,6 +88,8 @@ pub struct RespListener {
     pub settings: Arc<SharedSettings>,
     /// Its clients, of all workers.
     pub clients: Arc<ClientRoster>,
+    /// Its slow requests, of all workers.
+    pub slow: Arc<SlowLog>,
     /// Where metrics go.
     pub registry: Registry,
     /// The gateway's way out.

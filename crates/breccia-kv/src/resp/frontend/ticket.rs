@@ -4,6 +4,7 @@
 //! client's place in its ring is filled.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::super::encode;
 use super::leaf::RespUpstream;
@@ -47,6 +48,12 @@ impl Asked {
         );
         self.client.trust();
         self.finish(&reply, Outcome::of(failure));
+    }
+
+    /// The reply of a shard came late.
+    pub(crate) fn slow(&self, leaf: LeafIndex, took: Duration, now: Instant) {
+        self.metrics
+            .slow((self.row, leaf), &self.client, (took, now));
     }
 
     pub(crate) fn finish(&self, reply: &[u8], outcome: Outcome) {
@@ -122,6 +129,16 @@ impl Recipient for Ticket {
                     None => asked.fail(failure),
                 }
             }
+            Self::Begun(_) | Self::Ignored => {}
+        }
+    }
+
+    fn slow(&self, took: Duration, now: Instant) {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                asked.slow(asked.leaf, took, now);
+            }
+            Self::Part(merge, part) => merge.slow(*part, took, now),
             Self::Begun(_) | Self::Ignored => {}
         }
     }

@@ -72,6 +72,14 @@ fn is_newer_client_option(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"setinfo") || name.eq_ignore_ascii_case(b"no-touch")
 }
 
+/// What Redis says of a subcommand that its own code finds too long.
+pub(crate) fn wrong_subcommand(command: &str, given: &[u8]) -> String {
+    let given = String::from_utf8_lossy(given);
+    format!(
+        "ERR unknown subcommand or wrong number of arguments for '{given}'. Try {command} HELP."
+    )
+}
+
 fn unknown_subcommand(command: &str, given: &[u8]) -> Vec<u8> {
     let mut text = b"ERR unknown subcommand '".to_vec();
     text.extend(c_text(given, 128));

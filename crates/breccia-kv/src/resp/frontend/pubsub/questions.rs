@@ -7,6 +7,7 @@ use super::super::super::codec::request::Request;
 use super::super::super::encode;
 use super::super::dialogue::{RespDialogue, Step};
 use super::super::route::Command;
+use super::super::wire_error::wrong_subcommand;
 use super::{Kind, Topic};
 use crate::glob;
 
@@ -33,10 +34,7 @@ impl RespDialogue {
 
     fn pubsub_names(&mut self, row: u16, kind: Kind, request: Request<'_>) {
         if request.len() > 3 {
-            let name = String::from_utf8_lossy(request.argument(1)).into_owned();
-            let text = format!(
-                "ERR unknown subcommand or wrong number of arguments for '{name}'. Try PUBSUB HELP."
-            );
+            let text = wrong_subcommand("PUBSUB", request.argument(1));
             return self.refuse(row, text);
         }
         let pattern = request.argument(2);
