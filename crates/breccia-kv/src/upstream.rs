@@ -46,6 +46,8 @@ pub trait Wire: 'static {
     type Shape: Copy + 'static;
     /// How far a reply that is not yet whole has been looked at.
     type Scanner: Default + 'static;
+    /// What a frontend notes of the server at the other end; forgotten with the connection.
+    type Memory: Default + 'static;
     /// Looks for the end of the reply that starts at `bytes[0]`. The same scanner is passed again
     /// with the same bytes and more behind them until the answer is not `Incomplete`.
     fn scan(scanner: &mut Self::Scanner, shape: Option<Self::Shape>, bytes: &[u8]) -> Scan;
@@ -117,6 +119,7 @@ pub struct Upstream<W: Wire, R> {
     in_transaction: Cell<bool>,
     /// Whether the server takes a canary within a transaction without spoiling it.
     canary_in_transaction: Cell<bool>,
+    memory: RefCell<W::Memory>,
     metrics: Option<Rc<StoreMetrics>>,
     /// After a failed attempt: why, and until when the next attempt is put off.
     held_off: RefCell<Option<(Arc<str>, Instant)>>,
@@ -142,6 +145,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             sealed: Cell::new(false),
             in_transaction: Cell::new(false),
             canary_in_transaction: Cell::new(false),
+            memory: RefCell::default(),
             metrics,
             held_off: RefCell::new(None),
         });
@@ -215,6 +219,12 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         self.in_transaction.set(open);
     }
 
+    /// What is noted of the server at the other end. Safe to use from a recipient.
+    #[must_use]
+    pub fn memory(&self) -> &RefCell<W::Memory> {
+        &self.memory
+    }
+
     /// Whether nothing is queued and no reply is owed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -269,6 +279,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                         .iter()
                         .for_each(|metrics| metrics.disconnected());
                     self.closing.set(self.closing.get() || self.options.fragile);
+                    self.memory.replace(W::Memory::default());
                     self.pipeline.borrow_mut().fail_all(&cause);
                 }
                 Err(why) => self.hold_off(&why),

@@ -6,9 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use super::handle::Handle;
 use super::limits::ListenerLimits;
 use super::ring::{ReplyRing, Sequence};
 
@@ -28,6 +30,8 @@ pub struct Client {
     pub id: u64,
     /// The peer's address, for lists and logs.
     pub peer: String,
+    /// How other threads reach it.
+    pub handle: Arc<Handle>,
     ring: RefCell<ReplyRing>,
     waker: RefCell<Option<Waker>>,
     woken: Cell<bool>,
@@ -53,6 +57,9 @@ pub struct Client {
     pub patient: Cell<bool>,
 }
 
+/// The ending of a client that another one has ended.
+pub(crate) const KILLED: &str = "client-kill";
+
 /// A client that was sent a larger reply reads through bulk connections from then on.
 const LARGE_REPLY: usize = 1 << 20;
 /// Requests a new client may have in flight before its first reply.
@@ -67,6 +74,7 @@ impl Client {
         Rc::new(Self {
             id,
             peer,
+            handle: Arc::default(),
             ring: RefCell::default(),
             waker: RefCell::default(),
             woken: Cell::new(false),

@@ -16,7 +16,7 @@ use breccia_net::drain::{Drain, Phase};
 use breccia_net::stream::{Stream, close_gently};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::client::{Client, Ending};
+use super::client::{Client, Ending, KILLED};
 use super::limits::ListenerLimits;
 use crate::turn::wake_after_others;
 
@@ -124,8 +124,12 @@ impl<D: Dialogue> Connection<D> {
 
     /// Serves the client until one side closes. Whoever changes the drain's phase wakes clients.
     pub async fn serve(mut self) {
+        let mut begun = false;
         poll_fn(|context| {
             self.client.park(context);
+            if !std::mem::replace(&mut begun, true) {
+                self.client.handle.begin(context.waker());
+            }
             match self.turn(context) {
                 Ok(()) => Poll::Pending,
                 Err(Over) => Poll::Ready(()),
@@ -141,6 +145,10 @@ impl<D: Dialogue> Connection<D> {
     }
 
     fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
+        if self.client.handle.is_closed() {
+            self.client.end(Ending::Now(KILLED));
+            return Err(Over);
+        }
         self.dialogue.advance(context);
         loop {
             if self.paused {

@@ -37,6 +37,14 @@ impl Recipient for Waiter {
     fn abandoned(&self) -> bool {
         self.gone
     }
+
+    fn slow(&self, took: Duration, _: Instant) {
+        let took = took.as_millis();
+        self.log
+            .0
+            .borrow_mut()
+            .push(format!("{} took {took} ms", self.name));
+    }
 }
 
 struct Bench {
@@ -114,6 +122,24 @@ fn replies_match_requests_by_order() {
     assert!(bench.queue.deliver(b"2"));
     assert_eq!(bench.log(), ["a=1", "bb=2"]);
     assert!(!bench.queue.deliver(b"3"), "a reply to no request");
+}
+
+#[test]
+fn late_replies_are_told_with_their_time() {
+    let mut bench = Bench::new();
+    bench.ask(0, "a");
+    assert_eq!(bench.write(0, 100), "a");
+    bench.ask(8, "b");
+    assert_eq!(bench.write(8, 100), "b");
+    bench.queue.heard(bench.at(12));
+    assert!(bench.queue.deliver(b"1"));
+    assert!(bench.queue.deliver(b"2"));
+    assert_eq!(bench.log(), ["a took 12 ms", "a=1", "b=2"]);
+    bench.ask(12, "c");
+    assert_eq!(bench.write(12, 100), "c");
+    bench.queue.heard(bench.at(21));
+    assert!(bench.queue.deliver(b"3"));
+    assert_eq!(bench.log(), ["c=3"]);
 }
 
 #[test]

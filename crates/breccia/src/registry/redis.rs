@@ -29,6 +29,8 @@ pub(super) fn service(
         name: name.to_owned(),
         backend,
         settings: Arc::clone(settings),
+        clients: wiring.clients.get(name).map(Arc::clone).unwrap_or_default(),
+        slow: wiring.slow.get(name).map(Arc::clone).unwrap_or_default(),
         registry: gateway.metrics.clone(),
         drain: gateway.drain.clone(),
     };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use breccia_config::{ListenerPlan, Plan, Protocol, StorePlan};
 use breccia_kv::memcached::frontend::{MemcachedBackend, MemcachedLeaf};
-use breccia_kv::resp::frontend::{ForwardStore, RespBackend};
+use breccia_kv::resp::frontend::{ClientRoster, ForwardStore, RespBackend, SlowLog};
 use breccia_kv::topology::{Branch, Topology};
 
 use super::s3::S3Wiring;
@@ -25,6 +25,10 @@ pub(crate) struct Wiring {
     redis: BTreeMap<String, Arc<ForwardStore>>,
     /// Stores whose leaves are all memcached servers, by the store's name.
     memcached: BTreeMap<String, Arc<Topology<Arc<MemcachedLeaf>>>>,
+    /// The clients of each Redis listener, by its name.
+    pub(super) clients: BTreeMap<String, Arc<ClientRoster>>,
+    /// The slow requests of each Redis listener, by its name.
+    pub(super) slow: BTreeMap<String, Arc<SlowLog>>,
     /// All others of keys and values.
     typed: Typed,
     /// S3 listeners.
@@ -39,11 +43,17 @@ impl Wiring {
         let mut wiring = Self {
             redis: BTreeMap::new(),
             memcached: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            slow: BTreeMap::new(),
             typed: Typed::default(),
             s3: S3Wiring::new(gateway, plan),
             sql: SqlWiring::new(gateway, plan)?,
         };
-        for listener in plan.listeners.values() {
+        for (name, listener) in &plan.listeners {
+            if listener.protocol == Protocol::Redis {
+                wiring.clients.insert(name.clone(), Arc::default());
+                wiring.slow.insert(name.clone(), Arc::default());
+            }
             wiring.add(gateway, plan, listener)?;
         }
         Ok(wiring)

@@ -19,6 +19,7 @@ use super::metrics::{FrontMetrics, front_metrics};
 use super::pubsub::Hub;
 use super::route::Routes;
 use super::settings::{ForwardStore, RespBackend, RespListener};
+use crate::front::client::{Ending, KILLED};
 use crate::front::connection::{Connection, Scratch, scratch};
 use crate::front::registry::Registry;
 use crate::topology::LeafIndex;
@@ -49,9 +50,9 @@ impl RespWorker {
         Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
     }
 
-    fn hub(&self, store: &Arc<ForwardStore>) -> Rc<Hub> {
+    fn hub(&self, store: &Arc<ForwardStore>, registry: &metrics::Registry) -> Rc<Hub> {
         let mut hubs = self.hubs.borrow_mut();
-        let open = || Hub::new(store);
+        let open = || Hub::new(store, registry);
         Rc::clone(
             hubs.entry(store.topology.name().to_owned())
                 .or_insert_with(open),
@@ -109,7 +110,7 @@ impl RespService {
                         .iter()
                         .map(|spec| worker.leaf(spec, &listener.registry))
                         .collect(),
-                    hub: worker.hub(store),
+                    hub: worker.hub(store, &listener.registry),
                     marked: specs.iter().any(|spec| spec.identity.is_some()),
                     store: Arc::clone(store),
                 };
@@ -119,10 +120,12 @@ impl RespService {
         };
         let registry = listener.registry.clone();
         let limits = Rc::new(listener.settings.get().limits.clone());
+        let metrics = Rc::new(front_metrics(listener.name.clone(), registry, leaves));
+        metrics.keep_slow(Arc::clone(&listener.slow));
         Rc::new(Self {
             backend,
             routes: Rc::clone(&worker.routes),
-            metrics: Rc::new(front_metrics(listener.name.clone(), registry, leaves)),
+            metrics,
             clients: Registry::start(limits, listener.drain.clone()),
             scratch: Rc::clone(&worker.scratch),
             warned_same_shard: Cell::new(false),
@@ -147,7 +150,9 @@ impl RespService {
         self.clients.set_limits(settings.limits.clone());
         let client = self.clients.admit(connection.peer);
         let trusted = settings.users.is_empty();
-        let dialogue = RespDialogue::new(Rc::clone(&self), Rc::clone(&client), settings, trusted);
+        let card = self.listener.clients.admit(&client, connection.local);
+        let service = Rc::clone(&self);
+        let dialogue = RespDialogue::new(service, Rc::clone(&client), settings, card, trusted);
         Connection::new(
             connection.stream,
             Rc::clone(&client),
@@ -158,7 +163,10 @@ impl RespService {
         )
         .serve()
         .await;
-        if let Some(crate::front::client::Ending::Now(limit)) = client.ending() {
+        self.listener.clients.dismiss(client.id);
+        if let Some(Ending::Now(limit)) = client.ending()
+            && limit != KILLED
+        {
             self.metrics.limit_hit(limit);
         }
         self.clients.dismiss(&client);

@@ -43,6 +43,8 @@ pub(super) fn redis(gateway: &Gateway, plan: &Plan, name: &str) -> Result<Forwar
             Some(breccia_config::SubscriptionLoss::Resubscribe) => SubscriptionLoss::Resubscribe,
             _ => SubscriptionLoss::Disconnect,
         },
+        roster: Arc::default(),
+        scripts: Arc::default(),
     })
 }
 

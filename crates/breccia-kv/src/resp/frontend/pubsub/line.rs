@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 
 use super::super::super::codec::reply::ReplyScanner;
 use super::super::leaf::RespLeaf;
-use super::hub::{Hub, Topic, change};
+use super::hub::{Hub, change};
+use super::topic::Topic;
 use crate::upstream::{MAX_REPLY_BYTES, Scan};
 
 /// A receive buffer larger than this is given back once it is empty.
@@ -138,7 +139,7 @@ impl Line {
                 return Ok(());
             };
             self.connected.set(true);
-            for topic in hub.topics() {
+            for topic in hub.topics_of(self.number) {
                 self.say(topic.kind.verb(true), &topic);
             }
         }
