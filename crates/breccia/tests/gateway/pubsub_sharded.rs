@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
-use breccia_testkit::{Redis, Reply, RespClient, wait_until};
+use breccia_testkit::{Redis, RedisOptions, Reply, RespClient, wait_until};
 
 use crate::common::{Config, Gateway, key_on};
 
@@ -158,5 +158,28 @@ fn questions_are_answered_for_all_workers() -> Result<()> {
         })?;
         assert_eq!(asks.words("PUBSUB NUMPAT")?, b":0\r\n");
     }
+    Ok(())
+}
+
+#[test]
+fn a_server_without_sharded_channels_keeps_its_other_subscribers() -> Result<()> {
+    let renamed = ["SSUBSCRIBE", "SUNSUBSCRIBE"].map(|name| ["--rename-command", name, ""]);
+    let old = Redis::start(RedisOptions {
+        arguments: renamed.concat().into_iter().map(str::to_owned).collect(),
+        ..RedisOptions::default()
+    })?;
+    let gateway = Gateway::over(std::slice::from_ref(&old))?;
+    let mut subscriber = gateway.client()?;
+    subscriber.words("SUBSCRIBE c")?;
+    for _ in 0..3 {
+        let mut wants = gateway.client()?;
+        let refused = text(&wants.words("SSUBSCRIBE c")?);
+        assert!(refused.starts_with("-ERR unknown command"), "{refused}");
+        assert!(wants.closed());
+    }
+    let mut asks = gateway.client()?;
+    assert_eq!(asks.words("PUBSUB SHARDCHANNELS")?, b"*0\r\n");
+    asks.words("PUBLISH c m")?;
+    assert!(text(&subscriber.read_reply()?).contains("message"));
     Ok(())
 }

@@ -58,6 +58,8 @@ const NOTES: &[(&str, &str)] = &[
         "copy",
         "with DB it is refused over several shards: keys of other databases lie on other shards",
     ),
+    ("eval", NO_KEYS),
+    ("eval_ro", NO_KEYS),
     ("evalsha", SCRIPTS),
     ("evalsha_ro", SCRIPTS),
     ("fcall", NO_KEYS),

@@ -267,6 +267,24 @@ impl Hub {
         }
     }
 
+    /// A server does not know sharded channels: those who want one there are told so, and leave.
+    /// The others of its line stay.
+    pub(crate) fn refused_shard_channels(&self, line: usize, error: &[u8]) {
+        self.audiences.borrow_mut().retain(|topic, audience| {
+            if topic.kind != Kind::Shard || !self.concerns(line, topic) {
+                return true;
+            }
+            for waiter in audience.waiters.drain(..) {
+                waiter.client.fill(waiter.sequence, error);
+            }
+            for (client, _) in audience.subscribers.values() {
+                client.end(Ending::AfterReplies);
+                self.store.roster.leave(topic);
+            }
+            false
+        });
+    }
+
     /// A message or a confirmation from a server.
     pub(crate) fn received(&self, line: &Line, frame: &[u8]) {
         let Some(mut parts) = elements(frame) else {

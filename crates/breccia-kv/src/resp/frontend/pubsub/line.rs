@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::super::super::codec::reply::ReplyScanner;
 use super::super::leaf::RespLeaf;
 use super::hub::{Hub, change};
-use super::topic::Topic;
+use super::topic::{Kind, Topic};
 use crate::upstream::{MAX_REPLY_BYTES, Scan};
 
 /// A receive buffer larger than this is given back once it is empty.
@@ -203,7 +203,12 @@ impl Line {
             match scanner.scan(received.get(at..).unwrap_or_default()) {
                 Scan::Complete(length) | Scan::Skip(length) => {
                     let frame = received.get(at..at + length).unwrap_or_default();
-                    if frame.first() == Some(&b'-') {
+                    if is_unknown_shard_verb(frame) {
+                        self.owed
+                            .borrow_mut()
+                            .retain(|topic, _| topic.kind != Kind::Shard);
+                        hub.refused_shard_channels(self.number, frame);
+                    } else if frame.first() == Some(&b'-') {
                         hub.refused(frame);
                         return Err(String::from_utf8_lossy(frame).trim_end().to_owned());
                     }
@@ -216,6 +221,17 @@ impl Line {
             }
         }
     }
+}
+
+/// Whether a server older than 7.0 has refused a request about sharded channels.
+fn is_unknown_shard_verb(frame: &[u8]) -> bool {
+    if frame.first() != Some(&b'-') {
+        return false;
+    }
+    let text = String::from_utf8_lossy(frame).to_ascii_lowercase();
+    let command = text.strip_prefix("-err unknown command ").unwrap_or("");
+    let command = command.trim_start_matches(['\'', '`']);
+    command.starts_with("ssubscribe") || command.starts_with("sunsubscribe")
 }
 
 async fn run(line: Rc<Line>, hub: Weak<Hub>) {
