@@ -31,6 +31,7 @@ use breccia_sql::postgres::frontend::SharedListener;
 
 use crate::blobs::{Blobs, Leaves};
 use crate::loading::Given;
+use crate::reload::LastReload;
 use crate::trouble::Trouble;
 use crate::{markers, registry};
 use cluster::Serves;
@@ -65,6 +66,7 @@ pub(crate) struct Gateway {
     pub(crate) listeners: OnceLock<Vec<ListenerHandle>>,
     started: Instant,
     plan: Mutex<Arc<Plan>>,
+    last_reload: Mutex<Option<LastReload>>,
     samples: Mutex<VecDeque<Sample>>,
     clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
     sql_listeners: Mutex<BTreeMap<String, Arc<SharedListener>>>,
@@ -116,6 +118,7 @@ impl Gateway {
             listeners: OnceLock::new(),
             started: clock::now(),
             plan: Mutex::new(plan),
+            last_reload: Mutex::default(),
             samples: Mutex::default(),
             clusters: Mutex::default(),
             sql_listeners: Mutex::default(),
@@ -138,6 +141,21 @@ impl Gateway {
     /// Puts another plan in force; what it asks for has been applied.
     pub(crate) fn set_plan(&self, plan: Arc<Plan>) {
         *self.lock_plan() = plan;
+    }
+
+    /// What the last reload came to; none before the first.
+    pub(crate) fn last_reload(&self) -> Option<LastReload> {
+        self.lock_last_reload().clone()
+    }
+
+    /// Keeps what a reload came to.
+    pub(crate) fn set_last_reload(&self, last: LastReload) {
+        *self.lock_last_reload() = Some(last);
+    }
+
+    fn lock_last_reload(&self) -> MutexGuard<'_, Option<LastReload>> {
+        let last = self.last_reload.lock();
+        last.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cluster of a `sql-read-replica`, once it is made.

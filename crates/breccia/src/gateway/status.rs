@@ -29,6 +29,7 @@ impl Gateway {
             "ready": self.readiness().is_ok(),
             "uptime_seconds": (clock::now() - self.started).as_secs(),
             "config": self.config.as_ref().map(|path| path.display().to_string()),
+            "last_reload": self.last_reload().map(|last| last.to_json()),
             "workers": self.workers,
             "upstream_connections_at_most": self.upstream_connections(),
             "listeners": self.listener_values(&plan, &samples),

@@ -16,6 +16,7 @@ mod marker;
 mod placement;
 mod pubsub;
 mod refusals;
+mod reload;
 mod secrets;
 mod sessions;
 mod tls;

@@ -71,7 +71,7 @@ pub struct MemcachedService {
     pub(super) listener: MemcachedListener,
     pub(super) backend: Backend,
     pub(super) metrics: Rc<FrontMetrics>,
-    clients: Rc<Registry>,
+    pub(super) clients: Rc<Registry>,
     scratch: Scratch,
     started: Instant,
 }
@@ -109,12 +109,11 @@ impl MemcachedService {
                 )
             }
         };
-        let limits = Rc::new(listener.settings.get().limits.clone());
         let registry = listener.registry.clone();
         Rc::new(Self {
             backend,
             metrics: Rc::new(front_metrics(listener.name.clone(), registry, leaves)),
-            clients: Registry::start(limits, listener.drain.clone()),
+            clients: Registry::start(Arc::clone(&listener.settings), listener.drain.clone()),
             scratch: Rc::clone(&worker.scratch),
             started: clock::now(),
             listener,
@@ -136,7 +135,11 @@ impl MemcachedService {
         match &self.backend {
             Backend::Forward(servers) => {
                 for spec in servers.topology.leaves() {
-                    let health = if spec.health.is_up() { "up" } else { "down" };
+                    let health = if spec.health.is_up() {
+                        "up"
+                    } else {
+                        "down"
+                    };
                     stats.push((format!("breccia_shard:{}", spec.name), health.to_owned()));
                 }
             }
@@ -153,15 +156,13 @@ impl MemcachedService {
     }
 
     async fn run(self: Rc<Self>, connection: Accepted) {
-        let settings = self.listener.settings.get();
-        self.clients.set_limits(settings.limits.clone());
+        let settings = self.clients.renew();
         let client = self.clients.admit(connection.peer);
         let dialogue = MemcachedDialogue::new(Rc::clone(&self), Rc::clone(&client), settings);
         Connection::new(
             connection.stream,
             Rc::clone(&client),
             dialogue,
-            self.clients.limits(),
             Rc::clone(&self.scratch),
             self.listener.drain.clone(),
         )

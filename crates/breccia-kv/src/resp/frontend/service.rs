@@ -118,12 +118,11 @@ impl RespService {
             RespBackend::Portable(store) => (Backend::Portable(Arc::clone(store)), Vec::new()),
         };
         let registry = listener.registry.clone();
-        let limits = Rc::new(listener.settings.get().limits.clone());
         Rc::new(Self {
             backend,
             routes: Rc::clone(&worker.routes),
             metrics: Rc::new(front_metrics(listener.name.clone(), registry, leaves)),
-            clients: Registry::start(limits, listener.drain.clone()),
+            clients: Registry::start(Arc::clone(&listener.settings), listener.drain.clone()),
             scratch: Rc::clone(&worker.scratch),
             warned_same_shard: Cell::new(false),
             listener,
@@ -143,8 +142,7 @@ impl RespService {
     }
 
     async fn run(self: Rc<Self>, connection: Accepted) {
-        let settings = self.listener.settings.get();
-        self.clients.set_limits(settings.limits.clone());
+        let settings = self.clients.renew();
         let client = self.clients.admit(connection.peer);
         let trusted = settings.users.is_empty();
         let dialogue = RespDialogue::new(Rc::clone(&self), Rc::clone(&client), settings, trusted);
@@ -152,7 +150,6 @@ impl RespService {
             connection.stream,
             Rc::clone(&client),
             dialogue,
-            self.clients.limits(),
             Rc::clone(&self.scratch),
             self.listener.drain.clone(),
         )

@@ -1,0 +1,105 @@
+//! Tests of what a reload takes over and what it names.
+
+use std::path::Path;
+
+use super::merge::differing;
+use super::*;
+
+fn plan(text: &str) -> Plan {
+    breccia_config::parse(text, "test", Path::new("/tmp"), &|_| None)
+        .expect("a plan")
+        .0
+}
+
+fn check(old: &str, new: &str, applied: &[&str], needs_restart: &[&str]) {
+    let base = "[store.a]\ntype = \"memory\"\n[store.b]\ntype = \"memory\"\n";
+    let (old, new) = (
+        plan(&format!("{old}\n{base}")),
+        plan(&format!("{new}\n{base}")),
+    );
+    let (in_force, done) = merge(&old, &new);
+    assert_eq!(done.applied, applied);
+    assert_eq!(done.needs_restart, needs_restart);
+    assert_eq!(differing(&in_force, &new), needs_restart);
+}
+
+#[test]
+fn of_an_sql_listener_all_but_its_place_is_applied() {
+    let config = |keys: &str, password: &str| {
+        format!(
+            "[store.pg]\ntype = \"postgresql\"\nhost = \"127.0.0.1\"\nuser = \"u\"\n\
+             [store.db]\ntype = \"sql-read-replica\"\nprimary = \"pg\"\nreplicas = []\n\
+             [listener.x]\nprotocol = \"postgresql\"\nbind = \"127.0.0.1:7001\"\n\
+             store = \"db\"\n{keys}\n[[listener.x.user]]\nname = \"u\"\n\
+             password = \"{password}\""
+        )
+    };
+    let old = config("", "p");
+    check(&old, &config("", "q"), &["listener.x.user"], &[]);
+    let keys = "max-clients = 7\nidle-timeout = \"9m\"\nmax-request-size = \"1MiB\"\n\
+                write-timeout = \"3s\"\npool-mode = \"session\"\npool-size = 3\n\
+                queue-timeout = \"1s\"\nidle-in-transaction-timeout = \"2s\"\n\
+                transaction-timeout = \"1m\"\nmax-lifetime = \"2h\"\n\
+                upstream-idle-timeout = \"1m\"\nauth-query = \"SELECT 1\"\nallow-md5 = true";
+    let applied = keys.lines().filter_map(|line| line.split(" = ").next());
+    let applied: Vec<String> = applied.map(|key| format!("listener.x.{key}")).collect();
+    let applied: Vec<&str> = applied.iter().map(String::as_str).collect();
+    check(&old, &config(keys, "p"), &applied, &[]);
+    let moved = old.replace("7001", "7002");
+    check(&old, &moved, &[], &["listener.x.bind"]);
+    let eventual = old.replace("replicas = []", "replicas = []\nconsistency = \"eventual\"");
+    check(&old, &eventual, &[], &["store.db"]);
+}
+
+#[test]
+fn a_listener_keeps_its_tls_unless_the_file_still_means_it() {
+    let redis = "protocol = \"redis\"\nbind = \"127.0.0.1:7001\"\nstore = \"a\"";
+    let plan = plan(&format!(
+        "[store.a]\ntype = \"memory\"\n[listener.x]\n{redis}"
+    ));
+    let mut other = plan.listeners["x"].clone();
+    assert!(takes_tls(&plan.listeners["x"], Some(&other)));
+    assert!(!takes_tls(&plan.listeners["x"], None));
+    other.protocol = breccia_config::Protocol::Memcached;
+    assert!(!takes_tls(&plan.listeners["x"], Some(&other)));
+}
+
+#[test]
+fn each_changed_key_is_applied_or_named() {
+    let listener = |keys: &str| {
+        format!(
+            "[listener.x]\nprotocol = \"redis\"\nbind = \"127.0.0.1:7001\"\nstore = \"a\"\n{keys}"
+        )
+    };
+    check("", "", &[], &[]);
+    check("workers = 1", "workers = 2", &[], &["workers"]);
+    check("", "log = { level = \"debug\" }", &["log.level"], &[]);
+    check(
+        "drain-timeout = \"1s\"",
+        "drain-timeout = \"2s\"",
+        &["drain-timeout"],
+        &[],
+    );
+    let deadline = "deadline = \"2s\"\nmax-clients = 7";
+    let applied = ["listener.x.deadline", "listener.x.max-clients"];
+    check(&listener(""), &listener(deadline), &applied, &[]);
+    let user = "[[listener.x.user]]\nname = \"u\"\npassword = \"p\"";
+    check(&listener(""), &listener(user), &["listener.x.user"], &[]);
+    check(&listener(""), "", &[], &["listener.x"]);
+    let moved = listener("").replace("7001", "7002");
+    check(&listener(""), &moved, &[], &["listener.x.bind"]);
+    let composite =
+        |stores: &str| format!("[store.c]\ntype = \"sharded-in-memory\"\nstores = [{stores}]");
+    check(
+        &composite("\"a\", \"b\""),
+        &composite("\"b\", \"a\""),
+        &[],
+        &[],
+    );
+    check(
+        &composite("\"a\", \"b\""),
+        &composite("\"a\""),
+        &[],
+        &["store.c"],
+    );
+}
