@@ -7,6 +7,7 @@ mod cluster;
 mod memory;
 pub(crate) mod space;
 mod status;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ use breccia_blob::s3::frontend::SharedSettings as S3Settings;
 use breccia_config::{Plan, StorePlan};
 use breccia_core::address::Address;
 use breccia_core::layout::Layout;
+use breccia_kv::endpoint::Endpoint;
 use breccia_kv::front::settings::SharedSettings;
 use breccia_kv::identity::Identity;
 use breccia_net::clock;
@@ -36,6 +38,7 @@ use crate::trouble::Trouble;
 use crate::{markers, registry};
 use cluster::Serves;
 use memory::Memory;
+pub(crate) use tasks::{Task, Tasks};
 
 /// Rates are means over this long.
 const RATE_SPAN: Duration = Duration::from_secs(10);
@@ -54,6 +57,11 @@ pub(crate) struct Gateway {
     pub(crate) workers: usize,
     pub(crate) layouts: BTreeMap<String, Arc<Layout>>,
     pub(crate) endpoints: BTreeMap<String, Arc<EndpointHealth>>,
+    /// The server of each store of keys and values: what a reload may change of it.
+    pub(crate) servers: BTreeMap<String, Arc<Endpoint>>,
+    pub(crate) layout_store: Arc<LayoutStore>,
+    /// What goes on for each store: see [`Task`].
+    pub(crate) tasks: Tasks,
     /// The identity of each leaf that carries markers, by its store's name.
     pub(crate) identities: BTreeMap<String, Arc<Identity>>,
     /// What a reload may change of each listener, by name.
@@ -102,7 +110,11 @@ impl Gateway {
             health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
             endpoints.insert(name.clone(), Arc::clone(health));
         }
+        let servers = registry::servers(&plan, &endpoints)?;
         Ok(Self {
+            servers,
+            layout_store: Arc::clone(store),
+            tasks: Tasks::default(),
             config: None,
             data_dir: None,
             endpoints,

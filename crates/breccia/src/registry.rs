@@ -6,10 +6,11 @@
 mod memcached;
 mod redis;
 mod s3;
+mod servers;
 mod sql;
 mod wiring;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,9 +29,10 @@ use breccia_net::worker::{Accepted, Service};
 use breccia_sql::postgres::frontend::ALPN as POSTGRESQL_ALPN;
 
 use crate::check;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Task};
 use crate::reach::{Prober, Target};
 pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
+pub(crate) use servers::{servers, terms};
 pub(crate) use sql::{Renewed as RenewedSql, credential, endpoint as sql_endpoint};
 pub(crate) use wiring::Wiring;
 
@@ -78,25 +80,39 @@ pub(crate) fn tls(plan: &ListenerPlan) -> Result<Option<TlsServer>, breccia_net:
 
 /// Probes every endpoint from now on, in the runtime this is called in.
 pub(crate) fn start_probes(gateway: &Gateway, plan: &Plan) -> Result<(), breccia_net::NetError> {
-    let mut addresses = BTreeSet::new();
-    for (name, health) in &gateway.endpoints {
-        let Some(store) = plan.stores.get(name) else {
-            continue;
-        };
-        let config = probes(store);
-        let Some(target) = Target::of(store)? else {
-            continue;
-        };
-        if !addresses.insert(health.address()) {
-            continue;
-        }
-        let prober = Prober::new(target);
-        let probe = move || {
-            let prober = Arc::clone(&prober);
-            async move { prober.probe().await }
-        };
-        tokio::spawn(probe_loop(Arc::clone(health), config, probe));
+    for name in gateway.endpoints.keys() {
+        start_probe(gateway, plan, name)?;
     }
+    Ok(())
+}
+
+/// Probes the server of a store as the plan says, instead of as before. Of stores that share a
+/// server the first one's keys count.
+pub(crate) fn start_probe(
+    gateway: &Gateway,
+    plan: &Plan,
+    name: &str,
+) -> Result<(), breccia_net::NetError> {
+    let (Some(health), Some(store)) = (gateway.endpoints.get(name), plan.stores.get(name)) else {
+        return Ok(());
+    };
+    let Some(target) = Target::of(store)? else {
+        return Ok(());
+    };
+    let mut sharing = gateway
+        .endpoints
+        .iter()
+        .filter(|(_, other)| Arc::ptr_eq(health, other));
+    if sharing.next().is_none_or(|(first, _)| first != name) {
+        return Ok(());
+    }
+    let prober = Prober::new(target);
+    let probe = move || {
+        let prober = Arc::clone(&prober);
+        async move { prober.probe().await }
+    };
+    let probing = probe_loop(Arc::clone(health), probes(store), probe);
+    gateway.tasks.start(Task::Probe, name, probing);
     Ok(())
 }
 

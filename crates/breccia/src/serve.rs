@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     descriptors::prepare(&gateway);
     gateway.config.clone_from(&arguments.config);
     gateway.data_dir.clone_from(&arguments.data_dir);
-    let ended = runtime.block_on(serve(Arc::new(gateway), &store));
+    let ended = runtime.block_on(serve(Arc::new(gateway)));
     // A name that still resolves must not hold the exit back.
     runtime.shutdown_background();
     // The lock of the state folder is held to the end.
@@ -104,7 +104,7 @@ async fn open_store(
     Ok((store, layouts))
 }
 
-async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Trouble> {
+async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
     let plan = gateway.plan();
     let mut signals = Signals::new().map_err(Trouble::failed)?;
     let listeners = bind_all(&gateway, &plan)?;
@@ -113,7 +113,7 @@ async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Tr
         None => None,
     };
     registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
-    let kept = markers::keeper::start(&gateway, &plan, store).await;
+    let kept = markers::keeper::start(&gateway, &plan).await;
     kept.map_err(Trouble::refused)?;
     gateway.blobs.start(&plan).await;
     let (shared, workers_plan) = (Arc::clone(&gateway), Arc::clone(&plan));
@@ -295,7 +295,7 @@ impl Signals {
     }
 
     /// Reloads at each SIGHUP; returns at SIGTERM or SIGINT.
-    async fn wait_for_the_end(&mut self, gateway: &Gateway) {
+    async fn wait_for_the_end(&mut self, gateway: &Arc<Gateway>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,

@@ -135,7 +135,7 @@ impl MemcachedService {
         match &self.backend {
             Backend::Forward(servers) => {
                 for spec in servers.topology.leaves() {
-                    let health = if spec.health.is_up() {
+                    let health = if spec.endpoint.health().is_up() {
                         "up"
                     } else {
                         "down"

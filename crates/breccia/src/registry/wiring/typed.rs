@@ -16,7 +16,6 @@ use breccia_kv::store::KvStore;
 
 use super::forward;
 use crate::gateway::Gateway;
-use crate::reach;
 use crate::trouble::Trouble;
 
 /// Typed stores by name, composites and leaves alike.
@@ -74,8 +73,7 @@ impl Typed {
                 let options = MemcachedOptions {
                     connections: memcached.connections,
                     deadline: deadline(plan, name),
-                    limits: forward::memcached_limits(memcached),
-                    health: Some(forward::endpoint(gateway, name)?),
+                    endpoint: Some(forward::endpoint(gateway, name)?),
                     ..MemcachedOptions::new(name, memcached.address.clone())
                 };
                 Arc::new(MemcachedStore::new(self.io()?, options))
@@ -107,21 +105,10 @@ fn redis_options(
     name: &str,
     redis: &RedisPlan,
 ) -> Result<RedisOptions, Trouble> {
-    let tls = reach::tls_client(redis)
-        .map_err(|error| Trouble::refused(format!("store.{name}.tls: {error}")))?;
     Ok(RedisOptions {
-        tls,
-        user: redis.user.clone(),
-        password: redis
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        database: redis.database,
         connections: redis.connections,
-        max_leases: redis.max_leases,
         deadline: deadline(plan, name),
-        limits: forward::redis_limits(redis),
-        health: Some(forward::endpoint(gateway, name)?),
+        endpoint: Some(forward::endpoint(gateway, name)?),
         ..RedisOptions::new(name, redis.address.clone())
     })
 }

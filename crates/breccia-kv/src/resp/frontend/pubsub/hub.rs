@@ -75,7 +75,7 @@ impl Hub {
         for leaf in store.topology.leaves() {
             // Channels belong to a server, not to a database: one line per server, or each
             // message would arrive once per shard that lives there.
-            if servers.insert(leaf.address.clone()) {
+            if servers.insert(leaf.endpoint.current().terms.place.address.clone()) {
                 lines.push(Line::open(lines.len(), Arc::clone(leaf), &hub));
             }
         }
@@ -86,7 +86,7 @@ impl Hub {
     /// Why nothing can be subscribed now, if so.
     pub(crate) fn unreachable(&self) -> Option<String> {
         let lines = self.lines.borrow();
-        let none = lines.iter().all(|line| !line.spec.health.is_up());
+        let none = lines.iter().all(|line| !line.spec.is_up());
         none.then(|| {
             format!(
                 "SHARDDOWN no shard of {} can be reached; not subscribed",
@@ -262,6 +262,27 @@ impl Hub {
                 },
             ),
             _ => {}
+        }
+    }
+
+    /// A message from a connection that another one replaces. Topics the other has confirmed are
+    /// told there.
+    pub(crate) fn received_late(&self, frame: &[u8], is_owed: impl Fn(&Topic) -> bool) {
+        let mut parts = elements(frame).into_iter().flatten();
+        let kind = match parts.next().and_then(text) {
+            Some(b"message") => Kind::Channel,
+            Some(b"pmessage") => Kind::Pattern,
+            _ => return,
+        };
+        let Some(name) = parts.next().and_then(text) else {
+            return;
+        };
+        let topic = Topic {
+            kind,
+            name: name.to_vec(),
+        };
+        if is_owed(&topic) {
+            self.fan_out(kind, name, frame);
         }
     }
 
