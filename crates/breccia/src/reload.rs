@@ -5,8 +5,10 @@
 
 mod last;
 mod merge;
+mod stores;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use breccia_config::{ListenerPlan, Plan};
 use breccia_net::metrics;
@@ -19,6 +21,7 @@ use crate::trouble::Trouble;
 use crate::{loading, logging, registry};
 pub(crate) use last::LastReload;
 use merge::merge;
+use stores::RenewedStores;
 
 /// What a reload came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +44,7 @@ impl Reloaded {
 }
 
 /// Reads the file again and applies what can be applied; faults, one a line, if it is refused.
-pub(crate) fn reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
+pub(crate) fn reload(gateway: &Arc<Gateway>) -> Result<Reloaded, Vec<String>> {
     let outcome = try_reload(gateway);
     let word = if outcome.is_ok() {
         "applied"
@@ -78,7 +81,7 @@ fn say(outcome: &Result<Reloaded, Vec<String>>) {
     }
 }
 
-fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
+fn try_reload(gateway: &Arc<Gateway>) -> Result<Reloaded, Vec<String>> {
     let Some(given) = gateway.given() else {
         return Err(vec![
             "the quick start has no config file to reload".to_owned(),
@@ -97,7 +100,10 @@ fn try_reload(gateway: &Gateway) -> Result<Reloaded, Vec<String>> {
     let (in_force, mut done) = merge(&before, &wanted);
     done.warnings = warnings.iter().map(ToString::to_string).collect();
     let sql = renew_sql(gateway, &in_force, &wanted, &mut tls).map_err(|fault| vec![fault])?;
+    let stores = RenewedStores::of(gateway, &before, &in_force)?;
+    RenewedStores::record(gateway, &in_force)?;
     apply(gateway, &in_force, &wanted, tls);
+    stores.apply(gateway, &in_force);
     sql.into_iter().for_each(RenewedSql::apply);
     gateway.set_plan(in_force.into());
     Ok(done)

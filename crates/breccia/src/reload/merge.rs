@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use breccia_config::{AdminPlan, ListenerPlan, Plan, StorePlan};
 
-use super::Reloaded;
+use super::{Reloaded, stores};
 
 /// The plan that is in force from now on: what was, with what can change under way taken from
 /// `wanted`; and what became of each key that differs.
@@ -31,6 +31,14 @@ pub(super) fn merge(before: &Plan, wanted: &Plan) -> (Plan, Reloaded) {
         if let Some(new) = wanted.listeners.get(name) {
             for key in apply_listener(old, new) {
                 apply(&format!("listener.{name}.{key}"), true);
+            }
+        }
+    }
+    for (name, old) in &mut plan.stores {
+        if let Some(new) = wanted.stores.get(name) {
+            let alone = stores::is_alone(before, wanted, name);
+            for key in stores::take_over(old, new, alone) {
+                apply(&format!("store.{name}.{key}"), true);
             }
         }
     }
@@ -132,8 +140,13 @@ pub(super) fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
     let names: BTreeSet<&String> = before.stores.keys().chain(wanted.stores.keys()).collect();
     for name in names {
         let (old, new) = (before.stores.get(name), wanted.stores.get(name));
+        let told = old.zip(new).map(|(old, new)| stores::differing(old, new));
+        let told = told.unwrap_or_default();
+        for key in &told {
+            note(format!("store.{name}.{key}"), true);
+        }
         let differs = old.map(comparable) != new.map(comparable);
-        note(format!("store.{name}"), differs);
+        note(format!("store.{name}"), differs && told.is_empty());
     }
     keys
 }

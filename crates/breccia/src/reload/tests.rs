@@ -103,3 +103,66 @@ fn each_changed_key_is_applied_or_named() {
         &["store.c"],
     );
 }
+
+#[test]
+fn servers_of_keys_move_unless_they_share_a_server() {
+    let redis = |name: &str, url: &str, keys: &str| {
+        format!("[store.{name}]\ntype = \"redis\"\nurl = \"{url}\"\n{keys}\n")
+    };
+    let old = redis("r", "redis://127.0.0.1:1/0", "");
+    let keys = "user = \"u\"\npassword = \"p\"\ntimeout = \"9s\"\nstall-gate = \"90ms\"\n\
+                max-in-flight = 9\nmax-leases = 9\ndatabases = 2\nprobe-interval = \"9s\"\n\
+                probe-timeout = \"900ms\"\ntls = { insecure = true }";
+    let names = [
+        "url",
+        "user",
+        "password",
+        "tls",
+        "timeout",
+        "stall-gate",
+        "max-in-flight",
+        "max-leases",
+        "databases",
+        "probe-interval",
+        "probe-timeout",
+    ];
+    let applied: Vec<String> = names.iter().map(|key| format!("store.r.{key}")).collect();
+    let applied: Vec<&str> = applied.iter().map(String::as_str).collect();
+    check(
+        &old,
+        &redis("r", "rediss://localhost:2/3", keys),
+        &applied,
+        &[],
+    );
+    let more = redis("r", "redis://127.0.0.1:1/0", "connections = 2");
+    check(&old, &more, &[], &["store.r.connections"]);
+    let url = "store.r.url";
+    check(&old, &redis("r", "redis://127.0.0.1:1/1", ""), &[url], &[]);
+    // Another database of one server: its probes and subscriptions are shared.
+    let other = redis("s", "redis://127.0.0.1:1/7", "");
+    let moved = redis("r", "redis://127.0.0.1:2/0", "");
+    check(
+        &(old.clone() + &other),
+        &(moved.clone() + &other),
+        &[],
+        &[url],
+    );
+    let other = redis("s", "redis://127.0.0.1:2/7", "");
+    check(
+        &(old.clone() + &other),
+        &(moved.clone() + &other),
+        &[],
+        &[url],
+    );
+    let other = redis("s", "redis://127.0.0.1:3/7", "");
+    check(&(old + &other), &(moved + &other), &[url], &[]);
+    let memcached = |port: u16, keys: &str| {
+        format!("[store.m]\ntype = \"memcached\"\naddress = \"127.0.0.1:{port}\"\n{keys}\n")
+    };
+    check(
+        &memcached(1, ""),
+        &memcached(2, "timeout = \"9s\""),
+        &["store.m.address", "store.m.timeout"],
+        &[],
+    );
+}
