@@ -51,6 +51,7 @@ pub struct Client {
     sample: Cell<Option<(Sequence, Instant)>>,
     /// Whether the client waits for something it subscribed to or blocks on: never idle.
     pub patient: Cell<bool>,
+    hurried: Cell<bool>,
 }
 
 /// A client that was sent a larger reply reads through bulk connections from then on.
@@ -81,6 +82,7 @@ impl Client {
             window: Cell::new(FIRST_WINDOW),
             sample: Cell::new(None),
             patient: Cell::new(false),
+            hurried: Cell::new(false),
         })
     }
 
@@ -197,6 +199,18 @@ impl Client {
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         self.ending.get()
+    }
+
+    /// The gateway drains, and whatever had arrived from this client can be read by now.
+    pub(crate) fn hurry(&self) {
+        if !self.hurried.replace(true) {
+            self.wake();
+        }
+    }
+
+    /// See [`Client::hurry`].
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried.get()
     }
 
     /// Wakes the client's connection.

@@ -202,7 +202,7 @@ impl<D: Dialogue> Connection<D> {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
                 Poll::Pending => {
-                    self.drained = self.drain.phase() != Phase::Running;
+                    self.drained = self.client.is_hurried();
                     return Ok(());
                 }
                 Poll::Ready(Err(_)) => return Err(Over),

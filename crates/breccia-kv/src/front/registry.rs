@@ -18,6 +18,11 @@ use super::settings::{ListenerSettings, SharedSettings};
 
 /// Client numbers, unique in the process as Redis's are.
 static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
+/// How long after a drain began what had arrived before is known to the runtime: it has looked at
+/// its sockets since, because a timer has fired.
+const ARRIVED: Duration = Duration::from_millis(2);
+/// The same for those who are accepted while it drains.
+const ARRIVED_LATE: Duration = Duration::from_millis(50);
 /// The pause between two looks at all clients.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -97,13 +102,23 @@ async fn sweep(registry: Weak<Registry>) {
     }
 }
 
-/// Wakes all clients when the drain begins and when it closes, so that idle ones notice.
+/// Wakes all clients when the drain begins and when it closes, so that idle ones notice. A client
+/// whose socket shows nothing is done only after the sockets were looked at since: what lies there
+/// was received.
 async fn hurry(registry: Weak<Registry>, drain: Drain) {
     drain.draining().await;
-    if let Some(registry) = registry.upgrade() {
-        registry.each(Client::wake);
+    let mut pause = ARRIVED;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = drain.closing() => break,
+        }
+        let Some(registry) = registry.upgrade() else {
+            return;
+        };
+        registry.each(Client::hurry);
+        pause = ARRIVED_LATE;
     }
-    drain.closing().await;
     if let Some(registry) = registry.upgrade() {
         registry.each(Client::wake);
     }
