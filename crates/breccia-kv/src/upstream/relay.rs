@@ -71,6 +71,9 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         let closing = self.upstream.closing.get();
         if closing || (self.upstream.sealed.get() && !self.upstream.pipeline.borrow().owes()) {
+            if self.upstream.is_leaving() && !closing {
+                return Err(moved());
+            }
             return Err(Cause::Lost("the connection was given up".into()));
         }
         self.receive(context)?;
