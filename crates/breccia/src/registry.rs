@@ -25,7 +25,7 @@ use breccia_kv::resp::frontend::RespWorker;
 use breccia_net::health::{ProbeConfig, probe_loop};
 use breccia_net::listener::Bind;
 use breccia_net::tls::TlsServer;
-use breccia_net::worker::{Accepted, Service};
+use breccia_net::worker::{Accepted, ListenerIndex, Service, Workshop};
 use breccia_sql::postgres::frontend::ALPN as POSTGRESQL_ALPN;
 
 use crate::check;
@@ -80,7 +80,7 @@ pub(crate) fn tls(plan: &ListenerPlan) -> Result<Option<TlsServer>, breccia_net:
 
 /// Probes every endpoint from now on, in the runtime this is called in.
 pub(crate) fn start_probes(gateway: &Gateway, plan: &Plan) -> Result<(), breccia_net::NetError> {
-    for name in gateway.endpoints.keys() {
+    for name in gateway.inventory().endpoints.keys() {
         start_probe(gateway, plan, name)?;
     }
     Ok(())
@@ -93,14 +93,15 @@ pub(crate) fn start_probe(
     plan: &Plan,
     name: &str,
 ) -> Result<(), breccia_net::NetError> {
-    let (Some(health), Some(store)) = (gateway.endpoints.get(name), plan.stores.get(name)) else {
+    let inventory = gateway.inventory();
+    let endpoints = &inventory.endpoints;
+    let (Some(health), Some(store)) = (endpoints.get(name), plan.stores.get(name)) else {
         return Ok(());
     };
     let Some(target) = Target::of(store)? else {
         return Ok(());
     };
-    let mut sharing = gateway
-        .endpoints
+    let mut sharing = endpoints
         .iter()
         .filter(|(_, other)| Arc::ptr_eq(health, other));
     if sharing.next().is_none_or(|(first, _)| first != name) {
@@ -182,24 +183,39 @@ pub(crate) fn memory_store(name: &str, plan: &StorePlan) -> Option<MemoryStore> 
     }))
 }
 
-/// The services of one worker, one per listener in the order of the plan. Runs on the worker.
-pub(crate) fn services(
-    gateway: &Arc<Gateway>,
-    plan: &Plan,
-    wiring: &Wiring,
-) -> Vec<Rc<dyn Service>> {
-    let (resp, memcached) = (RespWorker::new(), MemcachedWorker::new());
-    let services = plan
-        .listeners
-        .iter()
-        .map(|(name, listener)| match listener.protocol {
-            Protocol::Redis => redis::service(gateway, wiring, &resp, name, listener),
-            Protocol::Memcached => memcached::service(gateway, wiring, &memcached, name, listener),
+/// Makes the services of one worker. Lives on the worker.
+pub(crate) struct Workbench {
+    gateway: Arc<Gateway>,
+    resp: Rc<RespWorker>,
+    memcached: Rc<MemcachedWorker>,
+}
+
+impl Workbench {
+    /// An empty one; make it on the worker's own thread.
+    pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
+        Self {
+            gateway,
+            resp: RespWorker::new(),
+            memcached: MemcachedWorker::new(),
+        }
+    }
+}
+
+impl Workshop for Workbench {
+    fn service(&mut self, _: ListenerIndex, name: &str) -> Option<Rc<dyn Service>> {
+        let (gateway, wiring) = (&self.gateway, self.gateway.wiring()?);
+        let plan = gateway.plan();
+        let listener = plan.listeners.get(name)?;
+        Some(match listener.protocol {
+            Protocol::Redis => redis::service(gateway, &wiring, &self.resp, name, listener),
+            Protocol::Memcached => {
+                memcached::service(gateway, &wiring, &self.memcached, name, listener)
+            }
             Protocol::S3 => s3::service(gateway, &wiring.s3, name),
             Protocol::Postgresql => sql::service(&wiring.sql, name),
             _ => Rc::new(Closed),
-        });
-    services.collect()
+        })
+    }
 }
 
 /// Closes every connection: for a protocol this table does not know.

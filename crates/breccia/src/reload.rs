@@ -5,6 +5,7 @@
 
 mod last;
 mod merge;
+mod parts;
 mod stores;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::trouble::Trouble;
 use crate::{loading, logging, registry};
 pub(crate) use last::LastReload;
 use merge::merge;
+use parts::Parts;
 use stores::RenewedStores;
 
 /// What a reload came to.
@@ -101,11 +103,16 @@ fn try_reload(gateway: &Arc<Gateway>) -> Result<Reloaded, Vec<String>> {
     done.warnings = warnings.iter().map(ToString::to_string).collect();
     let sql = renew_sql(gateway, &in_force, &wanted, &mut tls).map_err(|fault| vec![fault])?;
     let stores = RenewedStores::of(gateway, &before, &in_force)?;
+    let parts = Parts::of(gateway, &before, &in_force, |name| tls.remove(name))?;
     RenewedStores::record(gateway, &in_force)?;
+    let in_force = Arc::new(in_force);
     apply(gateway, &in_force, &wanted, tls);
     stores.apply(gateway, &in_force);
     sql.into_iter().for_each(RenewedSql::apply);
-    gateway.set_plan(in_force.into());
+    gateway.set_plan(Arc::clone(&in_force));
+    if let Some(parts) = parts {
+        parts.apply(gateway, &before, &in_force);
+    }
     Ok(done)
 }
 
@@ -147,6 +154,7 @@ fn renew_sql(
 /// Puts the parts of a plan that can change under way into force.
 fn apply(gateway: &Gateway, plan: &Plan, wanted: &Plan, mut tls: BTreeMap<String, TlsServer>) {
     logging::set_level(plan.log.level);
+    let inventory = gateway.inventory();
     for handle in gateway.listeners() {
         if let Some(listener) = plan.listeners.get(handle.name()) {
             handle.set_max_clients(listener.max_clients);
@@ -155,7 +163,7 @@ fn apply(gateway: &Gateway, plan: &Plan, wanted: &Plan, mut tls: BTreeMap<String
             if takes && listener.sql.is_none() {
                 handle.set_tls(tls.remove(handle.name()));
             }
-            if let Some(settings) = gateway.settings.get(handle.name()) {
+            if let Some(settings) = inventory.settings.get(handle.name()) {
                 settings.set(registry::settings(listener));
             }
             if let Some(shared) = gateway.s3_settings.get(handle.name())

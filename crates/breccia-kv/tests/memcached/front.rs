@@ -69,7 +69,7 @@ impl Front {
             let service: Rc<dyn Service> = MemcachedService::new(&worker, listener.clone());
             vec![service]
         };
-        let mut pool = WorkerPool::start(1, drain, factory).unwrap();
+        let pool = WorkerPool::start(1, drain.clone(), factory).unwrap();
         let handle = runtime.block_on(async {
             for leaf in &probed {
                 spawn_probe(leaf, patience);
@@ -80,6 +80,7 @@ impl Front {
                 tls: None,
                 max_clients: 1000,
                 refusal: b"",
+                drain,
             };
             pool.listen(ListenerIndex(0), listener, options, &registry)
         });

@@ -35,4 +35,14 @@ impl Tasks {
             former.abort();
         }
     }
+
+    /// Ends every task of a store.
+    pub(crate) fn stop(&self, store: &str) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for task in [Task::Probe, Task::Markers] {
+            if let Some(former) = tasks.remove(&(task, store.to_owned())) {
+                former.abort();
+            }
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub(crate) async fn start(
     plan: &Plan,
 ) -> Result<(), breccia_net::NetError> {
     let (looking, mut looked) = mpsc::channel::<()>(1);
-    for leaf in MarkedLeaf::all(plan, &gateway.layouts)? {
+    for leaf in MarkedLeaf::all(plan, &gateway.inventory().layouts)? {
         keep(gateway, plan, leaf, looking.clone());
     }
     drop(looking);
@@ -46,7 +46,7 @@ pub(crate) fn follow(
     plan: &Plan,
     name: &str,
 ) -> Result<(), breccia_net::NetError> {
-    let leaves = MarkedLeaf::all(plan, &gateway.layouts)?;
+    let leaves = MarkedLeaf::all(plan, &gateway.inventory().layouts)?;
     for leaf in leaves.into_iter().filter(|leaf| leaf.name == name) {
         keep(gateway, plan, leaf, mpsc::channel(1).0);
     }
@@ -54,7 +54,8 @@ pub(crate) fn follow(
 }
 
 fn keep(gateway: &Arc<Gateway>, plan: &Plan, leaf: MarkedLeaf, looking: mpsc::Sender<()>) {
-    let Some(identity) = gateway.identities.get(&leaf.name) else {
+    let inventory = gateway.inventory();
+    let Some(identity) = inventory.identities.get(&leaf.name) else {
         return;
     };
     let interval = match plan.stores.get(&leaf.name) {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use breccia_config::{AdminPlan, ListenerPlan, Plan, StorePlan};
 
-use super::{Reloaded, stores};
+use super::{Reloaded, parts, stores};
 
 /// The plan that is in force from now on: what was, with what can change under way taken from
 /// `wanted`; and what became of each key that differs.
@@ -41,6 +41,9 @@ pub(super) fn merge(before: &Plan, wanted: &Plan) -> (Plan, Reloaded) {
                 apply(&format!("store.{name}.{key}"), true);
             }
         }
+    }
+    for key in parts::take_over(&mut plan, before, wanted) {
+        apply(&key, true);
     }
     done.needs_restart = differing(&plan, wanted);
     (plan, done)
@@ -152,7 +155,7 @@ pub(super) fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
 }
 
 /// A store's plan without what a layout has settled already: the order of `stores`.
-fn comparable(plan: &StorePlan) -> StorePlan {
+pub(super) fn comparable(plan: &StorePlan) -> StorePlan {
     let mut plan = plan.clone();
     match &mut plan {
         StorePlan::ShardedInMemory(sharded) => sharded.stores.sort_unstable(),

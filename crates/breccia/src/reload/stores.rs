@@ -122,7 +122,7 @@ impl RenewedStores {
     /// Reads all that is needed: certificates anew, too, which may have been renewed in their place.
     pub(super) fn of(gateway: &Gateway, before: &Plan, plan: &Plan) -> Result<Self, Vec<String>> {
         let (mut renewed, mut faults) = (Vec::new(), Vec::new());
-        for (name, endpoint) in &gateway.servers {
+        for (name, endpoint) in &gateway.inventory().servers {
             let (old, Some(new)) = (before.stores.get(name), plan.stores.get(name)) else {
                 continue;
             };

@@ -85,7 +85,8 @@ fn each_changed_key_is_applied_or_named() {
     check(&listener(""), &listener(deadline), &applied, &[]);
     let user = "[[listener.x.user]]\nname = \"u\"\npassword = \"p\"";
     check(&listener(""), &listener(user), &["listener.x.user"], &[]);
-    check(&listener(""), "", &[], &["listener.x"]);
+    check(&listener(""), "", &["listener.x"], &[]);
+    check("", &listener(""), &["listener.x"], &[]);
     let moved = listener("").replace("7001", "7002");
     check(&listener(""), &moved, &[], &["listener.x.bind"]);
     let composite =
@@ -164,5 +165,64 @@ fn servers_of_keys_move_unless_they_share_a_server() {
         &memcached(2, "timeout = \"9s\""),
         &["store.m.address", "store.m.timeout"],
         &[],
+    );
+}
+
+#[test]
+fn listeners_and_stores_come_and_go_unless_something_under_them_waits() {
+    let composite = |name: &str, stores: &str, keys: &str| {
+        format!("[store.{name}]\ntype = \"sharded-in-memory\"\nstores = [{stores}]\n{keys}\n")
+    };
+    let listener = |name: &str, port: u16, store: &str| {
+        format!(
+            "[listener.{name}]\nprotocol = \"redis\"\nbind = \"127.0.0.1:{port}\"\n\
+             store = \"{store}\"\n"
+        )
+    };
+    let old = composite("c", "\"a\", \"b\"", "") + &listener("x", 7001, "c");
+    let more = "[store.m]\ntype = \"memory\"\n[store.n]\ntype = \"memory\"\n".to_owned()
+        + &composite("d", "\"m\", \"n\"", "")
+        + &listener("y", 7002, "d");
+    let both = old.clone() + &more;
+    check(
+        &old,
+        &both,
+        &["store.m", "store.n", "store.d", "listener.y"],
+        &[],
+    );
+    check(
+        &both,
+        &old,
+        &["listener.y", "store.d", "store.m", "store.n"],
+        &[],
+    );
+    // Another name for a port that is in use, and what stands behind it.
+    let renamed = composite("c", "\"a\", \"b\"", "") + &listener("z", 7001, "c");
+    check(&old, &renamed, &[], &["listener.x", "listener.z"]);
+    // Without a layout there was no state folder to keep one in.
+    check("", &composite("c", "\"a\"", ""), &[], &["store.c"]);
+    // A listener over a store that is not yet as the file has it.
+    let limited = both.replace(
+        "[store.n]\ntype = \"memory\"",
+        "[store.n]\ntype = \"memory\"\nmax-memory = \"1MiB\"",
+    );
+    let other = limited.clone() + &listener("v", 7003, "d");
+    check(&both, &other, &[], &["listener.v", "store.n"]);
+    // What a listener that waits leads to stays.
+    let moved = old.clone() + &listener("y", 7002, "c");
+    check(
+        &both,
+        &moved,
+        &[],
+        &["listener.y.store", "store.d", "store.m", "store.n"],
+    );
+    let marked = "[store.r]\ntype = \"redis\"\nurl = \"redis://127.0.0.1:1\"\n".to_owned()
+        + &composite("d", "\"r\"", "marker = true")
+        + &listener("y", 7002, "d");
+    check(
+        &old,
+        &(old.clone() + &marked),
+        &["store.r"],
+        &["listener.y", "store.d"],
     );
 }

@@ -246,6 +246,37 @@ fn a_reload_under_load_drops_no_connection_and_a_broken_file_changes_nothing() -
 }
 
 #[test]
+fn listeners_that_come_and_go_under_load_disturb_nobody() -> Result<()> {
+    let _others = among_others();
+    let servers = Redis::many(3)?;
+    let mut gateway = Gateway::over(&servers)?;
+    let traffic = counting(&gateway);
+    let port = free_port()?;
+    let plain = gateway.config.clone();
+    let mut more = plain.clone();
+    more.tables = format!(
+        "[listener.second]\nprotocol = \"redis\"\nstore = \"all\"\nbind = \"127.0.0.1:{port}\"\n"
+    );
+    for _ in 0..5 {
+        let done = hang_up(&mut gateway, &more.text())?;
+        ensure!(
+            done["applied"] == serde_json::json!(["listener.second"]),
+            "{done}"
+        );
+        let mut client = breccia_testkit::RespClient::connect(&format!("127.0.0.1:{port}"))?;
+        ensure!(client.words("SET other 1")? == b"+OK\r\n");
+        let done = hang_up(&mut gateway, &plain.text())?;
+        ensure!(
+            done["applied"] == serde_json::json!(["listener.second"]),
+            "{done}"
+        );
+        ensure!(client.closed());
+    }
+    counted(&gateway, traffic)?;
+    Ok(())
+}
+
+#[test]
 fn pipelines_keep_their_order_while_a_shard_moves() -> Result<()> {
     let _others = among_others();
     let servers = Redis::many(3)?;

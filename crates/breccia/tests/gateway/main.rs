@@ -7,6 +7,7 @@
 
 mod auth;
 mod bad_input;
+mod coming;
 mod command_keys;
 mod common;
 mod documents;

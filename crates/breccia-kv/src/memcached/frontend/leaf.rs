@@ -43,7 +43,7 @@ pub(crate) enum Lane {
 
 /// One memcached server as one worker uses it.
 pub(crate) struct Leaf {
-    spec: Arc<MemcachedLeaf>,
+    pub(crate) spec: Arc<MemcachedLeaf>,
     metrics: Rc<StoreMetrics>,
     open: RefCell<BTreeMap<Lane, Rc<MemcachedUpstream>>>,
 }
@@ -83,6 +83,14 @@ impl Leaf {
             greeter: Arc::new(|_| Greeting::default()),
             identity: None,
             fragile: false,
+        }
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        for open in self.open.get_mut().values() {
+            open.close();
         }
     }
 }

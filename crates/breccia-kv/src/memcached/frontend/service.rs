@@ -1,13 +1,14 @@
 //! One memcached listener on one worker: takes connections and gives each its dialogue.
 //!
 //! Invariant: all listeners of a worker that lead to the same store share its connections, so the
-//! number of upstream connections is workers × members, whatever the number of listeners.
+//! number of upstream connections is workers × members, whatever the number of listeners; the last
+//! listener and its last client take them along.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +30,7 @@ use crate::topology::Topology;
 
 /// What all memcached listeners of one worker share.
 pub struct MemcachedWorker {
-    leaves: RefCell<BTreeMap<String, Rc<Leaf>>>,
+    leaves: RefCell<BTreeMap<String, Weak<Leaf>>>,
     scratch: Scratch,
 }
 
@@ -45,8 +46,14 @@ impl MemcachedWorker {
 
     fn leaf(&self, spec: &Arc<MemcachedLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
         let mut leaves = self.leaves.borrow_mut();
-        let open = || Leaf::new(Arc::clone(spec), registry);
-        Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
+        // A store that went and came again has another endpoint.
+        let same = |leaf: &Rc<Leaf>| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
+        let known = leaves.get(&spec.store).and_then(Weak::upgrade);
+        known.filter(same).unwrap_or_else(|| {
+            let leaf = Leaf::new(Arc::clone(spec), registry);
+            leaves.insert(spec.store.clone(), Rc::downgrade(&leaf));
+            leaf
+        })
     }
 }
 

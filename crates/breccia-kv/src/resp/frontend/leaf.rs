@@ -171,6 +171,17 @@ fn greeting(place: &Place, mode: Mode, lease: bool, identity: Option<&Arc<Identi
     login.greeting()
 }
 
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        for shared in self.shared.get_mut().values() {
+            shared.close();
+        }
+        for (_, idle) in self.idle.get_mut() {
+            idle.close();
+        }
+    }
+}
+
 /// Exclusive use of an upstream connection.
 pub(crate) struct Lease {
     leaf: Rc<Leaf>,

@@ -1,13 +1,14 @@
 //! One Redis listener on one worker: takes connections and gives each its dialogue.
 //!
 //! Invariant: all listeners of a worker that lead to the same store share its connections, so the
-//! number of upstream connections is workers × members, whatever the number of listeners.
+//! number of upstream connections is workers × members, whatever the number of listeners; the last
+//! listener and its last client take them along.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use breccia_net::metrics;
@@ -25,8 +26,8 @@ use crate::topology::LeafIndex;
 
 /// What all Redis listeners of one worker share.
 pub struct RespWorker {
-    leaves: RefCell<BTreeMap<String, Rc<Leaf>>>,
-    hubs: RefCell<BTreeMap<String, Rc<Hub>>>,
+    leaves: RefCell<BTreeMap<String, Weak<Leaf>>>,
+    hubs: RefCell<BTreeMap<String, Weak<Hub>>>,
     routes: Rc<Routes>,
     scratch: Scratch,
 }
@@ -45,17 +46,24 @@ impl RespWorker {
 
     fn leaf(&self, spec: &Arc<RespLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
         let mut leaves = self.leaves.borrow_mut();
-        let open = || Leaf::new(Arc::clone(spec), registry);
-        Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
+        // A store that went and came again has another endpoint.
+        let same = |leaf: &Rc<Leaf>| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
+        let known = leaves.get(&spec.store).and_then(Weak::upgrade);
+        known.filter(same).unwrap_or_else(|| {
+            let leaf = Leaf::new(Arc::clone(spec), registry);
+            leaves.insert(spec.store.clone(), Rc::downgrade(&leaf));
+            leaf
+        })
     }
 
     fn hub(&self, store: &Arc<ForwardStore>) -> Rc<Hub> {
         let mut hubs = self.hubs.borrow_mut();
-        let open = || Hub::new(store);
-        Rc::clone(
-            hubs.entry(store.topology.name().to_owned())
-                .or_insert_with(open),
-        )
+        let known = hubs.get(store.topology.name()).and_then(Weak::upgrade);
+        known.filter(|hub| hub.is_of(store)).unwrap_or_else(|| {
+            let hub = Hub::new(store);
+            hubs.insert(store.topology.name().to_owned(), Rc::downgrade(&hub));
+            hub
+        })
     }
 }
 

@@ -13,16 +13,20 @@ use breccia_kv::resp::frontend::{self, ForwardStore, ModuleCommand, RespLeaf, Su
 use breccia_kv::topology::Topology;
 
 use super::branch;
-use crate::gateway::Gateway;
+use crate::gateway::Inventory;
 use crate::trouble::Trouble;
 
 /// A store of Redis servers.
-pub(super) fn redis(gateway: &Gateway, plan: &Plan, name: &str) -> Result<ForwardStore, Trouble> {
+pub(super) fn redis(
+    inventory: &Inventory,
+    plan: &Plan,
+    name: &str,
+) -> Result<ForwardStore, Trouble> {
     let leaf = |path: &str, store: &str| match plan.stores.get(store) {
-        Some(StorePlan::Redis(redis)) => redis_leaf(gateway, path, store, redis).map(Arc::new),
+        Some(StorePlan::Redis(redis)) => redis_leaf(inventory, path, store, redis).map(Arc::new),
         _ => Err(Trouble::failed(format!("store.{store} is no redis store"))),
     };
-    let root = branch(gateway, name, name, &leaf)?;
+    let root = branch(inventory, name, name, &leaf)?;
     let sharded = match plan.stores.get(name) {
         Some(StorePlan::ShardedInMemory(sharded)) => Some(sharded),
         _ => None,
@@ -43,19 +47,19 @@ pub(super) fn redis(gateway: &Gateway, plan: &Plan, name: &str) -> Result<Forwar
 
 /// A store of memcached servers.
 pub(super) fn memcached(
-    gateway: &Gateway,
+    inventory: &Inventory,
     plan: &Plan,
     name: &str,
 ) -> Result<Topology<Arc<MemcachedLeaf>>, Trouble> {
     let leaf = |path: &str, store: &str| match plan.stores.get(store) {
         Some(StorePlan::Memcached(memcached)) => {
-            memcached_leaf(gateway, path, store, memcached).map(Arc::new)
+            memcached_leaf(inventory, path, store, memcached).map(Arc::new)
         }
         _ => Err(Trouble::failed(format!(
             "store.{store} is no memcached store"
         ))),
     };
-    topology(name, branch(gateway, name, name, &leaf)?)
+    topology(name, branch(inventory, name, name, &leaf)?)
 }
 
 fn topology<L>(name: &str, root: breccia_kv::topology::Branch<L>) -> Result<Topology<L>, Trouble> {
@@ -78,7 +82,7 @@ fn modules(sharded: &ShardedPlan) -> BTreeMap<String, ModuleCommand> {
 }
 
 fn redis_leaf(
-    gateway: &Gateway,
+    inventory: &Inventory,
     path: &str,
     store: &str,
     plan: &RedisPlan,
@@ -86,14 +90,14 @@ fn redis_leaf(
     Ok(RespLeaf {
         name: path.to_owned(),
         store: store.to_owned(),
-        endpoint: endpoint(gateway, store)?,
+        endpoint: endpoint(inventory, store)?,
         connections: plan.connections,
-        identity: gateway.identities.get(store).map(Arc::clone),
+        identity: inventory.identities.get(store).map(Arc::clone),
     })
 }
 
 fn memcached_leaf(
-    gateway: &Gateway,
+    inventory: &Inventory,
     path: &str,
     store: &str,
     plan: &MemcachedPlan,
@@ -101,13 +105,13 @@ fn memcached_leaf(
     Ok(MemcachedLeaf {
         name: path.to_owned(),
         store: store.to_owned(),
-        endpoint: endpoint(gateway, store)?,
+        endpoint: endpoint(inventory, store)?,
         connections: plan.connections,
     })
 }
 
 /// The server of a store.
-pub(super) fn endpoint(gateway: &Gateway, store: &str) -> Result<Arc<Endpoint>, Trouble> {
-    let found = gateway.servers.get(store).map(Arc::clone);
+pub(super) fn endpoint(inventory: &Inventory, store: &str) -> Result<Arc<Endpoint>, Trouble> {
+    let found = inventory.servers.get(store).map(Arc::clone);
     found.ok_or_else(|| Trouble::failed(format!("store.{store} has no endpoint")))
 }

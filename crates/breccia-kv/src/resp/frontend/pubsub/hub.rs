@@ -56,8 +56,7 @@ struct Audience {
 
 /// Subscriptions of one store on one worker.
 pub(crate) struct Hub {
-    name: String,
-    loss: SubscriptionLoss,
+    store: Arc<ForwardStore>,
     audiences: RefCell<BTreeMap<Topic, Audience>>,
     lines: RefCell<Vec<Rc<Line>>>,
 }
@@ -65,8 +64,7 @@ pub(crate) struct Hub {
 impl Hub {
     pub(crate) fn new(store: &Arc<ForwardStore>) -> Rc<Self> {
         let hub = Rc::new(Self {
-            name: store.topology.name().to_owned(),
-            loss: store.subscription_loss,
+            store: Arc::clone(store),
             audiences: RefCell::default(),
             lines: RefCell::default(),
         });
@@ -83,6 +81,15 @@ impl Hub {
         hub
     }
 
+    /// Whether it serves this store, and not an earlier one of the same name.
+    pub(crate) fn is_of(&self, store: &Arc<ForwardStore>) -> bool {
+        Arc::ptr_eq(&self.store, store)
+    }
+
+    fn name(&self) -> &str {
+        self.store.topology.name()
+    }
+
     /// Why nothing can be subscribed now, if so.
     pub(crate) fn unreachable(&self) -> Option<String> {
         let lines = self.lines.borrow();
@@ -90,7 +97,7 @@ impl Hub {
         none.then(|| {
             format!(
                 "SHARDDOWN no shard of {} can be reached; not subscribed",
-                self.name
+                self.name()
             )
         })
     }
@@ -206,11 +213,11 @@ impl Hub {
             return;
         }
         tracing::warn!(
-            store = self.name,
+            store = self.name(),
             subscribers = missed.len(),
             "the subscription connection to a shard was lost; messages may have been missed"
         );
-        if self.loss == SubscriptionLoss::Disconnect {
+        if self.store.subscription_loss == SubscriptionLoss::Disconnect {
             for client in missed.values() {
                 client.end(Ending::Now("subscription-loss"));
             }
@@ -221,7 +228,7 @@ impl Hub {
     /// is told so in the server's words, and leaves.
     pub(crate) fn refused(&self, error: &[u8]) {
         tracing::warn!(
-            store = self.name,
+            store = self.name(),
             error = %String::from_utf8_lossy(error).trim_end(),
             "a shard refused a subscription"
         );
@@ -308,6 +315,14 @@ impl Hub {
                     client.push(&push);
                 }
             }
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        for line in self.lines.get_mut() {
+            line.wake();
         }
     }
 }

@@ -66,6 +66,11 @@ impl Line {
         line
     }
 
+    /// Lets the line look whether anybody needs it.
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
+    }
+
     pub(crate) fn state(&self) -> LineState {
         self.state.get()
     }
