@@ -187,6 +187,11 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         Ok(())
     }
 
+    /// Changes the limits, for what is queued too.
+    pub fn set_limits(&mut self, limits: PipelineLimits) {
+        self.limits = limits;
+    }
+
     fn full(&self) -> Option<Failure> {
         let text = if self.entries.len() >= self.limits.max_in_flight {
             format!("max-in-flight ({}) is reached", self.limits.max_in_flight)
@@ -278,6 +283,14 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             return pending;
         }
         pending.get(..self.partial).unwrap_or_default()
+    }
+
+    /// The rest of the request whose writing has begun: all that may still be written on a
+    /// connection that another one is to replace.
+    #[must_use]
+    pub fn begun(&self) -> &[u8] {
+        let end = self.start + self.partial;
+        self.buffer.get(self.start..end).unwrap_or_default()
     }
 
     /// Records that the first `count` bytes of [`Self::writable`] were written.
@@ -440,6 +453,26 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         }
         self.buffer = Vec::new();
         self.start = 0;
+        self.partial = 0;
+        self.heard_at = None;
+        self.owed_since = None;
+        self.sample = None;
+    }
+
+    /// Another connection takes the place of this one: what was sent has an unknown outcome, what
+    /// was not stays queued.
+    pub fn carry_over(&mut self, cause: &Cause) {
+        let failure = Failure {
+            cause: cause.clone(),
+            effect: Effect::Unknown,
+        };
+        for entry in self.entries.drain(..self.sent) {
+            if let Some(recipient) = entry.recipient {
+                recipient.fail(&failure);
+            }
+        }
+        self.sent = 0;
+        self.start += self.partial;
         self.partial = 0;
         self.heard_at = None;
         self.owed_since = None;

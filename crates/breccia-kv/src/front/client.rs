@@ -55,6 +55,7 @@ pub struct Client {
     sample: Cell<Option<(Sequence, Instant)>>,
     /// Whether the client waits for something it subscribed to or blocks on: never idle.
     pub patient: Cell<bool>,
+    hurried: Cell<bool>,
 }
 
 /// The ending of a client that another one has ended.
@@ -89,6 +90,7 @@ impl Client {
             window: Cell::new(FIRST_WINDOW),
             sample: Cell::new(None),
             patient: Cell::new(false),
+            hurried: Cell::new(false),
         })
     }
 
@@ -205,6 +207,18 @@ impl Client {
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         self.ending.get()
+    }
+
+    /// The gateway drains, and whatever had arrived from this client can be read by now.
+    pub(crate) fn hurry(&self) {
+        if !self.hurried.replace(true) {
+            self.wake();
+        }
+    }
+
+    /// See [`Client::hurry`].
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried.get()
     }
 
     /// Wakes the client's connection.

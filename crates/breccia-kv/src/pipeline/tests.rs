@@ -287,3 +287,25 @@ fn requests_behind_an_unanswered_canary_expire_unwritten() {
     assert_eq!(bench.log(), ["a: not applied"]);
     assert!(bench.queue.silent_too_long(bench.at(5200)));
 }
+
+#[test]
+fn what_was_not_sent_moves_to_the_next_connection_whole() {
+    let check = |written: usize, expected: &[&str], left: &str| {
+        let mut bench = Bench::new();
+        bench.ask(0, "aaaa");
+        bench.ask(0, "bbbb");
+        bench.ask(0, "cccc");
+        bench.write(0, written);
+        assert_eq!(bench.queue.begun().len(), (4 - written % 4) % 4);
+        bench.queue.carry_over(&Cause::Lost("moved".into()));
+        assert_eq!(bench.log(), expected);
+        bench.queue.heard(bench.at(1));
+        assert_eq!(bench.write(1, 100), left);
+        assert!(bench.queue.deliver(b"1"));
+        assert_eq!(bench.log().len(), 1);
+    };
+    check(0, &[], "aaaabbbbcccc");
+    check(2, &["aaaa: unknown"], "bbbbcccc");
+    check(4, &["aaaa: unknown"], "bbbbcccc");
+    check(7, &["aaaa: unknown", "bbbb: unknown"], "cccc");
+}

@@ -7,6 +7,7 @@
 
 mod auth;
 mod bad_input;
+mod coming;
 mod command_keys;
 mod common;
 mod documents;
@@ -18,6 +19,7 @@ mod placement;
 mod pubsub;
 mod pubsub_sharded;
 mod refusals;
+mod reload;
 mod scripts;
 mod secrets;
 mod sessions;

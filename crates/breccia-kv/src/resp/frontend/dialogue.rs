@@ -28,6 +28,7 @@ use super::wire_error::{self, NOAUTH, full_name};
 use crate::front::browser::{is_web_request, warn_of_browser};
 use crate::front::client::Client;
 use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
+use crate::front::limits::ListenerLimits;
 use crate::front::work::Work;
 
 /// What became of one request.
@@ -135,6 +136,13 @@ impl RespDialogue {
             }
         }
         self.client.may_ask(&self.settings.limits)
+    }
+
+    /// Takes over what a reload has changed. Who is logged in stays so.
+    fn renew_settings(&mut self) {
+        if let Some(settings) = self.service.clients.newer_than(&self.settings) {
+            self.settings = settings;
+        }
     }
 
     fn request_limits(&self) -> RequestLimits {
@@ -352,6 +360,7 @@ impl RespDialogue {
 impl Dialogue for RespDialogue {
     fn consume(&mut self, bytes: &[u8]) -> Consumed {
         self.now = clock::now();
+        self.renew_settings();
         let mut parser = std::mem::take(&mut self.parser);
         let mut at = 0;
         let mut budget = REQUESTS_PER_TURN;
@@ -389,6 +398,10 @@ impl Dialogue for RespDialogue {
             self.keys = Vec::new();
         }
         Consumed { bytes: at, next }
+    }
+
+    fn limits(&self) -> &ListenerLimits {
+        &self.settings.limits
     }
 
     fn advance(&mut self, context: &mut Context<'_>) {

@@ -403,10 +403,7 @@ impl RespDialogue {
             return leaf;
         }
         let forward = self.forward();
-        let up = forward
-            .leaves
-            .iter()
-            .position(|leaf| leaf.spec.health.is_up());
+        let up = forward.leaves.iter().position(|leaf| leaf.spec.is_up());
         LeafIndex::new(up.unwrap_or(0)).expect("a topology holds no more leaves than an index")
     }
 

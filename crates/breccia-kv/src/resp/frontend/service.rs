@@ -1,13 +1,14 @@
 //! One Redis listener on one worker: takes connections and gives each its dialogue.
 //!
 //! Invariant: all listeners of a worker that lead to the same store share its connections, so the
-//! number of upstream connections is workers × members, whatever the number of listeners.
+//! number of upstream connections is workers × members, whatever the number of listeners; the last
+//! listener and its last client take them along.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use breccia_net::metrics;
@@ -26,8 +27,8 @@ use crate::topology::LeafIndex;
 
 /// What all Redis listeners of one worker share.
 pub struct RespWorker {
-    leaves: RefCell<BTreeMap<String, Rc<Leaf>>>,
-    hubs: RefCell<BTreeMap<String, Rc<Hub>>>,
+    leaves: RefCell<BTreeMap<String, Weak<Leaf>>>,
+    hubs: RefCell<BTreeMap<String, Weak<Hub>>>,
     routes: Rc<Routes>,
     scratch: Scratch,
 }
@@ -46,17 +47,24 @@ impl RespWorker {
 
     fn leaf(&self, spec: &Arc<RespLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
         let mut leaves = self.leaves.borrow_mut();
-        let open = || Leaf::new(Arc::clone(spec), registry);
-        Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
+        // A store that went and came again has another endpoint.
+        let same = |leaf: &Rc<Leaf>| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
+        let known = leaves.get(&spec.store).and_then(Weak::upgrade);
+        known.filter(same).unwrap_or_else(|| {
+            let leaf = Leaf::new(Arc::clone(spec), registry);
+            leaves.insert(spec.store.clone(), Rc::downgrade(&leaf));
+            leaf
+        })
     }
 
     fn hub(&self, store: &Arc<ForwardStore>, registry: &metrics::Registry) -> Rc<Hub> {
         let mut hubs = self.hubs.borrow_mut();
-        let open = || Hub::new(store, registry);
-        Rc::clone(
-            hubs.entry(store.topology.name().to_owned())
-                .or_insert_with(open),
-        )
+        let known = hubs.get(store.topology.name()).and_then(Weak::upgrade);
+        known.filter(|hub| hub.is_of(store)).unwrap_or_else(|| {
+            let hub = Hub::new(store, registry);
+            hubs.insert(store.topology.name().to_owned(), Rc::downgrade(&hub));
+            hub
+        })
     }
 }
 
@@ -119,14 +127,13 @@ impl RespService {
             RespBackend::Portable(store) => (Backend::Portable(Arc::clone(store)), Vec::new()),
         };
         let registry = listener.registry.clone();
-        let limits = Rc::new(listener.settings.get().limits.clone());
         let metrics = Rc::new(front_metrics(listener.name.clone(), registry, leaves));
         metrics.keep_slow(Arc::clone(&listener.slow));
         Rc::new(Self {
             backend,
             routes: Rc::clone(&worker.routes),
             metrics,
-            clients: Registry::start(limits, listener.drain.clone()),
+            clients: Registry::start(Arc::clone(&listener.settings), listener.drain.clone()),
             scratch: Rc::clone(&worker.scratch),
             warned_same_shard: Cell::new(false),
             listener,
@@ -146,8 +153,7 @@ impl RespService {
     }
 
     async fn run(self: Rc<Self>, connection: Accepted) {
-        let settings = self.listener.settings.get();
-        self.clients.set_limits(settings.limits.clone());
+        let settings = self.clients.renew();
         let client = self.clients.admit(connection.peer);
         let trusted = settings.users.is_empty();
         let card = self.listener.clients.admit(&client, connection.local);
@@ -157,7 +163,6 @@ impl RespService {
             connection.stream,
             Rc::clone(&client),
             dialogue,
-            self.clients.limits(),
             Rc::clone(&self.scratch),
             self.listener.drain.clone(),
         )

@@ -290,7 +290,7 @@ impl RespDialogue {
             Backend::Forward(forward) => forward
                 .leaves
                 .iter()
-                .map(|leaf| leaf.spec.databases)
+                .map(|leaf| leaf.terms().databases)
                 .min()
                 .unwrap_or(1),
             Backend::Portable(_) => 1,

@@ -53,7 +53,7 @@ impl Hub {
         for leaf in leaves {
             let known = servers
                 .iter()
-                .position(|known| known.address == leaf.address);
+                .position(|known| known.is_beside(leaf));
             line_of.push(known.unwrap_or(servers.len()));
             if known.is_none() {
                 servers.push(leaf);
@@ -74,6 +74,15 @@ impl Hub {
         hub
     }
 
+    /// Whether it serves this store, and not an earlier one of the same name.
+    pub(crate) fn is_of(&self, store: &Arc<ForwardStore>) -> bool {
+        Arc::ptr_eq(&self.store, store)
+    }
+
+    fn name(&self) -> &str {
+        self.store.topology.name()
+    }
+
     /// Whether a topic is subscribed on this line.
     fn concerns(&self, line: usize, topic: &Topic) -> bool {
         let home = || self.store.topology.place(&topic.name).leaf;
@@ -87,10 +96,10 @@ impl Hub {
             let mut concerned = lines
                 .iter()
                 .filter(|line| self.concerns(line.number, topic));
-            if concerned.all(|line| !line.spec.health.is_up()) {
+            if concerned.all(|line| !line.spec.is_up()) {
                 let shard = match topic.kind {
                     Kind::Shard => format!("the shard of {}", topic.name.escape_ascii()),
-                    _ => format!("no shard of {}", self.store.topology.name()),
+                    _ => format!("no shard of {}", self.name()),
                 };
                 let can = if topic.kind == Kind::Shard {
                     "cannot"
@@ -240,7 +249,7 @@ impl Hub {
         self.losses
             .add(u64::try_from(missed.len()).unwrap_or(u64::MAX));
         tracing::warn!(
-            store = self.store.topology.name(),
+            store = self.name(),
             subscribers = missed.len(),
             "the subscription connection to a shard was lost; messages may have been missed"
         );
@@ -255,7 +264,7 @@ impl Hub {
     /// is told so in the server's words, and leaves.
     pub(crate) fn refused(&self, error: &[u8]) {
         tracing::warn!(
-            store = self.store.topology.name(),
+            store = self.name(),
             error = %String::from_utf8_lossy(error).trim_end(),
             "a shard refused a subscription"
         );
@@ -303,6 +312,22 @@ impl Hub {
         }
     }
 
+    /// A message from a connection that another one replaces. Topics the other has confirmed are
+    /// told there.
+    pub(crate) fn received_late(&self, frame: &[u8], is_owed: impl Fn(&Topic) -> bool) {
+        let mut parts = elements(frame).into_iter().flatten();
+        let Some(kind) = parts.next().and_then(text).and_then(Kind::heard_by) else {
+            return;
+        };
+        let Some(name) = parts.next().and_then(text) else {
+            return;
+        };
+        let topic = Topic::new(kind, name);
+        if is_owed(&topic) {
+            self.fan_out(kind, name, frame);
+        }
+    }
+
     fn fan_out(&self, kind: Kind, name: &[u8], frame: &[u8]) {
         let audiences = self.audiences.borrow();
         let Some(audience) = audiences.get(&Topic::new(kind, name)) else {
@@ -322,6 +347,14 @@ impl Hub {
                     client.push(&push);
                 }
             }
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        for line in self.lines.get_mut() {
+            line.wake();
         }
     }
 }
