@@ -1,10 +1,12 @@
 //! `cargo xtask commands`: the Redis command table, from a real server's own COMMAND reply.
 //!
-//! Writes Rust source only; what the fields mean is decided in the module that holds the table.
+//! Writes Rust source, and lets `docs/redis-commands.md` be written from it; what the fields mean is
+//! decided in the module that holds the table.
 //! Invariant: the same server version gives the same bytes.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -37,7 +39,7 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
         std::fs::write(&path, wanted)
             .with_context(|| format!("cannot write {}", path.display()))?;
         println!("commands: wrote {} from Redis {version}", path.display());
-        return Ok(());
+        return write_page();
     }
     let present = std::fs::read_to_string(&path).unwrap_or_default();
     if !present.contains(&format!("{MARK}{version:?}")) {
@@ -48,6 +50,16 @@ pub(crate) fn run(options: &[&str]) -> Result<()> {
         println!("commands: up to date with Redis {version}");
     }
     Ok(())
+}
+
+/// The page that says what becomes of each command is made by the crate that has the table.
+fn write_page() -> Result<()> {
+    process::run(
+        Command::new("cargo")
+            .args(["test", "--package", "breccia-kv", "--lib", "page"])
+            .env("BRECCIA_REGENERATE", "1")
+            .current_dir(process::root()),
+    )
 }
 
 fn path() -> PathBuf {

@@ -21,7 +21,8 @@ cargo xtask NAME
   test [STEP…]          everything CI runs; as root it installs what is missing
   tidy                  the house rules that compiler and clippy do not check
   deny                  licences, duplicate versions, and advisories where cargo-deny is installed
-  commands [--check]    write the Redis command table from a real server's COMMAND reply
+  commands [--check]    write the Redis command table from a real server's COMMAND reply,
+                        and docs/redis-commands.md from the table
   schema                write breccia.schema.json from the configuration's tables
   fuzz [TARGET…] [--seconds N] [--stable]
                         every fuzz target for 600 s each; with cargo-fuzz where it is installed

@@ -155,7 +155,7 @@ async fn run(mut queue: mpsc::UnboundedReceiver<Errand>) {
 }
 
 async fn serve<W: Wire>(mut requests: mpsc::Receiver<Request<W::Shape>>, options: UpstreamOptions) {
-    let upstream = Upstream::<W, Answer>::open(Arc::new(options), None);
+    let upstream = Upstream::<W, Answer>::open(options, None);
     while let Some(Request {
         bytes,
         shape,

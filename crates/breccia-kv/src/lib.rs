@@ -7,6 +7,7 @@
 //! Invariant: nothing here reads the clock or opens a socket except through `breccia_net`.
 
 pub mod edit;
+pub mod endpoint;
 pub mod entry;
 pub mod error;
 pub mod front;

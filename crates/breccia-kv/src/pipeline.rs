@@ -66,6 +66,8 @@ pub trait Recipient {
     fn fail(self, failure: &Failure);
     /// Whether nobody waits any more (the client left).
     fn abandoned(&self) -> bool;
+    /// Learns, before the reply, that it came late: `took` after the request was sent.
+    fn slow(&self, _took: Duration, _now: Instant) {}
 }
 
 /// How long a sent request may stay unanswered.
@@ -113,6 +115,8 @@ pub struct Pipeline<R, S> {
     sample: Option<(usize, Instant)>,
     /// When the request was sent that was measured last.
     sampled: Option<Instant>,
+    /// When the bytes arrived that are being delivered, if some reply among them may be slow.
+    slow_at: Option<Instant>,
 }
 
 /// A request without effect that shows whether a server runs what is written to it.
@@ -124,8 +128,14 @@ pub struct Canary<S> {
     pub shape: S,
 }
 
+/// A reply that comes later than this after its request is told to be slow.
+pub const SLOW_AFTER: Duration = Duration::from_millis(10);
 /// A buffer larger than this is given back once it is empty.
 const KEEP_BYTES: usize = 256 * 1024;
+
+fn is_slow(sent: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(sent) >= SLOW_AFTER
+}
 
 impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// An empty queue.
@@ -142,6 +152,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             owed_since: None,
             sample: None,
             sampled: None,
+            slow_at: None,
         }
     }
 
@@ -174,6 +185,11 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             at: expires,
         });
         Ok(())
+    }
+
+    /// Changes the limits, for what is queued too.
+    pub fn set_limits(&mut self, limits: PipelineLimits) {
+        self.limits = limits;
     }
 
     fn full(&self) -> Option<Failure> {
@@ -269,6 +285,14 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         pending.get(..self.partial).unwrap_or_default()
     }
 
+    /// The rest of the request whose writing has begun: all that may still be written on a
+    /// connection that another one is to replace.
+    #[must_use]
+    pub fn begun(&self) -> &[u8] {
+        let end = self.start + self.partial;
+        self.buffer.get(self.start..end).unwrap_or_default()
+    }
+
     /// Records that the first `count` bytes of [`Self::writable`] were written.
     pub fn wrote(&mut self, count: usize, now: Instant) {
         self.start += count;
@@ -296,9 +320,13 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         }
     }
 
-    /// Records that bytes arrived.
+    /// Records that bytes arrived. One look at the oldest request tells whether any reply among
+    /// them can be slow.
     pub fn heard(&mut self, now: Instant) {
         self.heard_at = Some(now);
+        let oldest = self.entries.front().filter(|_| self.sent > 0);
+        let slow = oldest.is_some_and(|entry| is_slow(entry.at, now));
+        self.slow_at = slow.then_some(now);
     }
 
     /// The shape of the reply that comes next, if one is owed.
@@ -333,6 +361,12 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             self.owed_since = None;
         }
         if let Some(recipient) = entry.recipient {
+            if let Some(now) = self.slow_at
+                && entry.patience == Patience::Timeout
+                && is_slow(entry.at, now)
+            {
+                recipient.slow(now.saturating_duration_since(entry.at), now);
+            }
             recipient.deliver(reply);
         }
         true
@@ -419,6 +453,26 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         }
         self.buffer = Vec::new();
         self.start = 0;
+        self.partial = 0;
+        self.heard_at = None;
+        self.owed_since = None;
+        self.sample = None;
+    }
+
+    /// Another connection takes the place of this one: what was sent has an unknown outcome, what
+    /// was not stays queued.
+    pub fn carry_over(&mut self, cause: &Cause) {
+        let failure = Failure {
+            cause: cause.clone(),
+            effect: Effect::Unknown,
+        };
+        for entry in self.entries.drain(..self.sent) {
+            if let Some(recipient) = entry.recipient {
+                recipient.fail(&failure);
+            }
+        }
+        self.sent = 0;
+        self.start += self.partial;
         self.partial = 0;
         self.heard_at = None;
         self.owed_since = None;

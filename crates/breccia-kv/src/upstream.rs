@@ -1,5 +1,6 @@
-//! One connection to one server, opened when first used and opened again when lost. It moves
-//! bytes between a socket and a [`Pipeline`]; it decides nothing about keys or commands.
+//! One connection to one server, opened when first used and opened again when lost, or when its
+//! [`Endpoint`] has moved. It moves bytes between a socket and a [`Pipeline`]; it decides nothing
+//! about keys or commands.
 //!
 //! Invariant: everything here lives on one worker thread; a recipient's `deliver` and `fail` never
 //! queue another request on the same upstream.
@@ -9,22 +10,22 @@ mod relay;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use breccia_core::address::Address;
 use breccia_core::error::Effect;
 use breccia_net::clock;
 use breccia_net::health::{DownReason, EndpointHealth};
 use breccia_net::stream::{Stream, connect};
-use breccia_net::tls::TlsClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
+use crate::endpoint::{Current, Endpoint, Place};
 use crate::front::metrics::StoreMetrics;
 use crate::identity::Identity;
-use crate::pipeline::{Canary, Cause, Failure, Patience, Pipeline, PipelineLimits, Recipient};
+use crate::pipeline::{Canary, Cause, Failure, Patience, Pipeline, Recipient};
 use relay::Relay;
 
 /// What a look at the bytes received says.
@@ -46,6 +47,8 @@ pub trait Wire: 'static {
     type Shape: Copy + 'static;
     /// How far a reply that is not yet whole has been looked at.
     type Scanner: Default + 'static;
+    /// What a frontend notes of the server at the other end; forgotten with the connection.
+    type Memory: Default + 'static;
     /// Looks for the end of the reply that starts at `bytes[0]`. The same scanner is passed again
     /// with the same bytes and more behind them until the answer is not `Incomplete`.
     fn scan(scanner: &mut Self::Scanner, shape: Option<Self::Shape>, bytes: &[u8]) -> Scan;
@@ -72,8 +75,6 @@ pub struct Greeting {
     /// The reply, by its number, that tells whether a canary within a transaction is harmless: it
     /// is, if the reply is an empty array.
     pub transaction_probe: Option<usize>,
-    /// What is known of the server's identity, if it has one.
-    pub identity: Option<Arc<Identity>>,
 }
 
 impl std::fmt::Debug for Greeting {
@@ -84,29 +85,40 @@ impl std::fmt::Debug for Greeting {
     }
 }
 
+/// What is sent first on every connection to a place.
+pub type Greeter = Arc<dyn Fn(&Place) -> Greeting + Send + Sync>;
+
 /// Where and how to connect.
-#[derive(Debug)]
 pub struct UpstreamOptions {
     /// The name errors use, for example `cache/redis-b`.
     pub name: String,
-    /// The server's address.
-    pub address: Address,
-    /// TLS, if the server is spoken to over it.
-    pub tls: Option<TlsClient>,
+    /// The server, and the terms on which it is used.
+    pub endpoint: Arc<Endpoint>,
     /// Sent first on every connection.
-    pub greeting: Greeting,
-    /// Limits of the connection's queue.
-    pub limits: PipelineLimits,
-    /// What the process knows of the endpoint.
-    pub health: Arc<EndpointHealth>,
+    pub greeter: Greeter,
+    /// What is known of the server's identity, if it has one.
+    pub identity: Option<Arc<Identity>>,
     /// A lease: it carries state of its client, so it is never opened twice, and one request that
     /// got no reply ends it. Else a command meant for a lost transaction would run outside it.
     pub fragile: bool,
 }
 
+impl std::fmt::Debug for UpstreamOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpstreamOptions")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One connection to one server, with its queue. See the module's page.
 pub struct Upstream<W: Wire, R> {
-    options: Arc<UpstreamOptions>,
+    options: UpstreamOptions,
+    health: Arc<EndpointHealth>,
+    /// The terms of the endpoint, as far as they are known here.
+    current: RefCell<Arc<Current>>,
+    /// The epoch whose place is connected to, or was last.
+    connected_to: Cell<u64>,
     pipeline: RefCell<Pipeline<R, W::Shape>>,
     waker: RefCell<Option<Waker>>,
     woken: Cell<bool>,
@@ -117,6 +129,7 @@ pub struct Upstream<W: Wire, R> {
     in_transaction: Cell<bool>,
     /// Whether the server takes a canary within a transaction without spoiling it.
     canary_in_transaction: Cell<bool>,
+    memory: RefCell<W::Memory>,
     metrics: Option<Rc<StoreMetrics>>,
     /// After a failed attempt: why, and until when the next attempt is put off.
     held_off: RefCell<Option<(Arc<str>, Instant)>>,
@@ -132,9 +145,13 @@ pub const MAX_REPLY_BYTES: usize = 1 << 30;
 impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     /// Makes the upstream and its task on this worker. Nothing is connected yet.
     #[must_use]
-    pub fn open(options: Arc<UpstreamOptions>, metrics: Option<Rc<StoreMetrics>>) -> Rc<Self> {
+    pub fn open(options: UpstreamOptions, metrics: Option<Rc<StoreMetrics>>) -> Rc<Self> {
+        let current = options.endpoint.current();
         let upstream = Rc::new(Self {
-            pipeline: RefCell::new(Pipeline::new(options.limits)),
+            pipeline: RefCell::new(Pipeline::new(current.terms.limits)),
+            health: Arc::clone(options.endpoint.health()),
+            connected_to: Cell::new(current.epoch),
+            current: RefCell::new(current),
             options,
             waker: RefCell::new(None),
             woken: Cell::new(false),
@@ -142,6 +159,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             sealed: Cell::new(false),
             in_transaction: Cell::new(false),
             canary_in_transaction: Cell::new(false),
+            memory: RefCell::default(),
             metrics,
             held_off: RefCell::new(None),
         });
@@ -174,11 +192,11 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     /// Why a request would fail at once, if it would.
     #[must_use]
     pub fn unreachable(&self) -> Option<Failure> {
-        let cause = if !self.options.health.is_up()
-            && let Some(down) = self.options.health.down()
+        let cause = if !self.health.is_up()
+            && let Some(down) = self.health.down()
         {
             Cause::Down(describe(&down).into())
-        } else if let Some(identity) = &self.options.greeting.identity
+        } else if let Some(identity) = &self.options.identity
             && let Some(why) = identity.refusal()
         {
             Cause::Down(why)
@@ -215,10 +233,55 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         self.in_transaction.set(open);
     }
 
+    /// What is noted of the server at the other end. Safe to use from a recipient.
+    #[must_use]
+    pub fn memory(&self) -> &RefCell<W::Memory> {
+        &self.memory
+    }
+
     /// Whether nothing is queued and no reply is owed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.pipeline.borrow().is_empty()
+    }
+
+    /// Whether a connection that is open now is as one opened now would be.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let known = self.current.borrow();
+        // What has changed is heard of a moment later: until then it counts as a reason.
+        known.epoch == self.options.endpoint.epoch() && known.renewed <= self.connected_to.get()
+    }
+
+    /// Whether this connection is to end because its endpoint has changed, and, unless it is a
+    /// lease, another one to take its place. A lease is used up before it is made anew.
+    fn is_leaving(&self) -> bool {
+        self.has_news(|current| {
+            if self.options.fragile {
+                current.moved
+            } else {
+                current.renewed
+            }
+        })
+    }
+
+    /// Whether a change came after the one whose place is connected to.
+    fn has_news(&self, change: impl FnOnce(&Current) -> u64) -> bool {
+        change(&self.current.borrow()) > self.connected_to.get()
+    }
+
+    /// Takes over changed terms: limits at once, a place as soon as replies that are owed by the
+    /// former one have come. A lease whose server is another now takes no more.
+    fn renew(&self, current: Arc<Current>) {
+        self.pipeline.borrow_mut().set_limits(current.terms.limits);
+        *self.current.borrow_mut() = current;
+        if self.has_news(|current| current.renewed) {
+            *self.held_off.borrow_mut() = None;
+        }
+        if self.options.fragile && self.is_leaving() {
+            self.sealed.set(true);
+        }
+        self.wake();
     }
 
     /// Closes the connection and ends the task. What is queued fails.
@@ -247,6 +310,15 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     }
 
     async fn run(self: Rc<Self>) {
+        let news = self.options.endpoint.news();
+        // What changed before this task began is heard of, too.
+        self.renew(self.options.endpoint.current());
+        let following = tokio::task::spawn_local(follow(Rc::downgrade(&self), news));
+        self.connect_and_relay().await;
+        following.abort();
+    }
+
+    async fn connect_and_relay(&self) {
         while !self.closing.get() {
             poll_fn(|context| {
                 self.park(context);
@@ -259,19 +331,26 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             }
             match self.establish().await {
                 Ok(stream) => {
-                    if self.options.greeting.replies > 0 {
-                        self.pipeline.borrow_mut().heard(clock::now());
-                    }
                     *self.held_off.borrow_mut() = None;
                     self.metrics.iter().for_each(|metrics| metrics.connected());
-                    let cause = Relay::new(&self, stream).run().await;
+                    let cause = Relay::new(self, stream).run().await;
                     self.metrics
                         .iter()
                         .for_each(|metrics| metrics.disconnected());
                     self.closing.set(self.closing.get() || self.options.fragile);
-                    self.pipeline.borrow_mut().fail_all(&cause);
+                    self.memory.replace(W::Memory::default());
+                    if self.is_leaving() && !self.closing.get() {
+                        self.pipeline.borrow_mut().carry_over(&cause);
+                    } else {
+                        self.pipeline.borrow_mut().fail_all(&cause);
+                    }
                 }
-                Err(why) => self.hold_off(&why),
+                Err(Unmade::Moved) if self.options.fragile => {
+                    self.closing.set(true);
+                    self.pipeline.borrow_mut().fail_all(&moved());
+                }
+                Err(Unmade::Moved) => {}
+                Err(Unmade::Failed(why)) => self.hold_off(&why),
             }
         }
         self.pipeline
@@ -286,7 +365,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             .borrow()
             .as_ref()
             .is_some_and(|(known, _)| *known == why);
-        if !told && !self.options.fragile && self.options.health.is_up() {
+        if !told && !self.options.fragile && self.health.is_up() {
             // The endpoint answers its prober, so nothing else would say why its keys fail.
             tracing::warn!(store = self.options.name, reason = %why, "no connection can be used");
         }
@@ -296,10 +375,12 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     }
 
     /// Connects and greets, while deadlines of what waits go on.
-    async fn establish(&self) -> Result<Stream, String> {
-        let timeout = self.options.limits.timeout;
+    async fn establish(&self) -> Result<Stream, Unmade> {
+        let current = Arc::clone(&self.current.borrow());
+        self.connected_to.set(current.epoch);
+        let timeout = current.terms.limits.timeout;
         let ticking = async {
-            while !self.closing.get() {
+            while !self.closing.get() && !self.is_leaving() {
                 tokio::time::sleep(TICK).await;
                 let failed = self.pipeline.borrow_mut().expire(clock::now());
                 if failed > 0 && self.options.fragile {
@@ -308,27 +389,36 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             }
         };
         let connecting = async {
-            let tls = self.options.tls.as_ref();
-            let mut stream =
-                connect(&self.options.address, tls, timeout)
-                    .await
-                    .map_err(|error| {
-                        let why = error.to_string();
-                        self.options.health.connect_failed(&why);
-                        why
-                    })?;
-            self.greet(&mut stream).await?;
+            let place = &current.terms.place;
+            let connected = connect(&place.address, place.tls.as_ref(), timeout).await;
+            let mut stream = connected.map_err(|error| {
+                let why = error.to_string();
+                if !self.has_news(|current| current.moved) {
+                    self.health.connect_failed(&why);
+                }
+                why
+            })?;
+            let greeting = (self.options.greeter)(place);
+            self.greet(&greeting, &mut stream).await?;
             Ok(stream)
         };
+        let failed = |why: String| Err(Unmade::Failed(why));
         tokio::select! {
-            outcome = tokio::time::timeout(timeout, connecting) => outcome
-                .unwrap_or_else(|_| Err(format!("no answer to the greeting within {timeout:?}"))),
-            () = ticking => Err("the connection was given up".to_owned()),
+            outcome = tokio::time::timeout(timeout, connecting) => match outcome {
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(_)) if self.is_leaving() => Err(Unmade::Moved),
+                Ok(Err(why)) => failed(why),
+                Err(_) => failed(format!("no answer to the greeting within {timeout:?}")),
+            },
+            () = ticking => if self.is_leaving() && !self.closing.get() {
+                Err(Unmade::Moved)
+            } else {
+                failed("the connection was given up".to_owned())
+            },
         }
     }
 
-    async fn greet(&self, stream: &mut Stream) -> Result<(), String> {
-        let greeting = &self.options.greeting;
+    async fn greet(&self, greeting: &Greeting, stream: &mut Stream) -> Result<(), String> {
         if greeting.replies == 0 {
             return Ok(());
         }
@@ -371,7 +461,31 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                 Scan::Wrong(why) => return Err(format!("answered our greeting with {why}")),
             }
         }
+        self.pipeline.borrow_mut().heard(clock::now());
         Ok(())
+    }
+}
+
+/// Why there is no connection.
+enum Unmade {
+    /// It failed; the text says how.
+    Failed(String),
+    /// The endpoint is elsewhere by now.
+    Moved,
+}
+
+/// Tells an upstream what becomes of its endpoint. A task of its own: it costs nothing while bytes
+/// are moved.
+async fn follow<W: Wire, R: Recipient + 'static>(
+    upstream: Weak<Upstream<W, R>>,
+    mut news: watch::Receiver<Arc<Current>>,
+) {
+    while news.changed().await.is_ok() {
+        let current = Arc::clone(&news.borrow_and_update());
+        let Some(upstream) = upstream.upgrade() else {
+            return;
+        };
+        upstream.renew(current);
     }
 }
 
@@ -383,4 +497,8 @@ fn describe(down: &DownReason) -> String {
 
 fn lost(error: &io::Error) -> Cause {
     Cause::Lost(error.to_string().into())
+}
+
+fn moved() -> Cause {
+    Cause::Lost("the store has another address or login now".into())
 }

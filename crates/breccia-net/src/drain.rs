@@ -3,8 +3,8 @@
 //! Not a counter of connections: `WorkerPool` waits for those. Invariant: phases only advance, and
 //! whoever waits for a phase that has passed is answered at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
@@ -39,6 +39,8 @@ pub struct Drain {
 struct Inner {
     phase: AtomicU8,
     sender: watch::Sender<Phase>,
+    /// Those that drain when this one does.
+    children: Mutex<Vec<Weak<Inner>>>,
 }
 
 impl Default for Drain {
@@ -56,8 +58,22 @@ impl Drain {
             inner: Arc::new(Inner {
                 phase: AtomicU8::new(0),
                 sender,
+                children: Mutex::default(),
             }),
         }
+    }
+
+    /// A part of the gateway, which may stop alone. It is at least as far as the whole.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let child = Self::new();
+        let mut children = self.inner.children();
+        children.retain(|known| known.strong_count() > 0);
+        children.push(Arc::downgrade(&child.inner));
+        drop(children);
+        // Whoever advances the whole from here on knows of the child.
+        child.inner.advance(self.phase());
+        child
     }
 
     /// The phase now: one relaxed load, fit for a hot path.
@@ -78,12 +94,12 @@ impl Drain {
 
     /// Starts to drain.
     pub fn begin(&self) {
-        self.advance(Phase::Draining);
+        self.inner.advance(Phase::Draining);
     }
 
     /// Ends the drain: everything still open is closed.
     pub fn close(&self) {
-        self.advance(Phase::Closing);
+        self.inner.advance(Phase::Closing);
     }
 
     async fn reached(&self, wanted: Phase) {
@@ -91,16 +107,27 @@ impl Drain {
         // The sender lives in `self`, so the channel cannot close while this waits.
         let _ = receiver.wait_for(|phase| *phase >= wanted).await;
     }
+}
+
+impl Inner {
+    fn children(&self) -> MutexGuard<'_, Vec<Weak<Inner>>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn advance(&self, to: Phase) {
-        self.inner.sender.send_if_modified(|phase| {
+        self.sender.send_if_modified(|phase| {
             if *phase >= to {
                 return false;
             }
             *phase = to;
-            self.inner.phase.store(to as u8, Ordering::Relaxed);
+            self.phase.store(to as u8, Ordering::Relaxed);
             true
         });
+        let children = self.children();
+        let children: Vec<Arc<Self>> = children.iter().filter_map(Weak::upgrade).collect();
+        for child in children {
+            child.advance(to);
+        }
     }
 }
 
@@ -117,6 +144,24 @@ mod tests {
         assert_eq!(drain.phase(), Phase::Closing);
         drain.draining().await;
         drain.closing().await;
+    }
+
+    #[tokio::test]
+    async fn a_part_stops_alone_or_with_the_whole() {
+        let whole = Drain::new();
+        let (part, other) = (whole.child(), whole.child());
+        part.begin();
+        let phases = |drains: [&Drain; 3]| drains.map(Drain::phase);
+        let all = [&whole, &part, &other];
+        assert_eq!(
+            phases(all),
+            [Phase::Running, Phase::Draining, Phase::Running]
+        );
+        whole.begin();
+        assert_eq!(phases(all), [Phase::Draining; 3]);
+        assert_eq!(whole.child().phase(), Phase::Draining);
+        whole.close();
+        assert_eq!(phases(all), [Phase::Closing; 3]);
     }
 
     #[tokio::test]

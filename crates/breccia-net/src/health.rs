@@ -49,8 +49,6 @@ pub enum ProbeFailure {
 #[derive(Debug)]
 pub struct EndpointHealth {
     name: String,
-    address: Option<Address>,
-    location: String,
     down: AtomicBool,
     probed: AtomicBool,
     bytes_seen: AtomicBool,
@@ -58,8 +56,10 @@ pub struct EndpointHealth {
     news: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    address: Option<Address>,
+    location: String,
     reason: Option<DownReason>,
     // A connect failure that a worker saw and the prober has not weighed yet.
     reported: Option<String>,
@@ -83,12 +83,16 @@ impl EndpointHealth {
     fn made(name: String, address: Option<Address>, location: String) -> Arc<Self> {
         Arc::new(Self {
             name,
-            address,
-            location,
             down: AtomicBool::new(false),
             probed: AtomicBool::new(false),
             bytes_seen: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                address,
+                location,
+                reason: None,
+                reported: None,
+                gauges: Vec::new(),
+            }),
             news: Notify::new(),
         })
     }
@@ -101,14 +105,24 @@ impl EndpointHealth {
 
     /// Its network address, if it has one.
     #[must_use]
-    pub fn address(&self) -> Option<&Address> {
-        self.address.as_ref()
+    pub fn address(&self) -> Option<Address> {
+        self.lock().address.clone()
+    }
+
+    /// It is at another address now. Whether it is up there, its next prober finds out: until then
+    /// it is as it was.
+    pub fn move_to(&self, address: Address) {
+        let mut state = self.lock();
+        state.location = address.to_string();
+        state.address = Some(address);
+        // What workers saw of the former address is no news of this one.
+        state.reported = None;
     }
 
     /// Where it is, for people.
     #[must_use]
-    pub fn location(&self) -> &str {
-        &self.location
+    pub fn location(&self) -> String {
+        self.lock().location.clone()
     }
 
     /// Shows the state in `gauge` too from now on: 1 up, 0 down.
@@ -185,7 +199,7 @@ impl EndpointHealth {
         if state.reason.is_none() {
             tracing::warn!(
                 store = self.name,
-                address = self.location,
+                address = state.location,
                 reason = why,
                 "store is down"
             );
@@ -209,7 +223,7 @@ impl EndpointHealth {
             let down_ms = clock::now()
                 .saturating_duration_since(reason.since)
                 .as_millis();
-            tracing::info!(store = self.name, address = self.location, down_ms = %down_ms, "store is up");
+            tracing::info!(store = self.name, address = state.location, down_ms = %down_ms, "store is up");
             self.down.store(false, Ordering::Relaxed);
             state.gauges.iter().for_each(|gauge| gauge.set(1));
         }

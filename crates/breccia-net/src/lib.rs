@@ -11,6 +11,7 @@ pub mod layout_store;
 pub mod listener;
 pub mod log_gate;
 pub mod metrics;
+pub mod process;
 pub mod stream;
 pub mod tls;
 pub mod worker;

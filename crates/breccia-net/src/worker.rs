@@ -1,17 +1,19 @@
 //! Worker threads, and the connections dealt to them.
 //!
 //! Not a work-stealing pool: a connection stays on its worker. Invariant: no lock and no message
-//! between threads per request; threads meet only when a connection is dealt or ends.
+//! between threads per request; threads meet only when a connection is dealt or ends, or a listener
+//! comes or goes.
 
 mod listening;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,7 +39,7 @@ const CLOSING_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerIndex(pub usize);
 
-/// The number of a listener: its place in the services a worker makes.
+/// The number of a listener. It is never given to another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerIndex(pub usize);
 
@@ -63,9 +65,33 @@ pub trait Service {
     fn serve(self: Rc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()>>>;
 }
 
+/// Makes the services of one worker, on its own thread.
+pub trait Workshop {
+    /// The service of a listener, before the first connection of it comes.
+    fn service(&mut self, index: ListenerIndex, name: &str) -> Option<Rc<dyn Service>>;
+}
+
+/// Services made beforehand, in the order of the listeners.
+impl Workshop for Vec<Rc<dyn Service>> {
+    fn service(&mut self, index: ListenerIndex, _: &str) -> Option<Rc<dyn Service>> {
+        self.get(index.0).map(Rc::clone)
+    }
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+enum Order {
+    /// A listener begins.
+    Open(ListenerIndex, Arc<str>),
+    /// A connection came.
+    Serve(Dealt),
+    /// A listener has ended, and its last connection was dealt.
+    Retire(ListenerIndex),
+}
+
 #[derive(Debug)]
 struct Worker {
-    sender: mpsc::UnboundedSender<Dealt>,
+    sender: mpsc::UnboundedSender<Order>,
     load: Arc<AtomicUsize>,
 }
 
@@ -81,16 +107,20 @@ pub struct Drained {
 pub struct WorkerPool {
     workers: Arc<Vec<Worker>>,
     threads: Vec<JoinHandle<()>>,
-    acceptors: Vec<tokio::task::JoinHandle<()>>,
+    acceptors: Acceptors,
     drain: Drain,
 }
 
+/// The tasks that accept.
+type Acceptors = Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>;
+
 impl WorkerPool {
-    /// Starts `count` threads. `factory` runs on each and makes its services, one per listener, in
-    /// the order of the listeners; it may spawn local tasks.
-    pub fn start<F>(count: usize, drain: Drain, factory: F) -> Result<Self, NetError>
+    /// Starts `count` threads. `factory` runs on each and makes its workshop; that may spawn local
+    /// tasks.
+    pub fn start<F, W>(count: usize, drain: Drain, factory: F) -> Result<Self, NetError>
     where
-        F: Fn(WorkerIndex) -> Vec<Rc<dyn Service>> + Clone + Send + 'static,
+        F: Fn(WorkerIndex) -> W + Clone + Send + 'static,
+        W: Workshop,
     {
         let mut workers = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
@@ -100,10 +130,7 @@ impl WorkerPool {
             let (factory, started) = (factory.clone(), started.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("breccia-worker-{number}"))
-                .spawn({
-                    let drain = drain.clone();
-                    move || run_worker(WorkerIndex(number), &factory, receiver, &started, &drain)
-                })
+                .spawn(move || run_worker(WorkerIndex(number), &factory, receiver, &started))
                 .map_err(|source| NetError::Worker {
                     worker: number,
                     source,
@@ -127,28 +154,35 @@ impl WorkerPool {
         Ok(Self {
             workers: Arc::new(workers),
             threads,
-            acceptors: Vec::new(),
+            acceptors: Acceptors::default(),
             drain,
         })
     }
 
     /// Starts to accept on `listener`, in the tokio runtime this is called in.
     pub fn listen(
-        &mut self,
+        &self,
         index: ListenerIndex,
         listener: Listener,
         options: ListenerOptions,
         registry: &Registry,
     ) -> ListenerHandle {
-        let shared = ListenerShared::new(index, &listener, options, registry);
-        let acceptor = accept_all(
-            listener,
-            Arc::clone(&shared),
-            Arc::clone(&self.workers),
-            self.drain.clone(),
-        );
-        self.acceptors.push(tokio::spawn(acceptor));
-        ListenerHandle::new(shared)
+        listen(
+            &self.workers,
+            &self.acceptors,
+            (index, listener),
+            options,
+            registry,
+        )
+    }
+
+    /// The way to further listeners.
+    #[must_use]
+    pub fn openings(&self) -> Openings {
+        Openings {
+            workers: Arc::downgrade(&self.workers),
+            acceptors: Arc::clone(&self.acceptors),
+        }
     }
 
     /// Connections that are open on all workers.
@@ -170,7 +204,7 @@ impl WorkerPool {
             acceptors,
             drain,
         } = self;
-        for acceptor in acceptors {
+        for acceptor in taken(&acceptors) {
             let _ = acceptor.await;
         }
         let cut = wait_until_idle(&workers, clock::now() + timeout).await;
@@ -186,6 +220,59 @@ impl WorkerPool {
     }
 }
 
+/// Opens further listeners of a pool for as long as it runs.
+#[derive(Debug, Clone)]
+pub struct Openings {
+    workers: Weak<Vec<Worker>>,
+    acceptors: Acceptors,
+}
+
+impl Openings {
+    /// The same as [`WorkerPool::listen`]; `None` if the pool has ended.
+    #[must_use]
+    pub fn listen(
+        &self,
+        index: ListenerIndex,
+        listener: Listener,
+        options: ListenerOptions,
+        registry: &Registry,
+    ) -> Option<ListenerHandle> {
+        let workers = self.workers.upgrade()?;
+        Some(listen(
+            &workers,
+            &self.acceptors,
+            (index, listener),
+            options,
+            registry,
+        ))
+    }
+}
+
+fn listen(
+    workers: &Arc<Vec<Worker>>,
+    acceptors: &Acceptors,
+    (index, listener): (ListenerIndex, Listener),
+    options: ListenerOptions,
+    registry: &Registry,
+) -> ListenerHandle {
+    let shared = ListenerShared::new(index, &listener, options, registry);
+    for worker in workers.iter() {
+        // If the worker is gone, no connection is dealt to it.
+        let _ = worker
+            .sender
+            .send(Order::Open(index, Arc::clone(&shared.name)));
+    }
+    let acceptor = accept_all(listener, Arc::clone(&shared), Arc::clone(workers));
+    let mut accepting = acceptors.lock().unwrap_or_else(PoisonError::into_inner);
+    accepting.retain(|acceptor| !acceptor.is_finished());
+    accepting.push(tokio::spawn(acceptor));
+    ListenerHandle::new(shared)
+}
+
+fn taken(acceptors: &Acceptors) -> Vec<tokio::task::JoinHandle<()>> {
+    std::mem::take(&mut *acceptors.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 async fn wait_until_idle(workers: &[Worker], end: Instant) -> usize {
     loop {
         let open = workers
@@ -199,14 +286,14 @@ async fn wait_until_idle(workers: &[Worker], end: Instant) -> usize {
     }
 }
 
-fn run_worker<F>(
+fn run_worker<F, W>(
     index: WorkerIndex,
     factory: &F,
-    receiver: mpsc::UnboundedReceiver<Dealt>,
+    orders: mpsc::UnboundedReceiver<Order>,
     started: &std_mpsc::Sender<Result<(), NetError>>,
-    drain: &Drain,
 ) where
-    F: Fn(WorkerIndex) -> Vec<Rc<dyn Service>>,
+    F: Fn(WorkerIndex) -> W,
+    W: Workshop,
 {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -223,31 +310,36 @@ fn run_worker<F>(
     };
     // Not a `LocalSet` in a runtime: its tasks take a lock and one more queue for each wake-up.
     runtime.block_on(async {
-        let services = factory(index);
+        let workshop = factory(index);
         let _ = started.send(Ok(()));
-        serve_dealt(&services, receiver, drain).await;
+        obey(workshop, orders).await;
     });
 }
 
-async fn serve_dealt(
-    services: &[Rc<dyn Service>],
-    mut receiver: mpsc::UnboundedReceiver<Dealt>,
-    drain: &Drain,
-) {
-    while let Some(dealt) = receiver.recv().await {
-        let Some(service) = services.get(dealt.listener.index.0) else {
-            tracing::error!(
-                listener = dealt.listener.name,
-                "the listener has no service"
-            );
-            continue;
-        };
-        let (service, drain) = (Rc::clone(service), drain.clone());
-        tokio::task::spawn_local(async move { serve_one(service, dealt, drain).await });
+async fn obey<W: Workshop>(mut workshop: W, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let mut services = BTreeMap::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Open(index, name) => {
+                if let Some(service) = workshop.service(index, &name) {
+                    services.insert(index, service);
+                } else {
+                    tracing::error!(listener = &*name, "the listener has no service");
+                }
+            }
+            // Connections that are open keep their service.
+            Order::Retire(index) => drop(services.remove(&index)),
+            Order::Serve(dealt) => {
+                if let Some(service) = services.get(&dealt.listener.index) {
+                    tokio::task::spawn_local(serve_one(Rc::clone(service), dealt));
+                }
+            }
+        }
     }
 }
 
-async fn serve_one(service: Rc<dyn Service>, mut dealt: Dealt, drain: Drain) {
+async fn serve_one(service: Rc<dyn Service>, mut dealt: Dealt) {
+    let drain = dealt.listener.drain.clone();
     let Some(socket) = dealt.socket.take() else {
         return;
     };
@@ -261,7 +353,7 @@ async fn serve_one(service: Rc<dyn Service>, mut dealt: Dealt, drain: Drain) {
         Ok(accepted) => service.serve(accepted).await,
         Err(error) => {
             dealt.listener.refused_handshake.increment();
-            tracing::debug!(listener = dealt.listener.name, %error, "a connection was not taken");
+            tracing::debug!(listener = &*dealt.listener.name, %error, "a connection was not taken");
         }
     }
 }

@@ -101,6 +101,12 @@ impl Breccia {
         http(self.admin, "POST", "/reload")
     }
 
+    /// Replaces the config file and asks for a reload by SIGHUP; `/status` shows what comes of it.
+    pub fn hang_up(&mut self, config: &str) -> Result<()> {
+        write_config(self.folder.path(), self.admin, config)?;
+        self.process.signal(Signal::Hup)
+    }
+
     /// The path of the config file.
     pub fn config_path(&self) -> PathBuf {
         self.folder.path().join("breccia.toml")

@@ -87,7 +87,7 @@ async fn serve_one(stream: Stream, gateway: Arc<Gateway>) -> Result<(), hyper::E
 type Answer = Response<Full<Bytes>>;
 
 /// Answers from the head alone: a body is never read.
-async fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
+async fn answer(gateway: &Arc<Gateway>, request: &Request<Incoming>) -> Answer {
     let (method, path) = (request.method(), request.uri().path());
     let steered = steer::read(path);
     let allowed = match path {

@@ -4,37 +4,37 @@
 //! secret.
 
 mod cluster;
+mod inventory;
 mod memory;
 pub(crate) mod space;
 mod status;
+mod tasks;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use breccia_blob::s3::frontend::SharedSettings as S3Settings;
 use breccia_config::{Plan, StorePlan};
-use breccia_core::address::Address;
-use breccia_core::layout::Layout;
-use breccia_kv::front::settings::SharedSettings;
-use breccia_kv::identity::Identity;
 use breccia_net::clock;
 use breccia_net::drain::{Drain, Phase};
-use breccia_net::health::EndpointHealth;
 use breccia_net::layout_store::LayoutStore;
 use breccia_net::metrics::{self, Registry};
-use breccia_net::worker::ListenerHandle;
+use breccia_net::worker::{ListenerHandle, ListenerIndex, Openings};
 use breccia_sql::postgres::cluster::Cluster;
 use breccia_sql::postgres::frontend::SharedListener;
 
 use crate::blobs::{Blobs, Leaves};
-use crate::loading::Given;
+use crate::loading::{Given, Layouts};
+use crate::registry::{self, Wiring};
+use crate::reload::LastReload;
 use crate::trouble::Trouble;
-use crate::{markers, registry};
 use cluster::Serves;
-use memory::Memory;
+pub(crate) use inventory::Inventory;
+pub(crate) use tasks::{Task, Tasks};
 
 /// Rates are means over this long.
 const RATE_SPAN: Duration = Duration::from_secs(10);
@@ -51,20 +51,22 @@ pub(crate) struct Gateway {
     pub(crate) metrics: Registry,
     pub(crate) drain: Drain,
     pub(crate) workers: usize,
-    pub(crate) layouts: BTreeMap<String, Arc<Layout>>,
-    pub(crate) endpoints: BTreeMap<String, Arc<EndpointHealth>>,
-    /// The identity of each leaf that carries markers, by its store's name.
-    pub(crate) identities: BTreeMap<String, Arc<Identity>>,
-    /// What a reload may change of each listener, by name.
-    pub(crate) settings: BTreeMap<String, Arc<SharedSettings>>,
-    pub(crate) memory: BTreeMap<String, Memory>,
+    pub(crate) layout_store: Arc<LayoutStore>,
+    /// What goes on for each store: see [`Task`].
+    pub(crate) tasks: Tasks,
     pub(crate) blobs: Blobs,
     /// What a reload may change of each S3 listener, by name.
     pub(crate) s3_settings: BTreeMap<String, Arc<S3Settings>>,
-    /// Set once they are bound, in the order of the plan.
-    pub(crate) listeners: OnceLock<Vec<ListenerHandle>>,
+    /// Set once the workers run.
+    pub(crate) openings: OnceLock<Openings>,
+    /// How many listeners there have been.
+    numbered: AtomicUsize,
+    listeners: Mutex<Vec<ListenerHandle>>,
+    inventory: Mutex<Arc<Inventory>>,
+    wiring: Mutex<Option<Arc<Wiring>>>,
     started: Instant,
     plan: Mutex<Arc<Plan>>,
+    last_reload: Mutex<Option<LastReload>>,
     samples: Mutex<VecDeque<Sample>>,
     clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
     sql_listeners: Mutex<BTreeMap<String, Arc<SharedListener>>>,
@@ -82,40 +84,35 @@ impl Gateway {
     /// The state of a gateway that is about to start.
     pub(crate) fn new(
         plan: Arc<Plan>,
-        layouts: BTreeMap<String, Arc<Layout>>,
+        layouts: Layouts,
         leaves: &Leaves,
         store: &Arc<LayoutStore>,
     ) -> Result<Self, Trouble> {
         let metrics = Registry::new();
-        for (name, layout) in &layouts {
-            let epoch = i64::try_from(layout.epoch().get()).unwrap_or(i64::MAX);
-            metrics.gauge(&metrics::LAYOUT_EPOCH, &[name]).set(epoch);
-        }
         let workers = plan.workers.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
         });
         let blobs = Blobs::new(&plan, &layouts, leaves, store, &metrics)?;
-        let mut endpoints = endpoints(&plan, &metrics);
-        for (name, health) in blobs.endpoints() {
-            health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
-            endpoints.insert(name.clone(), Arc::clone(health));
-        }
+        let (drain, none) = (Drain::new(), Inventory::default());
+        let inventory = Inventory::of(&plan, layouts, &none, &blobs, (&metrics, &drain))?;
         Ok(Self {
+            inventory: Mutex::new(Arc::new(inventory)),
+            wiring: Mutex::default(),
+            openings: OnceLock::new(),
+            numbered: AtomicUsize::new(0),
+            layout_store: Arc::clone(store),
+            tasks: Tasks::default(),
             config: None,
             data_dir: None,
-            endpoints,
             blobs,
             s3_settings: registry::s3_settings(&plan),
-            identities: markers::identities(&plan, &layouts),
-            settings: registry::shared_settings(&plan),
-            memory: memory::stores(&plan, &metrics),
             metrics,
-            drain: Drain::new(),
+            drain,
             workers,
-            layouts,
-            listeners: OnceLock::new(),
+            listeners: Mutex::default(),
             started: clock::now(),
             plan: Mutex::new(plan),
+            last_reload: Mutex::default(),
             samples: Mutex::default(),
             clusters: Mutex::default(),
             sql_listeners: Mutex::default(),
@@ -138,6 +135,21 @@ impl Gateway {
     /// Puts another plan in force; what it asks for has been applied.
     pub(crate) fn set_plan(&self, plan: Arc<Plan>) {
         *self.lock_plan() = plan;
+    }
+
+    /// What the last reload came to; none before the first.
+    pub(crate) fn last_reload(&self) -> Option<LastReload> {
+        self.lock_last_reload().clone()
+    }
+
+    /// Keeps what a reload came to.
+    pub(crate) fn set_last_reload(&self, last: LastReload) {
+        *self.lock_last_reload() = Some(last);
+    }
+
+    fn lock_last_reload(&self) -> MutexGuard<'_, Option<LastReload>> {
+        let last = self.last_reload.lock();
+        last.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cluster of a `sql-read-replica`, once it is made.
@@ -170,8 +182,59 @@ impl Gateway {
     }
 
     /// The listeners; none before they are bound.
-    pub(crate) fn listeners(&self) -> &[ListenerHandle] {
-        self.listeners.get().map(Vec::as_slice).unwrap_or_default()
+    pub(crate) fn listeners(&self) -> Vec<ListenerHandle> {
+        self.lock_listeners().clone()
+    }
+
+    /// A number for one more listener.
+    pub(crate) fn next_listener(&self) -> ListenerIndex {
+        ListenerIndex(self.numbered.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Keeps a listener that accepts.
+    pub(crate) fn keep_listener(&self, handle: ListenerHandle) {
+        self.lock_listeners().push(handle);
+    }
+
+    /// Forgets a listener.
+    pub(crate) fn take_listener(&self, name: &str) -> Option<ListenerHandle> {
+        let mut listeners = self.lock_listeners();
+        let place = listeners.iter().position(|handle| handle.name() == name)?;
+        Some(listeners.remove(place))
+    }
+
+    fn lock_listeners(&self) -> MutexGuard<'_, Vec<ListenerHandle>> {
+        let listeners = self.listeners.lock();
+        listeners.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is made of the plan in force.
+    pub(crate) fn inventory(&self) -> Arc<Inventory> {
+        Arc::clone(&self.lock_inventory())
+    }
+
+    /// Puts another inventory in the place of the one there is.
+    pub(crate) fn set_inventory(&self, inventory: Inventory) {
+        *self.lock_inventory() = Arc::new(inventory);
+    }
+
+    fn lock_inventory(&self) -> MutexGuard<'_, Arc<Inventory>> {
+        let inventory = self.inventory.lock();
+        inventory.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What stands behind the listeners, once it is made.
+    pub(crate) fn wiring(&self) -> Option<Arc<Wiring>> {
+        self.lock_wiring().clone()
+    }
+
+    /// Keeps what was made to stand behind the listeners.
+    pub(crate) fn set_wiring(&self, wiring: Wiring) {
+        *self.lock_wiring() = Some(Arc::new(wiring));
+    }
+
+    fn lock_wiring(&self) -> MutexGuard<'_, Option<Arc<Wiring>>> {
+        self.wiring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The most connections all workers together open to servers for shared use; of SQL listeners,
@@ -230,7 +293,11 @@ impl Gateway {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let keyed = self.endpoints.keys().filter(|leaf| !plan.is_only_sql(leaf));
+        let inventory = self.inventory();
+        let keyed = inventory
+            .endpoints
+            .keys()
+            .filter(|leaf| !plan.is_only_sql(leaf));
         let down: Vec<String> = keyed.filter_map(|leaf| self.cannot_serve(leaf)).collect();
         if !down.is_empty() {
             let _ = writeln!(
@@ -244,11 +311,13 @@ impl Gateway {
 
     /// Why a leaf cannot serve its keys now.
     fn cannot_serve(&self, leaf: &str) -> Option<String> {
-        let endpoint = self.endpoints.get(leaf)?;
+        let inventory = self.inventory();
+        let endpoint = inventory.endpoints.get(leaf)?;
         if let Some(reason) = endpoint.down() {
             return Some(format!("{leaf} is down ({})", reason.text));
         }
-        if let Some(why) = self.identities.get(leaf).and_then(|known| known.refusal()) {
+        let identity = inventory.identities.get(leaf);
+        if let Some(why) = identity.and_then(|known| known.refusal()) {
             return Some(format!("{leaf} is not used ({why})"));
         }
         if let Some(why) = self.blobs.leaf(leaf).and_then(|leaf| leaf.refusal()) {
@@ -260,7 +329,10 @@ impl Gateway {
     /// Reads the counters behind the rates, and those that stores keep for themselves. Called every
     /// `RATE_STEP`.
     pub(crate) fn sample(&self) {
-        self.memory.values().for_each(Memory::show);
+        let inventory = self.inventory();
+        for memory in inventory.memory.values() {
+            memory.show();
+        }
         let sample = Sample {
             at: clock::now(),
             listeners: self.metrics.totals(&metrics::REQUESTS, "listener"),
@@ -283,30 +355,4 @@ impl Gateway {
     fn lock_samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The health of every store that lies on a server and is reached from a listener. Stores at one
-/// address (other databases of one Redis) share theirs: there is one prober for each endpoint.
-fn endpoints(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<EndpointHealth>> {
-    let mut by_address: BTreeMap<&Address, BTreeSet<&str>> = BTreeMap::new();
-    for listener in plan.listeners.values() {
-        for (name, store) in plan.served(listener) {
-            if store.is_blob() && !plan.is_only_sql(name) {
-                continue;
-            }
-            if let Some(address) = store.address() {
-                by_address.entry(address).or_default().insert(name);
-            }
-        }
-    }
-    let mut endpoints = BTreeMap::new();
-    for (address, names) in by_address {
-        let all: Vec<&str> = names.iter().copied().collect();
-        let health = EndpointHealth::new(all.join(", "), address.clone());
-        for name in names {
-            health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
-            endpoints.insert(name.to_owned(), Arc::clone(&health));
-        }
-    }
-    endpoints
 }

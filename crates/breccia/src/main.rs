@@ -11,6 +11,7 @@ mod descriptors;
 mod explain;
 mod gateway;
 mod layout_command;
+mod listening;
 mod loading;
 mod logging;
 mod markers;

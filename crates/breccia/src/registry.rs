@@ -6,10 +6,11 @@
 mod memcached;
 mod redis;
 mod s3;
+mod servers;
 mod sql;
 mod wiring;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,13 +25,14 @@ use breccia_kv::resp::frontend::RespWorker;
 use breccia_net::health::{ProbeConfig, probe_loop};
 use breccia_net::listener::Bind;
 use breccia_net::tls::TlsServer;
-use breccia_net::worker::{Accepted, Service};
+use breccia_net::worker::{Accepted, ListenerIndex, Service, Workshop};
 use breccia_sql::postgres::frontend::ALPN as POSTGRESQL_ALPN;
 
 use crate::check;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Task};
 use crate::reach::{Prober, Target};
 pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
+pub(crate) use servers::{servers, terms};
 pub(crate) use sql::{Renewed as RenewedSql, credential, endpoint as sql_endpoint};
 pub(crate) use wiring::Wiring;
 
@@ -78,25 +80,40 @@ pub(crate) fn tls(plan: &ListenerPlan) -> Result<Option<TlsServer>, breccia_net:
 
 /// Probes every endpoint from now on, in the runtime this is called in.
 pub(crate) fn start_probes(gateway: &Gateway, plan: &Plan) -> Result<(), breccia_net::NetError> {
-    let mut addresses = BTreeSet::new();
-    for (name, health) in &gateway.endpoints {
-        let Some(store) = plan.stores.get(name) else {
-            continue;
-        };
-        let config = probes(store);
-        let Some(target) = Target::of(store)? else {
-            continue;
-        };
-        if !addresses.insert(health.address()) {
-            continue;
-        }
-        let prober = Prober::new(target);
-        let probe = move || {
-            let prober = Arc::clone(&prober);
-            async move { prober.probe().await }
-        };
-        tokio::spawn(probe_loop(Arc::clone(health), config, probe));
+    for name in gateway.inventory().endpoints.keys() {
+        start_probe(gateway, plan, name)?;
     }
+    Ok(())
+}
+
+/// Probes the server of a store as the plan says, instead of as before. Of stores that share a
+/// server the first one's keys count.
+pub(crate) fn start_probe(
+    gateway: &Gateway,
+    plan: &Plan,
+    name: &str,
+) -> Result<(), breccia_net::NetError> {
+    let inventory = gateway.inventory();
+    let endpoints = &inventory.endpoints;
+    let (Some(health), Some(store)) = (endpoints.get(name), plan.stores.get(name)) else {
+        return Ok(());
+    };
+    let Some(target) = Target::of(store)? else {
+        return Ok(());
+    };
+    let mut sharing = endpoints
+        .iter()
+        .filter(|(_, other)| Arc::ptr_eq(health, other));
+    if sharing.next().is_none_or(|(first, _)| first != name) {
+        return Ok(());
+    }
+    let prober = Prober::new(target);
+    let probe = move || {
+        let prober = Arc::clone(&prober);
+        async move { prober.probe().await }
+    };
+    let probing = probe_loop(Arc::clone(health), probes(store), probe);
+    gateway.tasks.start(Task::Probe, name, probing);
     Ok(())
 }
 
@@ -166,24 +183,39 @@ pub(crate) fn memory_store(name: &str, plan: &StorePlan) -> Option<MemoryStore> 
     }))
 }
 
-/// The services of one worker, one per listener in the order of the plan. Runs on the worker.
-pub(crate) fn services(
-    gateway: &Arc<Gateway>,
-    plan: &Plan,
-    wiring: &Wiring,
-) -> Vec<Rc<dyn Service>> {
-    let (resp, memcached) = (RespWorker::new(), MemcachedWorker::new());
-    let services = plan
-        .listeners
-        .iter()
-        .map(|(name, listener)| match listener.protocol {
-            Protocol::Redis => redis::service(gateway, wiring, &resp, name, listener),
-            Protocol::Memcached => memcached::service(gateway, wiring, &memcached, name, listener),
+/// Makes the services of one worker. Lives on the worker.
+pub(crate) struct Workbench {
+    gateway: Arc<Gateway>,
+    resp: Rc<RespWorker>,
+    memcached: Rc<MemcachedWorker>,
+}
+
+impl Workbench {
+    /// An empty one; make it on the worker's own thread.
+    pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
+        Self {
+            gateway,
+            resp: RespWorker::new(),
+            memcached: MemcachedWorker::new(),
+        }
+    }
+}
+
+impl Workshop for Workbench {
+    fn service(&mut self, _: ListenerIndex, name: &str) -> Option<Rc<dyn Service>> {
+        let (gateway, wiring) = (&self.gateway, self.gateway.wiring()?);
+        let plan = gateway.plan();
+        let listener = plan.listeners.get(name)?;
+        Some(match listener.protocol {
+            Protocol::Redis => redis::service(gateway, &wiring, &self.resp, name, listener),
+            Protocol::Memcached => {
+                memcached::service(gateway, &wiring, &self.memcached, name, listener)
+            }
             Protocol::S3 => s3::service(gateway, &wiring.s3, name),
             Protocol::Postgresql => sql::service(&wiring.sql, name),
             _ => Rc::new(Closed),
-        });
-    services.collect()
+        })
+    }
 }
 
 /// Closes every connection: for a protocol this table does not know.

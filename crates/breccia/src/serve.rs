@@ -10,12 +10,12 @@ use std::sync::Arc;
 use breccia_config::{Plan, Protocol, StorePlan};
 use breccia_net::NetError;
 use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
-use breccia_net::listener::Listener;
-use breccia_net::worker::{ListenerIndex, ListenerOptions, WorkerPool};
+use breccia_net::worker::WorkerPool;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ServeArguments;
 use crate::gateway::{Gateway, RATE_STEP, space};
+use crate::listening::{self, Bound};
 use crate::loading::{Given, Layouts};
 use crate::trouble::{Trouble, print};
 use crate::{admin, blobs, descriptors, loading, logging, markers, registry, reload, s3_keys};
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     descriptors::prepare(&gateway);
     gateway.config.clone_from(&arguments.config);
     gateway.data_dir.clone_from(&arguments.data_dir);
-    let ended = runtime.block_on(serve(Arc::new(gateway), &store));
+    let ended = runtime.block_on(serve(Arc::new(gateway)));
     // A name that still resolves must not hold the exit back.
     runtime.shutdown_background();
     // The lock of the state folder is held to the end.
@@ -104,7 +104,7 @@ async fn open_store(
     Ok((store, layouts))
 }
 
-async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Trouble> {
+async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
     let plan = gateway.plan();
     let mut signals = Signals::new().map_err(Trouble::failed)?;
     let listeners = bind_all(&gateway, &plan)?;
@@ -113,25 +113,19 @@ async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Tr
         None => None,
     };
     registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
-    let kept = markers::keeper::start(&gateway, &plan, store).await;
+    let kept = markers::keeper::start(&gateway, &plan).await;
     kept.map_err(Trouble::refused)?;
     gateway.blobs.start(&plan).await;
-    let (shared, workers_plan) = (Arc::clone(&gateway), Arc::clone(&plan));
-    let wiring = Arc::new(registry::Wiring::new(&gateway, &plan)?);
-    let factory = move |_| registry::services(&shared, &workers_plan, &wiring);
-    let mut pool = WorkerPool::start(gateway.workers, gateway.drain.clone(), factory)
+    gateway.set_wiring(registry::Wiring::new(&gateway, &plan)?);
+    let shared = Arc::clone(&gateway);
+    let factory = move |_| registry::Workbench::new(Arc::clone(&shared));
+    let pool = WorkerPool::start(gateway.workers, gateway.drain.clone(), factory)
         .map_err(Trouble::failed)?;
-    let mut handles = Vec::new();
-    for (number, (listener, options)) in listeners.into_iter().enumerate() {
-        let (name, bind) = (options.name.clone(), listener.bind().clone());
-        handles.push(pool.listen(ListenerIndex(number), listener, options, &gateway.metrics));
-        let listener = plan.listeners.get(&name);
-        let protocol = listener.map(|listener| listener.protocol.name());
-        let store = listener.map(|listener| listener.stores().join(", "));
-        tracing::info!(listener = name, protocol, %bind, store, "listening");
+    for bound in listeners {
+        listening::start(&gateway, &plan, &pool.openings(), bound);
     }
     // Set once, here.
-    let _ = gateway.listeners.set(handles);
+    let _ = gateway.openings.set(pool.openings());
     if let Some(admin) = admin {
         tracing::info!(bind = %admin.bind(), "admin listening");
         tokio::spawn(admin.serve(Arc::clone(&gateway)));
@@ -166,14 +160,14 @@ async fn serve(gateway: Arc<Gateway>, store: &Arc<LayoutStore>) -> Result<(), Tr
 }
 
 /// Binds every listener of the plan, in its order.
-fn bind_all(gateway: &Gateway, plan: &Plan) -> Result<Vec<(Listener, ListenerOptions)>, Trouble> {
+fn bind_all(gateway: &Gateway, plan: &Plan) -> Result<Vec<Bound>, Trouble> {
+    let inventory = gateway.inventory();
     let mut listeners = Vec::new();
     for (name, listener) in &plan.listeners {
         let place = format!("listener.{name}");
         let tls = registry::tls(listener).map_err(|error| at(&place, &error))?;
-        // PostgreSQL's clients first ask for it: the protocol's own side shakes hands.
-        let tls = tls.filter(|_| listener.protocol != Protocol::Postgresql);
-        let bound = Listener::open(&registry::bind(listener)).map_err(|error| {
+        let drain = inventory.drains.get(name).unwrap_or(&gateway.drain);
+        let bound = listening::bind(name, listener, tls, drain).map_err(|error| {
             let mut lines = vec![format!("{place}.bind: {error}")];
             if gateway.config.is_none() {
                 let hint = "the quick start's ports are fixed; with --config FILE they are yours";
@@ -181,13 +175,7 @@ fn bind_all(gateway: &Gateway, plan: &Plan) -> Result<Vec<(Listener, ListenerOpt
             }
             Trouble::Failed(lines)
         })?;
-        let options = ListenerOptions {
-            name: name.clone(),
-            tls,
-            max_clients: listener.max_clients,
-            refusal: registry::refusal(listener.protocol),
-        };
-        listeners.push((bound, options));
+        listeners.push(bound);
     }
     Ok(listeners)
 }
@@ -295,7 +283,7 @@ impl Signals {
     }
 
     /// Reloads at each SIGHUP; returns at SIGTERM or SIGINT.
-    async fn wait_for_the_end(&mut self, gateway: &Gateway) {
+    async fn wait_for_the_end(&mut self, gateway: &Arc<Gateway>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,

@@ -118,6 +118,7 @@ fn table(status: &Value) -> String {
         shown(status, "uptime_seconds"),
         shown(status, "workers")
     );
+    last_reload(&mut out, status.get("last_reload"));
     let keys = [
         "name",
         "protocol",
@@ -150,6 +151,32 @@ fn table(status: &Value) -> String {
     });
     clusters(&mut out, status.get("clusters"));
     out
+}
+
+/// How the last reload ended, if there was one, and what it left to do.
+fn last_reload(out: &mut String, last: Option<&Value>) {
+    let Some(last) = last.filter(|last| last.is_object()) else {
+        return;
+    };
+    let listed = |key: &str| {
+        let items = last.get(key).and_then(Value::as_array);
+        let items = items.into_iter().flatten().filter_map(Value::as_str);
+        items.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (ago, outcome) = (shown(last, "seconds_ago"), shown(last, "outcome"));
+    let more = match outcome.as_str() {
+        "refused" => ", nothing was changed",
+        _ => "",
+    };
+    let _ = writeln!(out, "reload {ago} s ago: {}{more}", outcome.to_uppercase());
+    for fault in listed("faults") {
+        let _ = writeln!(out, "  {fault}");
+    }
+    let waiting = listed("needs_restart");
+    if !waiting.is_empty() {
+        let _ = writeln!(out, "  needs a restart: {}", waiting.join(" "));
+    }
+    out.push('\n');
 }
 
 fn shown(value: &Value, key: &str) -> String {
@@ -329,6 +356,37 @@ mod tests {
         assert!(text.contains("\nb            memory  -"), "{text}");
         assert!(text.contains("NOT USED (it has none)"), "{text}");
         assert!(!text.contains("CLUSTER"), "{text}");
+        assert!(!text.contains("reload"), "{text}");
+    }
+
+    #[test]
+    fn a_refused_reload_is_shown_with_its_faults() {
+        let check = |last: Value, parts: &[&str]| {
+            let text = table(&serde_json::json!({ "last_reload": last }));
+            for part in parts {
+                assert!(text.contains(part), "'{part}' is missing in\n{text}");
+            }
+        };
+        let refused = serde_json::json!({
+            "outcome": "refused", "seconds_ago": 3, "faults": ["breccia.toml:1:1: what is this"],
+        });
+        check(
+            refused,
+            &[
+                "reload 3 s ago: REFUSED, nothing was changed",
+                "  breccia.toml:1:1",
+            ],
+        );
+        let applied = serde_json::json!({
+            "outcome": "applied", "seconds_ago": 0, "needs_restart": ["workers", "store.a"],
+        });
+        check(
+            applied,
+            &[
+                "reload 0 s ago: APPLIED\n",
+                "needs a restart: workers store.a",
+            ],
+        );
     }
 
     #[test]

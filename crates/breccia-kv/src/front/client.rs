@@ -6,9 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use super::handle::Handle;
 use super::limits::ListenerLimits;
 use super::ring::{ReplyRing, Sequence};
 
@@ -28,6 +30,8 @@ pub struct Client {
     pub id: u64,
     /// The peer's address, for lists and logs.
     pub peer: String,
+    /// How other threads reach it.
+    pub handle: Arc<Handle>,
     ring: RefCell<ReplyRing>,
     waker: RefCell<Option<Waker>>,
     woken: Cell<bool>,
@@ -51,7 +55,11 @@ pub struct Client {
     sample: Cell<Option<(Sequence, Instant)>>,
     /// Whether the client waits for something it subscribed to or blocks on: never idle.
     pub patient: Cell<bool>,
+    hurried: Cell<bool>,
 }
+
+/// The ending of a client that another one has ended.
+pub(crate) const KILLED: &str = "client-kill";
 
 /// A client that was sent a larger reply reads through bulk connections from then on.
 const LARGE_REPLY: usize = 1 << 20;
@@ -67,6 +75,7 @@ impl Client {
         Rc::new(Self {
             id,
             peer,
+            handle: Arc::default(),
             ring: RefCell::default(),
             waker: RefCell::default(),
             woken: Cell::new(false),
@@ -81,6 +90,7 @@ impl Client {
             window: Cell::new(FIRST_WINDOW),
             sample: Cell::new(None),
             patient: Cell::new(false),
+            hurried: Cell::new(false),
         })
     }
 
@@ -197,6 +207,18 @@ impl Client {
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         self.ending.get()
+    }
+
+    /// The gateway drains, and whatever had arrived from this client can be read by now.
+    pub(crate) fn hurry(&self) {
+        if !self.hurried.replace(true) {
+            self.wake();
+        }
+    }
+
+    /// See [`Client::hurry`].
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried.get()
     }
 
     /// Wakes the client's connection.

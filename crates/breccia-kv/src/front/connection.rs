@@ -16,7 +16,7 @@ use breccia_net::drain::{Drain, Phase};
 use breccia_net::stream::{Stream, close_gently};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::client::{Client, Ending};
+use super::client::{Client, Ending, KILLED};
 use super::limits::ListenerLimits;
 use crate::turn::wake_after_others;
 
@@ -46,6 +46,8 @@ pub struct Consumed {
 pub trait Dialogue {
     /// Takes whole requests from `bytes`, in order, until it must stop.
     fn consume(&mut self, bytes: &[u8]) -> Consumed;
+    /// The limits that hold for this client now.
+    fn limits(&self) -> &ListenerLimits;
     /// Lets work of the dialogue's own go on (a request answered by a future, say).
     fn advance(&mut self, context: &mut Context<'_>);
     /// The connection ends: gives back what the client holds.
@@ -77,7 +79,6 @@ pub struct Connection<D> {
     stream: Stream,
     client: Rc<Client>,
     dialogue: D,
-    limits: Rc<ListenerLimits>,
     scratch: Scratch,
     drain: Drain,
     carry: Vec<u8>,
@@ -101,7 +102,6 @@ impl<D: Dialogue> Connection<D> {
         stream: Stream,
         client: Rc<Client>,
         dialogue: D,
-        limits: Rc<ListenerLimits>,
         scratch: Scratch,
         drain: Drain,
     ) -> Self {
@@ -109,7 +109,6 @@ impl<D: Dialogue> Connection<D> {
             stream,
             client,
             dialogue,
-            limits,
             scratch,
             drain,
             carry: Vec::new(),
@@ -124,8 +123,12 @@ impl<D: Dialogue> Connection<D> {
 
     /// Serves the client until one side closes. Whoever changes the drain's phase wakes clients.
     pub async fn serve(mut self) {
+        let mut begun = false;
         poll_fn(|context| {
             self.client.park(context);
+            if !std::mem::replace(&mut begun, true) {
+                self.client.handle.begin(context.waker());
+            }
             match self.turn(context) {
                 Ok(()) => Poll::Pending,
                 Err(Over) => Poll::Ready(()),
@@ -141,6 +144,10 @@ impl<D: Dialogue> Connection<D> {
     }
 
     fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
+        if self.client.handle.is_closed() {
+            self.client.end(Ending::Now(KILLED));
+            return Err(Over);
+        }
         self.dialogue.advance(context);
         loop {
             if self.paused {
@@ -186,11 +193,11 @@ impl<D: Dialogue> Connection<D> {
     }
 
     fn is_full(&self) -> bool {
-        self.client.ring().borrow().buffered() > self.limits.reply_buffer
+        self.client.ring().borrow().buffered() > self.dialogue.limits().reply_buffer
     }
 
     fn below_limits(&self) -> bool {
-        self.client.may_ask(&self.limits)
+        self.client.may_ask(self.dialogue.limits())
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
@@ -203,7 +210,7 @@ impl<D: Dialogue> Connection<D> {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
                 Poll::Pending => {
-                    self.drained = self.drain.phase() != Phase::Running;
+                    self.drained = self.client.is_hurried();
                     return Ok(());
                 }
                 Poll::Ready(Err(_)) => return Err(Over),
@@ -229,7 +236,9 @@ impl<D: Dialogue> Connection<D> {
         } else {
             self.carry.extend_from_slice(bytes);
             self.consume_carry();
-            if self.paused && self.carry.len() - self.start > self.limits.max_request_size {
+            if self.paused
+                && self.carry.len() - self.start > self.dialogue.limits().max_request_size
+            {
                 self.client.end(Ending::Now("max-request-size"));
             }
         }
@@ -292,10 +301,12 @@ impl<D: Dialogue> Connection<D> {
         let buffered = ring.buffered();
         let stuck = !progress && !ring.writable().is_empty();
         drop(ring);
-        self.client
-            .note_clogged(stuck || buffered > self.limits.reply_buffer, clock::now());
+        self.client.note_clogged(
+            stuck || buffered > self.dialogue.limits().reply_buffer,
+            clock::now(),
+        );
         let many = self.client.in_flight() > 0 || self.client.patient.get();
-        if buffered > self.limits.reply_hard_limit() && many {
+        if buffered > self.dialogue.limits().reply_hard_limit() && many {
             self.client.end(Ending::Now("reply-buffer"));
             return Err(Over);
         }

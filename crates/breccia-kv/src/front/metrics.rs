@@ -3,14 +3,17 @@
 //!
 //! Invariant: nothing here reads the clock or locks anything on the way of a request.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use breccia_core::error::Effect;
 use breccia_net::clock;
 use breccia_net::metrics::{self, Counter, Gauge, Histogram, Registry};
 
+use super::client::Client;
+use super::slow::SlowLog;
 use crate::pipeline::{Cause, Failure};
 use crate::topology::LeafIndex;
 
@@ -57,7 +60,14 @@ pub(crate) struct FrontMetrics {
     /// Path and store name of each leaf, with its counters.
     leaves: Vec<(String, String, Counters)>,
     seconds: Histogram,
+    /// Where slow requests are kept, if they are.
+    slow: OnceCell<Arc<SlowLog>>,
+    /// When the present second of slow requests began, and how many it had.
+    slow_second: Cell<Option<(Instant, u32)>>,
 }
+
+/// Slow requests that one worker keeps in a second: behind a shard that is far away all are slow.
+const SLOW_PER_SECOND: u32 = 16;
 
 /// What one worker counts about its connections to one store.
 #[derive(Debug)]
@@ -107,6 +117,8 @@ impl FrontMetrics {
             name_of,
             listener,
             registry,
+            slow: OnceCell::new(),
+            slow_second: Cell::new(None),
             // One row more, for unknown commands.
             commands: (0..=rows).map(|_| Counters::default()).collect(),
             leaves: leaves
@@ -160,6 +172,33 @@ impl FrontMetrics {
     pub(crate) fn observe(&self, begun: Instant) {
         self.seconds
             .observe(clock::now().saturating_duration_since(begun));
+    }
+
+    /// Keeps slow requests from now on.
+    pub(crate) fn keep_slow(&self, log: Arc<SlowLog>) {
+        let _first = self.slow.set(log);
+    }
+
+    /// Keeps a slow request.
+    pub(crate) fn slow(
+        &self,
+        (row, leaf): (u16, LeafIndex),
+        client: &Client,
+        (took, now): (Duration, Instant),
+    ) {
+        let Some(log) = self.slow.get() else {
+            return;
+        };
+        let present = self.slow_second.get();
+        let present = present
+            .filter(|(began, _)| now.saturating_duration_since(*began) < Duration::from_secs(1));
+        let (began, count) = present.unwrap_or((now, 0));
+        self.slow_second.set(Some((began, count.saturating_add(1))));
+        if count < SLOW_PER_SECOND {
+            let name = (self.name_of)(row.into()).unwrap_or("unknown");
+            let whose = (client.id, client.peer.as_str());
+            log.add(took, name, self.leaf_name(leaf), whose);
+        }
     }
 
     /// Counts a limit that was met.

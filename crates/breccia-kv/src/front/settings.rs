@@ -50,7 +50,8 @@ impl SharedSettings {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces them for clients that connect from now on.
+    /// Replaces them: for clients that connect from now on, and within a second for those that are
+    /// connected. Nobody is logged out.
     pub fn set(&self, settings: ListenerSettings) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }

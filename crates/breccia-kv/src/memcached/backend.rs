@@ -25,6 +25,7 @@ mod single;
 use self::request::{Line, WireKey};
 use super::codec::{MetaReply, Shape, is_error};
 use super::wire::MemcachedWire;
+use crate::endpoint::{Endpoint, Place, Terms};
 use crate::entry::{Operation, Outcome};
 use crate::error::KvError;
 use crate::io::{DEFAULT_LIMITS, KvIo, Lane, PROBES, Pending, Probe, Probing};
@@ -49,8 +50,9 @@ pub struct MemcachedOptions {
     pub deadline: Duration,
     /// Limits of each connection's queue.
     pub limits: PipelineLimits,
-    /// What the process knows of the endpoint. `None`: the store probes it by itself.
-    pub health: Option<Arc<EndpointHealth>>,
+    /// The server, where others use it too and somebody probes it: its terms hold instead of the
+    /// address and the limits given here. `None`: the store has its own, and probes it.
+    pub endpoint: Option<Arc<Endpoint>>,
 }
 
 impl MemcachedOptions {
@@ -63,7 +65,7 @@ impl MemcachedOptions {
             connections: 1,
             deadline: Duration::from_secs(1),
             limits: DEFAULT_LIMITS,
-            health: None,
+            endpoint: None,
         }
     }
 }
@@ -103,30 +105,29 @@ impl MemcachedStore {
             connections,
             deadline,
             limits,
-            health,
+            endpoint,
         } = options;
-        let probed = health.is_some();
-        let health = health.unwrap_or_else(|| EndpointHealth::new(name.clone(), address.clone()));
+        let probed = endpoint.is_some();
+        let endpoint = endpoint.unwrap_or_else(|| {
+            let terms = Terms::simple(Place::plain(address.clone()), limits);
+            Endpoint::new(terms, EndpointHealth::new(name.clone(), address))
+        });
+        let address = endpoint.current().terms.place.address.clone();
         let probing = (!probed).then(|| {
-            let (address, question) = (address.clone(), b"mn\r\n");
-            io.watch(
-                &health,
-                Probe {
-                    address,
-                    tls: None,
-                    question,
-                    config: PROBES,
-                },
-            )
+            let probe = Probe {
+                address: address.clone(),
+                tls: None,
+                question: b"mn\r\n",
+                config: PROBES,
+            };
+            io.watch(endpoint.health(), probe)
         });
         let lane = || {
             let upstream = UpstreamOptions {
                 name: name.clone(),
-                address: address.clone(),
-                tls: None,
-                greeting: Greeting::default(),
-                limits,
-                health: Arc::clone(&health),
+                endpoint: Arc::clone(&endpoint),
+                greeter: Arc::new(|_| Greeting::default()),
+                identity: None,
                 fragile: false,
             };
             io.open(upstream, deadline)

@@ -14,6 +14,7 @@ pub struct MemcachedWire;
 impl Wire for MemcachedWire {
     type Shape = Shape;
     type Scanner = ReplyScanner;
+    type Memory = ();
 
     fn scan(scanner: &mut ReplyScanner, shape: Option<Shape>, bytes: &[u8]) -> Scan {
         let Some(shape) = shape else {

@@ -37,6 +37,14 @@ impl Recipient for Waiter {
     fn abandoned(&self) -> bool {
         self.gone
     }
+
+    fn slow(&self, took: Duration, _: Instant) {
+        let took = took.as_millis();
+        self.log
+            .0
+            .borrow_mut()
+            .push(format!("{} took {took} ms", self.name));
+    }
 }
 
 struct Bench {
@@ -114,6 +122,24 @@ fn replies_match_requests_by_order() {
     assert!(bench.queue.deliver(b"2"));
     assert_eq!(bench.log(), ["a=1", "bb=2"]);
     assert!(!bench.queue.deliver(b"3"), "a reply to no request");
+}
+
+#[test]
+fn late_replies_are_told_with_their_time() {
+    let mut bench = Bench::new();
+    bench.ask(0, "a");
+    assert_eq!(bench.write(0, 100), "a");
+    bench.ask(8, "b");
+    assert_eq!(bench.write(8, 100), "b");
+    bench.queue.heard(bench.at(12));
+    assert!(bench.queue.deliver(b"1"));
+    assert!(bench.queue.deliver(b"2"));
+    assert_eq!(bench.log(), ["a took 12 ms", "a=1", "b=2"]);
+    bench.ask(12, "c");
+    assert_eq!(bench.write(12, 100), "c");
+    bench.queue.heard(bench.at(21));
+    assert!(bench.queue.deliver(b"3"));
+    assert_eq!(bench.log(), ["c=3"]);
 }
 
 #[test]
@@ -260,4 +286,26 @@ fn requests_behind_an_unanswered_canary_expire_unwritten() {
     assert_eq!(bench.queue.expire(bench.at(1200)), 1);
     assert_eq!(bench.log(), ["a: not applied"]);
     assert!(bench.queue.silent_too_long(bench.at(5200)));
+}
+
+#[test]
+fn what_was_not_sent_moves_to_the_next_connection_whole() {
+    let check = |written: usize, expected: &[&str], left: &str| {
+        let mut bench = Bench::new();
+        bench.ask(0, "aaaa");
+        bench.ask(0, "bbbb");
+        bench.ask(0, "cccc");
+        bench.write(0, written);
+        assert_eq!(bench.queue.begun().len(), (4 - written % 4) % 4);
+        bench.queue.carry_over(&Cause::Lost("moved".into()));
+        assert_eq!(bench.log(), expected);
+        bench.queue.heard(bench.at(1));
+        assert_eq!(bench.write(1, 100), left);
+        assert!(bench.queue.deliver(b"1"));
+        assert_eq!(bench.log().len(), 1);
+    };
+    check(0, &[], "aaaabbbbcccc");
+    check(2, &["aaaa: unknown"], "bbbbcccc");
+    check(4, &["aaaa: unknown"], "bbbbcccc");
+    check(7, &["aaaa: unknown", "bbbb: unknown"], "cccc");
 }

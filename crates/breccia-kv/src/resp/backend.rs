@@ -25,6 +25,7 @@ use self::reply::{Replies, RepliesWire};
 use super::codec::reply::{elements, integer, text};
 use super::encode::RespVersion;
 use super::greeting::{Login, Transactions};
+use crate::endpoint::{Endpoint, Place, Terms};
 use crate::entry::{Operation, Outcome};
 use crate::error::KvError;
 use crate::io::{DEFAULT_LIMITS, KvIo, Lane, PROBES, Probe, Probing};
@@ -34,7 +35,7 @@ use crate::store::{
     Capabilities, KeyedOperation, KvStore, ScanPage, ScanRequest, StoreFuture, StoreKind,
     apply_in_turn,
 };
-use crate::upstream::UpstreamOptions;
+use crate::upstream::{Greeting, UpstreamOptions};
 
 /// A Redis server as a store.
 #[derive(Clone)]
@@ -59,8 +60,9 @@ pub struct RedisOptions {
     pub deadline: Duration,
     /// Limits of each connection's queue.
     pub limits: PipelineLimits,
-    /// What the process knows of the endpoint. `None`: the store probes it by itself.
-    pub health: Option<Arc<EndpointHealth>>,
+    /// The server, where others use it too and somebody probes it: its terms hold instead of the
+    /// place and the limits given here. `None`: the store has its own, and probes it.
+    pub endpoint: Option<Arc<Endpoint>>,
 }
 
 impl RedisOptions {
@@ -78,9 +80,43 @@ impl RedisOptions {
             max_leases: 256,
             deadline: Duration::from_secs(1),
             limits: DEFAULT_LIMITS,
-            health: None,
+            endpoint: None,
         }
     }
+}
+
+impl RedisOptions {
+    /// An endpoint of the store's own.
+    fn own(&self) -> Arc<Endpoint> {
+        let place = Place {
+            address: self.address.clone(),
+            tls: self.tls.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            database: self.database,
+        };
+        let terms = Terms {
+            place,
+            limits: self.limits,
+            max_leases: self.max_leases,
+            databases: 1,
+        };
+        let health = EndpointHealth::new(self.name.clone(), self.address.clone());
+        Endpoint::new(terms, health)
+    }
+}
+
+/// What a connection to a place begins with.
+fn greeting(place: &Place) -> Greeting {
+    let login = Login {
+        version: RespVersion::V2,
+        user: place.user.as_deref(),
+        password: place.password.as_deref(),
+        database: place.database,
+        transactions: Transactions::Whole,
+        identity: None,
+    };
+    login.greeting()
 }
 
 impl fmt::Debug for RedisOptions {
@@ -97,7 +133,7 @@ impl fmt::Debug for RedisOptions {
 pub struct RedisStore {
     capabilities: Capabilities,
     options: RedisOptions,
-    health: Arc<EndpointHealth>,
+    endpoint: Arc<Endpoint>,
     io: KvIo,
     shared: Vec<Lane<RepliesWire>>,
     idle: Mutex<Vec<Lane<RepliesWire>>>,
@@ -109,27 +145,21 @@ impl RedisStore {
     /// A store on `io`'s thread. Nothing is connected until the first request.
     #[must_use]
     pub fn new(io: &KvIo, options: RedisOptions) -> Self {
-        let address = options.address.clone();
-        let health = options
-            .health
-            .clone()
-            .unwrap_or_else(|| EndpointHealth::new(options.name.clone(), address.clone()));
-        let probing = options.health.is_none().then(|| {
-            let (tls, question) = (options.tls.clone(), b"PING\r\n");
-            io.watch(
-                &health,
-                Probe {
-                    address,
-                    tls,
-                    question,
-                    config: PROBES,
-                },
-            )
+        let endpoint = options.endpoint.clone().unwrap_or_else(|| options.own());
+        let place = endpoint.current().terms.place.clone();
+        let at = format!("{}/{}", place.address, place.database);
+        let probing = options.endpoint.is_none().then(|| {
+            let probe = Probe {
+                address: place.address,
+                tls: place.tls,
+                question: b"PING\r\n",
+                config: PROBES,
+            };
+            io.watch(endpoint.health(), probe)
         });
-        let place = format!("{}/{}", options.address, options.database);
         let mut store = Self {
-            capabilities: Capabilities::leaf(options.name.clone(), StoreKind::Redis).at(&place),
-            health,
+            capabilities: Capabilities::leaf(options.name.clone(), StoreKind::Redis).at(&at),
+            endpoint,
             io: io.clone(),
             shared: Vec::new(),
             idle: Mutex::default(),
@@ -145,21 +175,11 @@ impl RedisStore {
 
     fn open(&self, fragile: bool) -> Lane<RepliesWire> {
         let options = &self.options;
-        let login = Login {
-            version: RespVersion::V2,
-            user: options.user.as_deref(),
-            password: options.password.as_deref(),
-            database: options.database,
-            transactions: Transactions::Whole,
-            identity: None,
-        };
         let upstream = UpstreamOptions {
             name: options.name.clone(),
-            address: options.address.clone(),
-            tls: options.tls.clone(),
-            greeting: login.greeting(),
-            limits: options.limits,
-            health: Arc::clone(&self.health),
+            endpoint: Arc::clone(&self.endpoint),
+            greeter: Arc::new(greeting),
+            identity: None,
             fragile,
         };
         self.io.open(upstream, options.deadline)
@@ -415,9 +435,10 @@ impl RedisStore {
     /// Takes a connection for exclusive use.
     fn lease(&self) -> Result<Lease<'_>, KvError> {
         use std::sync::atomic::Ordering::Relaxed;
-        if self.leased.fetch_add(1, Relaxed) >= self.options.max_leases {
+        let max_leases = self.endpoint.current().terms.max_leases;
+        if self.leased.fetch_add(1, Relaxed) >= max_leases {
             self.leased.fetch_sub(1, Relaxed);
-            let limit = format!("max-leases ({}) is reached", self.options.max_leases);
+            let limit = format!("max-leases ({max_leases}) is reached");
             return Err(KvError::Overloaded {
                 store: self.name().to_owned(),
                 limit,

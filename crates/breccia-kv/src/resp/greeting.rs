@@ -94,7 +94,6 @@ impl Login<'_> {
             encode::bulk(&mut expected, &marker.head);
             greeting.proofs.push((number, expected));
         }
-        greeting.identity = Some(Arc::clone(identity));
         database
     }
 

@@ -9,3 +9,4 @@ pub mod encode;
 pub mod frontend;
 mod greeting;
 pub mod portable;
+pub mod scripts;

@@ -6,13 +6,14 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use breccia_net::clock;
 use breccia_net::stream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::{MAX_REPLY_BYTES, Scan, TICK, Upstream, Wire, describe, lost};
+use super::{MAX_REPLY_BYTES, Scan, TICK, Upstream, Wire, describe, lost, moved};
 use crate::pipeline::{Cause, Recipient};
 use crate::turn::wake_after_others;
 
@@ -35,6 +36,8 @@ pub(super) struct Relay<'u, W: Wire, R> {
     unflushed: bool,
     /// Whether the write was put off once already.
     gathered: bool,
+    /// Since when another connection is to take the place of this one.
+    leaving: Option<Instant>,
 }
 
 impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
@@ -49,6 +52,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             ticking: false,
             unflushed: false,
             gathered: false,
+            leaving: None,
         }
     }
 
@@ -67,12 +71,20 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         let closing = self.upstream.closing.get();
         if closing || (self.upstream.sealed.get() && !self.upstream.pipeline.borrow().owes()) {
+            if self.upstream.is_leaving() && !closing {
+                return Err(moved());
+            }
             return Err(Cause::Lost("the connection was given up".into()));
         }
         self.receive(context)?;
-        if self.gathered || !self.upstream.pipeline.borrow().has_unsent() {
+        if self.upstream.is_leaving() {
+            self.leave()?;
+            self.send(context, clock::now())?;
+        } else if self.gathered || !self.upstream.pipeline.borrow().has_unsent() {
             self.gathered = false;
-            self.send(context)?;
+            let now = clock::now();
+            self.prepare(now);
+            self.send(context, now)?;
         } else {
             self.gather(context);
         }
@@ -92,7 +104,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                         return Err(Cause::Lost("the server closed the connection".into()));
                     }
                     self.filled += count;
-                    self.upstream.options.health.note_bytes();
+                    self.upstream.health.note_bytes();
                     self.take_replies()?;
                 }
             }
@@ -160,8 +172,19 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         wake_after_others(context);
     }
 
-    fn send(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
-        let now = clock::now();
+    /// Ends the connection once nothing is owed on it. Until then only what was begun is written.
+    fn leave(&mut self) -> Result<(), Cause> {
+        if self.leaving.is_none() {
+            self.leaving = Some(clock::now());
+        }
+        if self.upstream.pipeline.borrow().owes() {
+            return Ok(());
+        }
+        Err(moved())
+    }
+
+    /// Puts a canary first where one is needed.
+    fn prepare(&self, now: Instant) {
         let mut pipeline = self.upstream.pipeline.borrow_mut();
         let canary = match self.upstream.in_transaction.get() {
             false => Some(W::canary()),
@@ -171,8 +194,15 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         if let Some(canary) = canary {
             pipeline.prepare(now, canary);
         }
+    }
+
+    fn send(&mut self, context: &mut Context<'_>, now: Instant) -> Result<(), Cause> {
+        let mut pipeline = self.upstream.pipeline.borrow_mut();
         loop {
-            let bytes = pipeline.writable(now);
+            let bytes = match self.leaving {
+                None => pipeline.writable(now),
+                Some(_) => pipeline.begun(),
+            };
             if bytes.is_empty() {
                 break;
             }
@@ -201,7 +231,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         if self.ticking && self.tick.as_mut().poll(context).is_ready() {
             self.ticking = false;
             let now = clock::now();
-            let health = &self.upstream.options.health;
+            let health = &self.upstream.health;
             let mut pipeline = self.upstream.pipeline.borrow_mut();
             let mut failed = pipeline.expire(now);
             if let Some(down) = health.down() {
@@ -215,6 +245,12 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             }
             if pipeline.silent_too_long(now) {
                 return Err(Cause::Timeout);
+            }
+            let timeout = self.upstream.current.borrow().terms.limits.timeout;
+            // A client that blocks on a server which is no longer used would wait for ever.
+            let leaving = self.leaving;
+            if leaving.is_some_and(|since| now.saturating_duration_since(since) >= timeout) {
+                return Err(moved());
             }
         }
         if !self.ticking && !self.upstream.pipeline.borrow().is_empty() {

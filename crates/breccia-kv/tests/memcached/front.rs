@@ -12,6 +12,7 @@ use std::time::Duration;
 use breccia_core::HashKind;
 use breccia_core::address::Address;
 use breccia_core::layout::{CompositeKind, Layout, LayoutSpec, Role};
+use breccia_kv::endpoint::{Endpoint, Place, Terms};
 use breccia_kv::front::settings::{ListenerSettings, SharedSettings};
 use breccia_kv::memcached::frontend::{
     MemcachedBackend, MemcachedLeaf, MemcachedListener, MemcachedService, MemcachedWorker,
@@ -68,7 +69,7 @@ impl Front {
             let service: Rc<dyn Service> = MemcachedService::new(&worker, listener.clone());
             vec![service]
         };
-        let mut pool = WorkerPool::start(1, drain, factory).unwrap();
+        let pool = WorkerPool::start(1, drain.clone(), factory).unwrap();
         let handle = runtime.block_on(async {
             for leaf in &probed {
                 spawn_probe(leaf, patience);
@@ -79,6 +80,7 @@ impl Front {
                 tls: None,
                 max_clients: 1000,
                 refusal: b"",
+                drain,
             };
             pool.listen(ListenerIndex(0), listener, options, &registry)
         });
@@ -117,6 +119,17 @@ impl Drop for Front {
 /// The names of up to ten members.
 const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
+fn endpoint(name: &str, address: Address) -> Arc<Endpoint> {
+    let limits = PipelineLimits {
+        stall_gate: Duration::from_millis(50),
+        timeout: Duration::from_secs(2),
+        max_in_flight: 16384,
+        max_unsent_bytes: 64 << 20,
+    };
+    let health = EndpointHealth::new(name.into(), address.clone());
+    Endpoint::new(Terms::simple(Place::plain(address), limits), health)
+}
+
 /// Servers as a composite (one server: as itself).
 pub(crate) fn topology(servers: &[Memcached]) -> Arc<Topology<Arc<MemcachedLeaf>>> {
     let addresses: Vec<String> = servers.iter().map(Memcached::address).collect();
@@ -126,19 +139,11 @@ pub(crate) fn topology(servers: &[Memcached]) -> Arc<Topology<Arc<MemcachedLeaf>
 /// The same, for whatever listens at these addresses.
 pub(crate) fn topology_at(servers: &[String]) -> Arc<Topology<Arc<MemcachedLeaf>>> {
     let leaf = |server: &str, name: &str| {
-        let address: Address = server.parse().unwrap();
         Branch::Leaf(Arc::new(MemcachedLeaf {
             name: format!("cache/{name}"),
             store: name.into(),
-            health: EndpointHealth::new(name.into(), address.clone()),
-            address,
+            endpoint: endpoint(name, server.parse().unwrap()),
             connections: 1,
-            limits: PipelineLimits {
-                stall_gate: Duration::from_millis(50),
-                timeout: Duration::from_secs(2),
-                max_in_flight: 16384,
-                max_unsent_bytes: 64 << 20,
-            },
         }))
     };
     let mut branches: Vec<_> = servers
@@ -176,7 +181,7 @@ fn spawn_probe(leaf: &MemcachedLeaf, timeout: Duration) {
         interval: Duration::from_millis(200),
         timeout,
     };
-    let address = leaf.address.to_string();
+    let address = leaf.endpoint.current().terms.place.address.to_string();
     let probe = move || {
         let address = address.clone();
         async move {
@@ -190,7 +195,11 @@ fn spawn_probe(leaf: &MemcachedLeaf, timeout: Duration) {
             Ok(())
         }
     };
-    tokio::spawn(probe_loop(Arc::clone(&leaf.health), config, probe));
+    tokio::spawn(probe_loop(
+        Arc::clone(leaf.endpoint.health()),
+        config,
+        probe,
+    ));
 }
 
 /// Sends the whole input, half-closes, and reads to the end.

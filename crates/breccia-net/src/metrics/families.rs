@@ -34,6 +34,8 @@ families! {
         "Connections of clients that were closed before their first request.";
     LIMIT_HITS: Counter "breccia_limit_hits_total" ["listener", "limit"]
         "Requests or connections that met a configured limit.";
+    SUBSCRIPTION_LOSSES: Counter "breccia_subscription_losses_total" ["store"]
+        "Subscribers that may have missed messages because the connection to a shard was lost.";
     STORE_UP: Gauge "breccia_store_up" ["store"]
         "1 while the store's endpoint answers, 0 while it is down.";
     STORE_REQUESTS: Counter "breccia_store_requests_total" ["store", "outcome"]

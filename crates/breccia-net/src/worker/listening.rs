@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::{ListenerIndex, Worker};
+use super::{ListenerIndex, Order, Worker};
 use crate::drain::Drain;
 use crate::listener::{BACKLOG, Bind, Listener, Taken};
 use crate::metrics::{self, Gauge, Registry, SharedCounter};
@@ -24,6 +24,8 @@ pub struct ListenerOptions {
     pub max_clients: usize,
     /// What a refused client is told, in its protocol; not sent under TLS.
     pub refusal: &'static [u8],
+    /// The way out of this listener: the gateway's own, or a part of it.
+    pub drain: Drain,
 }
 
 /// A listener that accepts.
@@ -55,6 +57,12 @@ impl ListenerHandle {
         self.shared.open.load(Ordering::Relaxed)
     }
 
+    /// Its way out: it stops to accept when that begins to drain.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.shared.drain
+    }
+
     /// Changes how many connections it takes. Open ones stay.
     pub fn set_max_clients(&self, max_clients: usize) {
         self.shared
@@ -79,23 +87,24 @@ impl ListenerShared {
         options: ListenerOptions,
         registry: &Registry,
     ) -> Arc<Self> {
-        let name = options.name.as_str();
+        let name: Arc<str> = options.name.into();
         let refused =
-            |reason| registry.shared_counter(&metrics::CONNECTIONS_REFUSED, &[name, reason]);
+            |reason| registry.shared_counter(&metrics::CONNECTIONS_REFUSED, &[&name, reason]);
         Arc::new(Self {
             bind: listener.bind().clone(),
             local: listener.bind().to_string().into(),
             index,
             max_clients: AtomicUsize::new(options.max_clients),
             open: AtomicUsize::new(0),
-            gauge: registry.gauge(&metrics::CONNECTIONS, &[name]),
-            accepted: registry.shared_counter(&metrics::CONNECTIONS_ACCEPTED, &[name]),
+            gauge: registry.gauge(&metrics::CONNECTIONS, &[&name]),
+            accepted: registry.shared_counter(&metrics::CONNECTIONS_ACCEPTED, &[&name]),
             refused_full: refused("max-clients"),
             refused_handshake: refused("tls"),
-            limit_hits: registry.shared_counter(&metrics::LIMIT_HITS, &[name, "max-clients"]),
+            limit_hits: registry.shared_counter(&metrics::LIMIT_HITS, &[&name, "max-clients"]),
             tls: RwLock::new(options.tls),
             refusal: options.refusal,
-            name: options.name,
+            drain: options.drain,
+            name,
         })
     }
 
@@ -109,7 +118,8 @@ impl ListenerShared {
 
 #[derive(Debug)]
 pub(super) struct ListenerShared {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
+    pub(super) drain: Drain,
     bind: Bind,
     pub(super) local: Arc<str>,
     pub(super) index: ListenerIndex,
@@ -145,12 +155,11 @@ pub(super) async fn accept_all(
     listener: Listener,
     shared: Arc<ListenerShared>,
     workers: Arc<Vec<Worker>>,
-    drain: Drain,
 ) {
     loop {
         let (socket, peer) = tokio::select! {
             biased;
-            () = drain.draining() => break,
+            () = shared.drain.draining() => break,
             taken = listener.accept() => taken,
         };
         deal(socket, peer, &shared, &workers);
@@ -162,6 +171,9 @@ pub(super) async fn accept_all(
             Ok((socket, peer)) => deal(socket, peer, &shared, &workers),
             Err(_) => break,
         }
+    }
+    for worker in workers.iter() {
+        let _ = worker.sender.send(Order::Retire(shared.index));
     }
 }
 
@@ -190,5 +202,5 @@ fn deal(socket: Taken, peer: String, shared: &Arc<ListenerShared>, workers: &[Wo
         load: Arc::clone(&worker.load),
     };
     // If the worker is gone the connection is closed with the value.
-    let _ = worker.sender.send(dealt);
+    let _ = worker.sender.send(Order::Serve(dealt));
 }

@@ -66,6 +66,7 @@ fn options(max_clients: usize) -> ListenerOptions {
         tls: None,
         max_clients,
         refusal: b"full\n",
+        drain: Drain::new(),
     }
 }
 
@@ -73,12 +74,17 @@ fn start(bind: &str, workers: usize, options: ListenerOptions) -> Fixture {
     let drain = Drain::new();
     let registry = Registry::new();
     let shared = drain.clone();
-    let mut pool = WorkerPool::start(workers, drain, move |worker| {
-        vec![Rc::new(Echo {
+    let options = ListenerOptions {
+        drain: drain.clone(),
+        ..options
+    };
+    let pool = WorkerPool::start(workers, drain, move |worker| {
+        let echo: Rc<dyn Service> = Rc::new(Echo {
             worker,
             drain: shared.clone(),
             served: Cell::new(0),
-        }) as _]
+        });
+        vec![Rc::clone(&echo), echo]
     })
     .expect("workers start");
     let listener = Listener::open(&bind.parse().expect("a bind")).expect("it binds");
@@ -198,6 +204,44 @@ async fn nobody_is_accepted_after_the_drain_began() {
         matches!(refused, Err(NetError::Connect { .. })),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn a_listener_comes_and_goes_while_others_serve() {
+    let fixture = start("127.0.0.1:0", 2, options(10));
+    let mut first = dial(&fixture.handle).await;
+    assert_eq!(ask(&mut first, b'a').await, b'a');
+    let whole = fixture.handle.drain();
+    let drain = whole.child();
+    let options = ListenerOptions {
+        drain: drain.clone(),
+        ..options(10)
+    };
+    let listener = Listener::open(&"127.0.0.1:0".parse().expect("a bind")).expect("it binds");
+    let openings = fixture.pool.openings();
+    let second = openings.listen(
+        ListenerIndex(1),
+        listener,
+        options.clone(),
+        &fixture.registry,
+    );
+    let second = second.expect("the pool runs");
+    let mut guest = dial(&second).await;
+    assert_eq!(ask(&mut guest, b'b').await, b'b');
+    drain.begin();
+    let address = second.bind().to_string().parse().expect("an address");
+    let limit = Duration::from_secs(1);
+    while stream::connect(&address, None, limit).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(ask(&mut first, b'c').await, b'c');
+    assert_eq!(
+        fixture.pool.drain(Duration::from_secs(5)).await,
+        Drained { cut: 0 }
+    );
+    let listener = Listener::open(&"127.0.0.1:0".parse().expect("a bind")).expect("it binds");
+    let late = openings.listen(ListenerIndex(2), listener, options, &Registry::new());
+    assert!(late.is_none(), "the pool has ended");
 }
 
 #[tokio::test]

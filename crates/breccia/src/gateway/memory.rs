@@ -32,7 +32,7 @@ impl Memory {
 }
 
 /// The memory stores of a plan by name.
-pub(super) fn stores(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Memory> {
+pub(super) fn stores(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Arc<Memory>> {
     let memory = |(name, plan): (&String, &StorePlan)| {
         let store = registry::memory_store(name, plan)?;
         let memory = Memory {
@@ -41,7 +41,7 @@ pub(super) fn stores(plan: &Plan, metrics: &Registry) -> BTreeMap<String, Memory
             entries: metrics.gauge(&metrics::MEMORY_ENTRIES, &[name]),
             evicted: metrics.shared_counter(&metrics::MEMORY_EVICTED, &[name]),
         };
-        Some((name.clone(), memory))
+        Some((name.clone(), Arc::new(memory)))
     };
     plan.stores.iter().filter_map(memory).collect()
 }

@@ -29,6 +29,7 @@ impl Gateway {
             "ready": self.readiness().is_ok(),
             "uptime_seconds": (clock::now() - self.started).as_secs(),
             "config": self.config.as_ref().map(|path| path.display().to_string()),
+            "last_reload": self.last_reload().map(|last| last.to_json()),
             "workers": self.workers,
             "upstream_connections_at_most": self.upstream_connections(),
             "listeners": self.listener_values(&plan, &samples),
@@ -40,7 +41,7 @@ impl Gateway {
 
     fn listener_values(&self, plan: &Plan, samples: &VecDeque<Sample>) -> Vec<Value> {
         let rates = rates(samples, |sample| &sample.listeners);
-        let values = self.listeners().iter().filter_map(|handle| {
+        let values = self.listeners().into_iter().filter_map(|handle| {
             let listener = plan.listeners.get(handle.name())?;
             Some(json!({
                 "name": handle.name(),
@@ -58,6 +59,7 @@ impl Gateway {
 
     fn store_values(&self, plan: &Plan, samples: &VecDeque<Sample>) -> Vec<Value> {
         let rates = rates(samples, |sample| &sample.stores);
+        let inventory = self.inventory();
         let value = |(name, store): (&String, &StorePlan)| {
             let mut value = Map::new();
             let mut put = |key: &str, what: Value| drop(value.insert(key.to_owned(), what));
@@ -68,7 +70,7 @@ impl Gateway {
                 let rate = rates.get(name).copied().unwrap_or_default();
                 put("requests_per_second", rate.into());
             }
-            if let Some(endpoint) = self.endpoints.get(name) {
+            if let Some(endpoint) = inventory.endpoints.get(name) {
                 let down = endpoint.down();
                 put("up", down.is_none().into());
                 if let Some(reason) = down {
@@ -77,13 +79,13 @@ impl Gateway {
                     put("down_seconds", since.as_secs().into());
                 }
             }
-            if let Some(memory) = self.memory.get(name) {
+            if let Some(memory) = inventory.memory.get(name) {
                 let stats = memory.store.stats();
                 put("entries", stats.entries.into());
                 put("bytes", stats.bytes.into());
                 put("evicted", stats.evicted.into());
             }
-            if let Some(identity) = self.identities.get(name) {
+            if let Some(identity) = inventory.identities.get(name) {
                 let refusal = identity.refusal();
                 put("marker", refusal.as_deref().unwrap_or("right").into());
             }
@@ -106,7 +108,8 @@ impl Gateway {
     }
 
     fn layout_value(&self, name: &str) -> Option<Value> {
-        let layout = self.layouts.get(name)?;
+        let inventory = self.inventory();
+        let layout = inventory.layouts.get(name)?;
         Some(json!({
             "digest": layout.digest(),
             "epoch": layout.epoch().get(),

@@ -14,7 +14,7 @@ use breccia_net::layout_store::{LayoutStore, MarkerRecord};
 use tokio::sync::mpsc;
 
 use super::{MarkedLeaf, explained_to, look, record, write};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Task};
 use crate::reach::{Peer, command};
 
 /// How long one look may take.
@@ -29,30 +29,50 @@ const FIRST_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) async fn start(
     gateway: &Arc<Gateway>,
     plan: &Plan,
-    layouts: &Arc<LayoutStore>,
 ) -> Result<(), breccia_net::NetError> {
     let (looking, mut looked) = mpsc::channel::<()>(1);
-    for leaf in MarkedLeaf::all(plan, &gateway.layouts)? {
-        let Some(identity) = gateway.identities.get(&leaf.name) else {
-            continue;
-        };
-        let interval = match plan.stores.get(&leaf.name) {
-            Some(StorePlan::Redis(redis)) => redis.probe_interval,
-            _ => RETRY,
-        };
-        let keeper = Keeper {
-            identity: Arc::clone(identity),
-            gateway: Arc::clone(gateway),
-            layouts: Arc::clone(layouts),
-            leaf,
-            interval,
-        };
-        tokio::spawn(keeper.run(looking.clone()));
+    for leaf in MarkedLeaf::all(plan, &gateway.inventory().layouts)? {
+        keep(gateway, plan, leaf, looking.clone());
     }
     drop(looking);
     // Nothing is ever sent: it ends when the last keeper has dropped its end.
     let _ = tokio::time::timeout(FIRST_LIMIT, looked.recv()).await;
     Ok(())
+}
+
+/// Looks at one leaf where the plan says it is, instead of where it was.
+pub(crate) fn follow(
+    gateway: &Arc<Gateway>,
+    plan: &Plan,
+    name: &str,
+) -> Result<(), breccia_net::NetError> {
+    let leaves = MarkedLeaf::all(plan, &gateway.inventory().layouts)?;
+    for leaf in leaves.into_iter().filter(|leaf| leaf.name == name) {
+        keep(gateway, plan, leaf, mpsc::channel(1).0);
+    }
+    Ok(())
+}
+
+fn keep(gateway: &Arc<Gateway>, plan: &Plan, leaf: MarkedLeaf, looking: mpsc::Sender<()>) {
+    let inventory = gateway.inventory();
+    let Some(identity) = inventory.identities.get(&leaf.name) else {
+        return;
+    };
+    let interval = match plan.stores.get(&leaf.name) {
+        Some(StorePlan::Redis(redis)) => redis.probe_interval,
+        _ => RETRY,
+    };
+    let name = leaf.name.clone();
+    let keeper = Keeper {
+        identity: Arc::clone(identity),
+        gateway: Arc::clone(gateway),
+        layouts: Arc::clone(&gateway.layout_store),
+        leaf,
+        interval,
+    };
+    gateway
+        .tasks
+        .start(Task::Markers, &name, keeper.run(looking));
 }
 
 struct Keeper {

@@ -20,9 +20,11 @@ pub(super) fn service(
     name: &str,
     listener: &ListenerPlan,
 ) -> Rc<dyn Service> {
-    let (Some(backend), Some(settings)) = (
+    let inventory = gateway.inventory();
+    let (Some(backend), Some(settings), Some(drain)) = (
         wiring.memcached(&listener.store),
-        gateway.settings.get(name),
+        inventory.settings.get(name),
+        inventory.drains.get(name),
     ) else {
         return Rc::new(super::Closed);
     };
@@ -31,7 +33,7 @@ pub(super) fn service(
         backend,
         settings: Arc::clone(settings),
         registry: gateway.metrics.clone(),
-        drain: gateway.drain.clone(),
+        drain: drain.clone(),
     };
     MemcachedService::new(worker, options)
 }

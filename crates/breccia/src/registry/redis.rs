@@ -20,17 +20,22 @@ pub(super) fn service(
     name: &str,
     listener: &ListenerPlan,
 ) -> Rc<dyn Service> {
-    let (Some(backend), Some(settings)) =
-        (wiring.resp(&listener.store), gateway.settings.get(name))
-    else {
+    let inventory = gateway.inventory();
+    let (Some(backend), Some(settings), Some(drain)) = (
+        wiring.resp(&listener.store),
+        inventory.settings.get(name),
+        inventory.drains.get(name),
+    ) else {
         return Rc::new(super::Closed);
     };
     let options = RespListener {
         name: name.to_owned(),
         backend,
         settings: Arc::clone(settings),
+        clients: wiring.clients.get(name).map(Arc::clone).unwrap_or_default(),
+        slow: wiring.slow.get(name).map(Arc::clone).unwrap_or_default(),
         registry: gateway.metrics.clone(),
-        drain: gateway.drain.clone(),
+        drain: drain.clone(),
     };
     RespService::new(worker, options)
 }

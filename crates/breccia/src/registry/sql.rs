@@ -124,7 +124,8 @@ fn server(
     server: &SqlPlan,
 ) -> Result<ServerOptions, Trouble> {
     // A server that also keeps blobs has a prober of that slice already.
-    let shared = gateway
+    let inventory = gateway.inventory();
+    let shared = inventory
         .endpoints
         .get(name)
         .filter(|_| plan.is_only_sql(name));

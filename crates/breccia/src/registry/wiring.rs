@@ -10,27 +10,38 @@ use std::sync::Arc;
 
 use breccia_config::{ListenerPlan, Plan, Protocol, StorePlan};
 use breccia_kv::memcached::frontend::{MemcachedBackend, MemcachedLeaf};
-use breccia_kv::resp::frontend::{ForwardStore, RespBackend};
+use breccia_kv::resp::frontend::{ClientRoster, ForwardStore, RespBackend, SlowLog};
 use breccia_kv::topology::{Branch, Topology};
 
 use super::s3::S3Wiring;
 use super::sql::SqlWiring;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Inventory};
 use crate::trouble::Trouble;
 use typed::Typed;
 
 /// See the module's page.
+#[derive(Clone)]
 pub(crate) struct Wiring {
     /// Stores whose leaves are all Redis servers, by the store's name.
     redis: BTreeMap<String, Arc<ForwardStore>>,
     /// Stores whose leaves are all memcached servers, by the store's name.
     memcached: BTreeMap<String, Arc<Topology<Arc<MemcachedLeaf>>>>,
+    /// The clients of each Redis listener, by its name.
+    pub(super) clients: BTreeMap<String, Arc<ClientRoster>>,
+    /// The slow requests of each Redis listener, by its name.
+    pub(super) slow: BTreeMap<String, Arc<SlowLog>>,
     /// All others of keys and values.
     typed: Typed,
     /// S3 listeners.
-    pub(super) s3: S3Wiring,
+    pub(super) s3: Arc<S3Wiring>,
     /// SQL listeners.
-    pub(super) sql: SqlWiring,
+    pub(super) sql: Arc<SqlWiring>,
+}
+
+impl std::fmt::Debug for Wiring {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Wiring").finish_non_exhaustive()
+    }
 }
 
 impl Wiring {
@@ -39,19 +50,54 @@ impl Wiring {
         let mut wiring = Self {
             redis: BTreeMap::new(),
             memcached: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            slow: BTreeMap::new(),
             typed: Typed::default(),
-            s3: S3Wiring::new(gateway, plan),
-            sql: SqlWiring::new(gateway, plan)?,
+            s3: Arc::new(S3Wiring::new(gateway, plan)),
+            sql: Arc::new(SqlWiring::new(gateway, plan)?),
         };
+        let inventory = gateway.inventory();
+        wiring.watch(plan);
         for listener in plan.listeners.values() {
-            wiring.add(gateway, plan, listener)?;
+            wiring.add(&inventory, plan, listener)?;
+        }
+        Ok(wiring)
+    }
+
+    /// Makes what every Redis listener of the plan keeps of its clients, and lets go of what others kept.
+    fn watch(&mut self, plan: &Plan) {
+        let redis = |name: &String| {
+            let listener = plan.listeners.get(name);
+            listener.is_some_and(|listener| listener.protocol == Protocol::Redis)
+        };
+        self.clients.retain(|name, _| redis(name));
+        self.slow.retain(|name, _| redis(name));
+        for name in plan.listeners.keys().filter(|name| redis(name)) {
+            self.clients.entry(name.clone()).or_default();
+            self.slow.entry(name.clone()).or_default();
+        }
+    }
+
+    /// The same for another plan: what stays is shared. S3 and SQL listeners are as they were.
+    pub(crate) fn renewed(&self, inventory: &Inventory, plan: &Plan) -> Result<Self, Trouble> {
+        let mut wiring = self.clone();
+        wiring
+            .redis
+            .retain(|name, _| plan.stores.contains_key(name));
+        wiring
+            .memcached
+            .retain(|name, _| plan.stores.contains_key(name));
+        wiring.typed.retain(|name| plan.stores.contains_key(name));
+        wiring.watch(plan);
+        for listener in plan.listeners.values() {
+            wiring.add(inventory, plan, listener)?;
         }
         Ok(wiring)
     }
 
     fn add(
         &mut self,
-        gateway: &Gateway,
+        inventory: &Inventory,
         plan: &Plan,
         listener: &ListenerPlan,
     ) -> Result<(), Trouble> {
@@ -65,18 +111,18 @@ impl Wiring {
         match listener.protocol {
             Protocol::Redis if all(|leaf| matches!(leaf, StorePlan::Redis(_))) => {
                 if !self.redis.contains_key(name) {
-                    let made = forward::redis(gateway, plan, name)?;
+                    let made = forward::redis(inventory, plan, name)?;
                     self.redis.insert(name.to_owned(), Arc::new(made));
                 }
             }
             Protocol::Memcached if all(|leaf| matches!(leaf, StorePlan::Memcached(_))) => {
                 if !self.memcached.contains_key(name) {
-                    let made = forward::memcached(gateway, plan, name)?;
+                    let made = forward::memcached(inventory, plan, name)?;
                     self.memcached.insert(name.to_owned(), Arc::new(made));
                 }
             }
             Protocol::S3 => {}
-            _ => drop(self.typed.add(gateway, plan, name)?),
+            _ => drop(self.typed.add(inventory, plan, name)?),
         }
         Ok(())
     }
@@ -100,18 +146,18 @@ impl Wiring {
 
 /// A store as it nests, its members in the order of the layout's shards.
 fn branch<L>(
-    gateway: &Gateway,
+    inventory: &Inventory,
     path: &str,
     name: &str,
     leaf: &dyn Fn(&str, &str) -> Result<L, Trouble>,
 ) -> Result<Branch<L>, Trouble> {
-    let Some(layout) = gateway.layouts.get(name) else {
+    let Some(layout) = inventory.layouts.get(name) else {
         return leaf(path, name).map(Branch::Leaf);
     };
     let members = layout
         .shards()
         .iter()
-        .map(|member| branch(gateway, &format!("{path}/{member}"), member, leaf))
+        .map(|member| branch(inventory, &format!("{path}/{member}"), member, leaf))
         .collect::<Result<_, _>>()?;
     Ok(Branch::Sharded(Arc::clone(layout), members))
 }

@@ -14,6 +14,7 @@ mod common;
 mod compare;
 mod keyspace;
 mod matrix;
+mod page;
 mod pipelines;
 mod portable;
 mod scripts;

@@ -104,6 +104,12 @@ pub(crate) fn commands() -> impl Iterator<Item = String> {
     examples.map(|example| String::from_utf8_lossy(&example[0]).to_ascii_lowercase())
 }
 
+/// All examples, and what is sent before them.
+pub(crate) fn requests() -> impl Iterator<Item = Vec<Vec<u8>>> {
+    let sections = sections().into_iter();
+    sections.flat_map(|section| section.setup.into_iter().chain(section.examples))
+}
+
 /// Four keys of one shard, whatever stands for them; five sets of them, taken in turn.
 fn key_names() -> Vec<[Vec<u8>; 4]> {
     let on = |shard, salts: [&str; 4]| salts.map(|salt| key_on(shard, 3, salt).into_bytes());

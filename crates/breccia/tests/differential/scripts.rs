@@ -131,6 +131,14 @@ fn rows(script: &'static str) -> impl Iterator<Item = Row> {
     lines.map(|line| row(line).unwrap_or_else(|error| panic!("{line}: {error}")))
 }
 
+/// The requests of all scripts, and whether the gateway is to refuse them whatever the shards.
+pub(crate) fn requests() -> impl Iterator<Item = (Vec<Vec<u8>>, bool)> {
+    let all = PLAIN.iter().chain(&TAGGED);
+    all.flat_map(|(_, script)| rows(script))
+        .filter(|row| !row.words.is_empty())
+        .map(|row| (row.words, row.act == Act::Refused { always: true }))
+}
+
 /// One side's end of one connection.
 struct End {
     client: RespClient,

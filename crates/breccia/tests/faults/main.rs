@@ -19,6 +19,7 @@ mod kill;
 mod large;
 mod partial;
 mod quiet;
+mod reload;
 mod resets;
 mod stall;
 mod stall_leases;

@@ -7,15 +7,21 @@
 
 mod auth;
 mod bad_input;
+mod coming;
 mod command_keys;
 mod common;
 mod documents;
 mod keys;
 mod lifecycle;
 mod marker;
+mod observing;
 mod placement;
 mod pubsub;
+mod pubsub_sharded;
 mod refusals;
+mod reload;
+mod scripts;
 mod secrets;
 mod sessions;
+mod slow;
 mod tls;

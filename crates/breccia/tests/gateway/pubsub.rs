@@ -185,17 +185,3 @@ fn a_lost_shard_disconnects_subscribers_unless_told_otherwise() -> Result<()> {
     }
     Ok(())
 }
-
-#[test]
-fn questions_about_channels_are_refused_with_the_reason() -> Result<()> {
-    let servers = Redis::many(2)?;
-    let gateway = Gateway::over(&servers)?;
-    for request in ["PUBSUB NUMSUB c", "PUBSUB CHANNELS", "PUBSUB NUMPAT"] {
-        let reply = text(&gateway.client()?.words(request)?);
-        assert!(
-            reply.starts_with("-ERR breccia: \\'PUBSUB\\' is not offered"),
-            "{reply}"
-        );
-    }
-    Ok(())
-}

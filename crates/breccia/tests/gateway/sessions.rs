@@ -111,7 +111,7 @@ fn start_up_questions_of_libraries_are_answered() -> Result<()> {
         |reply: &Reply| String::from_utf8_lossy(reply.bytes().unwrap_or_default()).into_owned();
     check(client.reply("INFO")?, "INFO", &|reply| {
         let info = text(reply);
-        info.contains("redis_version:7.0") && info.contains("# Keyspace")
+        info.contains("redis_version:7.0") && info.contains("# Replication")
     });
     check(client.reply("INFO server")?, "INFO server", &|reply| {
         text(reply).starts_with("# Server")

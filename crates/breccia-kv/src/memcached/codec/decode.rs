@@ -51,6 +51,11 @@ impl Decoder {
         }
     }
 
+    /// Changes the size up to which requests are taken.
+    pub fn set_max_request_bytes(&mut self, max_request_bytes: usize) {
+        self.max_request_bytes = max_request_bytes;
+    }
+
     /// What stands at the start of `buffer`. After `Incomplete` it is called again with the same
     /// bytes and more behind them.
     pub fn decode<'a>(&mut self, buffer: &'a [u8]) -> Decoded<'a> {

@@ -25,6 +25,7 @@ use super::ticket::Asked;
 use crate::front::browser::{is_web_request, warn_of_browser};
 use crate::front::client::Client;
 use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
+use crate::front::limits::ListenerLimits;
 use crate::front::metrics::{Outcome, UNKNOWN_ROW};
 use crate::front::settings::ListenerSettings;
 use crate::front::work::Work;
@@ -91,6 +92,15 @@ impl MemcachedDialogue {
             work: Work::default(),
             now: clock::now(),
             samples: Cell::new(0),
+        }
+    }
+
+    /// Takes over what a reload has changed. Who is logged in stays so.
+    fn renew_settings(&mut self) {
+        if let Some(settings) = self.service.clients.newer_than(&self.settings) {
+            self.decoder
+                .set_max_request_bytes(settings.limits.max_request_size);
+            self.settings = settings;
         }
     }
 
@@ -309,6 +319,7 @@ fn push_plain(line: &str, out: &mut Vec<u8>) {
 impl Dialogue for MemcachedDialogue {
     fn consume(&mut self, bytes: &[u8]) -> Consumed {
         self.now = clock::now();
+        self.renew_settings();
         let mut at = 0;
         let mut budget = REQUESTS_PER_TURN;
         loop {
@@ -331,6 +342,10 @@ impl Dialogue for MemcachedDialogue {
                 return Consumed { bytes: at, next };
             }
         }
+    }
+
+    fn limits(&self) -> &ListenerLimits {
+        &self.settings.limits
     }
 
     fn advance(&mut self, context: &mut Context<'_>) {

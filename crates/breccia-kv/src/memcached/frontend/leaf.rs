@@ -8,14 +8,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use breccia_core::address::Address;
-use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::Registry;
 
 use super::super::wire::MemcachedWire;
 use super::ticket::Ticket;
+use crate::endpoint::Endpoint;
 use crate::front::metrics::StoreMetrics;
-use crate::pipeline::PipelineLimits;
 use crate::upstream::{Greeting, Upstream, UpstreamOptions};
 
 /// A memcached connection of this worker.
@@ -28,14 +26,10 @@ pub struct MemcachedLeaf {
     pub name: String,
     /// The store's own name.
     pub store: String,
-    /// Where it is.
-    pub address: Address,
+    /// The server, and the terms on which it is used.
+    pub endpoint: Arc<Endpoint>,
     /// Shared connections of each worker.
     pub connections: usize,
-    /// Limits of each connection's queue.
-    pub limits: PipelineLimits,
-    /// What the process knows of the endpoint.
-    pub health: Arc<EndpointHealth>,
 }
 
 /// Which of a worker's connections to a server.
@@ -49,7 +43,7 @@ pub(crate) enum Lane {
 
 /// One memcached server as one worker uses it.
 pub(crate) struct Leaf {
-    spec: Arc<MemcachedLeaf>,
+    pub(crate) spec: Arc<MemcachedLeaf>,
     metrics: Rc<StoreMetrics>,
     open: RefCell<BTreeMap<Lane, Rc<MemcachedUpstream>>>,
 }
@@ -78,19 +72,25 @@ impl Leaf {
 
     fn lane(&self, lane: Lane) -> Rc<MemcachedUpstream> {
         let mut open = self.open.borrow_mut();
-        let connect = || Upstream::open(Arc::new(self.options()), Some(Rc::clone(&self.metrics)));
+        let connect = || Upstream::open(self.options(), Some(Rc::clone(&self.metrics)));
         Rc::clone(open.entry(lane).or_insert_with(connect))
     }
 
     fn options(&self) -> UpstreamOptions {
         UpstreamOptions {
             name: self.spec.name.clone(),
-            address: self.spec.address.clone(),
-            tls: None,
-            greeting: Greeting::default(),
-            limits: self.spec.limits,
-            health: Arc::clone(&self.spec.health),
+            endpoint: Arc::clone(&self.spec.endpoint),
+            greeter: Arc::new(|_| Greeting::default()),
+            identity: None,
             fragile: false,
+        }
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        for open in self.open.get_mut().values() {
+            open.close();
         }
     }
 }

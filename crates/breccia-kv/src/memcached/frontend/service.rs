@@ -1,13 +1,14 @@
 //! One memcached listener on one worker: takes connections and gives each its dialogue.
 //!
 //! Invariant: all listeners of a worker that lead to the same store share its connections, so the
-//! number of upstream connections is workers × members, whatever the number of listeners.
+//! number of upstream connections is workers × members, whatever the number of listeners; the last
+//! listener and its last client take them along.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +30,7 @@ use crate::topology::Topology;
 
 /// What all memcached listeners of one worker share.
 pub struct MemcachedWorker {
-    leaves: RefCell<BTreeMap<String, Rc<Leaf>>>,
+    leaves: RefCell<BTreeMap<String, Weak<Leaf>>>,
     scratch: Scratch,
 }
 
@@ -45,8 +46,14 @@ impl MemcachedWorker {
 
     fn leaf(&self, spec: &Arc<MemcachedLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
         let mut leaves = self.leaves.borrow_mut();
-        let open = || Leaf::new(Arc::clone(spec), registry);
-        Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
+        // A store that went and came again has another endpoint.
+        let same = |leaf: &Rc<Leaf>| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
+        let known = leaves.get(&spec.store).and_then(Weak::upgrade);
+        known.filter(same).unwrap_or_else(|| {
+            let leaf = Leaf::new(Arc::clone(spec), registry);
+            leaves.insert(spec.store.clone(), Rc::downgrade(&leaf));
+            leaf
+        })
     }
 }
 
@@ -71,7 +78,7 @@ pub struct MemcachedService {
     pub(super) listener: MemcachedListener,
     pub(super) backend: Backend,
     pub(super) metrics: Rc<FrontMetrics>,
-    clients: Rc<Registry>,
+    pub(super) clients: Rc<Registry>,
     scratch: Scratch,
     started: Instant,
 }
@@ -109,12 +116,11 @@ impl MemcachedService {
                 )
             }
         };
-        let limits = Rc::new(listener.settings.get().limits.clone());
         let registry = listener.registry.clone();
         Rc::new(Self {
             backend,
             metrics: Rc::new(front_metrics(listener.name.clone(), registry, leaves)),
-            clients: Registry::start(limits, listener.drain.clone()),
+            clients: Registry::start(Arc::clone(&listener.settings), listener.drain.clone()),
             scratch: Rc::clone(&worker.scratch),
             started: clock::now(),
             listener,
@@ -136,7 +142,11 @@ impl MemcachedService {
         match &self.backend {
             Backend::Forward(servers) => {
                 for spec in servers.topology.leaves() {
-                    let health = if spec.health.is_up() { "up" } else { "down" };
+                    let health = if spec.endpoint.health().is_up() {
+                        "up"
+                    } else {
+                        "down"
+                    };
                     stats.push((format!("breccia_shard:{}", spec.name), health.to_owned()));
                 }
             }
@@ -153,15 +163,13 @@ impl MemcachedService {
     }
 
     async fn run(self: Rc<Self>, connection: Accepted) {
-        let settings = self.listener.settings.get();
-        self.clients.set_limits(settings.limits.clone());
+        let settings = self.clients.renew();
         let client = self.clients.admit(connection.peer);
         let dialogue = MemcachedDialogue::new(Rc::clone(&self), Rc::clone(&client), settings);
         Connection::new(
             connection.stream,
             Rc::clone(&client),
             dialogue,
-            self.clients.limits(),
             Rc::clone(&self.scratch),
             self.listener.drain.clone(),
         )

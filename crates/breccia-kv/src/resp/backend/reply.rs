@@ -24,6 +24,7 @@ pub(super) struct Scanner {
 impl Wire for RepliesWire {
     type Shape = usize;
     type Scanner = Scanner;
+    type Memory = ();
 
     fn scan(scanner: &mut Scanner, shape: Option<usize>, bytes: &[u8]) -> Scan {
         // A greeting's replies come one by one.

@@ -14,19 +14,21 @@ use breccia_net::clock;
 use super::super::codec::request::{ProtocolError, Request, RequestLimits, RequestParser};
 use super::super::commands::Flags;
 use super::super::encode;
+use super::clients::{Card, Doings};
 use super::leaf::{Lease, Mode, RespUpstream};
 use super::marked::RESERVED;
 use super::metrics::{Outcome, UNKNOWN_ROW};
 use super::pubsub::Subscriptions;
-use super::route::{Command, Route, TransactionCommand};
+use super::route::{Command, Route, TransactionCommand, refused_subcommand};
 use super::service::{Backend, RespService};
 use super::session::{Session, SessionAction};
 use super::settings::ListenerSettings;
 use super::transaction::Transaction;
-use super::wire_error::{self, NOAUTH};
+use super::wire_error::{self, NOAUTH, full_name};
 use crate::front::browser::{is_web_request, warn_of_browser};
 use crate::front::client::Client;
 use crate::front::connection::{Consumed, Dialogue, Next, REQUESTS_PER_TURN};
+use crate::front::limits::ListenerLimits;
 use crate::front::work::Work;
 
 /// What became of one request.
@@ -57,6 +59,10 @@ pub(crate) struct RespDialogue {
     /// Shards this client has written to since it connected, by leaf; WAIT asks them.
     pub(crate) wrote: Vec<bool>,
     pub(crate) barrier: bool,
+    /// What others see of the client.
+    pub(crate) card: Arc<Card>,
+    /// The row of the last command.
+    last_row: u16,
     /// Whether the client reads through the workers' bulk connections (see `Client::reads_large`).
     pub(crate) on_bulk: bool,
     pub(crate) work: Work,
@@ -75,6 +81,7 @@ impl RespDialogue {
         service: Rc<RespService>,
         client: Rc<Client>,
         settings: Arc<ListenerSettings>,
+        card: Arc<Card>,
         trusted: bool,
     ) -> Self {
         Self {
@@ -89,6 +96,8 @@ impl RespDialogue {
             paths: Vec::new(),
             wrote: Vec::new(),
             barrier: false,
+            card,
+            last_row: UNKNOWN_ROW,
             on_bulk: false,
             work: Work::default(),
             keys: Vec::new(),
@@ -129,6 +138,13 @@ impl RespDialogue {
         self.client.may_ask(&self.settings.limits)
     }
 
+    /// Takes over what a reload has changed. Who is logged in stays so.
+    fn renew_settings(&mut self) {
+        if let Some(settings) = self.service.clients.newer_than(&self.settings) {
+            self.settings = settings;
+        }
+    }
+
     fn request_limits(&self) -> RequestLimits {
         if !self.session.authenticated {
             return RequestLimits::UNAUTHENTICATED;
@@ -159,6 +175,7 @@ impl RespDialogue {
             return self.unknown(request);
         };
         let row = command.row;
+        self.last_row = row;
         let settles =
             self.lost_its_lease() || (command.spec.name == "reset" && self.lease.is_some());
         if settles && self.client.in_flight() > 0 {
@@ -172,7 +189,8 @@ impl RespDialogue {
             return self.reject(command, NOAUTH.as_bytes());
         }
         if self.subscriptions.count() > 0 && !self.may_while_subscribed(command) {
-            return self.refuse_while_subscribed(row, command.spec.name);
+            let name = full_name(command.spec, request);
+            return self.refuse_while_subscribed(row, &name);
         }
         if self.is_marked() && self.touches_marker(command, request) {
             self.transaction.spoil();
@@ -222,12 +240,14 @@ impl RespDialogue {
         match command.route {
             Route::One(index) => self.forward_one(command, request, index),
             Route::Same => self.forward_same(command, request),
+            Route::Script => self.forward_script(command, request),
             Route::Split(split) => self.forward_split(command, split, request),
             Route::Blocking => self.forward_blocking(command, request),
             Route::StreamRead => self.forward_stream_read(command, request),
             Route::Scatter(scatter) => self.scatter(command, scatter, request),
             Route::Scan => self.scan(command, request),
             Route::Publish => self.publish(command, request),
+            Route::PubSub => self.pubsub(command, request),
             Route::Any => self.forward_any(command, request),
             Route::Wait => self.wait(command, request),
             Route::Subscription(kind) => self.subscribe(command, kind, request),
@@ -240,11 +260,26 @@ impl RespDialogue {
         }
     }
 
+    /// Refuses a subcommand that is not offered; whether it was one.
+    pub(crate) fn refuse_subcommand(&mut self, command: &Command, request: Request<'_>) -> bool {
+        let Some(why) = refused_subcommand(command.spec.name, request.argument(1)) else {
+            return false;
+        };
+        let name = full_name(command.spec, request).replace('|', " ");
+        self.transaction.spoil();
+        self.refuse(command.row, wire_error::not_offered(&name, why));
+        true
+    }
+
     pub(crate) fn session_command(&mut self, command: &Command, request: Request<'_>) -> Step {
+        if self.refuse_subcommand(command, request) {
+            return Step::Done;
+        }
         match self.answer_session(command, request) {
             SessionAction::Done => Step::Done,
             SessionAction::Close => Step::Close,
             SessionAction::Forward => self.forward_any(command, request),
+            SessionAction::Count(convert) => self.count_keys(command, request, convert),
             SessionAction::Reset => {
                 self.reset();
                 Step::Done
@@ -255,10 +290,7 @@ impl RespDialogue {
     fn may_while_subscribed(&self, command: &Command) -> bool {
         self.session.version == encode::RespVersion::V3
             || matches!(command.route, Route::Subscription(_))
-            || matches!(
-                command.spec.name,
-                "ping" | "quit" | "reset" | "ssubscribe" | "sunsubscribe"
-            )
+            || matches!(command.spec.name, "ping" | "quit" | "reset")
     }
 
     fn unknown(&mut self, request: Request<'_>) -> Step {
@@ -293,6 +325,18 @@ impl RespDialogue {
         self.service.metrics.count(row, Outcome::Answered);
     }
 
+    /// Lets the listener's list show what the client does; once a turn.
+    pub(crate) fn note_doings(&self, row: u16) {
+        let doings = Doings {
+            row,
+            database: self.session.database,
+            version: self.session.version.number(),
+            subscriptions: self.subscriptions.counts(),
+            queued: self.transaction.queued_commands(),
+        };
+        self.card.note(self.now, doings);
+    }
+
     /// Whether this request's duration is measured.
     pub(crate) fn sampled(&self) -> bool {
         let count = self.samples.get().wrapping_add(1);
@@ -307,6 +351,7 @@ impl RespDialogue {
         self.transaction = Transaction::default();
         self.unsubscribe_all();
         self.session = Session::new(self.settings.users.is_empty());
+        self.show_names();
         self.client.patient.set(false);
         self.barrier = true;
     }
@@ -315,6 +360,7 @@ impl RespDialogue {
 impl Dialogue for RespDialogue {
     fn consume(&mut self, bytes: &[u8]) -> Consumed {
         self.now = clock::now();
+        self.renew_settings();
         let mut parser = std::mem::take(&mut self.parser);
         let mut at = 0;
         let mut budget = REQUESTS_PER_TURN;
@@ -347,10 +393,15 @@ impl Dialogue for RespDialogue {
             }
         };
         self.parser = parser;
+        self.note_doings(self.last_row);
         if self.keys.capacity() > 1024 {
             self.keys = Vec::new();
         }
         Consumed { bytes: at, next }
+    }
+
+    fn limits(&self) -> &ListenerLimits {
+        &self.settings.limits
     }
 
     fn advance(&mut self, context: &mut Context<'_>) {

@@ -3,20 +3,22 @@
 //! Invariant: after a request is queued nothing of it is kept here but its place in the ring.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::super::codec::request::Request;
 use super::super::commands::{Arguments, keys, pattern_option};
 use super::super::encode::RespVersion;
+use super::clients::Card;
 use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
 use super::marked::{RESERVED, is_any_reserved};
 use super::metrics::UNKNOWN_ROW;
-use super::route::{Command, DATABASES, ONE_SERVER};
+use super::route::{Command, DATABASES};
 use super::service::{Backend, Forward};
 use super::settings::{ModuleCommand, MultiKey};
-use super::ticket::{Asked, Ticket};
+use super::ticket::{Asked, Convert, Ticket};
 use super::wire_error::{CROSSSLOT, not_offered};
-use crate::pipeline::{Patience, Recipient};
+use crate::pipeline::{Failure, Patience, Recipient};
 use crate::topology::LeafIndex;
 
 /// A request larger than this goes on the bulk connection, so that it holds up nobody else's.
@@ -29,6 +31,21 @@ impl Arguments for Request<'_> {
 
     fn argument(&self, index: usize) -> Option<&[u8]> {
         (index < self.len()).then(|| Request::argument(self, index))
+    }
+}
+
+/// A client that is blocked until its reply comes.
+struct Waits(Arc<Card>);
+
+impl Convert for Waits {
+    fn convert(&self, reply: &[u8]) -> Vec<u8> {
+        self.0.set_blocked(false);
+        reply.to_vec()
+    }
+
+    fn convert_failure(&self, _: &Failure) -> Option<Vec<u8>> {
+        self.0.set_blocked(false);
+        None
     }
 }
 
@@ -161,6 +178,22 @@ impl RespDialogue {
         })
     }
 
+    /// Queues a request that may wait; the client is shown as blocked until it is answered.
+    fn enqueue_blocking(
+        &mut self,
+        upstream: &RespUpstream,
+        leaf: LeafIndex,
+        row: u16,
+        frame: &[u8],
+    ) {
+        self.card.set_blocked(true);
+        let waits = Box::new(Waits(Arc::clone(&self.card)));
+        let ticket = Ticket::Converted(self.ask(leaf, row), waits);
+        self.enqueue_ticket(upstream, ticket, Patience::Unbounded, |out| {
+            out.extend_from_slice(frame);
+        });
+    }
+
     /// Queues bytes. A refusal is answered through the ticket, and told by `false`.
     pub(crate) fn enqueue_ticket(
         &self,
@@ -181,7 +214,7 @@ impl RespDialogue {
 
     /// Queues one large request on the worker's bulk connection, between this client's requests on
     /// shared ones: it must be alone, so that its client's order is kept.
-    fn send_large(&mut self, leaf: LeafIndex, row: u16, frame: &[u8]) -> Step {
+    pub(crate) fn send_large(&mut self, leaf: LeafIndex, row: u16, frame: &[u8]) -> Step {
         if self.client.in_flight() > 0 {
             return Step::Wait;
         }
@@ -206,7 +239,7 @@ impl RespDialogue {
                 self.releasing.push(lease);
                 self.barrier = true;
                 self.client.patient.set(true);
-                self.enqueue(&upstream, leaf, row, Patience::Unbounded, frame);
+                self.enqueue_blocking(&upstream, leaf, row, frame);
             }
             Err(failure) => self.ask(leaf, row).fail(&failure),
         }
@@ -291,6 +324,9 @@ impl RespDialogue {
     }
 
     pub(crate) fn forward_same(&mut self, command: &Command, request: Request<'_>) -> Step {
+        if self.refuse_subcommand(command, request) {
+            return Step::Done;
+        }
         if let Some(refusal) = self.refused_option(command, request) {
             self.refuse(command.row, &refusal);
             return Step::Done;
@@ -310,14 +346,12 @@ impl RespDialogue {
 
     /// Options that would reach what is not this store's, or only one of its servers.
     pub(crate) fn refused_option(&self, command: &Command, request: Request<'_>) -> Option<String> {
-        let word = |name: &str| request.argument(1).eq_ignore_ascii_case(name.as_bytes());
         match command.spec.name {
             "copy" if self.is_sharded() => request
                 .arguments()
                 .skip(3)
                 .any(|word| word.eq_ignore_ascii_case(b"db"))
                 .then(|| not_offered("copy … db", DATABASES)),
-            "memory" if !word("usage") && !word("help") => Some(not_offered("memory", ONE_SERVER)),
             _ => None,
         }
     }
@@ -337,7 +371,7 @@ impl RespDialogue {
         let Some(upstream) = self.held(leaf) else {
             return self.send_leased(leaf, row, request.frame());
         };
-        self.enqueue(&upstream, leaf, row, Patience::Unbounded, request.frame());
+        self.enqueue_blocking(&upstream, leaf, row, request.frame());
         self.client.patient.set(true);
         self.barrier = true;
         Step::Done
@@ -369,21 +403,21 @@ impl RespDialogue {
             return leaf;
         }
         let forward = self.forward();
-        let up = forward
-            .leaves
-            .iter()
-            .position(|leaf| leaf.spec.health.is_up());
+        let up = forward.leaves.iter().position(|leaf| leaf.spec.is_up());
         LeafIndex::new(up.unwrap_or(0)).expect("a topology holds no more leaves than an index")
     }
 
     pub(crate) fn publish(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let leaf = self
-            .forward()
+        let leaf = self.home_of_channel(request);
+        self.send(leaf, command.row, request)
+    }
+
+    pub(crate) fn home_of_channel(&self, request: Request<'_>) -> LeafIndex {
+        self.forward()
             .store
             .topology
             .place(request.argument(1))
-            .leaf;
-        self.send(leaf, command.row, request)
+            .leaf
     }
 
     /// A command of a module that the configuration describes.
@@ -419,7 +453,7 @@ impl RespDialogue {
             }
         };
         if self.transaction.is_open() {
-            return Some(self.queue_at(leaf, UNKNOWN_ROW, request));
+            return Some(self.queue_at(leaf, UNKNOWN_ROW, request.frame()));
         }
         let leaf = leaf.unwrap_or_else(|| self.any_leaf());
         if module.write {

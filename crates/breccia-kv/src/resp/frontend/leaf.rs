@@ -3,24 +3,22 @@
 //! Invariant: a lease goes back to the pool only when nothing is owed on it and its client's state
 //! (MULTI, WATCH) has ended; dropped in any other way it is closed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use breccia_core::address::Address;
 use breccia_core::error::Effect;
-use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::Registry;
-use breccia_net::tls::TlsClient;
 
 use super::super::codec::reply::RespWire;
 use super::super::encode::RespVersion;
 use super::super::greeting::{Login, Transactions};
 use super::ticket::Ticket;
+use crate::endpoint::{Current, Endpoint, Place, Terms};
 use crate::front::metrics::StoreMetrics;
 use crate::identity::Identity;
-use crate::pipeline::{Cause, Failure, PipelineLimits};
+use crate::pipeline::{Cause, Failure};
 use crate::upstream::{Greeting, Upstream, UpstreamOptions};
 
 /// A Redis connection of this worker.
@@ -32,28 +30,25 @@ pub struct RespLeaf {
     pub name: String,
     /// The store's own name.
     pub store: String,
-    /// Where it is.
-    pub address: Address,
-    /// TLS towards it.
-    pub tls: Option<TlsClient>,
-    /// The user to log in as; none means Redis's default user.
-    pub user: Option<String>,
-    /// The password, if it needs one.
-    pub password: Option<String>,
-    /// The database that holds the keys of `SELECT 0`.
-    pub database: u32,
-    /// How many databases clients may select.
-    pub databases: u32,
+    /// The server, and the terms on which it is used.
+    pub endpoint: Arc<Endpoint>,
     /// Shared connections of each worker and protocol version.
     pub connections: usize,
-    /// Leases of each worker.
-    pub max_leases: usize,
-    /// Limits of each connection's queue.
-    pub limits: PipelineLimits,
-    /// What the process knows of the endpoint.
-    pub health: Arc<EndpointHealth>,
     /// Its markers, if its composite has them.
     pub identity: Option<Arc<Identity>>,
+}
+
+impl RespLeaf {
+    /// Whether requests should be sent there.
+    pub(crate) fn is_up(&self) -> bool {
+        self.endpoint.health().is_up()
+    }
+
+    /// Whether another leaf lives on the same server.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        let address = |leaf: &Self| leaf.endpoint.current().terms.place.address.clone();
+        address(self) == address(other)
+    }
 }
 
 impl std::fmt::Debug for RespLeaf {
@@ -78,6 +73,8 @@ pub(crate) struct Leaf {
     shared: RefCell<BTreeMap<(Mode, usize), Rc<RespUpstream>>>,
     idle: RefCell<Vec<(Mode, Rc<RespUpstream>)>>,
     leased: Cell<usize>,
+    /// The endpoint's terms as they were last seen here.
+    seen: RefCell<Arc<Current>>,
 }
 
 /// Idle leases kept for the next client.
@@ -87,11 +84,21 @@ impl Leaf {
     pub(crate) fn new(spec: Arc<RespLeaf>, registry: &Registry) -> Rc<Self> {
         Rc::new(Self {
             metrics: StoreMetrics::new(registry, &spec.store),
+            seen: RefCell::new(spec.endpoint.current()),
             spec,
             shared: RefCell::default(),
             idle: RefCell::default(),
             leased: Cell::new(0),
         })
+    }
+
+    /// The terms on which the server is used now. No lock is taken unless they have changed.
+    pub(crate) fn terms(&self) -> Ref<'_, Terms> {
+        let endpoint = &self.spec.endpoint;
+        if self.seen.borrow().epoch != endpoint.epoch() {
+            *self.seen.borrow_mut() = endpoint.current();
+        }
+        Ref::map(self.seen.borrow(), |seen| &seen.terms)
     }
 
     /// The shared connection a client uses, always the same one; without a client, the one for
@@ -112,15 +119,21 @@ impl Leaf {
     /// # Errors
     /// When `max-leases` are out.
     pub(crate) fn lease(self: &Rc<Self>, mode: Mode) -> Result<Lease, Failure> {
-        if self.leased.get() >= self.spec.max_leases {
-            let text = format!("max-leases ({}) is reached", self.spec.max_leases);
+        let max_leases = self.terms().max_leases;
+        if self.leased.get() >= max_leases {
+            let text = format!("max-leases ({max_leases}) is reached");
             return Err(Failure {
                 cause: Cause::Full(text.into()),
                 effect: Effect::NotApplied,
             });
         }
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|(_, upstream)| !upstream.is_closed());
+        idle.retain(|(_, upstream)| {
+            if !upstream.is_current() {
+                upstream.close();
+            }
+            !upstream.is_closed()
+        });
         let found = idle.iter().position(|(known, _)| *known == mode);
         let upstream = match found {
             Some(place) => idle.swap_remove(place).1,
@@ -136,37 +149,42 @@ impl Leaf {
     }
 
     fn open(&self, mode: Mode, fragile: bool) -> Rc<RespUpstream> {
-        let options = Arc::new(self.options(mode, fragile));
+        let identity = self.spec.identity.clone();
+        let options = UpstreamOptions {
+            name: self.spec.name.clone(),
+            endpoint: Arc::clone(&self.spec.endpoint),
+            identity: identity.clone(),
+            greeter: Arc::new(move |place| greeting(place, mode, fragile, identity.as_ref())),
+            fragile,
+        };
         Upstream::open(options, Some(Rc::clone(&self.metrics)))
     }
+}
 
-    fn options(&self, mode: Mode, fragile: bool) -> UpstreamOptions {
-        UpstreamOptions {
-            name: self.spec.name.clone(),
-            address: self.spec.address.clone(),
-            tls: self.spec.tls.clone(),
-            greeting: self.greeting(mode, fragile),
-            limits: self.spec.limits,
-            health: Arc::clone(&self.spec.health),
-            fragile,
+fn greeting(place: &Place, mode: Mode, lease: bool, identity: Option<&Arc<Identity>>) -> Greeting {
+    let login = Login {
+        version: mode.version,
+        user: place.user.as_deref(),
+        password: place.password.as_deref(),
+        database: place.database + mode.database,
+        transactions: if lease {
+            Transactions::Stepwise
+        } else {
+            Transactions::Never
+        },
+        identity: identity.map(|identity| (identity, place.database)),
+    };
+    login.greeting()
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        for shared in self.shared.get_mut().values() {
+            shared.close();
         }
-    }
-
-    fn greeting(&self, mode: Mode, lease: bool) -> Greeting {
-        let identity = self.spec.identity.as_ref();
-        let login = Login {
-            version: mode.version,
-            user: self.spec.user.as_deref(),
-            password: self.spec.password.as_deref(),
-            database: self.spec.database + mode.database,
-            transactions: if lease {
-                Transactions::Stepwise
-            } else {
-                Transactions::Never
-            },
-            identity: identity.map(|identity| (identity, self.spec.database)),
-        };
-        login.greeting()
+        for (_, idle) in self.idle.get_mut() {
+            idle.close();
+        }
     }
 }
 
@@ -192,7 +210,9 @@ impl Drop for Lease {
             .leased
             .set(self.leaf.leased.get().saturating_sub(1));
         let mut idle = self.leaf.idle.borrow_mut();
-        let usable = self.returnable && self.upstream.is_idle() && !self.upstream.is_closed();
+        let upstream = &self.upstream;
+        let usable = self.returnable && upstream.is_idle() && !upstream.is_closed();
+        let usable = usable && upstream.is_current();
         if usable && idle.len() < IDLE_LEASES {
             idle.push((self.mode, Rc::clone(&self.upstream)));
         } else {

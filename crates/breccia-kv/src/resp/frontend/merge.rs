@@ -3,9 +3,10 @@
 //! Invariant: if any part fails, the whole reply is one error that names the shards and, for
 //! writes, what was applied and what is unknown; an error or a null never stands in for a part.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use breccia_core::error::Effect;
 use breccia_net::clock;
@@ -14,7 +15,7 @@ use super::super::codec::reply::{Elements, elements, integer};
 use super::super::encode::{self, RespVersion};
 use super::marked::visible;
 use super::metrics::Outcome;
-use super::ticket::Asked;
+use super::ticket::{Asked, Convert};
 use super::wire_error::failure_text;
 use crate::pipeline::Failure;
 use crate::topology::LeafIndex;
@@ -65,6 +66,8 @@ pub(crate) struct Merge {
     held: Cell<usize>,
     /// For [`Rule::InOrder`]: the leaf of each key.
     order: Vec<LeafIndex>,
+    /// Changes the whole reply on its way.
+    convert: OnceCell<Box<dyn Convert>>,
 }
 
 impl Merge {
@@ -94,7 +97,13 @@ impl Merge {
             waiting: Cell::new(leaves.len()),
             held: Cell::new(0),
             order,
+            convert: OnceCell::new(),
         })
+    }
+
+    /// Changes the whole reply on its way; before any part is answered.
+    pub(crate) fn convert(&self, convert: Box<dyn Convert>) {
+        let _first = self.convert.set(convert);
     }
 
     /// The leaf of each key, in the request's order.
@@ -104,6 +113,13 @@ impl Merge {
 
     pub(crate) fn abandoned(&self) -> bool {
         self.asked.client.is_gone()
+    }
+
+    /// The reply of one shard came late.
+    pub(crate) fn slow(&self, part: usize, took: Duration, now: Instant) {
+        if let Some(part) = self.parts.borrow().get(part) {
+            self.asked.slow(part.leaf, took, now);
+        }
     }
 
     pub(crate) fn deliver(&self, part: usize, reply: &[u8]) {
@@ -142,7 +158,13 @@ impl Merge {
             }),
         };
         match reply {
-            Ok(reply) => self.asked.finish(&reply, Outcome::Answered),
+            Ok(reply) => {
+                let reply = match self.convert.get() {
+                    Some(convert) => convert.convert(&reply),
+                    None => reply,
+                };
+                self.asked.finish(&reply, Outcome::Answered);
+            }
             Err(text) => {
                 let mut reply = Vec::new();
                 encode::error(&mut reply, &text);

@@ -11,6 +11,7 @@
 //! Invariant: a request is dispatched once, in the client's order; its place in the ring is
 //! reserved before its bytes are queued.
 
+mod clients;
 mod dialogue;
 mod forward;
 mod leaf;
@@ -20,8 +21,11 @@ mod metrics;
 mod multikey;
 mod portable;
 mod pubsub;
+#[cfg(test)]
+mod reference;
 mod route;
 mod scan;
+mod scripts;
 mod service;
 mod session;
 mod settings;
@@ -32,6 +36,6 @@ mod wire_error;
 pub use leaf::RespLeaf;
 pub use service::{RespService, RespWorker};
 pub use settings::{
-    ForwardStore, ListenerSettings, ModuleCommand, MultiKey, RespBackend, RespListener,
-    SharedSettings, SubscriptionLoss, User,
+    ClientRoster, ForwardStore, ListenerSettings, ModuleCommand, MultiKey, RespBackend,
+    RespListener, Roster, SharedSettings, SlowLog, SubscriptionLoss, User,
 };

@@ -13,7 +13,7 @@ use super::leaf::RespUpstream;
 use super::marked::frame_for;
 use super::merge::{Merge, Rule};
 use super::route::{Command, Scatter, Split};
-use super::ticket::{Asked, Ticket};
+use super::ticket::{Asked, Convert, Ticket};
 use super::wire_error::wrong_arity;
 use crate::pipeline::Patience;
 use crate::topology::LeafIndex;
@@ -150,23 +150,58 @@ impl RespDialogue {
             Scatter::OneOf => Rule::OneOf,
             Scatter::AndEach => Rule::AndEach,
         };
+        let convert = if command.spec.name == "script" {
+            self.script_reply(request)
+        } else {
+            None
+        };
         if scatter == Scatter::Flush {
             // A shared server's other databases are not ours: FLUSHALL goes out as FLUSHDB.
             let mut words: Vec<&[u8]> = vec![b"FLUSHDB"];
             words.extend(request.arguments().skip(1));
             let mut frame = Vec::new();
             encode::request(&mut frame, &words);
-            self.send_to_all((command, scatter), rule, request, &frame);
+            self.send_to_all((command, scatter), (rule, convert), request, &frame);
         } else {
-            self.send_to_all((command, scatter), rule, request, request.frame());
+            self.send_to_all(
+                (command, scatter),
+                (rule, convert),
+                request,
+                request.frame(),
+            );
         }
+        Step::Done
+    }
+
+    /// Asks all shards how many keys they hold; `convert` makes the reply of the sum.
+    pub(crate) fn count_keys(
+        &mut self,
+        command: &Command,
+        request: Request<'_>,
+        convert: Box<dyn Convert>,
+    ) -> Step {
+        let routes = Rc::clone(&self.service.routes);
+        let Some(counts) = routes.find(b"dbsize") else {
+            return Step::Done;
+        };
+        let counts = Command {
+            row: command.row,
+            ..*counts
+        };
+        let how = (Rule::Sum, Some(convert));
+        self.send_to_all(
+            (&counts, Scatter::Sum),
+            how,
+            request,
+            b"*1\r\n$6\r\nDBSIZE\r\n",
+        );
         Step::Done
     }
 
     fn send_to_all(
         &mut self,
         (command, scatter): (&Command, Scatter),
-        rule: Rule,
+        (rule, convert): (Rule, Option<Box<dyn Convert>>),
         request: Request<'_>,
         frame: &[u8],
     ) {
@@ -174,6 +209,9 @@ impl RespDialogue {
         let leaves = self.all_leaves();
         let asked = self.ask(LeafIndex::default(), command.row);
         let merge = self.merge(asked, rule, command, &leaves, Vec::new());
+        if let Some(convert) = convert {
+            merge.convert(convert);
+        }
         for (part, leaf) in leaves.into_iter().enumerate() {
             if command.spec.writes() {
                 self.note_write(leaf);
@@ -234,14 +272,6 @@ impl RespDialogue {
         let scatter = match subcommand.as_slice() {
             b"load" | b"flush" | b"delete" | b"restore" => Scatter::First,
             b"exists" => Scatter::AndEach,
-            b"kill" | b"debug" => {
-                let text = super::wire_error::not_offered(
-                    command.spec.name,
-                    "which shard is meant cannot be told; ask the shard itself",
-                );
-                self.refuse(command.row, &text);
-                return Step::Done;
-            }
             _ => return self.forward_any(command, request),
         };
         self.scatter(command, scatter, request)

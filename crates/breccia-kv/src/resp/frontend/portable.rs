@@ -76,6 +76,7 @@ impl RespDialogue {
         if good {
             self.transaction.queued_bytes += bytes;
             self.transaction.queued.push(arguments);
+            self.transaction.note_queued();
             self.reply(command.row, |out| encode::simple(out, "QUEUED"));
         } else {
             self.transaction.spoil();

@@ -1,14 +1,18 @@
 //! Publish and subscribe over shards.
 //!
 //! PUBLISH goes to the shard its channel hashes to. Channels and patterns are subscribed on *all*
-//! shards, so that keyspace events and messages published from scripts arrive too. Each worker
+//! shards, so that keyspace events and messages published from scripts arrive too; a sharded
+//! channel (SSUBSCRIBE, SPUBLISH) lives on the shard it hashes to, and only there. Each worker
 //! keeps one subscription connection (a [`line::Line`]) per server and fans out to its clients.
 //!
-//! Invariant: a client is told "subscribed" only when every shard that is alive has confirmed; when
+//! Invariant: a client is told "subscribed" only when every shard that it concerns and that is alive has confirmed; when
 //! a line is lost, whoever may have missed something is told so by being disconnected.
 
 mod hub;
 mod line;
+mod questions;
+mod roster;
+mod topic;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -19,7 +23,9 @@ use super::dialogue::{RespDialogue, Step};
 use super::metrics::Outcome;
 use super::route::{Command, Subscription};
 
-pub(crate) use hub::{Hub, Kind, Topic};
+pub(crate) use hub::Hub;
+pub use roster::Roster;
+pub(crate) use topic::{Kind, Topic};
 
 /// A longer name of a channel is refused.
 const MAX_TOPIC_BYTES: usize = 8 * 1024;
@@ -29,13 +35,58 @@ const MAX_TOPICS: usize = 65_536;
 /// What one client is subscribed to.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
+    /// Channels and patterns.
     topics: BTreeSet<Topic>,
+    /// How many of them are patterns.
+    patterns: usize,
+    /// Sharded channels; Redis counts them apart.
+    shard: BTreeSet<Topic>,
 }
 
 impl Subscriptions {
-    /// How many channels and patterns.
+    /// How many there are of every kind.
     pub(crate) fn count(&self) -> usize {
-        self.topics.len()
+        self.topics.len() + self.shard.len()
+    }
+
+    /// How many channels, patterns and sharded channels.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        let channels = self.topics.len() - self.patterns;
+        [channels, self.patterns, self.shard.len()]
+    }
+
+    fn insert(&mut self, topic: Topic) {
+        let is_pattern = topic.kind == Kind::Pattern;
+        if self.of_mut(topic.kind).insert(topic) && is_pattern {
+            self.patterns += 1;
+        }
+    }
+
+    fn remove(&mut self, topic: &Topic) -> bool {
+        let removed = self.of_mut(topic.kind).remove(topic);
+        if removed && topic.kind == Kind::Pattern {
+            self.patterns -= 1;
+        }
+        removed
+    }
+
+    fn of(&self, kind: Kind) -> &BTreeSet<Topic> {
+        match kind {
+            Kind::Shard => &self.shard,
+            Kind::Channel | Kind::Pattern => &self.topics,
+        }
+    }
+
+    fn of_mut(&mut self, kind: Kind) -> &mut BTreeSet<Topic> {
+        match kind {
+            Kind::Shard => &mut self.shard,
+            Kind::Channel | Kind::Pattern => &mut self.topics,
+        }
+    }
+
+    /// What a confirmation counts.
+    fn shown(&self, kind: Kind) -> i64 {
+        i64::try_from(self.of(kind).len()).unwrap_or(i64::MAX)
     }
 }
 
@@ -51,34 +102,33 @@ impl RespDialogue {
             Subscription::NoChannels => (Kind::Channel, false),
             Subscription::Patterns => (Kind::Pattern, true),
             Subscription::NoPatterns => (Kind::Pattern, false),
+            Subscription::ShardChannels => (Kind::Shard, true),
+            Subscription::NoShardChannels => (Kind::Shard, false),
         };
         self.count(command.row, Outcome::Answered);
         let mut topics: Vec<Topic> = request
             .arguments()
             .skip(1)
-            .map(|name| Topic {
-                kind: topic_kind,
-                name: name.to_vec(),
-            })
+            .map(|name| Topic::new(topic_kind, name))
             .collect();
         if joins {
             self.join(command, topics);
             return Step::Done;
         }
         if topics.is_empty() {
-            let own = self.subscriptions.topics.iter();
+            let own = self.subscriptions.of(topic_kind).iter();
             topics = own
                 .filter(|topic| topic.kind == topic_kind)
                 .cloned()
                 .collect();
         }
         if topics.is_empty() {
-            let (version, count) = (self.session.version, self.subscriptions.count());
+            let (version, count) = (self.session.version, self.subscriptions.shown(topic_kind));
             self.client.answer(false, |out| {
                 encode::push(out, version, 3);
                 encode::bulk(out, topic_kind.verb(false).as_bytes());
                 encode::null(out, version);
-                encode::integer(out, i64::try_from(count).unwrap_or(0));
+                encode::integer(out, count);
             });
         }
         for topic in topics {
@@ -106,11 +156,11 @@ impl RespDialogue {
                 "ERR breccia: a channel's name is longer than 8 KiB",
             );
         }
-        if let Some(why) = hub.unreachable() {
+        if let Some(why) = hub.unreachable(&topics) {
             return self.refuse(command.row, &why);
         }
         for topic in topics {
-            self.subscriptions.topics.insert(topic.clone());
+            self.subscriptions.insert(topic.clone());
             let reply = self.confirmation(&topic, true);
             let sequence = self.client.reserve(false);
             hub.join(&topic, &self.client, self.session.version, sequence, reply);
@@ -121,14 +171,24 @@ impl RespDialogue {
     }
 
     fn leave_topic(&mut self, topic: &Topic) {
-        if self.subscriptions.topics.remove(topic) {
+        if self.subscriptions.remove(topic) {
             self.forward().hub.leave(topic, &self.client);
         }
     }
 
     pub(crate) fn unsubscribe_all(&mut self) {
-        for topic in std::mem::take(&mut self.subscriptions.topics) {
-            self.forward().hub.leave(&topic, &self.client);
+        let own = std::mem::take(&mut self.subscriptions);
+        for topic in own.topics.iter().chain(&own.shard) {
+            self.forward().hub.leave(topic, &self.client);
+        }
+    }
+
+    /// Messages come in the version that the client speaks now.
+    pub(crate) fn renew_subscriptions(&self) {
+        let own = &self.subscriptions;
+        for topic in own.topics.iter().chain(&own.shard) {
+            let hub = &self.forward().hub;
+            hub.renew(topic, &self.client, self.session.version);
         }
     }
 
@@ -137,10 +197,7 @@ impl RespDialogue {
         encode::push(&mut out, self.session.version, 3);
         encode::bulk(&mut out, topic.kind.verb(joins).as_bytes());
         encode::bulk(&mut out, &topic.name);
-        encode::integer(
-            &mut out,
-            i64::try_from(self.subscriptions.count()).unwrap_or(0),
-        );
+        encode::integer(&mut out, self.subscriptions.shown(topic.kind));
         out
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum Route {
     One(usize),
     /// Several keys, which must share a shard.
     Same,
+    /// As `Same`, for a script: it is to be known on all shards once one has run it.
+    Script,
     /// Several keys, split over shards.
     Split(Split),
     /// Keys that must share a shard; may block, so it goes on a lease.
@@ -24,6 +26,8 @@ pub(crate) enum Route {
     Scan,
     /// To the shard the channel hashes to.
     Publish,
+    /// Questions about subscribers: about this gateway's own.
+    PubSub,
     /// Subscribes or unsubscribes.
     Subscription(Subscription),
     /// MULTI and its kin.
@@ -77,6 +81,10 @@ pub(crate) enum Subscription {
     Patterns,
     /// PUNSUBSCRIBE
     NoPatterns,
+    /// SSUBSCRIBE
+    ShardChannels,
+    /// SUNSUBSCRIBE
+    NoShardChannels,
 }
 
 /// Commands of transactions.
@@ -135,8 +143,63 @@ impl Routes {
 
 const ADMIN: &str = "it is for administrators of one server; ask the shard itself";
 const REPLICATION: &str = "it belongs to the replication between servers";
-pub(crate) const ONE_SERVER: &str = "it is about one server's state; ask the shard itself";
+const ONE_SERVER: &str = "it is about one server's state; ask the shard itself";
 pub(crate) const DATABASES: &str = "keys of other databases lie on other shards";
+
+/// Subcommands that are not offered though their command is.
+const REFUSED_SUBCOMMANDS: &[(&str, &[&str], &str)] = &[
+    (
+        "client",
+        &["pause", "unpause"],
+        "whoever writes to the shards directly would not be paused",
+    ),
+    (
+        "client",
+        &["no-loop"],
+        "invalidations of several shards are not merged",
+    ),
+    (
+        "config",
+        &["set", "rewrite"],
+        "the settings of shards are not Breccia's",
+    ),
+    (
+        "config",
+        &["resetstat"],
+        "what is counted here is never set back",
+    ),
+    (
+        "latency",
+        &["doctor", "graph", "histogram"],
+        "the histograms are breccia_request_seconds and breccia_store_seconds of /metrics",
+    ),
+    (
+        "memory",
+        &["doctor", "malloc-stats", "purge", "stats"],
+        ONE_SERVER,
+    ),
+    (
+        "script",
+        &["debug", "kill"],
+        "which shard is meant cannot be told; ask the shard itself",
+    ),
+    (
+        "function",
+        &["kill"],
+        "which shard is meant cannot be told; ask the shard itself",
+    ),
+];
+pub(crate) const NO_TRACKING: &str = "invalidations of several shards are not merged";
+
+/// Why a subcommand is not offered, if so.
+pub(crate) fn refused_subcommand(command: &str, given: &[u8]) -> Option<&'static str> {
+    let mut rows = REFUSED_SUBCOMMANDS.iter();
+    let row = rows.find(|(name, subcommands, _)| {
+        let mut subcommands = subcommands.iter();
+        *name == command && subcommands.any(|one| one.as_bytes().eq_ignore_ascii_case(given))
+    });
+    row.map(|(.., why)| *why)
+}
 
 fn route(spec: &CommandSpec) -> Route {
     special(spec.name).unwrap_or_else(|| match spec.shape() {
@@ -171,11 +234,13 @@ fn special(name: &str) -> Option<Route> {
         "watch" => Route::Transaction(Tx::Watch),
         "unwatch" => Route::Transaction(Tx::Unwatch),
         "ping" | "echo" | "hello" | "auth" | "client" | "select" | "reset" | "quit" | "info"
-        | "config" | "command" | "role" => Route::Session,
+        | "config" | "command" | "role" | "slowlog" | "latency" => Route::Session,
+        "eval" | "eval_ro" | "evalsha" | "evalsha_ro" => Route::Script,
         "script" | "function" => Route::Same, // decided by subcommand where it is dispatched
         "time" | "lolwut" => Route::Any,
-        "ssubscribe" | "sunsubscribe" => Route::Refused("sharded channels are not offered yet"),
-        "pubsub" => Route::Refused("introspection of channels is not offered yet"),
+        "ssubscribe" => Route::Subscription(Sub::ShardChannels),
+        "sunsubscribe" => Route::Subscription(Sub::NoShardChannels),
+        "pubsub" => Route::PubSub,
         "wait" => Route::Wait,
         "swapdb" | "move" => Route::Refused(DATABASES),
         "migrate" => Route::Refused("keys would leave the layout"),
@@ -186,9 +251,7 @@ fn special(name: &str) -> Option<Route> {
             Route::Refused(REPLICATION)
         }
         "monitor" | "debug" | "shutdown" | "save" | "bgsave" | "bgrewriteaof" | "lastsave"
-        | "acl" | "module" | "latency" | "slowlog" | "pfdebug" | "pfselftest" => {
-            Route::Refused(ADMIN)
-        }
+        | "acl" | "module" | "pfdebug" | "pfselftest" => Route::Refused(ADMIN),
         _ => return None,
     })
 }
@@ -214,7 +277,8 @@ mod tests {
         check("bitop", Route::Same);
         check("BLPOP", Route::Blocking);
         check("MGET", Route::Split(Split::Values));
-        check("eval", Route::Same);
+        check("eval", Route::Script);
+        check("fcall", Route::Same);
         check("geosearch", Route::One(1));
     }
 

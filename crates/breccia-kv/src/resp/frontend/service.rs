@@ -1,13 +1,14 @@
 //! One Redis listener on one worker: takes connections and gives each its dialogue.
 //!
 //! Invariant: all listeners of a worker that lead to the same store share its connections, so the
-//! number of upstream connections is workers × members, whatever the number of listeners.
+//! number of upstream connections is workers × members, whatever the number of listeners; the last
+//! listener and its last client take them along.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use breccia_net::metrics;
@@ -19,14 +20,15 @@ use super::metrics::{FrontMetrics, front_metrics};
 use super::pubsub::Hub;
 use super::route::Routes;
 use super::settings::{ForwardStore, RespBackend, RespListener};
+use crate::front::client::{Ending, KILLED};
 use crate::front::connection::{Connection, Scratch, scratch};
 use crate::front::registry::Registry;
 use crate::topology::LeafIndex;
 
 /// What all Redis listeners of one worker share.
 pub struct RespWorker {
-    leaves: RefCell<BTreeMap<String, Rc<Leaf>>>,
-    hubs: RefCell<BTreeMap<String, Rc<Hub>>>,
+    leaves: RefCell<BTreeMap<String, Weak<Leaf>>>,
+    hubs: RefCell<BTreeMap<String, Weak<Hub>>>,
     routes: Rc<Routes>,
     scratch: Scratch,
 }
@@ -45,17 +47,24 @@ impl RespWorker {
 
     fn leaf(&self, spec: &Arc<RespLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
         let mut leaves = self.leaves.borrow_mut();
-        let open = || Leaf::new(Arc::clone(spec), registry);
-        Rc::clone(leaves.entry(spec.store.clone()).or_insert_with(open))
+        // A store that went and came again has another endpoint.
+        let same = |leaf: &Rc<Leaf>| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
+        let known = leaves.get(&spec.store).and_then(Weak::upgrade);
+        known.filter(same).unwrap_or_else(|| {
+            let leaf = Leaf::new(Arc::clone(spec), registry);
+            leaves.insert(spec.store.clone(), Rc::downgrade(&leaf));
+            leaf
+        })
     }
 
-    fn hub(&self, store: &Arc<ForwardStore>) -> Rc<Hub> {
+    fn hub(&self, store: &Arc<ForwardStore>, registry: &metrics::Registry) -> Rc<Hub> {
         let mut hubs = self.hubs.borrow_mut();
-        let open = || Hub::new(store);
-        Rc::clone(
-            hubs.entry(store.topology.name().to_owned())
-                .or_insert_with(open),
-        )
+        let known = hubs.get(store.topology.name()).and_then(Weak::upgrade);
+        known.filter(|hub| hub.is_of(store)).unwrap_or_else(|| {
+            let hub = Hub::new(store, registry);
+            hubs.insert(store.topology.name().to_owned(), Rc::downgrade(&hub));
+            hub
+        })
     }
 }
 
@@ -109,7 +118,7 @@ impl RespService {
                         .iter()
                         .map(|spec| worker.leaf(spec, &listener.registry))
                         .collect(),
-                    hub: worker.hub(store),
+                    hub: worker.hub(store, &listener.registry),
                     marked: specs.iter().any(|spec| spec.identity.is_some()),
                     store: Arc::clone(store),
                 };
@@ -118,12 +127,13 @@ impl RespService {
             RespBackend::Portable(store) => (Backend::Portable(Arc::clone(store)), Vec::new()),
         };
         let registry = listener.registry.clone();
-        let limits = Rc::new(listener.settings.get().limits.clone());
+        let metrics = Rc::new(front_metrics(listener.name.clone(), registry, leaves));
+        metrics.keep_slow(Arc::clone(&listener.slow));
         Rc::new(Self {
             backend,
             routes: Rc::clone(&worker.routes),
-            metrics: Rc::new(front_metrics(listener.name.clone(), registry, leaves)),
-            clients: Registry::start(limits, listener.drain.clone()),
+            metrics,
+            clients: Registry::start(Arc::clone(&listener.settings), listener.drain.clone()),
             scratch: Rc::clone(&worker.scratch),
             warned_same_shard: Cell::new(false),
             listener,
@@ -143,22 +153,25 @@ impl RespService {
     }
 
     async fn run(self: Rc<Self>, connection: Accepted) {
-        let settings = self.listener.settings.get();
-        self.clients.set_limits(settings.limits.clone());
+        let settings = self.clients.renew();
         let client = self.clients.admit(connection.peer);
         let trusted = settings.users.is_empty();
-        let dialogue = RespDialogue::new(Rc::clone(&self), Rc::clone(&client), settings, trusted);
+        let card = self.listener.clients.admit(&client, connection.local);
+        let service = Rc::clone(&self);
+        let dialogue = RespDialogue::new(service, Rc::clone(&client), settings, card, trusted);
         Connection::new(
             connection.stream,
             Rc::clone(&client),
             dialogue,
-            self.clients.limits(),
             Rc::clone(&self.scratch),
             self.listener.drain.clone(),
         )
         .serve()
         .await;
-        if let Some(crate::front::client::Ending::Now(limit)) = client.ending() {
+        self.listener.clients.dismiss(client.id);
+        if let Some(Ending::Now(limit)) = client.ending()
+            && limit != KILLED
+        {
             self.metrics.limit_hit(limit);
         }
         self.clients.dismiss(&client);

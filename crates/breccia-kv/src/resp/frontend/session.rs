@@ -3,7 +3,9 @@
 //! Invariant: nothing here reaches a shard, except that a change of version or database makes the
 //! client wait for its earlier requests, which used other connections.
 
-use std::fmt::Write as _;
+mod client;
+mod info;
+mod slow;
 
 use super::super::codec::request::Request;
 use super::super::commands::REDIS_VERSION;
@@ -11,13 +13,13 @@ use super::super::encode::{self, RespVersion};
 use super::dialogue::RespDialogue;
 use super::route::Command;
 use super::service::Backend;
+use super::ticket::Convert;
 use super::wire_error::{SYNTAX, WRONGPASS, not_offered, wrong_arity};
 use crate::edit::parse_integer;
 use crate::front::settings::same_secret;
 use crate::glob;
 
 /// What a session command asks of the dialogue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionAction {
     /// It was answered.
     Done,
@@ -25,6 +27,8 @@ pub(crate) enum SessionAction {
     Close,
     /// A shard knows the answer better.
     Forward,
+    /// The number of keys on all shards is wanted; this makes the reply of it.
+    Count(Box<dyn Convert>),
     /// Everything the client set up is to be undone; it was answered.
     Reset,
 }
@@ -74,13 +78,15 @@ impl Session {
 }
 
 /// Settings that CONFIG GET shows because libraries ask for them; patterns select among them.
-const SHOWN_SETTINGS: [(&str, &str); 7] = [
+const SHOWN_SETTINGS: [(&str, &str); 9] = [
     ("appendonly", "no"),
     ("maxmemory", "0"),
     ("maxmemory-policy", "noeviction"),
     ("notify-keyspace-events", ""),
     ("proto-max-bulk-len", "536870912"),
     ("save", ""),
+    ("slowlog-log-slower-than", "10000"),
+    ("slowlog-max-len", "128"),
     ("timeout", "0"),
 ];
 
@@ -107,8 +113,13 @@ impl RespDialogue {
             "hello" => self.hello(row, request),
             "auth" => self.auth(row, request),
             "select" => self.select(row, request),
-            "client" => self.client_command(row, request),
-            "info" => self.info(row, request),
+            "client" => return self.client_command(row, request),
+            "info" => return self.info(row, request),
+            "slowlog" => return self.slowlog(row, request),
+            "latency" => return self.latency(row, request),
+            "config" if request.argument(1).eq_ignore_ascii_case(b"help") => {
+                return self.help(row, "config");
+            }
             "config" => self.config(row, request),
             "role" => self.reply(row, |out| {
                 encode::array(out, 3);
@@ -183,6 +194,7 @@ impl RespDialogue {
         }
         if let Some(name) = name {
             self.session.name = name;
+            self.show_names();
         }
         self.switch(|session| session.version = version);
         let id = i64::try_from(self.client.id).unwrap_or(i64::MAX);
@@ -210,6 +222,7 @@ impl RespDialogue {
         let before = self.mode();
         change(&mut self.session);
         if self.mode() != before {
+            self.renew_subscriptions();
             self.paths.clear();
             self.barrier = true;
         }
@@ -261,6 +274,7 @@ impl RespDialogue {
         };
         self.session.authenticated = true;
         self.session.user = user;
+        self.show_names();
         true
     }
 
@@ -276,7 +290,7 @@ impl RespDialogue {
             Backend::Forward(forward) => forward
                 .leaves
                 .iter()
-                .map(|leaf| leaf.spec.databases)
+                .map(|leaf| leaf.terms().databases)
                 .min()
                 .unwrap_or(1),
             Backend::Portable(_) => 1,
@@ -291,155 +305,15 @@ impl RespDialogue {
         self.reply(row, encode::ok);
     }
 
-    fn client_command(&mut self, row: u16, request: Request<'_>) {
-        let subcommand = request.argument(1).to_ascii_lowercase();
-        let arguments = request.len() - 2;
-        match (subcommand.as_slice(), arguments) {
-            (b"id", 0) => {
-                let id = i64::try_from(self.client.id).unwrap_or(i64::MAX);
-                self.reply(row, |out| encode::integer(out, id));
-            }
-            (b"getname", 0) => {
-                let (name, version) = (self.session.name.clone(), self.session.version);
-                self.reply(row, |out| {
-                    if name.is_empty() {
-                        encode::null(out, version);
-                    } else {
-                        encode::bulk(out, &name);
-                    }
-                });
-            }
-            (b"setname", 1) => {
-                if !is_client_name(request.argument(2)) {
-                    return self.refuse(row, BAD_NAME);
-                }
-                self.session.name = request.argument(2).to_vec();
-                self.reply(row, encode::ok);
-            }
-            (b"setinfo", 2) => self.reply(row, encode::ok),
-            (b"no-evict" | b"no-touch", 1) => {
-                let given = request.argument(2);
-                if given.eq_ignore_ascii_case(b"on") || given.eq_ignore_ascii_case(b"off") {
-                    self.reply(row, encode::ok);
-                } else {
-                    self.refuse(row, SYNTAX);
-                }
-            }
-            (b"info", 0) => {
-                let line = self.client_line();
-                self.reply(row, |out| encode::bulk(out, line.as_bytes()));
-            }
-            (b"getredir", 0) => self.reply(row, |out| encode::integer(out, -1)),
-            (b"reply", 1) => self.client_reply(row, request),
-            (b"tracking", _) if request.argument(2).eq_ignore_ascii_case(b"off") => {
-                self.reply(row, encode::ok);
-            }
-            (b"tracking" | b"caching" | b"trackinginfo", _) => {
-                let why = "invalidations of several shards are not merged";
-                self.refuse(row, not_offered("client tracking", why));
-            }
-            (
-                b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"getredir" | b"reply",
-                _,
-            ) => {
-                let name = String::from_utf8_lossy(&subcommand).into_owned();
-                self.refuse(row, wrong_arity(&format!("client|{name}")));
-            }
-            (b"list" | b"kill" | b"pause" | b"unpause" | b"unblock" | b"no-loop" | b"help", _) => {
-                let name = String::from_utf8_lossy(&subcommand).into_owned();
-                self.refuse(
-                    row,
-                    not_offered(&format!("client {name}"), "see `breccia status`"),
-                );
-            }
-            _ => {
-                let name = String::from_utf8_lossy(request.argument(1)).into_owned();
-                let text = format!("ERR unknown subcommand '{name}'. Try CLIENT HELP.");
-                self.refuse(row, &text);
-            }
-        }
-    }
-
-    fn client_reply(&mut self, row: u16, request: Request<'_>) {
-        let mode = request.argument(2).to_ascii_lowercase();
-        match mode.as_slice() {
-            b"on" => {
-                self.session.replies = Replies::On;
-                self.reply(row, encode::ok);
-            }
-            b"off" => self.session.replies = Replies::Off,
-            b"skip" => {
-                if self.session.replies == Replies::On {
-                    self.session.replies = Replies::SkipNext;
-                }
-            }
-            _ => self.refuse(row, SYNTAX),
-        }
-    }
-
-    fn client_line(&self) -> String {
-        format!(
-            "id={} addr={} name={} db={} multi={} watch={} user={} resp={} lib-name= lib-ver=\n",
-            self.client.id,
-            self.client.peer,
-            String::from_utf8_lossy(&self.session.name),
-            self.session.database,
-            if self.transaction.is_open() { 0 } else { -1 },
-            u8::from(self.transaction.leaf().is_some()),
-            self.session.user,
-            self.session.version.number(),
-        )
-    }
-
-    fn info(&mut self, row: u16, request: Request<'_>) {
-        let wanted = |section: &str| {
-            request.len() == 1
-                || request.arguments().skip(1).any(|name| {
-                    [section.as_bytes(), b"all", b"default", b"everything"]
-                        .iter()
-                        .any(|known| name.eq_ignore_ascii_case(known))
-                })
-        };
-        let mut text = String::new();
-        let sections = [
-            (
-                "Server",
-                format!(
-                    "redis_version:{REDIS_VERSION}\r\nbreccia_version:{}\r\nredis_mode:standalone\r\n\
-                     arch_bits:64\r\nprocess_id:{}\r\n",
-                    env!("CARGO_PKG_VERSION"),
-                    std::process::id()
-                ),
-            ),
-            (
-                "Replication",
-                "role:master\r\nconnected_slaves:0\r\n".to_owned(),
-            ),
-            ("Cluster", "cluster_enabled:0\r\n".to_owned()),
-            ("Keyspace", String::new()),
-        ];
-        for (name, lines) in sections {
-            if wanted(name) {
-                if !text.is_empty() {
-                    text.push_str("\r\n");
-                }
-                // Writing to a String cannot fail.
-                let _ = write!(text, "# {name}\r\n{lines}");
-            }
-        }
-        let version = self.session.version;
-        self.reply(row, |out| match version {
-            RespVersion::V2 => encode::bulk(out, text.as_bytes()),
-            RespVersion::V3 => encode::verbatim(out, text.as_bytes()),
+    /// Lets the listener's list show what the client calls itself.
+    pub(crate) fn show_names(&self) {
+        self.card.rename(|names| {
+            names.name.clone_from(&self.session.name);
+            names.user.clone_from(&self.session.user);
         });
     }
 
     fn config(&mut self, row: u16, request: Request<'_>) {
-        if !request.argument(1).eq_ignore_ascii_case(b"get") {
-            let name = String::from_utf8_lossy(request.argument(1)).into_owned();
-            let why = "the settings of shards are not Breccia's";
-            return self.refuse(row, not_offered(&format!("config {name}"), why));
-        }
         if request.len() < 3 {
             return self.refuse(row, wrong_arity("config|get"));
         }
@@ -460,6 +334,16 @@ impl RespDialogue {
                 encode::bulk(out, value.as_bytes());
             }
         });
+    }
+
+    /// HELP: any server has the text.
+    fn help(&mut self, row: u16, name: &str) -> SessionAction {
+        if matches!(self.service.backend, Backend::Forward(_)) {
+            return SessionAction::Forward;
+        }
+        let name = format!("{name} help");
+        self.refuse(row, not_offered(&name, "no shard here is a Redis"));
+        SessionAction::Done
     }
 
     /// COMMAND describes the shards, so a shard answers; without Redis shards nothing is described.

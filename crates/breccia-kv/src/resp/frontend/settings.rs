@@ -9,8 +9,12 @@ use std::sync::Arc;
 use breccia_net::drain::Drain;
 use breccia_net::metrics::Registry;
 
+use super::super::scripts::Scripts;
+pub use super::clients::ClientRoster;
 use super::leaf::RespLeaf;
+pub use super::pubsub::Roster;
 pub use crate::front::settings::{ListenerSettings, SharedSettings, User};
+pub use crate::front::slow::SlowLog;
 use crate::store::KvStore;
 use crate::topology::Topology;
 
@@ -58,6 +62,10 @@ pub struct ForwardStore {
     pub modules: BTreeMap<String, ModuleCommand>,
     /// See [`SubscriptionLoss`].
     pub subscription_loss: SubscriptionLoss,
+    /// What its clients are subscribed to.
+    pub roster: Arc<Roster>,
+    /// The scripts its clients have shown.
+    pub scripts: Arc<Scripts>,
 }
 
 /// What stands behind a listener.
@@ -78,6 +86,10 @@ pub struct RespListener {
     pub backend: RespBackend,
     /// Users and limits.
     pub settings: Arc<SharedSettings>,
+    /// Its clients, of all workers.
+    pub clients: Arc<ClientRoster>,
+    /// Its slow requests, of all workers.
+    pub slow: Arc<SlowLog>,
     /// Where metrics go.
     pub registry: Registry,
     /// The gateway's way out.

@@ -4,11 +4,13 @@
 //! client's place in its ring is filled.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::super::encode;
 use super::leaf::RespUpstream;
 use super::merge::Merge;
 use super::metrics::{FrontMetrics, Outcome};
+use super::scripts::Sent;
 use super::wire_error::failure_text;
 use crate::front::client::Client;
 use crate::front::ring::Sequence;
@@ -48,6 +50,12 @@ impl Asked {
         self.finish(&reply, Outcome::of(failure));
     }
 
+    /// The reply of a shard came late.
+    pub(crate) fn slow(&self, leaf: LeafIndex, took: Duration, now: Instant) {
+        self.metrics
+            .slow((self.row, leaf), &self.client, (took, now));
+    }
+
     pub(crate) fn finish(&self, reply: &[u8], outcome: Outcome) {
         self.metrics.count(self.row, outcome);
         if let Some(begun) = self.client.end_sample(self.sequence) {
@@ -73,6 +81,8 @@ pub(crate) enum Ticket {
     Reply(Asked),
     /// It is one part of a merged reply.
     Part(Rc<Merge>, usize),
+    /// It goes to the client as it is, and tells whether the server knows a script.
+    Script(Asked, Box<Sent>),
     /// It is changed on the way.
     Converted(Asked, Box<dyn Convert>),
     /// It says whether the shard opened a transaction on this connection.
@@ -89,6 +99,11 @@ impl Recipient for Ticket {
                 asked.answer(reply);
             }
             Self::Part(merge, part) => merge.deliver(part, reply),
+            Self::Script(asked, sent) => {
+                sent.heard(reply);
+                asked.metrics.count_leaf(asked.leaf, Outcome::Answered);
+                asked.answer(reply);
+            }
             Self::Converted(asked, convert) => {
                 asked.metrics.count_leaf(asked.leaf, Outcome::Answered);
                 asked.answer(&convert.convert(reply));
@@ -102,7 +117,7 @@ impl Recipient for Ticket {
 
     fn fail(self, failure: &Failure) {
         match self {
-            Self::Reply(asked) => {
+            Self::Reply(asked) | Self::Script(asked, _) => {
                 asked.metrics.count_leaf(asked.leaf, Outcome::of(failure));
                 asked.fail(failure);
             }
@@ -118,9 +133,21 @@ impl Recipient for Ticket {
         }
     }
 
+    fn slow(&self, took: Duration, now: Instant) {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                asked.slow(asked.leaf, took, now);
+            }
+            Self::Part(merge, part) => merge.slow(*part, took, now),
+            Self::Begun(_) | Self::Ignored => {}
+        }
+    }
+
     fn abandoned(&self) -> bool {
         match self {
-            Self::Reply(asked) | Self::Converted(asked, _) => asked.client.is_gone(),
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                asked.client.is_gone()
+            }
             Self::Part(merge, _) => merge.abandoned(),
             Self::Begun(_) | Self::Ignored => false,
         }

@@ -32,6 +32,8 @@ pub(crate) struct Transaction {
     begun: bool,
     /// The shard of the lease, while there is one.
     leaf: Option<LeafIndex>,
+    /// How many commands were queued.
+    count: i64,
     /// Commands without a key that came before the first key.
     held: Vec<Vec<u8>>,
     held_bytes: usize,
@@ -60,6 +62,16 @@ impl Transaction {
     /// The shard the client holds a lease to.
     pub(crate) fn leaf(&self) -> Option<LeafIndex> {
         self.leaf
+    }
+
+    /// How many commands are queued; −1 outside a transaction.
+    pub(crate) fn queued_commands(&self) -> i64 {
+        if self.open { self.count } else { -1 }
+    }
+
+    /// One command more is queued.
+    pub(crate) fn note_queued(&mut self) {
+        self.count += 1;
     }
 
     /// A command could not be queued: EXEC will refuse.
@@ -190,34 +202,47 @@ impl RespDialogue {
         if self.is_portable() {
             return self.queue_portable(command, request);
         }
+        if self.refuse_subcommand(command, request) {
+            return Step::Done;
+        }
         if let Some(why) = self.refused_option(command, request) {
             self.transaction.spoil();
             self.refuse(command.row, &why);
             return Step::Done;
         }
-        // PUBLISH has no key: its message reaches all subscribers from any shard.
-        let Ok(leaf) = self.single_home(command, request) else {
+        // PUBLISH has no key: its message reaches all subscribers from any shard. That of SPUBLISH
+        // is heard on the channel's own shard only.
+        let home = match command.spec.name {
+            "spublish" => Ok(Some(self.home_of_channel(request))),
+            _ => self.single_home(command, request),
+        };
+        let Ok(leaf) = home else {
             self.transaction.spoil();
             return Step::Done;
         };
-        self.queue_at(leaf, command.row, request)
+        let script = match command.route {
+            Route::Script => {
+                self.queued_script_frame(leaf.or(self.transaction.leaf), command, request)
+            }
+            _ => None,
+        };
+        self.queue_at(
+            leaf,
+            command.row,
+            script.as_deref().unwrap_or(request.frame()),
+        )
     }
 
     /// Queues a request whose keys lead to `leaf`, if it has any.
-    pub(crate) fn queue_at(
-        &mut self,
-        leaf: Option<LeafIndex>,
-        row: u16,
-        request: Request<'_>,
-    ) -> Step {
+    pub(crate) fn queue_at(&mut self, leaf: Option<LeafIndex>, row: u16, frame: &[u8]) -> Step {
         match (leaf, self.transaction.leaf) {
             (Some(wanted), Some(held)) if wanted != held => {
                 self.transaction.spoil();
                 self.refuse(row, CROSSSLOT);
                 Step::Done
             }
-            (Some(leaf), _) | (None, Some(leaf)) => self.queue_on(leaf, row, request),
-            (None, None) => self.hold(row, request),
+            (Some(leaf), _) | (None, Some(leaf)) => self.queue_on(leaf, row, frame),
+            (None, None) => self.hold(row, frame),
         }
     }
 
@@ -233,10 +258,9 @@ impl RespDialogue {
                 "within MULTI it would empty other databases too",
             )),
             Route::Refused(why) => Some(not_offered(name, why)),
-            Route::Session if !matches!(name, "ping" | "echo") => Some(not_offered(
-                name,
-                "it is answered by Breccia, and MULTI runs on a shard",
-            )),
+            Route::PubSub | Route::Session if !matches!(name, "ping" | "echo") => Some(
+                not_offered(name, "it is answered by Breccia, and MULTI runs on a shard"),
+            ),
             Route::Scatter(_) | Route::Scan if sharded => Some(not_offered(
                 name,
                 "within MULTI it would see one shard only",
@@ -259,24 +283,25 @@ impl RespDialogue {
     }
 
     /// Keeps a command without a key until the first key picks the shard.
-    fn hold(&mut self, row: u16, request: Request<'_>) -> Step {
-        if self.transaction.held_bytes + request.frame().len() > MAX_HELD_BYTES {
+    fn hold(&mut self, row: u16, frame: &[u8]) -> Step {
+        if self.transaction.held_bytes + frame.len() > MAX_HELD_BYTES {
             self.transaction.spoil();
             let text = "ERR breccia: too many commands without a key before the first key of MULTI";
             self.refuse(row, text);
             return Step::Done;
         }
-        self.transaction.held_bytes += request.frame().len();
-        self.transaction.held.push(request.frame().to_vec());
+        self.transaction.held_bytes += frame.len();
+        self.transaction.held.push(frame.to_vec());
+        self.transaction.note_queued();
         self.reply(row, |out| encode::simple(out, "QUEUED"));
         Step::Done
     }
 
-    fn queue_on(&mut self, leaf: LeafIndex, row: u16, request: Request<'_>) -> Step {
+    fn queue_on(&mut self, leaf: LeafIndex, row: u16, frame: &[u8]) -> Step {
         self.note_write(leaf);
         match self.begin(leaf) {
             Ok(Some(upstream)) => {
-                let frame = request.frame();
+                self.transaction.note_queued();
                 if !self.enqueue(&upstream, leaf, row, Patience::Timeout, frame) {
                     // The shard does not know of this command: EXEC must not run the others.
                     self.transaction.spoil();

@@ -35,6 +35,14 @@ pub(crate) fn unknown_command<'a>(
     text
 }
 
+/// A command's name as Redis gives it in errors: `pubsub|numsub`.
+pub(crate) fn full_name(spec: &CommandSpec, request: Request<'_>) -> String {
+    match spec.subcommand(request.argument(1)) {
+        Some(subcommand) => format!("{}|{}", spec.name, subcommand.name),
+        None => spec.name.to_owned(),
+    }
+}
+
 /// What Redis says of a request with too few or too many arguments.
 pub(crate) fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
@@ -62,6 +70,14 @@ pub(crate) fn malformed(spec: &CommandSpec, request: Request<'_>) -> Option<Vec<
 
 fn is_newer_client_option(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"setinfo") || name.eq_ignore_ascii_case(b"no-touch")
+}
+
+/// What Redis says of a subcommand that its own code finds too long.
+pub(crate) fn wrong_subcommand(command: &str, given: &[u8]) -> String {
+    let given = String::from_utf8_lossy(given);
+    format!(
+        "ERR unknown subcommand or wrong number of arguments for '{given}'. Try {command} HELP."
+    )
 }
 
 fn unknown_subcommand(command: &str, given: &[u8]) -> Vec<u8> {

@@ -7,27 +7,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use breccia_config::{MemcachedPlan, MultiKey, Plan, RedisPlan, ShardedPlan, StorePlan};
+use breccia_kv::endpoint::Endpoint;
 use breccia_kv::memcached::frontend::MemcachedLeaf;
-use breccia_kv::pipeline::PipelineLimits;
 use breccia_kv::resp::frontend::{self, ForwardStore, ModuleCommand, RespLeaf, SubscriptionLoss};
 use breccia_kv::topology::Topology;
-use breccia_net::health::EndpointHealth;
 
 use super::branch;
-use crate::gateway::Gateway;
-use crate::reach;
+use crate::gateway::Inventory;
 use crate::trouble::Trouble;
 
-/// Request bytes that may wait for one upstream connection.
-const MAX_UNSENT_BYTES: usize = 64 << 20;
-
 /// A store of Redis servers.
-pub(super) fn redis(gateway: &Gateway, plan: &Plan, name: &str) -> Result<ForwardStore, Trouble> {
+pub(super) fn redis(
+    inventory: &Inventory,
+    plan: &Plan,
+    name: &str,
+) -> Result<ForwardStore, Trouble> {
     let leaf = |path: &str, store: &str| match plan.stores.get(store) {
-        Some(StorePlan::Redis(redis)) => redis_leaf(gateway, path, store, redis).map(Arc::new),
+        Some(StorePlan::Redis(redis)) => redis_leaf(inventory, path, store, redis).map(Arc::new),
         _ => Err(Trouble::failed(format!("store.{store} is no redis store"))),
     };
-    let root = branch(gateway, name, name, &leaf)?;
+    let root = branch(inventory, name, name, &leaf)?;
     let sharded = match plan.stores.get(name) {
         Some(StorePlan::ShardedInMemory(sharded)) => Some(sharded),
         _ => None,
@@ -43,24 +42,26 @@ pub(super) fn redis(gateway: &Gateway, plan: &Plan, name: &str) -> Result<Forwar
             Some(breccia_config::SubscriptionLoss::Resubscribe) => SubscriptionLoss::Resubscribe,
             _ => SubscriptionLoss::Disconnect,
         },
+        roster: Arc::default(),
+        scripts: Arc::default(),
     })
 }
 
 /// A store of memcached servers.
 pub(super) fn memcached(
-    gateway: &Gateway,
+    inventory: &Inventory,
     plan: &Plan,
     name: &str,
 ) -> Result<Topology<Arc<MemcachedLeaf>>, Trouble> {
     let leaf = |path: &str, store: &str| match plan.stores.get(store) {
         Some(StorePlan::Memcached(memcached)) => {
-            memcached_leaf(gateway, path, store, memcached).map(Arc::new)
+            memcached_leaf(inventory, path, store, memcached).map(Arc::new)
         }
         _ => Err(Trouble::failed(format!(
             "store.{store} is no memcached store"
         ))),
     };
-    topology(name, branch(gateway, name, name, &leaf)?)
+    topology(name, branch(inventory, name, name, &leaf)?)
 }
 
 fn topology<L>(name: &str, root: breccia_kv::topology::Branch<L>) -> Result<Topology<L>, Trouble> {
@@ -83,35 +84,22 @@ fn modules(sharded: &ShardedPlan) -> BTreeMap<String, ModuleCommand> {
 }
 
 fn redis_leaf(
-    gateway: &Gateway,
+    inventory: &Inventory,
     path: &str,
     store: &str,
     plan: &RedisPlan,
 ) -> Result<RespLeaf, Trouble> {
-    let tls = reach::tls_client(plan)
-        .map_err(|error| Trouble::refused(format!("store.{store}.tls: {error}")))?;
     Ok(RespLeaf {
         name: path.to_owned(),
         store: store.to_owned(),
-        address: plan.address.clone(),
-        tls,
-        user: plan.user.clone(),
-        password: plan
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        database: plan.database,
-        databases: plan.databases,
+        endpoint: endpoint(inventory, store)?,
         connections: plan.connections,
-        max_leases: plan.max_leases,
-        limits: redis_limits(plan),
-        health: endpoint(gateway, store)?,
-        identity: gateway.identities.get(store).map(Arc::clone),
+        identity: inventory.identities.get(store).map(Arc::clone),
     })
 }
 
 fn memcached_leaf(
-    gateway: &Gateway,
+    inventory: &Inventory,
     path: &str,
     store: &str,
     plan: &MemcachedPlan,
@@ -119,35 +107,13 @@ fn memcached_leaf(
     Ok(MemcachedLeaf {
         name: path.to_owned(),
         store: store.to_owned(),
-        address: plan.address.clone(),
+        endpoint: endpoint(inventory, store)?,
         connections: plan.connections,
-        limits: memcached_limits(plan),
-        health: endpoint(gateway, store)?,
     })
 }
 
-/// The queue of each connection to a Redis.
-pub(super) fn redis_limits(plan: &RedisPlan) -> PipelineLimits {
-    PipelineLimits {
-        stall_gate: plan.stall_gate,
-        timeout: plan.timeout,
-        max_in_flight: plan.max_in_flight,
-        max_unsent_bytes: MAX_UNSENT_BYTES,
-    }
-}
-
-/// The queue of each connection to a memcached.
-pub(super) fn memcached_limits(plan: &MemcachedPlan) -> PipelineLimits {
-    PipelineLimits {
-        stall_gate: plan.stall_gate,
-        timeout: plan.timeout,
-        max_in_flight: plan.max_in_flight,
-        max_unsent_bytes: MAX_UNSENT_BYTES,
-    }
-}
-
-/// The health of a store's server.
-pub(super) fn endpoint(gateway: &Gateway, store: &str) -> Result<Arc<EndpointHealth>, Trouble> {
-    let found = gateway.endpoints.get(store).map(Arc::clone);
+/// The server of a store.
+pub(super) fn endpoint(inventory: &Inventory, store: &str) -> Result<Arc<Endpoint>, Trouble> {
+    let found = inventory.servers.get(store).map(Arc::clone);
     found.ok_or_else(|| Trouble::failed(format!("store.{store} has no endpoint")))
 }

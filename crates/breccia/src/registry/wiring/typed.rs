@@ -1,4 +1,4 @@
-//! Typed stores: those that mix kinds of leaves, or whose leaves are inside the gateway.
+//! Typed stores: those that mix kinds of leaves, or whose leaves are inside the inventory.
 //!
 //! Not forwarding: requests are understood here. Invariant: a store exists once in the process,
 //! whichever composites and listeners lead to it.
@@ -15,12 +15,11 @@ use breccia_kv::sharded::ShardedKv;
 use breccia_kv::store::KvStore;
 
 use super::forward;
-use crate::gateway::Gateway;
-use crate::reach;
+use crate::gateway::Inventory;
 use crate::trouble::Trouble;
 
 /// Typed stores by name, composites and leaves alike.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Typed {
     stores: BTreeMap<String, Arc<dyn KvStore>>,
     /// The thread on which connections to servers live; started when the first is needed.
@@ -33,23 +32,28 @@ impl Typed {
         self.stores.get(name).map(Arc::clone)
     }
 
+    /// Forgets all stores but these.
+    pub(super) fn retain(&mut self, stays: impl Fn(&str) -> bool) {
+        self.stores.retain(|name, _| stays(name));
+    }
+
     /// Makes a store with everything under it, unless it is there already.
     pub(super) fn add(
         &mut self,
-        gateway: &Gateway,
+        inventory: &Inventory,
         plan: &Plan,
         name: &str,
     ) -> Result<Arc<dyn KvStore>, Trouble> {
         if let Some(made) = self.get(name) {
             return Ok(made);
         }
-        let made = match gateway.layouts.get(name) {
-            None => self.leaf(gateway, plan, name)?,
+        let made = match inventory.layouts.get(name) {
+            None => self.leaf(inventory, plan, name)?,
             Some(layout) => {
                 let members = layout
                     .shards()
                     .iter()
-                    .map(|member| self.add(gateway, plan, member))
+                    .map(|member| self.add(inventory, plan, member))
                     .collect::<Result<_, _>>()?;
                 let sharded = ShardedKv::new(Arc::clone(layout), members);
                 Arc::new(sharded.map_err(Trouble::failed)?)
@@ -61,27 +65,26 @@ impl Typed {
 
     fn leaf(
         &mut self,
-        gateway: &Gateway,
+        inventory: &Inventory,
         plan: &Plan,
         name: &str,
     ) -> Result<Arc<dyn KvStore>, Trouble> {
         let made: Arc<dyn KvStore> = match plan.stores.get(name) {
             Some(StorePlan::Redis(redis)) => {
-                let options = redis_options(gateway, plan, name, redis)?;
+                let options = redis_options(inventory, plan, name, redis)?;
                 Arc::new(RedisStore::new(self.io()?, options))
             }
             Some(StorePlan::Memcached(memcached)) => {
                 let options = MemcachedOptions {
                     connections: memcached.connections,
                     deadline: deadline(plan, name),
-                    limits: forward::memcached_limits(memcached),
-                    health: Some(forward::endpoint(gateway, name)?),
+                    endpoint: Some(forward::endpoint(inventory, name)?),
                     ..MemcachedOptions::new(name, memcached.address.clone())
                 };
                 Arc::new(MemcachedStore::new(self.io()?, options))
             }
             other => {
-                let Some(memory) = gateway.memory.get(name) else {
+                let Some(memory) = inventory.memory.get(name) else {
                     let kind = other.map_or("undefined", StorePlan::type_name);
                     let line = format!("store.{name} ({kind}) cannot be a typed store");
                     return Err(Trouble::failed(line));
@@ -102,26 +105,15 @@ impl Typed {
 }
 
 fn redis_options(
-    gateway: &Gateway,
+    inventory: &Inventory,
     plan: &Plan,
     name: &str,
     redis: &RedisPlan,
 ) -> Result<RedisOptions, Trouble> {
-    let tls = reach::tls_client(redis)
-        .map_err(|error| Trouble::refused(format!("store.{name}.tls: {error}")))?;
     Ok(RedisOptions {
-        tls,
-        user: redis.user.clone(),
-        password: redis
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        database: redis.database,
         connections: redis.connections,
-        max_leases: redis.max_leases,
         deadline: deadline(plan, name),
-        limits: forward::redis_limits(redis),
-        health: Some(forward::endpoint(gateway, name)?),
+        endpoint: Some(forward::endpoint(inventory, name)?),
         ..RedisOptions::new(name, redis.address.clone())
     })
 }

@@ -96,7 +96,7 @@ impl Server {
                 vec![service]
             }
         };
-        let mut pool = WorkerPool::start(1, drain.clone(), factory).expect("a worker");
+        let pool = WorkerPool::start(1, drain.clone(), factory).expect("a worker");
         let bind = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::open(&bind).expect("a listener");
         let address = listener.bind().to_string();
@@ -105,6 +105,7 @@ impl Server {
             tls: None,
             max_clients: 100,
             refusal: b"",
+            drain: drain.clone(),
         };
         pool.listen(ListenerIndex(0), listener, options, &registry);
         Self {

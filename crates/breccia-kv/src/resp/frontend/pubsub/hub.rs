@@ -1,44 +1,23 @@
 //! Who on this worker is subscribed to what, and the lines to the servers.
 //!
-//! Invariant: a topic exists while it has a subscriber, and is subscribed on every line that is up.
+//! Invariant: a topic exists while it has a subscriber, and is subscribed on every line that it
+//! concerns and that is up: all of them, or that of its shard.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use breccia_net::metrics::{self, Counter, Registry};
+
 use super::super::super::codec::reply::{elements, text};
 use super::super::super::encode::{self, RespVersion};
+use super::super::leaf::RespLeaf;
 use super::super::settings::{ForwardStore, SubscriptionLoss};
 use super::line::{Line, LineState};
+use super::topic::{Kind, Topic};
 use crate::front::client::{Client, Ending};
 use crate::front::ring::Sequence;
-
-/// Whether a topic is a channel's name or a pattern over names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Channel,
-    Pattern,
-}
-
-impl Kind {
-    /// The word Redis uses.
-    pub(crate) fn verb(self, joins: bool) -> &'static str {
-        match (self, joins) {
-            (Self::Channel, true) => "subscribe",
-            (Self::Channel, false) => "unsubscribe",
-            (Self::Pattern, true) => "psubscribe",
-            (Self::Pattern, false) => "punsubscribe",
-        }
-    }
-}
-
-/// Something one can subscribe to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Topic {
-    pub kind: Kind,
-    pub name: Vec<u8>,
-}
 
 struct Waiter {
     client: Rc<Client>,
@@ -56,43 +35,92 @@ struct Audience {
 
 /// Subscriptions of one store on one worker.
 pub(crate) struct Hub {
-    name: String,
-    loss: SubscriptionLoss,
+    store: Arc<ForwardStore>,
+    losses: Counter,
     audiences: RefCell<BTreeMap<Topic, Audience>>,
     lines: RefCell<Vec<Rc<Line>>>,
+    /// The line to the server of each leaf.
+    line_of: Vec<usize>,
 }
 
 impl Hub {
-    pub(crate) fn new(store: &Arc<ForwardStore>) -> Rc<Self> {
-        let hub = Rc::new(Self {
-            name: store.topology.name().to_owned(),
-            loss: store.subscription_loss,
-            audiences: RefCell::default(),
-            lines: RefCell::default(),
-        });
-        let mut servers = BTreeSet::new();
-        let mut lines = Vec::new();
-        for leaf in store.topology.leaves() {
-            // Channels belong to a server, not to a database: one line per server, or each
-            // message would arrive once per shard that lives there.
-            if servers.insert(leaf.address.clone()) {
-                lines.push(Line::open(lines.len(), Arc::clone(leaf), &hub));
+    pub(crate) fn new(store: &Arc<ForwardStore>, registry: &Registry) -> Rc<Self> {
+        // Channels belong to a server, not to a database: one line per server, or each message
+        // would arrive once per shard that lives there.
+        let leaves = store.topology.leaves();
+        let mut servers: Vec<&Arc<RespLeaf>> = Vec::new();
+        let mut line_of = Vec::with_capacity(leaves.len());
+        for leaf in leaves {
+            let known = servers
+                .iter()
+                .position(|known| known.is_beside(leaf));
+            line_of.push(known.unwrap_or(servers.len()));
+            if known.is_none() {
+                servers.push(leaf);
             }
         }
-        *hub.lines.borrow_mut() = lines;
+        let hub = Rc::new(Self {
+            store: Arc::clone(store),
+            losses: registry.counter(&metrics::SUBSCRIPTION_LOSSES, &[store.topology.name()]),
+            audiences: RefCell::default(),
+            lines: RefCell::default(),
+            line_of,
+        });
+        *hub.lines.borrow_mut() = servers
+            .into_iter()
+            .enumerate()
+            .map(|(number, leaf)| Line::open(number, Arc::clone(leaf), &hub))
+            .collect();
         hub
     }
 
-    /// Why nothing can be subscribed now, if so.
-    pub(crate) fn unreachable(&self) -> Option<String> {
+    /// Whether it serves this store, and not an earlier one of the same name.
+    pub(crate) fn is_of(&self, store: &Arc<ForwardStore>) -> bool {
+        Arc::ptr_eq(&self.store, store)
+    }
+
+    fn name(&self) -> &str {
+        self.store.topology.name()
+    }
+
+    /// Whether a topic is subscribed on this line.
+    fn concerns(&self, line: usize, topic: &Topic) -> bool {
+        let home = || self.store.topology.place(&topic.name).leaf;
+        topic.kind != Kind::Shard || self.line_of.get(home().get()) == Some(&line)
+    }
+
+    /// Why one of these cannot be subscribed now, if so.
+    pub(crate) fn unreachable(&self, topics: &[Topic]) -> Option<String> {
         let lines = self.lines.borrow();
-        let none = lines.iter().all(|line| !line.spec.health.is_up());
-        none.then(|| {
-            format!(
-                "SHARDDOWN no shard of {} can be reached; not subscribed",
-                self.name
-            )
-        })
+        for topic in topics {
+            let mut concerned = lines
+                .iter()
+                .filter(|line| self.concerns(line.number, topic));
+            if concerned.all(|line| !line.spec.is_up()) {
+                let shard = match topic.kind {
+                    Kind::Shard => format!("the shard of {}", topic.name.escape_ascii()),
+                    _ => format!("no shard of {}", self.name()),
+                };
+                let can = if topic.kind == Kind::Shard {
+                    "cannot"
+                } else {
+                    "can"
+                };
+                return Some(format!(
+                    "SHARDDOWN {shard} {can} be reached; not subscribed"
+                ));
+            }
+        }
+        None
+    }
+
+    /// Tells the lines that a topic concerns.
+    fn say(&self, joins: bool, topic: &Topic) {
+        for line in self.lines.borrow().iter() {
+            if self.concerns(line.number, topic) {
+                line.say(topic.kind.verb(joins), topic);
+            }
+        }
     }
 
     /// Adds a subscriber; its place `sequence` is filled with `reply` once all live lines confirm.
@@ -107,9 +135,10 @@ impl Hub {
         let mut audiences = self.audiences.borrow_mut();
         let known = audiences.contains_key(topic);
         let audience = audiences.entry(topic.clone()).or_default();
-        audience
-            .subscribers
-            .insert(client.id, (Rc::clone(client), version));
+        let subscriber = (Rc::clone(client), version);
+        if audience.subscribers.insert(client.id, subscriber).is_none() {
+            self.store.roster.join(topic);
+        }
         audience.waiters.push(Waiter {
             client: Rc::clone(client),
             sequence,
@@ -117,9 +146,7 @@ impl Hub {
         });
         drop(audiences);
         if !known {
-            for line in self.lines.borrow().iter() {
-                line.say(topic.kind.verb(true), topic);
-            }
+            self.say(true, topic);
         }
         self.settle(topic);
     }
@@ -130,7 +157,9 @@ impl Hub {
         let Some(audience) = audiences.get_mut(topic) else {
             return;
         };
-        audience.subscribers.remove(&client.id);
+        if audience.subscribers.remove(&client.id).is_some() {
+            self.store.roster.leave(topic);
+        }
         audience.waiters.retain(|waiter| {
             let other = waiter.client.id != client.id;
             if !other {
@@ -141,15 +170,24 @@ impl Hub {
         if audience.subscribers.is_empty() {
             audiences.remove(topic);
             drop(audiences);
-            for line in self.lines.borrow().iter() {
-                line.say(topic.kind.verb(false), topic);
-            }
+            self.say(false, topic);
         }
     }
 
-    /// All topics, for a line that has just come up.
-    pub(crate) fn topics(&self) -> Vec<Topic> {
-        self.audiences.borrow().keys().cloned().collect()
+    /// A subscriber speaks another version from now on.
+    pub(crate) fn renew(&self, topic: &Topic, client: &Client, version: RespVersion) {
+        let mut audiences = self.audiences.borrow_mut();
+        let audience = audiences.get_mut(topic);
+        if let Some((_, known)) = audience.and_then(|a| a.subscribers.get_mut(&client.id)) {
+            *known = version;
+        }
+    }
+
+    /// The topics of a line that has just come up.
+    pub(crate) fn topics_of(&self, line: usize) -> Vec<Topic> {
+        let audiences = self.audiences.borrow();
+        let concerned = audiences.keys().filter(|topic| self.concerns(line, topic));
+        concerned.cloned().collect()
     }
 
     /// Whether nobody is subscribed to anything.
@@ -167,7 +205,8 @@ impl Hub {
 
     /// A line changed its state: topics may be complete without it.
     pub(crate) fn settle_all(&self) {
-        for topic in self.topics() {
+        let topics: Vec<Topic> = self.audiences.borrow().keys().cloned().collect();
+        for topic in topics {
             self.settle(&topic);
         }
     }
@@ -179,10 +218,12 @@ impl Hub {
         };
         let lines = self.lines.borrow();
         let complete = lines.iter().all(|line| {
-            line.state() == LineState::Down || audience.confirmed.contains(&line.number)
+            line.state() == LineState::Down
+                || audience.confirmed.contains(&line.number)
+                || !self.concerns(line.number, topic)
         });
         if complete && audience.confirmed.is_empty() && !audience.waiters.is_empty() {
-            // Every shard is down: no confirmation would be true.
+            // Every shard that it concerns is down: no confirmation would be true.
             for waiter in audience.waiters.drain(..) {
                 waiter.client.end(Ending::Now("subscription-loss"));
             }
@@ -205,12 +246,14 @@ impl Hub {
         if missed.is_empty() {
             return;
         }
+        self.losses
+            .add(u64::try_from(missed.len()).unwrap_or(u64::MAX));
         tracing::warn!(
-            store = self.name,
+            store = self.name(),
             subscribers = missed.len(),
             "the subscription connection to a shard was lost; messages may have been missed"
         );
-        if self.loss == SubscriptionLoss::Disconnect {
+        if self.store.subscription_loss == SubscriptionLoss::Disconnect {
             for client in missed.values() {
                 client.end(Ending::Now("subscription-loss"));
             }
@@ -221,7 +264,7 @@ impl Hub {
     /// is told so in the server's words, and leaves.
     pub(crate) fn refused(&self, error: &[u8]) {
         tracing::warn!(
-            store = self.name,
+            store = self.name(),
             error = %String::from_utf8_lossy(error).trim_end(),
             "a shard refused a subscription"
         );
@@ -231,6 +274,24 @@ impl Hub {
                 waiter.client.end(Ending::AfterReplies);
             }
         }
+    }
+
+    /// A server does not know sharded channels: those who want one there are told so, and leave.
+    /// The others of its line stay.
+    pub(crate) fn refused_shard_channels(&self, line: usize, error: &[u8]) {
+        self.audiences.borrow_mut().retain(|topic, audience| {
+            if topic.kind != Kind::Shard || !self.concerns(line, topic) {
+                return true;
+            }
+            for waiter in audience.waiters.drain(..) {
+                waiter.client.fill(waiter.sequence, error);
+            }
+            for (client, _) in audience.subscribers.values() {
+                client.end(Ending::AfterReplies);
+                self.store.roster.leave(topic);
+            }
+            false
+        });
     }
 
     /// A message or a confirmation from a server.
@@ -244,33 +305,32 @@ impl Hub {
         let Some(name) = parts.next().and_then(text) else {
             return;
         };
-        match what {
-            b"message" => self.fan_out(Kind::Channel, name, frame),
-            b"pmessage" => self.fan_out(Kind::Pattern, name, frame),
-            b"subscribe" => line.confirm(
-                self,
-                &Topic {
-                    kind: Kind::Channel,
-                    name: name.to_vec(),
-                },
-            ),
-            b"psubscribe" => line.confirm(
-                self,
-                &Topic {
-                    kind: Kind::Pattern,
-                    name: name.to_vec(),
-                },
-            ),
-            _ => {}
+        if let Some(kind) = Kind::heard_by(what) {
+            self.fan_out(kind, name, frame);
+        } else if let Some(kind) = Kind::confirmed_by(what) {
+            line.confirm(self, &Topic::new(kind, name));
+        }
+    }
+
+    /// A message from a connection that another one replaces. Topics the other has confirmed are
+    /// told there.
+    pub(crate) fn received_late(&self, frame: &[u8], is_owed: impl Fn(&Topic) -> bool) {
+        let mut parts = elements(frame).into_iter().flatten();
+        let Some(kind) = parts.next().and_then(text).and_then(Kind::heard_by) else {
+            return;
+        };
+        let Some(name) = parts.next().and_then(text) else {
+            return;
+        };
+        let topic = Topic::new(kind, name);
+        if is_owed(&topic) {
+            self.fan_out(kind, name, frame);
         }
     }
 
     fn fan_out(&self, kind: Kind, name: &[u8], frame: &[u8]) {
         let audiences = self.audiences.borrow();
-        let Some(audience) = audiences.get(&Topic {
-            kind,
-            name: name.to_vec(),
-        }) else {
+        let Some(audience) = audiences.get(&Topic::new(kind, name)) else {
             return;
         };
         let mut push = Vec::new();
@@ -287,6 +347,14 @@ impl Hub {
                     client.push(&push);
                 }
             }
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        for line in self.lines.get_mut() {
+            line.wake();
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,8 @@ use tokio::sync::Notify;
 
 use super::super::super::codec::reply::ReplyScanner;
 use super::super::leaf::RespLeaf;
-use super::hub::{Hub, Topic, change};
+use super::hub::{Hub, change};
+use super::topic::{Kind, Topic};
 use crate::upstream::{MAX_REPLY_BYTES, Scan};
 
 /// A receive buffer larger than this is given back once it is empty.
@@ -40,6 +43,8 @@ pub(crate) struct Line {
     pub spec: Arc<RespLeaf>,
     state: Cell<LineState>,
     connected: Cell<bool>,
+    /// Which change of the endpoint's place the last attempt to connect knew.
+    connected_to: Cell<u64>,
     out: RefCell<Vec<u8>>,
     /// Subscriptions sent and not confirmed, by topic.
     owed: RefCell<BTreeMap<Topic, u32>>,
@@ -53,12 +58,18 @@ impl Line {
             spec,
             state: Cell::new(LineState::Awaited),
             connected: Cell::new(false),
+            connected_to: Cell::new(0),
             out: RefCell::default(),
             owed: RefCell::default(),
             news: Notify::new(),
         });
         tokio::task::spawn_local(run(Rc::clone(&line), Rc::downgrade(hub)));
         line
+    }
+
+    /// Lets the line look whether anybody needs it.
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
     }
 
     pub(crate) fn state(&self) -> LineState {
@@ -98,20 +109,22 @@ impl Line {
 
     /// Returns once the endpoint is known to be down.
     async fn is_down(&self) {
-        while self.spec.health.is_up() {
+        while self.spec.is_up() {
             tokio::time::sleep(LOOK).await;
         }
     }
 
     async fn connect(&self) -> Result<Stream, String> {
-        let timeout = self.spec.limits.timeout;
-        let mut stream = connect(&self.spec.address, self.spec.tls.as_ref(), timeout)
+        let current = self.spec.endpoint.current();
+        self.connected_to.set(current.renewed);
+        let (place, timeout) = (&current.terms.place, current.terms.limits.timeout);
+        let mut stream = connect(&place.address, place.tls.as_ref(), timeout)
             .await
             .map_err(|error| error.to_string())?;
-        if let Some(password) = &self.spec.password {
+        if let Some(password) = &place.password {
             let mut login = Vec::new();
             let mut words: Vec<&[u8]> = vec![b"AUTH"];
-            words.extend(self.spec.user.as_deref().map(str::as_bytes));
+            words.extend(place.user.as_deref().map(str::as_bytes));
             words.push(password.as_bytes());
             super::super::super::encode::request(&mut login, &words);
             let exchange = async {
@@ -131,40 +144,50 @@ impl Line {
         Ok(stream)
     }
 
-    /// Says all topics and relays messages until the connection is lost or not needed any more.
-    async fn relay(&self, hub: &Weak<Hub>, mut stream: Stream) -> Result<(), String> {
-        {
-            let Some(hub) = hub.upgrade() else {
-                return Ok(());
-            };
-            self.connected.set(true);
-            for topic in hub.topics() {
-                self.say(topic.kind.verb(true), &topic);
-            }
+    /// Says all topics on a connection that has just been made.
+    fn say_all(&self, hub: &Hub) {
+        self.connected.set(true);
+        self.out.borrow_mut().clear();
+        self.owed.borrow_mut().clear();
+        for topic in hub.topics_of(self.number) {
+            self.say(topic.kind.verb(true), &topic);
         }
-        let mut received = Vec::with_capacity(4096);
-        let mut scanner = ReplyScanner::default();
+    }
+
+    /// Says all topics and relays messages until the connection is lost or not needed any more.
+    ///
+    /// When the endpoint has changed, the former connection is kept until the next one has confirmed
+    /// every topic: nobody's subscription is interrupted.
+    async fn relay(&self, hub: &Weak<Hub>, stream: Stream) -> Result<(), String> {
+        match hub.upgrade() {
+            Some(hub) => self.say_all(&hub),
+            None => return Ok(()),
+        }
+        let mut connected_to = self.connected_to.get();
+        let (mut inlet, mut former) = (Inlet::new(stream), None);
+        let mut news = self.spec.endpoint.news();
+        let mut moving: Option<Connecting<'_>> = None;
         loop {
-            let out = std::mem::take(&mut *self.out.borrow_mut());
-            if !out.is_empty() {
-                let writing = async {
-                    stream.write_all(&out).await?;
-                    stream.flush().await
-                };
-                match tokio::time::timeout(self.spec.limits.timeout, writing).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Err(error.to_string()),
-                    Err(_) => return Err("it takes no bytes".to_owned()),
-                }
-            }
+            self.write(&mut inlet.stream).await?;
             tokio::select! {
-                read = stream.read_buf(&mut received) => {
-                    if read.map_err(|error| error.to_string())? == 0 {
-                        return Err("the server closed the connection".to_owned());
+                read = inlet.read() => read?,
+                read = read_former(&mut former) => if read.is_err() { former = None },
+                next = reach(&mut moving) => match next {
+                    Ok(stream) => {
+                        moving = None;
+                        former = Some(std::mem::replace(&mut inlet, Inlet::new(stream)));
+                        hub.upgrade().iter().for_each(|hub| self.say_all(hub));
                     }
-                }
+                    Err(_) => moving = Some(Box::pin(self.connect_again())),
+                },
+                _ = news.changed() => {}
                 () = self.news.notified() => {}
                 () = tokio::time::sleep(LOOK), if !self.owed.borrow().is_empty() => {}
+            }
+            let renewed = self.spec.endpoint.current().renewed;
+            if renewed != connected_to {
+                connected_to = renewed;
+                moving = Some(Box::pin(self.connect()));
             }
             let Some(hub) = hub.upgrade() else {
                 return Ok(());
@@ -172,49 +195,155 @@ impl Line {
             if hub.is_empty() {
                 return Ok(());
             }
-            let up = self.spec.health.is_up();
+            let up = self.spec.is_up();
             let state = if up {
                 LineState::Awaited
             } else {
                 LineState::Down
             };
             self.set_state(&hub, state);
-            let at = self.take_frames(&hub, &mut scanner, &received)?;
-            received.drain(..at);
-            if received.is_empty() && received.capacity() > KEEP_BYTES {
-                received = Vec::with_capacity(4096);
-            }
-            if received.len() > MAX_REPLY_BYTES {
-                return Err("a message is larger than 1 GiB".to_owned());
+            // The former one's after it: what it says of a topic confirmed by now is said twice.
+            self.take_frames(&hub, &mut inlet, Side::Current)?;
+            if let Some(inlet) = &mut former {
+                let taken = self.take_frames(&hub, inlet, Side::Former);
+                if taken.is_err() || self.owed.borrow().is_empty() {
+                    former = None;
+                }
             }
         }
     }
 
-    /// Gives whole messages to the hub; answers how many bytes they were.
-    fn take_frames(
-        &self,
-        hub: &Hub,
-        scanner: &mut ReplyScanner,
-        received: &[u8],
-    ) -> Result<usize, String> {
+    async fn connect_again(&self) -> Result<Stream, String> {
+        tokio::time::sleep(RETRY).await;
+        self.connect().await
+    }
+
+    /// Sends what there is to say.
+    async fn write(&self, stream: &mut Stream) -> Result<(), String> {
+        let out = std::mem::take(&mut *self.out.borrow_mut());
+        if out.is_empty() {
+            return Ok(());
+        }
+        let writing = async {
+            stream.write_all(&out).await?;
+            stream.flush().await
+        };
+        let timeout = self.spec.endpoint.current().terms.limits.timeout;
+        match tokio::time::timeout(timeout, writing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it takes no bytes".to_owned()),
+        }
+    }
+
+    /// Gives whole messages to the hub.
+    fn take_frames(&self, hub: &Hub, inlet: &mut Inlet, side: Side) -> Result<(), String> {
         let mut at = 0;
         loop {
-            match scanner.scan(received.get(at..).unwrap_or_default()) {
+            match inlet
+                .scanner
+                .scan(inlet.received.get(at..).unwrap_or_default())
+            {
                 Scan::Complete(length) | Scan::Skip(length) => {
-                    let frame = received.get(at..at + length).unwrap_or_default();
-                    if frame.first() == Some(&b'-') {
+                    let frame = inlet.received.get(at..at + length).unwrap_or_default();
+                    if is_unknown_shard_verb(frame) {
+                        self.owed
+                            .borrow_mut()
+                            .retain(|topic, _| topic.kind != Kind::Shard);
+                        hub.refused_shard_channels(self.number, frame);
+                    } else if frame.first() == Some(&b'-') {
                         hub.refused(frame);
                         return Err(String::from_utf8_lossy(frame).trim_end().to_owned());
                     }
-                    hub.received(self, frame);
-                    *scanner = ReplyScanner::default();
+                    match side {
+                        Side::Current => hub.received(self, frame),
+                        Side::Former => {
+                            hub.received_late(frame, |topic| {
+                                self.owed.borrow().contains_key(topic)
+                            });
+                        }
+                    }
+                    inlet.scanner = ReplyScanner::default();
                     at += length;
                 }
-                Scan::Incomplete => return Ok(at),
+                Scan::Incomplete => break,
                 Scan::Wrong(why) => return Err(why.to_owned()),
             }
         }
+        inlet.consumed(at)
     }
+}
+
+/// Which of two connections a message came on.
+#[derive(Clone, Copy)]
+enum Side {
+    Current,
+    Former,
+}
+
+/// An attempt to connect.
+type Connecting<'l> = Pin<Box<dyn Future<Output = Result<Stream, String>> + 'l>>;
+
+/// The outcome of an attempt, if there is one.
+async fn reach(moving: &mut Option<Connecting<'_>>) -> Result<Stream, String> {
+    match moving {
+        Some(connecting) => connecting.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn read_former(former: &mut Option<Inlet>) -> Result<(), String> {
+    match former {
+        Some(inlet) => inlet.read().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A connection, and what was received on it and is no whole message yet.
+struct Inlet {
+    stream: Stream,
+    received: Vec<u8>,
+    scanner: ReplyScanner,
+}
+
+impl Inlet {
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            received: Vec::with_capacity(4096),
+            scanner: ReplyScanner::default(),
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), String> {
+        match self.stream.read_buf(&mut self.received).await {
+            Ok(0) => Err("the server closed the connection".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn consumed(&mut self, bytes: usize) -> Result<(), String> {
+        self.received.drain(..bytes);
+        if self.received.is_empty() && self.received.capacity() > KEEP_BYTES {
+            self.received = Vec::with_capacity(4096);
+        }
+        if self.received.len() > MAX_REPLY_BYTES {
+            return Err("a message is larger than 1 GiB".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a server older than 7.0 has refused a request about sharded channels.
+fn is_unknown_shard_verb(frame: &[u8]) -> bool {
+    if frame.first() != Some(&b'-') {
+        return false;
+    }
+    let text = String::from_utf8_lossy(frame).to_ascii_lowercase();
+    let command = text.strip_prefix("-err unknown command ").unwrap_or("");
+    let command = command.trim_start_matches(['\'', '`']);
+    command.starts_with("ssubscribe") || command.starts_with("sunsubscribe")
 }
 
 async fn run(line: Rc<Line>, hub: Weak<Hub>) {
@@ -246,7 +375,7 @@ async fn run(line: Rc<Line>, hub: Weak<Hub>) {
             }
             Err(why) => {
                 if let Some(why) = why {
-                    line.spec.health.connect_failed(&why);
+                    line.spec.endpoint.health().connect_failed(&why);
                 }
                 false
             }
@@ -258,7 +387,7 @@ async fn run(line: Rc<Line>, hub: Weak<Hub>) {
         if !hub.is_empty() {
             line.set_state(&hub, LineState::Down);
             tokio::time::sleep(RETRY).await;
-            if line.spec.health.is_up() {
+            if line.spec.is_up() {
                 line.set_state(&hub, LineState::Awaited);
             }
         }

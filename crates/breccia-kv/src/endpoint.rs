@@ -1,0 +1,202 @@
+//! A server as the gateway speaks to it: where it is, who logs in, and how long it is waited for.
+//! All of it may change while connections to it are open.
+//!
+//! Not the connections, which follow by themselves. Invariant: what was sent to one place is
+//! answered from there or not at all; only what was not sent moves on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use breccia_core::address::Address;
+use breccia_net::health::EndpointHealth;
+use breccia_net::tls::TlsClient;
+use tokio::sync::watch;
+
+use crate::pipeline::PipelineLimits;
+
+/// Where a server is, and how to be let in.
+#[derive(Clone)]
+pub struct Place {
+    /// The server's address.
+    pub address: Address,
+    /// TLS, if the server is spoken to over it.
+    pub tls: Option<TlsClient>,
+    /// The user to log in as; none means Redis's default user.
+    pub user: Option<String>,
+    /// The password, if it needs one.
+    pub password: Option<String>,
+    /// The database that holds the keys; 0 where there is only one.
+    pub database: u32,
+}
+
+impl Place {
+    /// A server that lets everybody in, over plain TCP or a socket.
+    #[must_use]
+    pub fn plain(address: Address) -> Self {
+        Self {
+            address,
+            tls: None,
+            user: None,
+            password: None,
+            database: 0,
+        }
+    }
+
+    fn is_elsewhere(&self, other: &Self) -> bool {
+        self.address != other.address || self.database != other.database
+    }
+
+    /// Whether open connections were let in otherwise. Certificates read anew are no reason: they
+    /// are for connections to come.
+    fn lets_in_otherwise(&self, other: &Self) -> bool {
+        self.user != other.user
+            || self.password != other.password
+            || self.tls.is_some() != other.tls.is_some()
+    }
+}
+
+impl std::fmt::Debug for Place {
+    // The login is never printed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place")
+            .field("address", &self.address)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+/// On which terms a server is used.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Where it is.
+    pub place: Place,
+    /// Limits of each connection's queue.
+    pub limits: PipelineLimits,
+    /// Leases of each worker.
+    pub max_leases: usize,
+    /// How many databases clients may select.
+    pub databases: u32,
+}
+
+impl Terms {
+    /// A place without leases, and with one database: as memcached is.
+    #[must_use]
+    pub fn simple(place: Place, limits: PipelineLimits) -> Self {
+        Self {
+            place,
+            limits,
+            max_leases: 0,
+            databases: 1,
+        }
+    }
+}
+
+/// The terms now, and when they came to be: epochs count the changes of an endpoint.
+#[derive(Debug)]
+pub struct Current {
+    /// The terms.
+    pub terms: Terms,
+    /// Counts all changes.
+    pub epoch: u64,
+    /// The last change after which open connections are to be made anew.
+    pub renewed: u64,
+    /// The last change to another server, or another database of one.
+    pub moved: u64,
+}
+
+/// A server whose terms may change. See the module's page.
+#[derive(Debug)]
+pub struct Endpoint {
+    health: Arc<EndpointHealth>,
+    /// The same as `current` has; to be looked at without its lock.
+    epoch: AtomicU64,
+    current: watch::Sender<Arc<Current>>,
+}
+
+impl Endpoint {
+    /// An endpoint and what the process knows of its health.
+    #[must_use]
+    pub fn new(terms: Terms, health: Arc<EndpointHealth>) -> Arc<Self> {
+        let current = Current {
+            terms,
+            epoch: 0,
+            renewed: 0,
+            moved: 0,
+        };
+        Arc::new(Self {
+            health,
+            epoch: AtomicU64::new(0),
+            current: watch::Sender::new(Arc::new(current)),
+        })
+    }
+
+    /// What the process knows of the endpoint.
+    #[must_use]
+    pub fn health(&self) -> &Arc<EndpointHealth> {
+        &self.health
+    }
+
+    /// The terms now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// How often the terms have changed.
+    #[inline]
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Puts other terms in force, for open connections too.
+    pub fn set(&self, terms: Terms) {
+        self.current.send_modify(|current| {
+            let before = &current.terms.place;
+            let epoch = current.epoch + 1;
+            let moved = terms.place.is_elsewhere(before);
+            let renewed = moved || terms.place.lets_in_otherwise(before);
+            *current = Arc::new(Current {
+                epoch,
+                renewed: if renewed { epoch } else { current.renewed },
+                moved: if moved { epoch } else { current.moved },
+                terms,
+            });
+            self.epoch.store(epoch, Ordering::Release);
+        });
+    }
+
+    /// Hears of every change to come.
+    pub(crate) fn news(&self) -> watch::Receiver<Arc<Current>> {
+        self.current.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::DEFAULT_LIMITS;
+
+    #[test]
+    fn epochs_tell_which_connections_a_change_concerns() {
+        let address = |port: u16| Address::tcp("127.0.0.1", port).expect("an address");
+        let terms = Terms::simple(Place::plain(address(1)), DEFAULT_LIMITS);
+        let health = EndpointHealth::new("a".into(), address(1));
+        let endpoint = Endpoint::new(terms.clone(), health);
+        let check = |change: &dyn Fn(&mut Terms), expected: (u64, u64, u64)| {
+            let mut terms = endpoint.current().terms.clone();
+            change(&mut terms);
+            endpoint.set(terms);
+            let now = endpoint.current();
+            assert_eq!((now.epoch, now.renewed, now.moved), expected);
+            assert_eq!(endpoint.epoch(), now.epoch);
+        };
+        check(&|terms| terms.max_leases = 3, (1, 0, 0));
+        check(&|terms| terms.place.password = Some("p".into()), (2, 2, 0));
+        check(&|terms| terms.place.address = address(2), (3, 3, 3));
+        check(&|terms| terms.limits.timeout *= 2, (4, 3, 3));
+        check(&|terms| terms.place.database = 4, (5, 5, 5));
+        let shown = format!("{:?}", endpoint.current());
+        assert!(!shown.contains("password"), "{shown}");
+    }
+}

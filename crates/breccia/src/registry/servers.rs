@@ -1,0 +1,79 @@
+//! Servers of keys and values: from a store's plan to the terms on which it is used.
+//!
+//! Not the connections. Invariant: a store has one endpoint in the process, whichever composites and
+//! listeners lead to it, so what a reload changes changes everywhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use breccia_config::{MemcachedPlan, Plan, RedisPlan, StorePlan};
+use breccia_kv::endpoint::{Endpoint, Place, Terms};
+use breccia_kv::pipeline::PipelineLimits;
+use breccia_net::health::EndpointHealth;
+
+use crate::reach;
+use crate::trouble::Trouble;
+
+/// Request bytes that may wait for one upstream connection.
+const MAX_UNSENT_BYTES: usize = 64 << 20;
+
+/// The endpoint of each store of keys and values that is on a server and has a health.
+pub(crate) fn servers(
+    plan: &Plan,
+    healths: &BTreeMap<String, Arc<EndpointHealth>>,
+) -> Result<BTreeMap<String, Arc<Endpoint>>, Trouble> {
+    let mut servers = BTreeMap::new();
+    for (name, health) in healths {
+        let Some(store) = plan.stores.get(name) else {
+            continue;
+        };
+        if let Some(terms) = terms(name, store).map_err(Trouble::refused)? {
+            servers.insert(name.clone(), Endpoint::new(terms, Arc::clone(health)));
+        }
+    }
+    Ok(servers)
+}
+
+/// The terms on which a store's server is used; `None` for a store without one. Reads the files of
+/// its `tls`.
+pub(crate) fn terms(name: &str, store: &StorePlan) -> Result<Option<Terms>, String> {
+    match store {
+        StorePlan::Redis(redis) => redis_terms(name, redis).map(Some),
+        StorePlan::Memcached(memcached) => {
+            let place = Place::plain(memcached.address.clone());
+            Ok(Some(Terms::simple(place, memcached_limits(memcached))))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn redis_terms(name: &str, plan: &RedisPlan) -> Result<Terms, String> {
+    let tls = reach::tls_client(plan).map_err(|error| format!("store.{name}.tls: {error}"))?;
+    let password = plan.password.as_ref();
+    Ok(Terms {
+        place: Place {
+            address: plan.address.clone(),
+            tls,
+            user: plan.user.clone(),
+            password: password.map(|secret| secret.expose().to_owned()),
+            database: plan.database,
+        },
+        limits: PipelineLimits {
+            stall_gate: plan.stall_gate,
+            timeout: plan.timeout,
+            max_in_flight: plan.max_in_flight,
+            max_unsent_bytes: MAX_UNSENT_BYTES,
+        },
+        max_leases: plan.max_leases,
+        databases: plan.databases,
+    })
+}
+
+fn memcached_limits(plan: &MemcachedPlan) -> PipelineLimits {
+    PipelineLimits {
+        stall_gate: plan.stall_gate,
+        timeout: plan.timeout,
+        max_in_flight: plan.max_in_flight,
+        max_unsent_bytes: MAX_UNSENT_BYTES,
+    }
+}
