@@ -51,9 +51,7 @@ impl Hub {
         let mut servers: Vec<&Arc<RespLeaf>> = Vec::new();
         let mut line_of = Vec::with_capacity(leaves.len());
         for leaf in leaves {
-            let known = servers
-                .iter()
-                .position(|known| known.is_beside(leaf));
+            let known = servers.iter().position(|known| known.is_beside(leaf));
             line_of.push(known.unwrap_or(servers.len()));
             if known.is_none() {
                 servers.push(leaf);
