@@ -12,6 +12,7 @@ pub mod client;
 pub mod connection;
 pub(crate) mod failure;
 pub mod handle;
+pub(crate) mod kept;
 pub mod limits;
 pub(crate) mod metrics;
 pub mod registry;

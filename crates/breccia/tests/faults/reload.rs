@@ -79,6 +79,14 @@ fn hang_up(gateway: &mut Gateway, config: &str) -> Result<serde_json::Value> {
     })
 }
 
+/// Two addresses of one server.
+fn two_ways(server: &Redis) -> Result<[FaultyProxy; 2]> {
+    Ok([
+        FaultyProxy::start(&server.address())?,
+        FaultyProxy::start(&server.address())?,
+    ])
+}
+
 /// Three servers, the last of them behind another address as well.
 fn three(servers: &[Redis], last: &str) -> Result<Config> {
     let config = Config::new("redis")?;
@@ -91,10 +99,7 @@ fn three(servers: &[Redis], last: &str) -> Result<Config> {
 fn a_shard_that_moves_under_load_loses_no_request_and_repeats_none() -> Result<()> {
     let _quiet = alone();
     let servers = Redis::many(3)?;
-    let proxies = [
-        FaultyProxy::start(&servers[2].address())?,
-        FaultyProxy::start(&servers[2].address())?,
-    ];
+    let proxies = two_ways(&servers[2])?;
     let mut gateway = three(&servers, &proxies[0].address())?.start()?;
     let port = gateway.config.port;
     let traffic = counting(&gateway);
@@ -280,10 +285,7 @@ fn listeners_that_come_and_go_under_load_disturb_nobody() -> Result<()> {
 fn pipelines_keep_their_order_while_a_shard_moves() -> Result<()> {
     let _others = among_others();
     let servers = Redis::many(3)?;
-    let proxies = [
-        FaultyProxy::start(&servers[2].address())?,
-        FaultyProxy::start(&servers[2].address())?,
-    ];
+    let proxies = two_ways(&servers[2])?;
     let mut gateway = three(&servers, &proxies[0].address())?.start()?;
     let port = gateway.config.port;
     let address = gateway.address();

@@ -5,10 +5,9 @@
 //! listener and its last client take them along.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +22,7 @@ use super::leaf::{Leaf, MemcachedLeaf};
 use super::settings::{MemcachedBackend, MemcachedListener};
 use crate::front::client::Ending;
 use crate::front::connection::{Connection, Scratch, scratch};
+use crate::front::kept::{Kept, kept};
 use crate::front::metrics::FrontMetrics;
 use crate::front::registry::Registry;
 use crate::store::{KvStore, StoreKind};
@@ -30,7 +30,7 @@ use crate::topology::Topology;
 
 /// What all memcached listeners of one worker share.
 pub struct MemcachedWorker {
-    leaves: RefCell<BTreeMap<String, Weak<Leaf>>>,
+    leaves: RefCell<Kept<Leaf>>,
     scratch: Scratch,
 }
 
@@ -45,15 +45,10 @@ impl MemcachedWorker {
     }
 
     fn leaf(&self, spec: &Arc<MemcachedLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
-        let mut leaves = self.leaves.borrow_mut();
         // A store that went and came again has another endpoint.
-        let same = |leaf: &Rc<Leaf>| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
-        let known = leaves.get(&spec.store).and_then(Weak::upgrade);
-        known.filter(same).unwrap_or_else(|| {
-            let leaf = Leaf::new(Arc::clone(spec), registry);
-            leaves.insert(spec.store.clone(), Rc::downgrade(&leaf));
-            leaf
-        })
+        let same = |leaf: &Leaf| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
+        let make = || Leaf::new(Arc::clone(spec), registry);
+        kept(&mut self.leaves.borrow_mut(), &spec.store, same, make)
     }
 }
 

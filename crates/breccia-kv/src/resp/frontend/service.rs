@@ -5,10 +5,9 @@
 //! listener and its last client take them along.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use breccia_net::metrics;
@@ -22,13 +21,14 @@ use super::route::Routes;
 use super::settings::{ForwardStore, RespBackend, RespListener};
 use crate::front::client::{Ending, KILLED};
 use crate::front::connection::{Connection, Scratch, scratch};
+use crate::front::kept::{Kept, kept};
 use crate::front::registry::Registry;
 use crate::topology::LeafIndex;
 
 /// What all Redis listeners of one worker share.
 pub struct RespWorker {
-    leaves: RefCell<BTreeMap<String, Weak<Leaf>>>,
-    hubs: RefCell<BTreeMap<String, Weak<Hub>>>,
+    leaves: RefCell<Kept<Leaf>>,
+    hubs: RefCell<Kept<Hub>>,
     routes: Rc<Routes>,
     scratch: Scratch,
 }
@@ -46,25 +46,16 @@ impl RespWorker {
     }
 
     fn leaf(&self, spec: &Arc<RespLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
-        let mut leaves = self.leaves.borrow_mut();
         // A store that went and came again has another endpoint.
-        let same = |leaf: &Rc<Leaf>| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
-        let known = leaves.get(&spec.store).and_then(Weak::upgrade);
-        known.filter(same).unwrap_or_else(|| {
-            let leaf = Leaf::new(Arc::clone(spec), registry);
-            leaves.insert(spec.store.clone(), Rc::downgrade(&leaf));
-            leaf
-        })
+        let same = |leaf: &Leaf| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
+        let make = || Leaf::new(Arc::clone(spec), registry);
+        kept(&mut self.leaves.borrow_mut(), &spec.store, same, make)
     }
 
     fn hub(&self, store: &Arc<ForwardStore>, registry: &metrics::Registry) -> Rc<Hub> {
-        let mut hubs = self.hubs.borrow_mut();
-        let known = hubs.get(store.topology.name()).and_then(Weak::upgrade);
-        known.filter(|hub| hub.is_of(store)).unwrap_or_else(|| {
-            let hub = Hub::new(store, registry);
-            hubs.insert(store.topology.name().to_owned(), Rc::downgrade(&hub));
-            hub
-        })
+        let (name, same) = (store.topology.name(), |hub: &Hub| hub.is_of(store));
+        let make = || Hub::new(store, registry);
+        kept(&mut self.hubs.borrow_mut(), name, same, make)
     }
 }
 
