@@ -69,14 +69,7 @@ fn a_listener_and_its_stores_come_serve_and_go() -> Result<()> {
                 expected.as_bytes()
             );
         }
-        wait_until(LIMIT, "readiness", || {
-            Ok(gateway
-                .breccia
-                .admin("/readyz")?
-                .1
-                .eq("ready\n")
-                .then_some(()))
-        })?;
+        gateway.ready_within(LIMIT)?;
         let (_, status) = gateway.breccia.admin("/status")?;
         assert!(
             status.contains("\"second\"") && status.contains("\"more\""),

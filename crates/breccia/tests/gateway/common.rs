@@ -6,9 +6,10 @@
 #![allow(dead_code, reason = "several test programs share it; each uses a part")]
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::Result;
-use breccia_testkit::{Breccia, Memcached, Redis, RespClient, TextClient, free_port};
+use breccia_testkit::{Breccia, Memcached, Redis, RespClient, TextClient, free_port, wait_until};
 
 /// Builds a configuration of members, one composite `all` over them, and one listener.
 #[derive(Debug, Clone)]
@@ -163,6 +164,14 @@ impl Gateway {
     /// A memcached client of the listener.
     pub(crate) fn text_client(&self) -> Result<TextClient> {
         TextClient::connect(&self.address())
+    }
+
+    /// Waits until it is ready and has nothing to say of any store.
+    pub(crate) fn ready_within(&self, limit: Duration) -> Result<()> {
+        wait_until(limit, "readiness", || {
+            let (_, body) = self.breccia.admin("/readyz")?;
+            Ok((body == "ready\n").then_some(()))
+        })
     }
 }
 

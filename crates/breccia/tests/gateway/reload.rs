@@ -124,14 +124,7 @@ fn a_shard_that_moves_is_asked_and_remembered_at_its_new_place() -> Result<()> {
     // Nothing is left at the former place: its end is not noticed.
     servers[1].kill9();
     assert_eq!(client.words(&get)?, b"$3\r\nnew\r\n");
-    wait_until(LIMIT, "readiness at the new place", || {
-        Ok(gateway
-            .breccia
-            .admin("/readyz")?
-            .1
-            .eq("ready\n")
-            .then_some(()))
-    })?;
+    gateway.ready_within(LIMIT)?;
     let log = gateway.breccia.log();
     assert!(log.contains("the shard has a new address"), "{log}");
     // The state folder knows it, too: a swap is refused, by a reload and by a start.

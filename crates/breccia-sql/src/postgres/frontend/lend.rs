@@ -60,18 +60,15 @@ impl Session {
     }
 
     /// The same where nothing has to be waited for: a connection lies idle that is at the session's
-    /// settings, but perhaps for a name, and what is believed of its server holds. Most statements go this way.
+    /// settings, but perhaps for a name, and what is believed of its server holds. Most statements go
+    /// this way.
     pub(super) fn attach_at_once(&mut self, place: Place) -> bool {
         if self.attached.is_some() || self.retell || !self.binds.is_empty() {
             return false;
         }
-        let Some(Some(pool)) = self.pools.get(place.server) else {
+        let Ok(pool) = self.pool(place.server, place.replica) else {
             return false;
         };
-        if pool.is_read_only() != place.replica {
-            return false;
-        }
-        let pool = Arc::clone(pool);
         let Some(mut lease) = pool.lend_at_once() else {
             return false;
         };

@@ -15,9 +15,6 @@ use super::attached::{Attached, Event, poll_turn};
 use super::bells::Stands;
 use super::session::{End, HEALTH_LOOK, Session};
 
-/// How often a session that waits for an answer looks whether its server is what it was.
-const LOOK: Duration = HEALTH_LOOK;
-
 /// A time that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Limit {
@@ -85,18 +82,15 @@ impl Session {
             limit
         })
         .await?;
-        let drain = &self.listener.drain;
+        match event {
+            Event::Client => self.clocks.quiet = None,
+            Event::Server => self.clocks.mute = None,
+            _ => {}
+        }
+        let phase = self.listener.drain.phase();
         let ends = match event {
-            Event::Client => {
-                self.clocks.quiet = None;
-                drain.phase() == Phase::Closing
-            }
-            Event::Server => {
-                self.clocks.mute = None;
-                drain.phase() == Phase::Closing
-            }
-            Event::Sent => goes(drain.phase()),
-            _ => drain.phase() == Phase::Closing,
+            Event::Sent => goes(phase),
+            _ => phase == Phase::Closing,
         };
         if ends {
             let why = "terminating connection due to administrator command".to_owned();
@@ -139,7 +133,7 @@ impl Session {
             limits.transaction_timeout,
             Some(limits.write_timeout),
         ];
-        own.into_iter().flatten().fold(LOOK, Duration::min)
+        own.into_iter().flatten().fold(HEALTH_LOOK, Duration::min)
     }
 
     /// Which time is up first, as things are.
@@ -176,7 +170,11 @@ impl Session {
         };
         // Nobody rings when a server goes down, or is the primary no more, under what runs there.
         let times = [
-            ((held || !settled).then_some(now), Some(LOOK), Limit::Look),
+            (
+                (held || !settled).then_some(now),
+                Some(HEALTH_LOOK),
+                Limit::Look,
+            ),
             (
                 clocks.unread.map(|(_, since)| since),
                 Some(limits.write_timeout),

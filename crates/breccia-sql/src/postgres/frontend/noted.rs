@@ -220,15 +220,11 @@ impl Session {
 
     /// What a frame sends, prepares or binds.
     fn judge_frame(&self, head: Head, frame: &[u8]) -> Option<Arc<Verdict>> {
-        let body = codec::body(frame);
-        match head.tag {
-            b'Q' => codec::query(body).ok().map(|sql| self.judge(sql)),
-            b'P' => codec::parse(body).ok().map(|parse| self.judge(parse.sql)),
-            b'B' => codec::bind(body)
-                .ok()
-                .and_then(|bind| self.judge_named(bind.statement)),
-            _ => None,
+        if head.tag == b'B' {
+            let bind = codec::bind(codec::body(frame)).ok()?;
+            return self.judge_named(bind.statement);
         }
+        text_of(head, frame).map(|sql| self.judge(sql))
     }
 
     /// What a prepared statement is, by the client's name for it.

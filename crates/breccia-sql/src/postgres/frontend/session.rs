@@ -41,7 +41,7 @@ use crate::token::Freshness;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a login waits for servers that have not been asked yet.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
-/// How often a statement that may still run elsewhere looks whether its server is up.
+/// How often a session that waits for an answer looks whether its server is what it was.
 pub(super) const HEALTH_LOOK: Duration = Duration::from_millis(100);
 
 /// Who a client is.
@@ -131,7 +131,7 @@ pub(super) struct Session {
     pub(super) prepared_own: bool,
     /// What the client's first packet says about `breccia.…`.
     pub(super) startup_own: Vec<(String, String)>,
-    pub(super) pools: Vec<Option<Arc<Pool>>>,
+    pools: Vec<Option<Arc<Pool>>>,
     /// A buffer for what answers tell.
     pub(super) news: Vec<News>,
     /// Buffers of the last connection that was held, for the next one.
