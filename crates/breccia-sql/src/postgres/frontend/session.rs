@@ -468,7 +468,7 @@ pub(super) fn is_of_the_connection(error: &SqlError) -> bool {
     match error {
         SqlError::Lost { .. } => true,
         // It ends, or what its last session had set cut it short.
-        SqlError::Settings { sqlstate, .. } => {
+        SqlError::Settings { sqlstate, .. } | SqlError::Question { sqlstate, .. } => {
             sqlstate.starts_with("57") || sqlstate.starts_with("25P")
         }
         _ => false,
