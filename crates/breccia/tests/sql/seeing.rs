@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{SqlClient, wait_until};
+use breccia_testkit::{Breccia, SqlClient, free_port, wait_until};
 
 use crate::pooling::{database, together};
-use crate::rig::{Extra, Gateway, LIMIT};
+use crate::rig::{Extra, Gateway, LIMIT, file};
 
 /// A literal that nobody may see.
 const SECRET: &str = "hunter2";
@@ -248,4 +248,42 @@ fn a_login_that_is_refused_is_told_with_its_user_and_address() -> Result<()> {
     let told = log.lines().filter(|it| it.contains("a login is refused"));
     assert_eq!(told.count(), 2, "{log}");
     Ok(())
+}
+
+#[test]
+fn an_explanation_names_what_is_not_proven_also_without_the_primary() -> Result<()> {
+    let cluster = database("explained")?;
+    cluster.primary().query(
+        "explained",
+        "CREATE FUNCTION touch() RETURNS int LANGUAGE sql AS 'DELETE FROM t RETURNING 1'; \
+         CREATE VIEW touched AS SELECT touch(), id FROM t; ALTER TABLE t ENABLE ROW LEVEL SECURITY; \
+         CREATE POLICY own ON t USING (v = current_setting('my.tenant'))",
+    )?;
+    cluster.wait_caught_up(LIMIT)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("breccia.toml");
+    let check = |config: &str, sql: &str, parts: &[&str]| -> Result<()> {
+        std::fs::write(&path, config)?;
+        let words = ["--database", "explained", "--sql", sql];
+        let command = ["explain", "--config", &path.to_string_lossy(), "db"];
+        let output = Breccia::run(folder.path(), &[&command[..], &words].concat())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        for part in parts {
+            ensure!(text.contains(part), "{sql}: no {part:?} in {text}");
+        }
+        Ok(())
+    };
+    let config = file(&cluster, free_port()?, Extra::default());
+    let chain = "relation touched, which uses function touch, which is VOLATILE";
+    let view = "-- recent ones\nSELECT id FROM touched";
+    check(&config, view, &["read from pg0 now", "(relation)", chain])?;
+    let guarded = [
+        "policies",
+        "relation t, which uses function current_setting",
+    ];
+    check(&config, "SELECT v FROM t", &guarded)?;
+    // The primary is gone, and a replica knows the same.
+    let own = format!("port = {}\n", cluster.primary().port());
+    let config = config.replace(&own, &format!("port = {}\n", free_port()?));
+    check(&config, view, &["read from pg1 now", chain])
 }
