@@ -339,14 +339,17 @@ fn newer_than<'a>(claimant: &Facts, answered: &'a [(String, Facts)]) -> Option<(
 
 type Named = (String, Facts);
 
+/// A server that came back as a primary, and the one that shows it, with its timeline.
+type Outdated<'a> = (&'a Named, (&'a String, u32));
+
 /// Parts the servers that claim to be the primary as a gateway does at its start: those that it may
 /// follow, and those that came back on an older timeline, each with who shows it.
 fn followable<'a>(
     primaries: Vec<&'a Named>,
     answered: &'a [Named],
-) -> (Vec<&'a Named>, Vec<(&'a Named, (&'a String, u32))>) {
+) -> (Vec<&'a Named>, Vec<Outdated<'a>>) {
     let is_current = |one: &&Named| newer_than(&one.1, answered).is_none();
-    if !primaries.iter().any(|one| is_current(one)) {
+    if !primaries.iter().any(is_current) {
         return (primaries, Vec::new());
     }
     let (current, older): (Vec<_>, Vec<_>) = primaries.into_iter().partition(is_current);

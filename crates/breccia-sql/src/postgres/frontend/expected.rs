@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BytesMut};
 
-use crate::postgres::codec::message::{self, Status};
+use crate::postgres::codec::message::Status;
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES};
 use crate::postgres::described::{Description, Shape};
 use crate::postgres::statement::Statement;

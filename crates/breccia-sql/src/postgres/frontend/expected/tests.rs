@@ -147,7 +147,9 @@ fn a_copy_whose_data_came_with_its_execute_ends_at_its_own_end() {
     // What the client has sent, and what the server says, `G` before all.
     let check = |sent: &[Owed], complete: bool, left: usize| {
         let mut expected = Expected::default();
-        sent.iter().for_each(|owed| expected.push(owed.clone()));
+        for owed in sent {
+            expected.push(owed.clone());
+        }
         let mut bytes = Vec::new();
         message::frame(&mut bytes, b'G', |out| out.extend_from_slice(&[0, 0, 0]));
         if complete {
@@ -188,7 +190,9 @@ fn a_sync_that_a_failed_copy_may_not_have_read_confuses_nothing() {
     let check = |sent: &[Owed], said: &str, shown: &str, skipping: bool| {
         let mut expected = Expected::default();
         let mut digest = |sent: &[Owed], said: &str, skipping: Option<bool>| {
-            sent.iter().for_each(|owed| expected.push(owed.clone()));
+            for owed in sent {
+                expected.push(owed.clone());
+            }
             let mut bytes = Vec::new();
             for kind in said.bytes() {
                 match kind {
