@@ -189,6 +189,18 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         Ok(())
     }
 
+    /// Lets the last request take another one in; see [`Pipeline::widen`].
+    pub fn widen(
+        &self,
+        shape: &W::Shape,
+        join: impl FnOnce(&mut R, Instant, &mut Vec<u8>, usize) -> bool,
+    ) -> bool
+    where
+        W::Shape: PartialEq,
+    {
+        self.pipeline.borrow_mut().widen(shape, join)
+    }
+
     /// Why a request would fail at once, if it would.
     #[must_use]
     pub fn unreachable(&self) -> Option<Failure> {
