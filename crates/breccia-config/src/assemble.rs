@@ -13,8 +13,8 @@ use breccia_core::hash::HashKind;
 
 use crate::check::{Tables, only_servers};
 use crate::plan::{
-    AdminPlan, CommandPlan, Eviction, LogFormat, LogLevel, LogPlan, MemcachedPlan, MemoryPlan,
-    MultiKey, Plan, RedisPlan, ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
+    AdminPlan, CommandPlan, ConnectionsPer, Eviction, LogFormat, LogLevel, LogPlan, MemcachedPlan,
+    MemoryPlan, MultiKey, Plan, RedisPlan, ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
 };
 use crate::tables;
 use crate::url::RedisUrl;
@@ -120,6 +120,11 @@ fn redis(table: &Decoded) -> Option<RedisPlan> {
         timeout: table.get("timeout")?,
         stall_gate: table.get("stall-gate")?,
         connections: table.get("connections")?,
+        connections_per: table.choice(
+            "connections-per",
+            ConnectionsPer::ALL,
+            ConnectionsPer::name,
+        )?,
         max_in_flight: table.get("max-in-flight")?,
         max_leases: table.get("max-leases")?,
         databases: table.get("databases")?,

@@ -12,6 +12,7 @@ use breccia_core::address::Address;
 use breccia_kv::endpoint::Endpoint;
 use breccia_kv::front::settings::SharedSettings;
 use breccia_kv::identity::Identity;
+use breccia_kv::resp::frontend::Trunks;
 use breccia_net::drain::Drain;
 use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::{self, Registry};
@@ -33,6 +34,8 @@ pub(crate) struct Inventory {
     pub(crate) endpoints: Named<EndpointHealth>,
     /// The server of each store of keys and values: what a reload may change of it.
     pub(crate) servers: Named<Endpoint>,
+    /// The connections of each Redis store whose workers have none of their own.
+    pub(crate) trunks: Named<Trunks>,
     /// The identity of each leaf that carries markers.
     pub(crate) identities: Named<Identity>,
     /// What a reload may change of each listener.
@@ -79,6 +82,7 @@ impl Inventory {
         Ok(Self {
             drains: drains.collect(),
             servers: keep(&known.servers, registry::servers(plan, &endpoints)?),
+            trunks: keep(&known.trunks, registry::trunks(plan, metrics)?),
             identities: keep(&known.identities, markers::identities(plan, &layouts)),
             settings: keep(&known.settings, registry::shared_settings(plan)),
             memory: keep(&known.memory, memory::stores(plan, metrics)),
