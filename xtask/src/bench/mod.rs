@@ -193,13 +193,13 @@ fn loads(options: &Options) -> impl Iterator<Item = Load> {
     let (only, depth) = (options.only, options.depth);
     let divisor = if options.quick { 5 } else { 1 };
     let rows = [
-        (Wire::Redis, "SET", [150_000, 800_000, 1_500_000]),
-        (Wire::Redis, "GET", [150_000, 800_000, 1_500_000]),
-        (Wire::Redis, "MGET-10", [80_000, 150_000, 150_000]),
-        (Wire::RedisTls, "SET", [100_000, 500_000, 800_000]),
-        (Wire::RedisTls, "GET", [100_000, 500_000, 800_000]),
-        (Wire::Memcached, "set", [150_000, 600_000, 800_000]),
-        (Wire::Memcached, "get", [150_000, 400_000, 400_000]),
+        (Wire::Redis, "SET", [100_000, 500_000, 1_000_000]),
+        (Wire::Redis, "GET", [100_000, 500_000, 1_000_000]),
+        (Wire::Redis, "MGET-10", [50_000, 80_000, 80_000]),
+        (Wire::RedisTls, "SET", [60_000, 300_000, 500_000]),
+        (Wire::RedisTls, "GET", [60_000, 300_000, 500_000]),
+        (Wire::Memcached, "set", [100_000, 400_000, 600_000]),
+        (Wire::Memcached, "get", [100_000, 250_000, 400_000]),
     ];
     let all = rows.into_iter().flat_map(move |(wire, test, requests)| {
         let depths = [1, 16, 64].into_iter().zip(requests);
