@@ -8,5 +8,6 @@ pub mod commands;
 pub mod encode;
 pub mod frontend;
 mod greeting;
+pub mod peer;
 pub mod portable;
 pub mod scripts;

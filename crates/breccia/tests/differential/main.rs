@@ -20,4 +20,5 @@ mod portable;
 mod scripts;
 mod stalwart;
 mod twins;
+mod unblock;
 mod words;

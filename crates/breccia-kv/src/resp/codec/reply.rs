@@ -3,7 +3,7 @@
 //! Invariant: the scanner never looks twice at what it has passed, so a reply that arrives in a
 //! thousand pieces costs as much as one that arrives whole.
 
-use super::super::scripts::ScriptsSeen;
+use super::super::peer::Peer;
 use super::{line, number};
 use crate::pipeline::Canary;
 use crate::upstream::{Scan, Wire};
@@ -15,7 +15,7 @@ pub struct RespWire;
 impl Wire for RespWire {
     type Shape = ();
     type Scanner = ReplyScanner;
-    type Memory = ScriptsSeen;
+    type Memory = Peer;
 
     fn scan(scanner: &mut ReplyScanner, _: Option<()>, bytes: &[u8]) -> Scan {
         scanner.scan(bytes)

@@ -5,18 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering,
-};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use breccia_net::clock;
 
 use super::super::commands::COMMANDS;
+use super::super::peer::ConnectionNumber;
 use super::metrics::UNKNOWN_ROW;
 use crate::front::client::Client;
 use crate::front::handle::Handle;
+use crate::topology::LeafIndex;
 
 /// What a client calls itself.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +55,17 @@ pub(crate) struct Card {
     version: AtomicU8,
     subscriptions: [AtomicU32; 3],
     queued: AtomicI64,
-    blocked: AtomicBool,
+    waiting: Mutex<Option<Waiting>>,
+}
+
+/// Where a client waits for the reply to a command that blocks.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub leaf: LeafIndex,
+    /// Tells whether the shard is still the same server (see `endpoint::Current::moved`).
+    pub moved: u64,
+    /// What the shard calls the connection on which it waits.
+    pub number: Arc<ConnectionNumber>,
 }
 
 impl Card {
@@ -85,12 +95,32 @@ impl Card {
         }
     }
 
-    pub(crate) fn set_blocked(&self, blocked: bool) {
-        self.blocked.store(blocked, Ordering::Relaxed);
+    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The client waits, or no longer does.
+    pub(crate) fn set_waiting(&self, waiting: Option<Waiting>) {
+        *self.waiting() = waiting;
+    }
+
+    /// Whether the client waits on its shard: its command has reached it.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
+        let waiting = self.waiting();
+        waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.number.is_settled())
+    }
+
+    /// Where the client waits, for somebody who will have it unblocked. The connection is marked
+    /// before it can be given back, so that nobody else is.
+    pub(crate) fn mark_waiting(&self) -> Option<Waiting> {
+        let waiting = self.waiting();
+        let waiting = waiting
+            .as_ref()
+            .filter(|waiting| waiting.number.is_settled())?;
+        waiting.number.mark();
+        Some(waiting.clone())
     }
 
     pub(crate) fn is_subscribed(&self) -> bool {
@@ -192,7 +222,7 @@ impl ClientRoster {
             version: AtomicU8::new(2),
             subscriptions: Default::default(),
             queued: AtomicI64::new(-1),
-            blocked: AtomicBool::new(false),
+            waiting: Mutex::default(),
         });
         self.admitted.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(client.id, Arc::clone(&card));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::super::codec::request::Request;
 use super::super::commands::{Arguments, keys, pattern_option};
-use super::super::encode::RespVersion;
-use super::clients::Card;
+use super::super::encode::{self, RespVersion};
+use super::clients::{Card, Waiting};
 use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
 use super::marked::{RESERVED, is_any_reserved};
@@ -39,12 +39,12 @@ struct Waits(Arc<Card>);
 
 impl Convert for Waits {
     fn convert(&self, reply: &[u8]) -> Vec<u8> {
-        self.0.set_blocked(false);
+        self.0.set_waiting(None);
         reply.to_vec()
     }
 
     fn convert_failure(&self, _: &Failure) -> Option<Vec<u8>> {
-        self.0.set_blocked(false);
+        self.0.set_waiting(None);
         None
     }
 }
@@ -178,7 +178,8 @@ impl RespDialogue {
         })
     }
 
-    /// Queues a request that may wait; the client is shown as blocked until it is answered.
+    /// Queues a request that may wait; the client is shown as blocked until it is answered. The
+    /// first time on a connection its number is asked for as well, so that CLIENT UNBLOCK can name it.
     fn enqueue_blocking(
         &mut self,
         upstream: &RespUpstream,
@@ -186,7 +187,19 @@ impl RespDialogue {
         row: u16,
         frame: &[u8],
     ) {
-        self.card.set_blocked(true);
+        let number = Arc::clone(&upstream.memory().borrow().number);
+        if number.is_wanted() {
+            let ticket = Ticket::Numbered(Arc::clone(&number));
+            self.enqueue_ticket(upstream, ticket, Patience::Timeout, |out| {
+                encode::request(out, &[b"CLIENT", b"ID"]);
+            });
+        }
+        let moved = self.forward().leaf(leaf).spec.endpoint.current().moved;
+        self.card.set_waiting(Some(Waiting {
+            leaf,
+            moved,
+            number,
+        }));
         let waits = Box::new(Waits(Arc::clone(&self.card)));
         let ticket = Ticket::Converted(self.ask(leaf, row), waits);
         self.enqueue_ticket(upstream, ticket, Patience::Unbounded, |out| {

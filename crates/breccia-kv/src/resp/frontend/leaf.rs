@@ -242,10 +242,57 @@ impl Drop for Lease {
         let upstream = &self.upstream;
         let usable = self.returnable && upstream.is_idle() && !upstream.is_closed();
         let usable = usable && upstream.is_current();
+        // Who was to be unblocked was this client: the next one must not be instead.
+        let usable = usable && !upstream.memory().borrow().number.is_marked();
         if usable && idle.len() < IDLE_LEASES {
             idle.push((self.mode, Rc::clone(&self.upstream)));
         } else {
             self.upstream.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use breccia_core::address::Address;
+    use breccia_net::health::EndpointHealth;
+
+    use super::*;
+    use crate::io::DEFAULT_LIMITS;
+
+    /// Whether the connection that one client gives back is lent to the next one.
+    fn is_lent_again(change: impl FnOnce(&RespUpstream)) -> bool {
+        let address = Address::tcp("127.0.0.1", 1).expect("an address");
+        let terms = Terms {
+            max_leases: 2,
+            ..Terms::simple(Place::plain(address.clone()), DEFAULT_LIMITS)
+        };
+        let spec = Arc::new(RespLeaf {
+            name: "all/r0".to_owned(),
+            store: "r0".to_owned(),
+            endpoint: Endpoint::new(terms, EndpointHealth::new("r0".into(), address)),
+            connections: 1,
+            identity: None,
+        });
+        let leaf = Leaf::new(spec, &Registry::new());
+        let first = leaf.lease(Mode::default()).expect("a lease");
+        let upstream = Rc::clone(&first.upstream);
+        change(&upstream);
+        first.give_back();
+        let second = leaf.lease(Mode::default()).expect("a lease");
+        Rc::ptr_eq(&upstream, &second.upstream)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_to_be_unblocked_is_not_lent_again() {
+        let check = async {
+            assert!(is_lent_again(|_| {}));
+            assert!(!is_lent_again(|upstream| upstream
+                .memory()
+                .borrow()
+                .number
+                .mark()));
+        };
+        tokio::task::LocalSet::new().run_until(check).await;
     }
 }

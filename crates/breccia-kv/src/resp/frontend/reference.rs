@@ -47,7 +47,7 @@ const NOTES: &[(&str, &str)] = &[
     ("client|trackinginfo", "nobody tracks"),
     (
         "client|unblock",
-        "0 for who does not wait; one who waits is not unblocked: what it waits for may be on its way",
+        "the shard unblocks who waits for it, on any worker; who waits in WAIT counts as not waiting",
     ),
     (
         "command",

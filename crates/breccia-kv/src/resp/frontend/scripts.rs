@@ -34,7 +34,7 @@ pub(crate) struct Sent {
 impl Sent {
     /// Notes what the reply says.
     pub(crate) fn heard(&self, reply: &[u8]) {
-        let mut seen = self.upstream.memory().borrow_mut();
+        let seen = &mut self.upstream.memory().borrow_mut().scripts;
         if reply.starts_with(b"-NOSCRIPT ") {
             seen.remove(self.id);
         } else if self.whole && reply.starts_with(b"-ERR Error compiling script") {
@@ -116,7 +116,7 @@ impl RespDialogue {
     ) {
         let scripts = self.scripts();
         let epoch = scripts.epoch();
-        let seen = upstream.memory().borrow().has(epoch, id);
+        let seen = upstream.memory().borrow().scripts.has(epoch, id);
         let whole = (!seen)
             .then(|| self.script_frame(command, request))
             .flatten();
@@ -159,7 +159,7 @@ impl RespDialogue {
         let known = shared.zip(ScriptId::parse(request.argument(1)));
         let epoch = self.scripts().epoch();
         if is_by_name(command)
-            && known.is_some_and(|(shared, id)| shared.memory().borrow().has(epoch, id))
+            && known.is_some_and(|(shared, id)| shared.memory().borrow().scripts.has(epoch, id))
         {
             return None;
         }

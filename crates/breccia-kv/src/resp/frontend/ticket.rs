@@ -4,9 +4,12 @@
 //! client's place in its ring is filled.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::codec::reply::integer;
 use super::super::encode;
+use super::super::peer::ConnectionNumber;
 use super::leaf::RespUpstream;
 use super::merge::Merge;
 use super::metrics::{FrontMetrics, Outcome};
@@ -87,6 +90,8 @@ pub(crate) enum Ticket {
     Converted(Asked, Box<dyn Convert>),
     /// It says whether the shard opened a transaction on this connection.
     Begun(Rc<RespUpstream>),
+    /// It is the number by which the shard calls this connection.
+    Numbered(Arc<ConnectionNumber>),
     /// It is thrown away.
     Ignored,
 }
@@ -111,6 +116,7 @@ impl Recipient for Ticket {
             Self::Begun(upstream) if reply == b"+OK\r\n" => upstream.set_in_transaction(true),
             // What follows would run outside a transaction.
             Self::Begun(upstream) => upstream.seal(),
+            Self::Numbered(number) => number.learn(integer(reply)),
             Self::Ignored => {}
         }
     }
@@ -129,6 +135,7 @@ impl Recipient for Ticket {
                     None => asked.fail(failure),
                 }
             }
+            Self::Numbered(number) => number.learn(None),
             Self::Begun(_) | Self::Ignored => {}
         }
     }
@@ -139,7 +146,7 @@ impl Recipient for Ticket {
                 asked.slow(asked.leaf, took, now);
             }
             Self::Part(merge, part) => merge.slow(*part, took, now),
-            Self::Begun(_) | Self::Ignored => {}
+            Self::Begun(_) | Self::Numbered(_) | Self::Ignored => {}
         }
     }
 
@@ -149,7 +156,7 @@ impl Recipient for Ticket {
                 asked.client.is_gone()
             }
             Self::Part(merge, _) => merge.abandoned(),
-            Self::Begun(_) | Self::Ignored => false,
+            Self::Begun(_) | Self::Numbered(_) | Self::Ignored => false,
         }
     }
 }

@@ -10,9 +10,10 @@ use super::super::route::NO_TRACKING;
 use super::super::wire_error::{SYNTAX, not_offered};
 use super::{BAD_NAME, Replies, SessionAction, is_client_name};
 use crate::edit::parse_integer;
+use crate::pipeline::Patience;
 
-const NO_UNBLOCK: &str = "which of a shard's connections waits for a client is not told to others; \
-                          CLIENT KILL ends it";
+const NO_UNBLOCK: &str = "the shard does not tell Breccia's login the number of its connection \
+                          (CLIENT ID), or the store has another address now; CLIENT KILL ends it";
 const NOT_TRACKING: &str = "ERR CLIENT CACHING can be called only when the client is in tracking \
                             mode with OPTIN or OPTOUT mode enabled";
 const NO_INTEGER: &str = "ERR value is not an integer or out of range";
@@ -310,7 +311,7 @@ impl RespDialogue {
         Ok((filter, skips_me))
     }
 
-    /// A client that waits cannot be answered here: what it waits for may be on its way to it.
+    /// Only the shard can unblock a client: what it waits for may be on its way to it.
     fn client_unblock(&mut self, row: u16, request: Request<'_>) {
         let reason = request.argument(3);
         let known =
@@ -324,9 +325,19 @@ impl RespDialogue {
         };
         let card = u64::try_from(id).ok();
         let card = card.and_then(|id| self.service.listener.clients.card(id));
-        if card.is_some_and(|card| card.is_blocked()) {
+        let Some(waiting) = card.and_then(|card| card.mark_waiting()) else {
+            return self.reply(row, |out| encode::integer(out, 0));
+        };
+        let leaf = waiting.leaf;
+        let same_server = self.forward().leaf(leaf).spec.endpoint.current().moved == waiting.moved;
+        let Some(number) = waiting.number.get().filter(|_| same_server) else {
             return self.refuse(row, not_offered("client unblock", NO_UNBLOCK));
-        }
-        self.reply(row, |out| encode::integer(out, 0));
+        };
+        let (number, mut frame) = (number.to_string(), Vec::new());
+        let words: [&[u8]; 4] = [b"CLIENT", b"UNBLOCK", number.as_bytes(), reason];
+        let count = if reason.is_empty() { 3 } else { 4 };
+        encode::request(&mut frame, words.get(..count).unwrap_or_default());
+        let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
+        self.enqueue(&upstream, leaf, row, Patience::Timeout, &frame);
     }
 }
