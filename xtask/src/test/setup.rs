@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, which};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 26] = [
+const PROGRAMS: [(&str, &str); 28] = [
     ("ceph", "ceph-common"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),
@@ -37,8 +37,10 @@ const PROGRAMS: [(&str, &str); 26] = [
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
     ("restic", "restic"),
+    ("ruby", "ruby"),
     ("s3cmd", "s3cmd"),
     ("setpriv", "util-linux"),
+    ("sidekiq", "ruby-sidekiq"),
     ("strace", "strace"),
 ];
 
@@ -47,6 +49,12 @@ const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 
 /// Where Debian keeps the JDBC driver of `PostgreSQL`, and its package.
 const JDBC: (&str, &str) = ("/usr/share/java/postgresql.jar", "libpostgresql-jdbc-java");
+
+/// Where Debian keeps the namespaces of Ruby's Redis client, and their package.
+const RUBY_NAMESPACE: (&str, &str) = (
+    "/usr/lib/ruby/vendor_ruby/redis/namespace.rb",
+    "ruby-redis-namespace",
+);
 
 /// Where client libraries in other languages are put.
 pub(super) fn clients_folder() -> PathBuf {
@@ -113,8 +121,10 @@ fn missing_packages() -> Vec<String> {
     if !has_postgres() {
         missing.push("postgresql".to_owned());
     }
-    if !Path::new(JDBC.0).is_file() {
-        missing.push(JDBC.1.to_owned());
+    for (file, package) in [JDBC, RUBY_NAMESPACE] {
+        if !Path::new(file).is_file() {
+            missing.push(package.to_owned());
+        }
     }
     missing.sort();
     missing.dedup();

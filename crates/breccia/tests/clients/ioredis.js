@@ -1,6 +1,6 @@
 // ioredis, unchanged: strings, pipelines, transactions, streams of keys, publish and subscribe.
 //
-// Argument: port. Ends with status 0 when all held.
+// Arguments: port, and `tagged` where hash tags bring keys together. Ends with status 0 when all held.
 "use strict";
 
 const assert = require("node:assert");
@@ -64,6 +64,42 @@ async function automatic(port) {
   client.disconnect();
 }
 
+// A group of two consumers; one waits for what comes.
+async function streams(client, port) {
+  await client.xgroup("CREATE", "io:stream", "g", "$", "MKSTREAM");
+  const waiting = new Redis(port);
+  const read = waiting.xreadgroup("GROUP", "g", "me", "BLOCK", 10000, "STREAMS", "io:stream", ">");
+  const id = await client.xadd("io:stream", "*", "n", "1");
+  assert.deepStrictEqual(await read, [["io:stream", [[id, ["n", "1"]]]]]);
+  assert.strictEqual((await client.xpending("io:stream", "g"))[0], 1);
+  const claimed = await client.xautoclaim("io:stream", "g", "you", 0, "0-0");
+  assert.deepStrictEqual(claimed[1], [[id, ["n", "1"]]]);
+  assert.strictEqual(await client.xack("io:stream", "g", id), 1);
+  const pipeline = client.pipeline();
+  for (let i = 1; i <= 50; i++) pipeline.xadd("io:long", `${i}-0`, "n", i);
+  assert.ok((await pipeline.exec()).every(([error]) => error === null));
+  assert.strictEqual((await client.xrange("io:long", "10-0", "19-0")).length, 10);
+  assert.strictEqual(await client.xread("BLOCK", 20, "STREAMS", "io:long", "$"), null);
+  waiting.disconnect();
+}
+
+// What a hash tag brings together may be asked for at once.
+async function tags(client) {
+  client.defineCommand("swap", {
+    numberOfKeys: 2,
+    lua: `local one, two = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
+          redis.call('MSET', KEYS[1], two, KEYS[2], one)
+          return {two, one}`,
+  });
+  await client.mset("{io}a", "1", "{io}b", "2");
+  assert.deepStrictEqual(await client.swap("{io}a", "{io}b"), ["2", "1"]);
+  const answers = await client.multi().get("{io}a").get("{io}b").rename("{io}a", "{io}c").exec();
+  assert.deepStrictEqual(answers, [[null, "2"], [null, "1"], [null, "OK"]]);
+  await client.rpush("{io}from", "x");
+  assert.strictEqual(await client.blmove("{io}from", "{io}to", "LEFT", "RIGHT", 1), "x");
+  assert.deepStrictEqual(await client.brpop("{io}none", "{io}to", 1), ["{io}to", "x"]);
+}
+
 async function scans(client) {
   const found = new Set();
   for await (const keys of client.scanStream({ match: "io:p*", count: 10 })) {
@@ -93,20 +129,22 @@ async function pubsub(client, port) {
   subscriber.disconnect();
 }
 
-async function main(port) {
+async function main(port, tagged) {
   const client = new Redis(port, { connectionName: "io" });
   await client.flushall();
   await values(client);
   await pipelines(client);
   await conflicts(client, port);
   await automatic(port);
+  await streams(client, port);
+  if (tagged) await tags(client);
   await scans(client);
   await pubsub(client, port);
   await client.quit();
   console.log("ioredis: good");
 }
 
-main(Number(process.argv[2])).catch((error) => {
+main(Number(process.argv[2]), process.argv[3] === "tagged").catch((error) => {
   console.error(error);
   process.exit(1);
 });

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 mod common;
 mod libraries;
 mod memcached;
+mod queues;
 mod redis_cli;
 mod redis_rs;
 
@@ -47,6 +48,8 @@ fn run(command: &mut Command) -> Result<String> {
 /// Runs a script with the Python of the virtual environment.
 fn python(name: &str, arguments: &[&str]) -> Result<String> {
     run(Command::new(folder().join("python/bin/python"))
+        // What Python compiles does not belong beside the tests.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(script(name))
         .args(arguments))
 }

@@ -1,6 +1,6 @@
 """redis-py, unchanged: all types, pipelines, transactions, locks, scans, publish and subscribe, asyncio.
 
-Arguments: port, password or "-". Runs in RESP2 and RESP3. Ends with status 0 when all held.
+Arguments: port, password or "-", and `tagged` where hash tags bring keys together. Runs in RESP2 and RESP3. Ends with status 0 when all held.
 """
 
 import asyncio
@@ -59,6 +59,71 @@ def check_streams(client):
     assert client.xpending("py:stream", "g")["pending"] == 1
     assert client.xread({"py:stream": "5-0"}, block=20) in ([], {}, None)
     assert client.xinfo_stream("py:stream")["length"] == 5
+    claimed = client.xclaim("py:stream", "g", "you", min_idle_time=0, message_ids=["3-0"])
+    assert [entry[0] for entry in claimed] == [b"3-0"]
+    taken = client.xautoclaim("py:stream", "g", "she", min_idle_time=0, start_id="0-0")
+    assert [entry[0] for entry in taken[1]] == [b"3-0"]
+    consumers = {row["name"]: row["pending"] for row in client.xinfo_consumers("py:stream", "g")}
+    assert consumers[b"she"] == 1 and consumers[b"you"] == 0, consumers
+    assert client.xrevrange("py:stream", count=1) == [(b"5-0", {b"n": b"5"})]
+    assert client.xtrim("py:stream", maxlen=2, approximate=False) == 3
+    assert client.xgroup_delconsumer("py:stream", "g", "she") == 1
+    assert client.xgroup_destroy("py:stream", "g") == 1
+
+
+def check_group_waits(connect):
+    """A consumer that waits gets what comes, once, while another group has its own copy."""
+    client, other = connect(), connect()
+    client.xgroup_create("py:events", "one", mkstream=True)
+    client.xgroup_create("py:events", "two")
+    got = []
+
+    def consume():
+        while len(got) < 10:
+            answer = client.xreadgroup("one", "me", {"py:events": ">"}, count=3, block=5000)
+            stream = answer[0][1] if isinstance(answer, list) else list(answer.values())[0]
+            entries = stream if stream and isinstance(stream[0], tuple) else stream[0]
+            for number, fields in entries:
+                got.append(fields[b"n"])
+                assert client.xack("py:events", "one", number) == 1
+
+    thread = threading.Thread(target=consume)
+    thread.start()
+    for i in range(10):
+        other.xadd("py:events", {"n": i})
+    thread.join(10)
+    assert got == [str(i).encode() for i in range(10)], got
+    assert other.xpending("py:events", "one")["pending"] == 0
+    groups = {row["name"]: row for row in other.xinfo_groups("py:events")}
+    assert groups[b"one"]["lag"] == 0 and groups[b"two"]["lag"] == 10, groups
+
+
+def check_tags(client):
+    """What a hash tag brings together may be asked for at once."""
+    assert client.mset({"{py}a": 1, "{py}b": 2}) and client.msetnx({"{py}c": 3, "{py}d": 4})
+    pipe = client.pipeline(transaction=True)
+    pipe.incr("{py}a").incr("{py}b").rename("{py}c", "{py}e").get("{py}e")
+    assert pipe.execute() == [2, 3, True, b"3"]
+    client.rpush("{py}from", "x", "y")
+    assert client.lmove("{py}from", "{py}to", "LEFT", "RIGHT") == b"x"
+    assert client.brpoplpush("{py}from", "{py}to", timeout=1) == b"y"
+    key, value = client.blpop(["{py}none", "{py}to"], timeout=1)
+    assert (key, value) == (b"{py}to", b"y")
+    client.sadd("{py}s1", "a", "b")
+    client.sadd("{py}s2", "b", "c")
+    assert client.sinter("{py}s1", "{py}s2") == {b"b"}
+    assert client.sunionstore("{py}s3", "{py}s1", "{py}s2") == 3
+    client.zadd("{py}z1", {"a": 1, "b": 2})
+    client.zadd("{py}z2", {"b": 3})
+    assert client.zunionstore("{py}z3", ["{py}z1", "{py}z2"]) == 2
+    assert client.zscore("{py}z3", "b") == 5
+    both = "return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}"
+    assert client.eval(both, 2, "{py}a", "{py}b") == [b"2", b"3"]
+    assert client.bitop("OR", "{py}bits", "{py}a", "{py}b") == 1
+    assert client.copy("{py}a", "{py}f") and client.get("{py}f") == b"2"
+    client.pfadd("{py}h1", "a")
+    client.pfadd("{py}h2", "b")
+    assert client.pfmerge("{py}h3", "{py}h1", "{py}h2") and client.pfcount("{py}h3") == 2
 
 
 def check_waiting(connect):
@@ -214,7 +279,7 @@ async def check_asyncio(port, password, protocol):
     await client.aclose()
 
 
-def main(port, password):
+def main(port, password, tagged):
     for protocol in (2, 3):
         def connect(**options):
             return redis.Redis(
@@ -229,6 +294,9 @@ def main(port, password):
         client.flushall()
         check_values(client)
         check_streams(client)
+        check_group_waits(connect)
+        if tagged:
+            check_tags(client)
         check_pipelines(client)
         check_watch(client, connect())
         check_locks_and_scans(client)
@@ -244,4 +312,4 @@ def main(port, password):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), None if sys.argv[2] == "-" else sys.argv[2])
+    main(int(sys.argv[1]), None if sys.argv[2] == "-" else sys.argv[2], sys.argv[3:] == ["tagged"])
