@@ -19,6 +19,7 @@ mod pipelines;
 mod portable;
 mod scripts;
 mod stalwart;
+mod table;
 mod twins;
 mod unblock;
 mod words;

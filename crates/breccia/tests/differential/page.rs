@@ -9,41 +9,53 @@ use anyhow::Result;
 
 use crate::{matrix, scripts};
 
-struct Row {
-    words: Vec<String>,
-    refused: bool,
+/// A row of the page.
+pub(crate) struct Row {
+    pub(crate) words: Vec<String>,
+    pub(crate) refused: bool,
+    pub(crate) reason: String,
 }
 
 /// ``| `CLIENT LIST` | here | … |``
 fn rows(page: &str) -> Vec<Row> {
     let cells = page.lines().filter_map(|line| {
         let mut cells = line.strip_prefix("| `")?.split(" | ");
-        Some((cells.next()?.trim_end_matches('`'), cells.next()?))
+        let (name, class) = (cells.next()?.trim_end_matches('`'), cells.next()?);
+        Some((name, class, cells.next()?.trim_end_matches(" |")))
     });
     cells
-        .map(|(name, class)| Row {
+        .map(|(name, class, reason)| Row {
             words: name.split(' ').map(str::to_owned).collect(),
             refused: class == "refused",
+            reason: reason.trim().to_owned(),
         })
         .collect()
 }
 
-fn names(row: &Row, request: &[Vec<u8>]) -> bool {
-    let mut words = row.words.iter().zip(request);
-    request.len() >= row.words.len()
-        && words.all(|(name, word)| name.as_bytes().eq_ignore_ascii_case(word))
+/// Whether a request is of the command of that name.
+pub(crate) fn names(words: &[String], request: &[Vec<u8>]) -> bool {
+    let count = words.len();
+    let mut words = words.iter().zip(request);
+    request.len() >= count && words.all(|(name, word)| name.as_bytes().eq_ignore_ascii_case(word))
+}
+
+/// The page's rows.
+pub(crate) fn page() -> Result<Vec<Row>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/redis-commands.md");
+    Ok(rows(&std::fs::read_to_string(path)?))
 }
 
 #[test]
 fn every_row_of_the_page_is_tried() -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/redis-commands.md");
-    let rows = rows(&std::fs::read_to_string(path)?);
+    let rows = page()?;
     assert!(rows.len() > 250, "{} rows", rows.len());
     let mut requests: Vec<(Vec<Vec<u8>>, bool)> = scripts::requests().collect();
     requests.extend(matrix::requests().map(|words| (words, false)));
     let mut wrong = Vec::new();
     for row in &rows {
-        let tried = requests.iter().filter(|(request, _)| names(row, request));
+        let tried = requests
+            .iter()
+            .filter(|(request, _)| names(&row.words, request));
         let refused: Vec<bool> = tried.map(|(_, refused)| *refused).collect();
         let good = if row.refused {
             !refused.is_empty() && refused.iter().all(|refused| *refused)

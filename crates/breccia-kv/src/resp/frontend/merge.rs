@@ -124,7 +124,7 @@ impl Merge {
 
     pub(crate) fn deliver(&self, part: usize, reply: &[u8]) {
         let state = match reply.strip_prefix(b"-") {
-            Some(text) => State::Refused(String::from_utf8_lossy(text).trim_end().to_owned()),
+            Some(text) => State::Refused(without_end(text)),
             None => State::Answered(reply.to_vec()),
         };
         self.held.set(self.held.get() + reply.len());
@@ -303,6 +303,12 @@ impl Merge {
             .all(|(_, source)| source.left() == 0)
             .then_some(())
     }
+}
+
+/// An error's text without the end of its line; spaces before that are the server's.
+fn without_end(text: &[u8]) -> String {
+    let text = text.strip_suffix(b"\r\n").unwrap_or(text);
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// What all shards refused the request with, if it is one text: a client shall see that of Redis.

@@ -76,9 +76,7 @@ impl RespDialogue {
         if !self.is_sharded() && !self.is_marked() {
             return self.forward_any(command, request);
         }
-        let cursor = std::str::from_utf8(request.argument(1))
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let cursor = parse_cursor(request.argument(1));
         let Some(value) = cursor else {
             self.refuse(command.row, "ERR invalid cursor");
             return Step::Done;
@@ -110,9 +108,52 @@ impl RespDialogue {
     }
 }
 
+/// A cursor as a server reads it: digits behind a sign or none, and nothing at all is zero.
+fn parse_cursor(given: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(given).ok()?;
+    let (digits, negative) = match text.strip_prefix('-') {
+        Some(digits) => (digits, true),
+        None => (text.strip_prefix('+').unwrap_or(text), false),
+    };
+    if text.is_empty() {
+        return Some(0);
+    }
+    let digits = digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(digits)?;
+    let value: u64 = digits.parse().ok()?;
+    Some(if negative {
+        value.wrapping_neg()
+    } else {
+        value
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cursors_are_read_as_by_a_server() {
+        let check = |given: &[u8], wanted| assert_eq!(parse_cursor(given), wanted, "{given:?}");
+        check(b"", Some(0));
+        check(b"17", Some(17));
+        check(b"+17", Some(17));
+        check(b"-1", Some(u64::MAX));
+        check(b"18446744073709551615", Some(u64::MAX));
+        for wrong in [
+            b"18446744073709551616".as_slice(),
+            b"-",
+            b"+-1",
+            b" 1",
+            b"1 ",
+            b"x",
+            b"\xff",
+        ] {
+            check(wrong, None);
+        }
+    }
 
     #[test]
     fn replies_lead_to_the_next_leaf_and_to_the_end() {

@@ -7,7 +7,7 @@ use super::super::super::encode::{self, RespVersion};
 use super::super::clients::Card;
 use super::super::dialogue::RespDialogue;
 use super::super::route::NO_TRACKING;
-use super::super::wire_error::{SYNTAX, not_offered};
+use super::super::wire_error::{SYNTAX, not_offered, wrong_subcommand};
 use super::{BAD_NAME, Replies, SessionAction, is_client_name};
 use crate::edit::parse_integer;
 use crate::pipeline::Patience;
@@ -16,6 +16,7 @@ const NO_UNBLOCK: &str = "the shard does not tell Breccia's login the number of 
                           (CLIENT ID), or the store has another address now; CLIENT KILL ends it";
 const NOT_TRACKING: &str = "ERR CLIENT CACHING can be called only when the client is in tracking \
                             mode with OPTIN or OPTOUT mode enabled";
+const NO_REDIRECTION: &str = "ERR The client ID you want redirect to does not exist";
 const NO_INTEGER: &str = "ERR value is not an integer or out of range";
 
 /// The clients that CLIENT LIST and KILL are to look at.
@@ -106,11 +107,8 @@ impl RespDialogue {
             b"unblock" => self.client_unblock(row, request),
             b"getredir" => self.reply(row, |out| encode::integer(out, -1)),
             b"reply" => self.client_reply(row, request),
-            b"tracking" if request.argument(2).eq_ignore_ascii_case(b"off") => {
-                self.reply(row, encode::ok);
-            }
-            b"tracking" => self.refuse(row, not_offered("client tracking", NO_TRACKING)),
-            b"trackinginfo" => self.client_tracking(row),
+            b"tracking" => self.client_tracking(row, request),
+            b"trackinginfo" => self.client_tracking_info(row),
             b"caching" => self.refuse(row, NOT_TRACKING),
             _ => return self.help(row, "client"),
         }
@@ -173,8 +171,41 @@ impl RespDialogue {
         }
     }
 
-    /// Nobody tracks here, and this is how a server says so.
-    fn client_tracking(&mut self, row: u16) {
+    /// Nobody tracks here: ON is refused, OFF is no change. What a server would not understand is
+    /// answered as by a server.
+    fn client_tracking(&mut self, row: u16, request: Request<'_>) {
+        let switch = request.argument(2).to_ascii_lowercase();
+        let mut at = 3;
+        while at < request.len() {
+            let has_value = at + 1 < request.len();
+            match request.argument(at).to_ascii_lowercase().as_slice() {
+                b"bcast" | b"optin" | b"optout" | b"noloop" => at += 1,
+                b"prefix" if has_value => at += 2,
+                b"redirect" if has_value => {
+                    let Some(id) = parse_integer(request.argument(at + 1)) else {
+                        return self.refuse(row, NO_INTEGER);
+                    };
+                    let id = u64::try_from(id).ok();
+                    if id
+                        .and_then(|id| self.service.listener.clients.card(id))
+                        .is_none()
+                    {
+                        return self.refuse(row, NO_REDIRECTION);
+                    }
+                    at += 2;
+                }
+                _ => return self.refuse(row, SYNTAX),
+            }
+        }
+        match switch.as_slice() {
+            b"on" => self.refuse(row, not_offered("client tracking", NO_TRACKING)),
+            b"off" => self.reply(row, encode::ok),
+            _ => self.refuse(row, SYNTAX),
+        }
+    }
+
+    /// This is how a server says that nobody tracks.
+    fn client_tracking_info(&mut self, row: u16) {
         let version = self.session.version;
         self.reply(row, |out| {
             encode::map(out, version, 3);
@@ -313,6 +344,9 @@ impl RespDialogue {
 
     /// Only the shard can unblock a client: what it waits for may be on its way to it.
     fn client_unblock(&mut self, row: u16, request: Request<'_>) {
+        if request.len() > 4 {
+            return self.refuse(row, wrong_subcommand("CLIENT", request.argument(1)));
+        }
         let reason = request.argument(3);
         let known =
             reason.eq_ignore_ascii_case(b"timeout") || reason.eq_ignore_ascii_case(b"error");
