@@ -16,3 +16,4 @@ mod front;
 mod neighbours;
 mod rows;
 mod twins;
+mod wild;

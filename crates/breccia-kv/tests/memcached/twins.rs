@@ -18,7 +18,7 @@ use breccia_testkit::Memcached;
 use crate::front::{Front, session};
 
 /// Replaces CAS tokens by the order in which they were first seen (or by `#`), times to live by
-/// `t#`, the version by `#`, and what `me` says by its words.
+/// `t#`, times since the last use by `l#`, the version by `#`, and what `me` says by its words.
 pub(crate) fn normal(output: &[u8], seen: Option<&mut BTreeMap<String, usize>>) -> String {
     let mut seen = seen;
     let mut rank = |token: &str| match &mut seen {
@@ -39,6 +39,7 @@ pub(crate) fn normal(output: &[u8], seen: Option<&mut BTreeMap<String, usize>>) 
                 format!("c{}", rank(token))
             }
             ("HD" | "VA", 1.., Some(("t", left))) if left != "-1" => "t#".into(),
+            ("HD" | "VA", 1.., Some(("l", seconds))) if !seconds.is_empty() => "l#".into(),
             ("VERSION", 1, _) => "#".into(),
             ("ME", 2.., _) => word.split('=').next().unwrap_or_default().to_owned(),
             _ => word.to_owned(),

@@ -7,8 +7,9 @@ use memchr::memchr;
 
 use super::MAX_LINE_BYTES;
 use super::line::Line;
+use super::meta::INVALID_FLAG;
 use super::parse::{Parsed, parse};
-use super::request::Request;
+use super::request::{Command, Request};
 
 /// What stands at the start of a buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,10 +136,16 @@ impl Decoder {
         };
         match block.split_at_checked(length) {
             Some((data, b"\r\n")) => request.data = data,
+            // memcached 1.6.18 would not have looked at the data of a flag that it does not know.
+            _ if has_unknown_flag(&request.command) => return wrong(INVALID_FLAG),
             _ => return wrong("CLIENT_ERROR bad data chunk"),
         }
         Decoded::Request(request)
     }
+}
+
+fn has_unknown_flag(command: &Command<'_>) -> bool {
+    matches!(command, Command::Meta(meta) if meta.flags.unknown.is_some())
 }
 
 /// Whether an over-long line is the start of a retrieval, whose keys may be many.
