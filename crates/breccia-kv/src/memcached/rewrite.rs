@@ -15,6 +15,8 @@ pub enum Quiet {
     All,
     /// `q`: not the usual one of this meta command.
     Usual(MetaVerb),
+    /// What the server itself has kept back is missing; behind the rest stands `MN`.
+    Kept,
 }
 
 impl Quiet {
@@ -23,18 +25,27 @@ impl Quiet {
     pub fn of(request: &Request<'_>) -> Self {
         match &request.command {
             _ if request.noreply => Self::All,
+            Command::Meta(meta) if only_the_server_knows(meta) => Self::Kept,
             Command::Meta(meta) if meta.flags.quiet => Self::Usual(meta.verb),
             _ => Self::No,
         }
     }
 
-    /// Whether a server's reply is to be kept from the client. As memcached, `q` hides a miss of
-    /// `mg` and the success of the others; with `ma q N…` it also hides the making of a counter,
-    /// which memcached 1.6.18 shows: its reply does not tell the two apart.
+    /// What the client is to see of a server's reply.
     #[must_use]
-    pub fn hides(self, reply: &[u8]) -> bool {
+    pub fn shown(self, reply: &[u8]) -> &[u8] {
+        match self {
+            Self::Kept => reply.strip_suffix(b"MN\r\n").unwrap_or(reply),
+            _ if self.hides(reply) => &[],
+            _ => reply,
+        }
+    }
+
+    /// Whether a whole reply is to be kept from the client. As memcached, `q` hides a miss of `mg`
+    /// and the success of the others.
+    fn hides(self, reply: &[u8]) -> bool {
         let usual: &[&[u8]] = match self {
-            Self::No => return false,
+            Self::No | Self::Kept => return false,
             Self::All => return true,
             Self::Usual(MetaVerb::Get) => &[b"EN"],
             Self::Usual(MetaVerb::Set | MetaVerb::Delete) => &[b"HD", b"OK"],
@@ -50,6 +61,13 @@ impl Quiet {
     pub fn hides_errors(self) -> bool {
         self == Self::All
     }
+}
+
+/// Whether only the server can tell if the usual answer is to be kept back: of `ma q N…` memcached 1.6.18
+/// shows that a counter was made and hides that it has counted, and both are answered alike.
+fn only_the_server_knows(meta: &MetaCommand<'_>) -> bool {
+    let flags = &meta.flags;
+    meta.verb == MetaVerb::Arithmetic && flags.quiet && flags.vivify.is_some()
 }
 
 /// Appends what goes upstream for a whole request to one shard (`frame` is the request's bytes),
@@ -111,6 +129,7 @@ pub fn shape(command: &Command<'_>) -> Option<Shape> {
             MetaVerb::Get => Shape::MetaGet,
             MetaVerb::Set => Shape::MetaSet,
             MetaVerb::Delete => Shape::MetaDelete,
+            MetaVerb::Arithmetic if only_the_server_knows(meta) => Shape::MetaArithmeticOrNone,
             MetaVerb::Arithmetic => Shape::MetaArithmetic,
             MetaVerb::Debug => Shape::MetaDebug,
         },
@@ -194,6 +213,10 @@ fn write_meta(meta: &MetaCommand<'_>, data_length: u64, out: &mut Vec<u8>) {
         out.push(b' ');
         out.extend_from_slice(flag);
     }
+    if only_the_server_knows(meta) {
+        // The reply may be missing: `mn` shows where it would have ended.
+        out.extend_from_slice(b" q\r\nmn");
+    }
 }
 
 fn word(text: &[u8], out: &mut Vec<u8>) {
@@ -268,10 +291,11 @@ mod tests {
             Quiet::Usual(MetaVerb::Delete),
         );
         check(
-            "ma a N0 q\r\n",
-            Some("ma a N0\r\n"),
+            "ma a D5 q\r\n",
+            Some("ma a D5\r\n"),
             Quiet::Usual(MetaVerb::Arithmetic),
         );
+        check("ma a N0 q\r\n", Some("ma a N0 q\r\nmn\r\n"), Quiet::Kept);
     }
 
     #[test]
@@ -334,5 +358,7 @@ mod tests {
             &["HD\r\n", "VA 1\r\n1\r\n"],
         );
         assert!(Quiet::All.hides(b"SERVER_ERROR out of memory\r\n"));
+        assert_eq!(Quiet::Kept.shown(b"MN\r\n"), b"");
+        assert_eq!(Quiet::Kept.shown(b"HD O1\r\nMN\r\n"), b"HD O1\r\n");
     }
 }

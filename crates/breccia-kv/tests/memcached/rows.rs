@@ -39,6 +39,7 @@ pub(crate) const META: &[&str] = &[
     "md k q\r\nmd k q\r\nmd k q k O1\r\nms k 1\r\nx\r\nmd k k O1\r\nmd k b\r\n",
     "ma n\r\nma n q\r\nma n k O1 q\r\nma n N0 J5 v\r\nma n v c t k O1\r\nma n D10 v q\r\nma n MD D3 v\r\n",
     "ma m N100 J7 t v\r\nma p t N100 v\r\nma p t\r\nma o N100 T50 t v\r\nma r T50 N100 t v\r\nma r v\r\n",
+    "ma q N0 q O1 k\r\nma q N0 q\r\nma q v\r\nma q N0 q v\r\nma w N0 J5 q v k\r\nma w q N0 MX\r\nmn\r\nma w v\r\n",
     "ma m MI v\r\nma m M+ v\r\nma m M- v\r\nma m MD D100 v\r\nmg m v\r\nma m D18446744073709551615 v\r\n",
     "ma e N-1 J4 v\r\nma e v\r\nset s 0 0 1\r\nx\r\nma s\r\nma s q\r\nma s v k O1\r\nma e C5 N0 v\r\n",
     "ms Zm9v 3 b k\r\nabc\r\nget foo\r\nmg Zm9v b k v\r\nmg Zm8= b k\r\nmg Zm9vZg==Zg== b k\r\nmg Zm=v b k\r\n",

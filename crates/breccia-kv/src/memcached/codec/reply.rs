@@ -36,6 +36,8 @@ pub enum Shape {
     MetaDelete,
     /// The reply of `ma`.
     MetaArithmetic,
+    /// The reply of `ma`, if the server sends one, then `MN`.
+    MetaArithmeticOrNone,
     /// The reply of `me`.
     MetaDebug,
     /// `MN`.
@@ -99,7 +101,7 @@ impl ReplyScanner {
             let Some([line @ .., b'\r']) = bytes.get(self.line..newline) else {
                 return ScannedReply::Wrong("a line does not end in CR LF");
             };
-            match classify(shape, line) {
+            match kind(shape, line, self.line == 0) {
                 Ok(LineKind::Last) => return ScannedReply::Complete(newline + 1),
                 Ok(LineKind::More) => self.line = newline + 1,
                 Ok(LineKind::Block(length, after)) => {
@@ -128,6 +130,20 @@ pub fn is_error(line: &[u8]) -> bool {
     line.starts_with(b"ERROR")
         || line.starts_with(b"SERVER_ERROR")
         || line.starts_with(b"CLIENT_ERROR")
+}
+
+/// What a line means where a reply may be missing: then `MN` stands alone, else behind it.
+fn kind(shape: Shape, line: &[u8], first: bool) -> Result<LineKind, &'static str> {
+    if shape != Shape::MetaArithmeticOrNone {
+        return classify(shape, line);
+    }
+    if !first || line == b"MN" {
+        return classify(Shape::MetaNoop, line);
+    }
+    Ok(match classify(Shape::MetaArithmetic, line)? {
+        LineKind::Block(length, _) => LineKind::Block(length, After::More),
+        _ => LineKind::More,
+    })
 }
 
 fn classify(shape: Shape, line: &[u8]) -> Result<LineKind, &'static str> {
@@ -159,7 +175,9 @@ fn classify(shape: Shape, line: &[u8]) -> Result<LineKind, &'static str> {
         Shape::MetaGet => matches!(first, b"HD" | b"OK" | b"EN"),
         Shape::MetaSet => matches!(first, b"HD" | b"OK" | b"NS" | b"EX" | b"NF"),
         Shape::MetaDelete => matches!(first, b"HD" | b"OK" | b"EX" | b"NF"),
-        Shape::MetaArithmetic => matches!(first, b"HD" | b"OK" | b"NS" | b"EX" | b"NF"),
+        Shape::MetaArithmetic | Shape::MetaArithmeticOrNone => {
+            matches!(first, b"HD" | b"OK" | b"NS" | b"EX" | b"NF")
+        }
         Shape::MetaDebug => matches!(first, b"ME" | b"EN"),
         Shape::MetaNoop => line == b"MN",
     };

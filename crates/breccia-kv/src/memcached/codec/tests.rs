@@ -436,6 +436,10 @@ fn replies_end_where_their_shape_says() {
     whole(Shape::MetaSet, "CLIENT_ERROR invalid flag\r\n");
     whole(Shape::MetaDelete, "EX\r\n");
     whole(Shape::MetaArithmetic, "VA 1 c3\r\n7\r\n");
+    whole(Shape::MetaArithmeticOrNone, "MN\r\n");
+    whole(Shape::MetaArithmeticOrNone, "HD\r\nMN\r\n");
+    whole(Shape::MetaArithmeticOrNone, "VA 4 k\r\nMN\r\n\r\nMN\r\n");
+    whole(Shape::MetaArithmeticOrNone, "CLIENT_ERROR bad\r\nMN\r\n");
     whole(Shape::MetaDebug, "ME a exp=-1\r\n");
     whole(Shape::MetaNoop, "MN\r\n");
 }
@@ -449,6 +453,8 @@ fn replies_of_another_kind_are_wrong() {
     check_reply(Shape::Arithmetic, "1x\r\n", other);
     check_reply(Shape::MetaNoop, "HD\r\n", other);
     check_reply(Shape::MetaGet, "NF\r\n", other);
+    check_reply(Shape::MetaArithmeticOrNone, "HD\r\nHD\r\nMN\r\n", other);
+    check_reply(Shape::MetaArithmeticOrNone, "EN\r\nMN\r\n", other);
     check_reply(Shape::Ok, "OK \r\n", other);
     let refused = ScannedReply::Wrong("a storage command that was checked is refused");
     check_reply(Shape::Storage, "ERROR\r\n", refused);

@@ -37,7 +37,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// Answers the request as a shard did, and counts it.
     pub(crate) fn answer(&self, reply: &[u8]) {
-        let shown = if self.quiet.hides(reply) { &[] } else { reply };
+        let shown = self.quiet.shown(reply);
         let outcome = if is_error(reply) {
             Outcome::Error
         } else {
