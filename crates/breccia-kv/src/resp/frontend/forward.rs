@@ -420,11 +420,6 @@ impl RespDialogue {
         LeafIndex::new(up.unwrap_or(0)).expect("a topology holds no more leaves than an index")
     }
 
-    pub(crate) fn publish(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let leaf = self.home_of_channel(request);
-        self.send(leaf, command.row, request)
-    }
-
     pub(crate) fn home_of_channel(&self, request: Request<'_>) -> LeafIndex {
         self.forward()
             .store

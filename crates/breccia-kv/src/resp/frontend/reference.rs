@@ -108,8 +108,8 @@ const SCRIPTS: &str =
 const NO_KEYS: &str = "without keys any shard runs it";
 const PATTERNS: &str =
     "BY and GET with a pattern are refused over several shards: they reach keys of other shards";
-const SUBSCRIBERS: &str = "goes to the shard of its channel; the number is that of connections that listen there: \
-                           one for each worker, not for each subscriber";
+const SUBSCRIBERS: &str = "goes to the shard of its channel; of the number, the clients of another gateway count once \
+                           for each of its workers, and so do all within MULTI, in scripts and above 64 KiB";
 
 /// A command or subcommand as the page shows it.
 struct Row {

@@ -18,6 +18,7 @@ use super::line::{Line, LineState};
 use super::topic::{Kind, Topic};
 use crate::front::client::{Client, Ending};
 use crate::front::ring::Sequence;
+use crate::topology::LeafIndex;
 
 struct Waiter {
     client: Rc<Client>,
@@ -39,6 +40,8 @@ pub(crate) struct Hub {
     losses: Counter,
     audiences: RefCell<BTreeMap<Topic, Audience>>,
     lines: RefCell<Vec<Rc<Line>>>,
+    /// What servers have confirmed and not yet ended, by line; the roster counts it.
+    heard: RefCell<BTreeSet<(usize, Topic)>>,
     /// The line to the server of each leaf.
     line_of: Vec<usize>,
 }
@@ -62,6 +65,7 @@ impl Hub {
             losses: registry.counter(&metrics::SUBSCRIPTION_LOSSES, &[store.topology.name()]),
             audiences: RefCell::default(),
             lines: RefCell::default(),
+            heard: RefCell::default(),
             line_of,
         });
         *hub.lines.borrow_mut() = servers
@@ -193,8 +197,47 @@ impl Hub {
         self.audiences.borrow().is_empty()
     }
 
+    /// The name by which the roster knows the server that a leaf lives on.
+    pub(crate) fn server_of(&self, leaf: LeafIndex) -> Option<String> {
+        let line = *self.line_of.get(leaf.get())?;
+        self.server(line)
+    }
+
+    fn server(&self, line: usize) -> Option<String> {
+        let lines = self.lines.borrow();
+        Some(lines.get(line)?.spec.name.clone())
+    }
+
+    /// A line's server has begun to send a topic's messages, or has ended it.
+    fn note(&self, line: usize, topic: &Topic, hears: bool) {
+        let Some(server) = self.server(line) else {
+            return;
+        };
+        let mut heard = self.heard.borrow_mut();
+        if hears && heard.insert((line, topic.clone())) {
+            self.store.roster.hears(&server, topic);
+        } else if !hears && heard.remove(&(line, topic.clone())) {
+            self.store.roster.ceases(&server, topic);
+        }
+    }
+
+    /// A line's connection is gone, and with it all that its server sent there.
+    pub(crate) fn is_deaf(&self, line: usize) {
+        let heard: Vec<Topic> = self
+            .heard
+            .borrow()
+            .iter()
+            .filter(|(number, _)| *number == line)
+            .map(|(_, topic)| topic.clone())
+            .collect();
+        for topic in heard {
+            self.note(line, &topic, false);
+        }
+    }
+
     /// A line has confirmed a topic.
     pub(crate) fn confirmed(&self, line: usize, topic: &Topic) {
+        self.note(line, topic, true);
         if let Some(audience) = self.audiences.borrow_mut().get_mut(topic) {
             audience.confirmed.insert(line);
         }
@@ -307,6 +350,8 @@ impl Hub {
             self.fan_out(kind, name, frame);
         } else if let Some(kind) = Kind::confirmed_by(what) {
             line.confirm(self, &Topic::new(kind, name));
+        } else if let Some(kind) = Kind::ended_by(what) {
+            self.note(line.number, &Topic::new(kind, name), false);
         }
     }
 
@@ -351,6 +396,9 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        for number in 0..self.lines.get_mut().len() {
+            self.is_deaf(number);
+        }
         for line in self.lines.get_mut() {
             line.wake();
         }

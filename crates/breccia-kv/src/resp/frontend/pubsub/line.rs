@@ -147,6 +147,7 @@ impl Line {
     /// Says all topics on a connection that has just been made.
     fn say_all(&self, hub: &Hub) {
         self.connected.set(true);
+        hub.is_deaf(self.number);
         self.out.borrow_mut().clear();
         self.owed.borrow_mut().clear();
         for topic in hub.topics_of(self.number) {
@@ -381,6 +382,7 @@ async fn run(line: Rc<Line>, hub: Weak<Hub>) {
             }
         };
         let Some(hub) = hub.upgrade() else { return };
+        hub.is_deaf(line.number);
         if lost {
             hub.lost(line.number);
         }

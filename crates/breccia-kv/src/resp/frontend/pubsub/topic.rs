@@ -34,6 +34,13 @@ impl Kind {
             .find(|kind| kind.verb(true).as_bytes() == word)
     }
 
+    /// The kind whose end a server confirms with this word.
+    pub(crate) fn ended_by(word: &[u8]) -> Option<Self> {
+        let all = [Self::Channel, Self::Pattern, Self::Shard];
+        all.into_iter()
+            .find(|kind| kind.verb(false).as_bytes() == word)
+    }
+
     /// The kind whose messages begin with this word.
     pub(crate) fn heard_by(word: &[u8]) -> Option<Self> {
         match word {
