@@ -169,6 +169,35 @@ const FLAGS: &[&str] = &[
     "vv",
     "noreply",
 ];
+/// Lines without a key, and some that are too short.
+const RARE: &[&str] = &[
+    "mn",
+    "mn x",
+    "flush_all",
+    "flush_all 0",
+    "flush_all -1",
+    "flush_all noreply",
+    "flush_all x",
+    "flush_all 0 noreply",
+    "verbosity 1",
+    "verbosity",
+    "verbosity x noreply",
+    "version x",
+    "",
+    "quit x",
+    "shutdown",
+    "shutdown x",
+    "misbehave",
+    "GET a",
+    "me",
+    "mg",
+    "ms",
+    "md",
+    "ma",
+    "set",
+    "get",
+    "incr",
+];
 /// The opaque token that is too long.
 const TOO_LONG: &str = "O01234567890123456789012345678901";
 /// What may stand behind a complete line of the classic commands.
@@ -212,7 +241,7 @@ impl Dice {
             flags.sort_unstable();
             flags.dedup_by_key(|flag| flag.as_bytes().first().copied());
         }
-        flags.iter().map(|flag| format!(" {flag}")).collect()
+        flags.iter().flat_map(|flag| [" ", flag]).collect()
     }
 
     /// A line and its data block, if one belongs to it.
@@ -231,58 +260,10 @@ impl Dice {
                 // One that is too long makes memcached touch those before it.
                 self.keys(false)
             ),
-            2..=4 => {
-                let verb = self.one(&["set", "add", "replace", "append", "prepend", "cas"]);
-                let data = self.one(DATA);
-                let flags = if self.roll(4) == 0 {
-                    self.one(NUMBERS)
-                } else {
-                    "7"
-                };
-                let time = self.one(TIMES);
-                let cas = match verb {
-                    "cas" => format!(" {}", self.one(NUMBERS)),
-                    _ => String::new(),
-                };
-                let line = format!(
-                    "{verb} {key} {flags} {time} {}{cas}{tail}",
-                    self.length(data)
-                );
-                return (line, Some(data));
-            }
+            2..=4 => return self.stored(&key, tail),
             5 => format!("touch {key} {}{tail}", self.one(TIMES)),
             6 => format!("delete {key}{tail}"),
-            7 => {
-                let rare = [
-                    "mn",
-                    "mn x",
-                    "flush_all",
-                    "flush_all 0",
-                    "flush_all -1",
-                    "flush_all noreply",
-                    "flush_all x",
-                    "flush_all 0 noreply",
-                    "verbosity 1",
-                    "verbosity",
-                    "verbosity x noreply",
-                    "version x",
-                    "",
-                    "quit x",
-                    "shutdown",
-                    "shutdown x",
-                    "misbehave",
-                    "GET a",
-                    "me",
-                    "mg",
-                    "ms",
-                    "md",
-                    "ma",
-                    "set",
-                    "get",
-                    "incr",
-                ];
-                self.one(&rare).to_owned()
-            }
+            7 => self.one(RARE).to_owned(),
             8..=9 => {
                 let data = self.one(DATA);
                 return (
@@ -300,6 +281,25 @@ impl Dice {
             _ => self.meta(&["ma"], &key),
         };
         (line, None)
+    }
+
+    /// A classic command that stores.
+    fn stored(&mut self, key: &str, tail: &str) -> (String, Option<&'static str>) {
+        let verb = self.one(&["set", "add", "replace", "append", "prepend", "cas"]);
+        let data = self.one(DATA);
+        let flags = if self.roll(4) == 0 {
+            self.one(NUMBERS)
+        } else {
+            "7"
+        };
+        let time = self.one(TIMES);
+        let cas = match verb {
+            "cas" => format!(" {}", self.one(NUMBERS)),
+            _ => String::new(),
+        };
+        let length = self.length(data);
+        let line = format!("{verb} {key} {flags} {time} {length}{cas}{tail}");
+        (line, Some(data))
     }
 
     /// A meta command without data. With an opaque token that is too long memcached complains, but makes the item of
@@ -354,7 +354,7 @@ impl Dice {
             .next()
             .unwrap_or_default();
         if ["stats", "watch", "slabs", "lru"].contains(&first) {
-            line = "mn".to_owned();
+            "mn".clone_into(&mut line);
         }
         let end = if self.roll(15) == 0 { "\n" } else { "\r\n" };
         let Some(data) = data else {

@@ -209,14 +209,14 @@ impl Hub {
     }
 
     /// A line's server has begun to send a topic's messages, or has ended it.
-    fn note(&self, line: usize, topic: &Topic, hears: bool) {
+    fn note(&self, line: usize, topic: &Topic, begins: bool) {
         let Some(server) = self.server(line) else {
             return;
         };
         let mut heard = self.heard.borrow_mut();
-        if hears && heard.insert((line, topic.clone())) {
+        if begins && heard.insert((line, topic.clone())) {
             self.store.roster.hears(&server, topic);
-        } else if !hears && heard.remove(&(line, topic.clone())) {
+        } else if !begins && heard.remove(&(line, topic.clone())) {
             self.store.roster.ceases(&server, topic);
         }
     }
