@@ -136,18 +136,15 @@ fn what_was_taken_for_a_client_that_is_unblocked_is_not_lost() -> Result<()> {
         let unblocked = asks.read_reply()? == b":1\r\n";
         gives.read_reply()?;
         let reply = Reply::parse(&waits.read_reply()?)?;
-        match reply.elements() {
-            [_, element] => {
-                received += 1;
-                ensure!(!unblocked, "round {round}: an element and let go");
-                assert_eq!(element.bytes(), Some(round.to_string().as_bytes()));
-            }
-            _ => {
-                let_go += 1;
-                ensure!(unblocked, "round {round}: nothing and not let go");
-                let left = gives.reply("LPOP queue")?;
-                assert_eq!(left.bytes(), Some(round.to_string().as_bytes()));
-            }
+        if let [_, element] = reply.elements() {
+            received += 1;
+            ensure!(!unblocked, "round {round}: an element and let go");
+            assert_eq!(element.bytes(), Some(round.to_string().as_bytes()));
+        } else {
+            let_go += 1;
+            ensure!(unblocked, "round {round}: nothing and not let go");
+            let left = gives.reply("LPOP queue")?;
+            assert_eq!(left.bytes(), Some(round.to_string().as_bytes()));
         }
         assert_eq!(gives.words("LLEN queue")?, b":0\r\n");
     }
