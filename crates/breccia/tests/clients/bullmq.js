@@ -129,8 +129,8 @@ async function flows(port) {
 async function stalled(port) {
   const limits = { lockDuration: 500, stalledInterval: 300 };
   const first = await rig(port, "stalled", () => wait(LIMIT_MS), { ...limits, skipLockRenewal: true });
-  const job = await first.queue.add("slow", { n: 1 });
   const active = new Promise((resolve) => first.events.once("active", resolve));
+  const job = await first.queue.add("slow", { n: 1 });
   await active;
   const second = new Worker("stalled", async () => "rescued", { ...first.all, ...limits });
   await first.worker.close(true);
