@@ -14,11 +14,16 @@
 //! the gate is closed until it is answered. Together: a request that arrives more than twice
 //! `stall_gate` after a server froze is never written to it.
 
+mod passing;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use breccia_core::error::Effect;
+
+pub use passing::{Taking, Unsent};
 
 /// The limits of one upstream connection.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,8 @@ pub enum Cause {
     Lost(Arc<str>),
     /// A limit of this queue was reached; the text names it.
     Full(Arc<str>),
+    /// The reply is larger than what can be held of it; the text says what the limit is.
+    LargeReply(Arc<str>),
 }
 
 /// A request that got no reply: why, and whether the server may have run it.
@@ -68,6 +75,29 @@ pub trait Recipient {
     fn abandoned(&self) -> bool;
     /// Learns, before the reply, that it came late: `took` after the request was sent.
     fn slow(&self, _took: Duration, _now: Instant) {}
+    /// Whose request it is: requests of one owner are answered in its order.
+    fn owner(&self) -> u64 {
+        0
+    }
+    /// Whether it takes its reply, which is large, in pieces. Then they come, instead of
+    /// [`Self::deliver`].
+    fn takes_pieces(&mut self) -> bool {
+        false
+    }
+    /// Takes a piece of its reply.
+    fn piece(&self, _bytes: &[u8]) {}
+    /// Learns that its last piece has come.
+    fn end_pieces(self)
+    where
+        Self: Sized,
+    {
+    }
+    /// Whether it takes another piece now; else the task is woken when it does.
+    fn has_room(&self, _context: &mut Context<'_>) -> bool {
+        true
+    }
+    /// Learns that it is to take no more pieces, because others wait.
+    fn cut_off(&self) {}
 }
 
 /// How long a sent request may stay unanswered.
@@ -346,20 +376,9 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         if self.sent == 0 || (self.sent == 1 && self.partial > 0) {
             return false;
         }
-        let Some(entry) = self.entries.pop_front() else {
+        let Some(entry) = self.answered() else {
             return false;
         };
-        self.sent -= 1;
-        self.sample = match self.sample {
-            Some((0, at)) => {
-                self.sampled = Some(at);
-                None
-            }
-            other => other.map(|(before, at)| (before - 1, at)),
-        };
-        if self.sent == 0 {
-            self.owed_since = None;
-        }
         if let Some(recipient) = entry.recipient {
             if let Some(now) = self.slow_at
                 && entry.patience == Patience::Timeout
@@ -370,6 +389,23 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             recipient.deliver(reply);
         }
         true
+    }
+
+    /// Takes the oldest unanswered request out of the queue.
+    fn answered(&mut self) -> Option<Entry<R, S>> {
+        let entry = self.entries.pop_front()?;
+        self.sent = self.sent.saturating_sub(1);
+        self.sample = match self.sample {
+            Some((0, at)) => {
+                self.sampled = Some(at);
+                None
+            }
+            other => other.map(|(before, at)| (before - 1, at)),
+        };
+        if self.sent == 0 {
+            self.owed_since = None;
+        }
+        Some(entry)
     }
 
     /// When a request was sent that has been answered since the last call, if one was measured.
@@ -383,8 +419,12 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     pub fn expire(&mut self, now: Instant) -> usize {
         let timeout = self.limits.timeout;
         let mut failed = 0;
-        for entry in self.entries.iter_mut().take(self.sent) {
+        for (place, entry) in self.entries.iter_mut().take(self.sent).enumerate() {
             if now.saturating_duration_since(entry.at) < timeout {
+                // The first may be younger than the next: a reply in pieces counts from its last.
+                if place == 0 {
+                    continue;
+                }
                 break;
             }
             if entry.patience == Patience::Timeout

@@ -299,8 +299,12 @@ impl<D: Dialogue> Connection<D> {
             }
         }
         let buffered = ring.buffered();
-        let stuck = !progress && !ring.writable().is_empty();
+        let waiting = !ring.writable().is_empty();
+        let stuck = !progress && waiting;
+        let unread = waiting && ring.is_in_pieces();
         drop(ring);
+        self.client.note_unread(unread, progress, clock::now());
+        self.client.feed();
         self.client.note_clogged(
             stuck || buffered > self.dialogue.limits().reply_buffer,
             clock::now(),

@@ -13,7 +13,9 @@ use breccia_net::stream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::{MAX_REPLY_BYTES, Scan, TICK, Upstream, Wire, describe, lost, moved};
+use super::passing::Passing;
+use super::{MAX_REPLY_BYTES, Scan, TICK, Upstream, Wire, describe, given_up, lost, moved};
+use crate::front::client::LARGE_REPLY;
 use crate::pipeline::{Cause, Recipient};
 use crate::turn::wake_after_others;
 
@@ -38,6 +40,8 @@ pub(super) struct Relay<'u, W: Wire, R> {
     gathered: bool,
     /// Since when another connection is to take the place of this one.
     leaving: Option<Instant>,
+    /// The reply that is passed on in pieces, if one is.
+    passing: Option<Passing>,
 }
 
 impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
@@ -53,6 +57,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             unflushed: false,
             gathered: false,
             leaving: None,
+            passing: None,
         }
     }
 
@@ -74,9 +79,13 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             if self.upstream.is_leaving() && !closing {
                 return Err(moved());
             }
-            return Err(Cause::Lost("the connection was given up".into()));
+            return Err(given_up());
         }
         self.receive(context)?;
+        if self.upstream.is_retired() && self.upstream.pipeline.borrow().is_empty() {
+            self.upstream.closing.set(true);
+            return Err(given_up());
+        }
         if self.upstream.is_leaving() {
             self.leave()?;
             self.send(context, clock::now())?;
@@ -93,6 +102,9 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
 
     fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         for _ in 0..READS_PER_TURN {
+            if !self.may_receive(context)? {
+                return Ok(());
+            }
             let room = self.received.get_mut(self.filled..).unwrap_or_default();
             let mut buffer = ReadBuf::new(room);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
@@ -113,6 +125,14 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         Ok(())
     }
 
+    /// Whether the server is read. Not while who gets its present reply in pieces takes no more.
+    fn may_receive(&mut self, context: &mut Context<'_>) -> Result<bool, Cause> {
+        match &mut self.passing {
+            None => Ok(true),
+            Some(passing) => passing.may_receive(self.upstream, context),
+        }
+    }
+
     fn take_replies(&mut self) -> Result<(), Cause> {
         let mut pipeline = self.upstream.pipeline.borrow_mut();
         let now = clock::now();
@@ -120,6 +140,15 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         let mut at = 0;
         while at < self.filled {
             let bytes = self.received.get(at..self.filled).unwrap_or_default();
+            if let Some(passing) = &mut self.passing {
+                let (count, ended) = passing.go_on::<W, R>(&mut self.scanner, &mut pipeline, bytes, now)?;
+                at += count;
+                if !ended {
+                    break;
+                }
+                self.passing = None;
+                continue;
+            }
             match W::scan(&mut self.scanner, pipeline.expected(), bytes) {
                 Scan::Complete(length) => {
                     self.scanner = W::Scanner::default();
@@ -132,7 +161,16 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                     self.scanner = W::Scanner::default();
                     at += length;
                 }
-                Scan::Incomplete => break,
+                Scan::Incomplete => {
+                    let size = W::at_least(&self.scanner, bytes);
+                    if size <= LARGE_REPLY {
+                        break;
+                    }
+                    self.passing = self.upstream.begin_large(&mut pipeline, size)?;
+                    if self.passing.is_none() {
+                        break;
+                    }
+                }
                 Scan::Wrong(why) => {
                     return Err(Cause::Lost(
                         format!("the server broke the protocol: {why}").into(),
@@ -233,6 +271,9 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             let now = clock::now();
             let health = &self.upstream.health;
             let mut pipeline = self.upstream.pipeline.borrow_mut();
+            if self.passing.as_ref().is_some_and(Passing::is_held_back) {
+                pipeline.holds_back(now);
+            }
             let mut failed = pipeline.expire(now);
             if let Some(down) = health.down() {
                 failed += pipeline.fail_unsent(&Cause::Down(describe(&down).into()));

@@ -18,6 +18,7 @@ use super::clients::{Card, Doings};
 use super::leaf::{Lease, Mode, RespUpstream};
 use super::marked::RESERVED;
 use super::metrics::{Outcome, UNKNOWN_ROW};
+use super::own::OwnPath;
 use super::pubsub::Subscriptions;
 use super::route::{Command, Route, TransactionCommand, refused_subcommand};
 use super::service::{Backend, RespService};
@@ -63,8 +64,13 @@ pub(crate) struct RespDialogue {
     pub(crate) card: Arc<Card>,
     /// The row of the last command.
     last_row: u16,
-    /// Whether the client reads through the workers' bulk connections (see `Client::reads_large`).
+    /// Whether the client reads through other connections than those all share, as far as it can
+    /// through its own (see `Client::reads_large`).
     pub(crate) on_bulk: bool,
+    pub(crate) own: Vec<OwnPath>,
+    /// How often a shared connection of this worker was retired.
+    pub(crate) retirements: Rc<Cell<u64>>,
+    pub(crate) seen_retirements: u64,
     pub(crate) work: Work,
     /// Positions of keys; kept so that it is allocated once.
     pub(crate) keys: Vec<usize>,
@@ -84,7 +90,11 @@ impl RespDialogue {
         card: Arc<Card>,
         trusted: bool,
     ) -> Self {
+        let retirements = Rc::clone(&service.retirements);
         Self {
+            own: Vec::new(),
+            seen_retirements: retirements.get(),
+            retirements,
             service,
             client,
             settings,
@@ -120,15 +130,14 @@ impl RespDialogue {
         if self.work.is_busy() {
             return false;
         }
-        let changes = self.client.reads_large.get() && !self.on_bulk;
+        let changes = self.must_change_paths();
         if self.barrier || changes {
             if self.client.in_flight() > 0 {
                 return false;
             }
             self.barrier = false;
             if changes {
-                self.on_bulk = true;
-                self.paths.clear();
+                self.change_paths();
             }
             self.client.patient.set(self.subscriptions.count() > 0);
             for lease in self.releasing.drain(..) {
@@ -412,6 +421,8 @@ impl Dialogue for RespDialogue {
         self.work.stop();
         self.lease = None;
         self.releasing.clear();
+        self.paths.clear();
+        self.own.clear();
         self.unsubscribe_all();
     }
 }

@@ -14,6 +14,7 @@ use breccia_net::metrics::Registry;
 use super::super::codec::reply::RespWire;
 use super::super::encode::RespVersion;
 use super::super::greeting::{Login, Transactions};
+use super::own::OwnPaths;
 use super::ticket::Ticket;
 use crate::endpoint::{Current, Endpoint, Place, Terms};
 use crate::front::metrics::StoreMetrics;
@@ -73,6 +74,9 @@ pub(crate) struct Leaf {
     shared: RefCell<BTreeMap<(Mode, usize), Rc<RespUpstream>>>,
     idle: RefCell<Vec<(Mode, Rc<RespUpstream>)>>,
     leased: Cell<usize>,
+    pub own: OwnPaths,
+    /// How often a shared connection of this worker was retired.
+    retirements: Rc<Cell<u64>>,
     /// The endpoint's terms as they were last seen here.
     seen: RefCell<Arc<Current>>,
 }
@@ -81,7 +85,12 @@ pub(crate) struct Leaf {
 const IDLE_LEASES: usize = 16;
 
 impl Leaf {
-    pub(crate) fn new(spec: Arc<RespLeaf>, registry: &Registry) -> Rc<Self> {
+    /// A server on this worker; `retirements` counts those of all its servers.
+    pub(crate) fn new(
+        spec: Arc<RespLeaf>,
+        registry: &Registry,
+        retirements: Rc<Cell<u64>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             metrics: StoreMetrics::new(registry, &spec.store),
             seen: RefCell::new(spec.endpoint.current()),
@@ -89,6 +98,8 @@ impl Leaf {
             shared: RefCell::default(),
             idle: RefCell::default(),
             leased: Cell::new(0),
+            own: OwnPaths::default(),
+            retirements,
         })
     }
 
@@ -101,17 +112,37 @@ impl Leaf {
         Ref::map(self.seen.borrow(), |seen| &seen.terms)
     }
 
-    /// The shared connection a client uses, always the same one; without a client, the one for
-    /// those who read large replies.
-    pub(crate) fn shared(&self, mode: Mode, client: Option<u64>) -> Rc<RespUpstream> {
+    /// The shared connection a client uses, always the same one while no large reply keeps it busy;
+    /// without a client, the one for large requests.
+    pub(crate) fn shared(self: &Rc<Self>, mode: Mode, client: Option<u64>) -> Rc<RespUpstream> {
         let connections = self.spec.connections.max(1);
         let number = match client.map(usize::try_from) {
             Some(client) => client.unwrap_or(0) % connections,
             None => connections,
         };
+        self.shared_at(mode, number)
+    }
+
+    fn shared_at(self: &Rc<Self>, mode: Mode, number: usize) -> Rc<RespUpstream> {
         let mut shared = self.shared.borrow_mut();
-        let open = || self.open(mode, false);
-        Rc::clone(shared.entry((mode, number)).or_insert_with(open))
+        let known = shared.get(&(mode, number));
+        if let Some(known) = known.filter(|known| !known.is_retired()) {
+            return Rc::clone(known);
+        }
+        let upstream = self.open(mode, false);
+        let leaf = Rc::downgrade(self);
+        upstream.set_successor(Box::new(move || {
+            let leaf = leaf.upgrade()?;
+            leaf.retirements.set(leaf.retirements.get() + 1);
+            Some(leaf.shared_at(mode, number))
+        }));
+        shared.insert((mode, number), Rc::clone(&upstream));
+        upstream
+    }
+
+    /// A connection for one client that reads large values, if there are not too many.
+    pub(crate) fn take_own(&self, mode: Mode) -> Option<Rc<RespUpstream>> {
+        self.own.take(mode, || self.open(mode, false))
     }
 
     /// Leases a connection for one client.

@@ -19,6 +19,7 @@ mod marked;
 mod merge;
 mod metrics;
 mod multikey;
+mod own;
 mod portable;
 mod pubsub;
 #[cfg(test)]
