@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::handle::Handle;
 use super::limits::ListenerLimits;
 use super::ring::{ReplyRing, Sequence};
+use crate::turn::wake_after_others;
 
 /// Why a client is being closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +159,13 @@ impl Client {
         }
     }
 
-    /// Lets who waits to give a piece look again, if one may be taken.
+    /// Lets who waits to give a piece look again, if one may be taken. Others come first: else the
+    /// two would go on by themselves until the whole reply is through.
     pub(crate) fn feed(&self) {
         if self.ring.borrow().is_low()
             && let Some(feeder) = self.feeder.borrow_mut().take()
         {
-            feeder.wake();
+            wake_after_others(&mut Context::from_waker(&feeder));
         }
     }
 
