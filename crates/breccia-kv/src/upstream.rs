@@ -5,6 +5,7 @@
 //! Invariant: everything here lives on one worker thread; a recipient's `deliver` and `fail` never
 //! queue another request on the same upstream.
 
+mod growing;
 mod passing;
 mod relay;
 

@@ -305,6 +305,12 @@ impl Client {
         }));
     }
 
+    /// A client that was not read is read again, perhaps in the middle of a request.
+    pub(crate) fn owes_more(&self, now: Instant, incomplete: bool) {
+        let body = self.body.get().filter(|_| incomplete);
+        self.body.set(body.or(incomplete.then_some((now, 0))));
+    }
+
     pub(crate) fn note_clogged(&self, clogged: bool, now: Instant) {
         let since = self.clogged_since.get();
         self.clogged_since

@@ -39,7 +39,7 @@ pub struct Unsent<R, S> {
 impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// Asks how the next reply is taken.
     pub fn take_large(&mut self) -> Taking {
-        if self.sent == 0 || (self.sent == 1 && self.partial > 0) {
+        if self.is_answered_early() {
             return Taking::Unasked;
         }
         let entry = self.entries.front_mut();

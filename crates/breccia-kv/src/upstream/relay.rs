@@ -278,6 +278,10 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             if let Some(down) = health.down() {
                 failed += pipeline.fail_unsent(&Cause::Down(describe(&down).into()));
             }
+            if failed > 0 && pipeline.is_incomplete() {
+                // The rest of it will not be written: the server must never see its end.
+                return Err(Cause::Timeout);
+            }
             if failed > 0 && self.upstream.options.fragile {
                 // Requests sent before may still be answered; none may follow the lost one.
                 self.upstream.sealed.set(true);

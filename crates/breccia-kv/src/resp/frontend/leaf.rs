@@ -14,6 +14,7 @@ use breccia_net::metrics::Registry;
 use super::super::codec::reply::RespWire;
 use super::super::encode::RespVersion;
 use super::super::greeting::{Login, Transactions};
+use super::large::{Place as StreamPlace, Streams};
 use super::own::OwnPaths;
 use super::ticket::Ticket;
 use crate::endpoint::{Current, Endpoint, Place, Terms};
@@ -75,6 +76,8 @@ pub(crate) struct Leaf {
     idle: RefCell<Vec<(Mode, Rc<RespUpstream>)>>,
     leased: Cell<usize>,
     pub own: OwnPaths,
+    /// Places for requests that are streamed to it.
+    pub streams: Streams,
     /// How often a shared connection of this worker was retired.
     retirements: Rc<Cell<u64>>,
     /// The endpoint's terms as they were last seen here.
@@ -99,6 +102,7 @@ impl Leaf {
             idle: RefCell::default(),
             leased: Cell::new(0),
             own: OwnPaths::default(),
+            streams: Streams::default(),
             retirements,
         })
     }
@@ -158,6 +162,16 @@ impl Leaf {
                 effect: Effect::NotApplied,
             });
         }
+        self.leased.set(self.leased.get() + 1);
+        Ok(self.lend(mode, None))
+    }
+
+    /// Leases a connection for a streamed request. It does not count among `max-leases`.
+    pub(crate) fn stream(self: &Rc<Self>, mode: Mode, place: StreamPlace) -> Lease {
+        self.lend(mode, Some(place))
+    }
+
+    fn lend(self: &Rc<Self>, mode: Mode, place: Option<StreamPlace>) -> Lease {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|(_, upstream)| {
             if !upstream.is_current() {
@@ -170,13 +184,13 @@ impl Leaf {
             Some(place) => idle.swap_remove(place).1,
             None => self.open(mode, true),
         };
-        self.leased.set(self.leased.get() + 1);
-        Ok(Lease {
+        Lease {
             leaf: Rc::clone(self),
             mode,
             upstream,
             returnable: false,
-        })
+            place,
+        }
     }
 
     fn open(&self, mode: Mode, fragile: bool) -> Rc<RespUpstream> {
@@ -225,6 +239,8 @@ pub(crate) struct Lease {
     mode: Mode,
     pub upstream: Rc<RespUpstream>,
     returnable: bool,
+    /// Its place among the streamed requests, if it serves one.
+    place: Option<StreamPlace>,
 }
 
 impl Lease {
@@ -237,9 +253,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leaf
-            .leased
-            .set(self.leaf.leased.get().saturating_sub(1));
+        if self.place.is_none() {
+            let leased = &self.leaf.leased;
+            leased.set(leased.get().saturating_sub(1));
+        }
         let mut idle = self.leaf.idle.borrow_mut();
         let upstream = &self.upstream;
         let usable = self.returnable && upstream.is_idle() && !upstream.is_closed();

@@ -14,6 +14,7 @@
 mod clients;
 mod dialogue;
 mod forward;
+mod large;
 mod leaf;
 mod marked;
 mod merge;

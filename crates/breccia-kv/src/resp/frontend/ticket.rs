@@ -245,6 +245,12 @@ impl Recipient for Ticket {
         }
     }
 
+    fn wants_more(&self) {
+        if let Some(client) = self.client() {
+            client.wake();
+        }
+    }
+
     fn cut_off(&self) {
         if let Some(client) = self.client() {
             client.end(Ending::Now("write-timeout"));
