@@ -209,9 +209,12 @@ impl<D: Dialogue> Connection<D> {
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
-        for _ in 0..READS_PER_TURN {
+        for reads in 0..READS_PER_TURN {
             if !self.may_read() {
                 return Ok(());
+            }
+            if reads > 0 && self.dialogue.is_mid_request() {
+                break;
             }
             let scratch = Rc::clone(&self.scratch);
             let mut scratch = scratch.borrow_mut();

@@ -16,7 +16,7 @@ const INLINE: usize = 22;
 /// A buffer larger than this is given back once it is empty.
 const KEEP_BYTES: usize = 512 * 1024;
 /// While more than this waits for the client, no further piece of a large reply is taken.
-const PIECES_BYTES: usize = 256 * 1024;
+const PIECES_BYTES: usize = 128 * 1024;
 /// The parking area is compacted when it is larger than this and mostly dead.
 const COMPACT_BYTES: usize = 64 * 1024;
 

@@ -23,6 +23,8 @@ use crate::turn::wake_after_others;
 const READ_BYTES: usize = 16 * 1024;
 /// The receive buffer grows up to this under load; larger only for one larger reply.
 const BUSY_READ_BYTES: usize = 256 * 1024;
+/// Bytes of a large reply that are passed on in one turn.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Reads in one turn before other connections get theirs.
 const READS_PER_TURN: usize = 8;
 
@@ -101,11 +103,19 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     }
 
     fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
+        let mut begun = false;
         for _ in 0..READS_PER_TURN {
             if !self.may_receive(context)? {
                 return Ok(());
             }
-            let room = self.received.get_mut(self.filled..).unwrap_or_default();
+            let mut room = self.received.get_mut(self.filled..).unwrap_or_default();
+            if self.passing.is_some() {
+                if std::mem::replace(&mut begun, true) {
+                    break;
+                }
+                let most = room.len().min(PIECE_BYTES);
+                room = room.get_mut(..most).unwrap_or_default();
+            }
             let mut buffer = ReadBuf::new(room);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
                 Poll::Pending => return Ok(()),
