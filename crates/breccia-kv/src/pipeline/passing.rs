@@ -97,13 +97,12 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.heard_at = Some(now);
     }
 
-    /// Whether somebody waits for a reply behind the next one.
+    /// Since when somebody waits for a reply behind the next one, if anybody does.
     #[must_use]
-    pub fn has_others(&self) -> bool {
-        self.entries
-            .iter()
-            .skip(1)
-            .any(|entry| entry.recipient.is_some())
+    pub fn others_since(&self) -> Option<Instant> {
+        let mut others = self.entries.iter().take(self.sent).skip(1);
+        let first = others.find(|entry| entry.recipient.is_some())?;
+        Some(first.at)
     }
 
     /// The recipient of the next reply has kept others waiting for too long.

@@ -7,7 +7,7 @@
 use std::cell::RefMut;
 use std::rc::Rc;
 use std::task::Context;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 
@@ -16,6 +16,9 @@ use crate::pipeline::{Cause, Pipeline, Recipient, Taking, Unsent};
 
 /// A reply that must be held whole, to be merged or changed, is at most this large.
 pub(crate) const MAX_HELD_REPLY: usize = 256 << 20;
+
+/// A reader that others wait for is not cut off for a shorter pause than this.
+const LEAST_PAUSE: Duration = Duration::from_millis(250);
 
 /// A reply on its way in pieces.
 #[derive(Debug)]
@@ -56,7 +59,8 @@ impl Passing {
         context: &mut Context<'_>,
     ) -> Result<bool, Cause> {
         let mut pipeline = upstream.pipeline.borrow_mut();
-        if upstream.is_retired() && pipeline.is_for_nobody() && !pipeline.has_others() {
+        let alone = pipeline.others_since().is_none() && !pipeline.has_unsent();
+        if upstream.is_retired() && pipeline.is_for_nobody() && alone {
             // Nobody needs what else would come.
             upstream.closing.set(true);
             return Err(given_up());
@@ -69,7 +73,10 @@ impl Passing {
         let since = *self.held_back.get_or_insert(now);
         // Those who wait behind it hear something before their own time is over.
         let patience = upstream.current.borrow().terms.limits.timeout / 2;
-        if pipeline.has_others() && now.saturating_duration_since(since) >= patience {
+        let waiting = pipeline.others_since();
+        if waiting.is_some_and(|at| now.saturating_duration_since(at) >= patience)
+            && now.saturating_duration_since(since) >= LEAST_PAUSE
+        {
             pipeline.cut_off();
         }
         Ok(false)
