@@ -102,7 +102,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// What is known of a request that was sent, and whose connection is lost. `place`: in the queue.
     pub(super) fn lost_effect(&self, place: usize) -> Effect {
         let is_last = place + 1 == self.sent;
-        if place >= self.sent || (is_last && (self.partial > 0 || self.is_incomplete())) {
+        if place >= self.sent || (is_last && self.is_incomplete()) {
             Effect::NotApplied
         } else {
             Effect::Unknown

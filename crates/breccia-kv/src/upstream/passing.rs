@@ -4,7 +4,6 @@
 //! than one buffer here and one at its recipient; while that is full the server is not read, and
 //! nobody but those whose requests were sent already waits behind it.
 
-use std::cell::RefMut;
 use std::rc::Rc;
 use std::task::Context;
 use std::time::{Duration, Instant};
@@ -56,9 +55,9 @@ impl Passing {
     pub(super) fn may_receive<W: Wire, R: Recipient + 'static>(
         &mut self,
         upstream: &Upstream<W, R>,
+        pipeline: &mut Pipeline<R, W::Shape>,
         context: &mut Context<'_>,
     ) -> Result<bool, Cause> {
-        let mut pipeline = upstream.pipeline.borrow_mut();
         let alone = pipeline.others_since().is_none() && !pipeline.has_unsent();
         if upstream.is_retired() && pipeline.is_for_nobody() && alone {
             // Nobody needs what else would come.
@@ -104,7 +103,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     /// The next reply is at least `size` bytes large. `None`: it is collected.
     pub(super) fn begin_large(
         &self,
-        pipeline: &mut RefMut<'_, Pipeline<R, W::Shape>>,
+        pipeline: &mut Pipeline<R, W::Shape>,
         size: usize,
     ) -> Result<Option<Passing>, Cause> {
         match pipeline.take_large() {

@@ -103,6 +103,10 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     }
 
     fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
+        if self.passing.is_some() && self.filled > 0 {
+            // What was held back.
+            self.take_replies(context)?;
+        }
         let mut begun = false;
         for _ in 0..READS_PER_TURN {
             if !self.may_receive(context)? {
@@ -127,7 +131,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                     }
                     self.filled += count;
                     self.upstream.health.note_bytes();
-                    self.take_replies()?;
+                    self.take_replies(context)?;
                 }
             }
         }
@@ -139,11 +143,14 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     fn may_receive(&mut self, context: &mut Context<'_>) -> Result<bool, Cause> {
         match &mut self.passing {
             None => Ok(true),
-            Some(passing) => passing.may_receive(self.upstream, context),
+            Some(passing) => {
+                let mut pipeline = self.upstream.pipeline.borrow_mut();
+                passing.may_receive(self.upstream, &mut pipeline, context)
+            }
         }
     }
 
-    fn take_replies(&mut self) -> Result<(), Cause> {
+    fn take_replies(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         let mut pipeline = self.upstream.pipeline.borrow_mut();
         let now = clock::now();
         pipeline.heard(now);
@@ -151,7 +158,11 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         while at < self.filled {
             let bytes = self.received.get(at..self.filled).unwrap_or_default();
             if let Some(passing) = &mut self.passing {
-                let (count, ended) = passing.go_on::<W, R>(&mut self.scanner, &mut pipeline, bytes, now)?;
+                if !passing.may_receive(self.upstream, &mut pipeline, context)? {
+                    break;
+                }
+                let scanner = &mut self.scanner;
+                let (count, ended) = passing.go_on::<W, R>(scanner, &mut pipeline, bytes, now)?;
                 at += count;
                 if !ended {
                     break;
@@ -200,7 +211,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         let was_full = self.filled == self.received.len();
         self.received.copy_within(consumed..self.filled, 0);
         self.filled -= consumed;
-        if self.filled == self.received.len() {
+        if self.filled == self.received.len() && self.passing.is_none() {
             if self.filled >= MAX_REPLY_BYTES {
                 return Err(Cause::Lost("a reply is larger than 1 GiB".into()));
             }

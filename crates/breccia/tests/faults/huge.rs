@@ -157,7 +157,8 @@ fn several_parts_of_a_request_or_reply_may_be_large() -> Result<()> {
     }
     ensure!(receive_line(&mut client)? == ":25600", "RPUSH of many");
     client.write_all(&request("LRANGE m 0 -1"))?;
-    ensure!(receive_line(&mut client)? == "*25600", "LRANGE of many");
+    let reply = receive_line(&mut client)?;
+    ensure!(reply == "*25600", "LRANGE of many: {reply}");
     let mut came = vec![0; parts.len()];
     for _ in 0..100 {
         client.read_exact(&mut came)?;
