@@ -385,9 +385,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                 Err(Unmade::Failed(why)) => self.hold_off(&why),
             }
         }
-        self.pipeline
-            .borrow_mut()
-            .fail_all(&given_up());
+        self.pipeline.borrow_mut().fail_all(&given_up());
     }
 
     fn hold_off(&self, why: &str) {

@@ -72,9 +72,7 @@ impl ReplyRing {
     #[must_use]
     pub fn has_room(&self, sequence: Sequence) -> bool {
         match self.slots.front() {
-            Some(Slot::Waiting { muted }) if sequence.0 == self.base => {
-                *muted || self.is_low()
-            }
+            Some(Slot::Waiting { muted }) if sequence.0 == self.base => *muted || self.is_low(),
             _ => false,
         }
     }
@@ -283,7 +281,11 @@ mod tests {
     #[test]
     fn a_reply_in_pieces_waits_for_its_turn_and_for_room() {
         let mut ring = ReplyRing::default();
-        let (first, large, last) = (ring.reserve(false), ring.reserve(false), ring.reserve(false));
+        let (first, large, last) = (
+            ring.reserve(false),
+            ring.reserve(false),
+            ring.reserve(false),
+        );
         assert!(!ring.has_room(large), "an earlier reply is missing");
         ring.fill(last, b"last");
         ring.fill(first, b"first");
@@ -303,7 +305,10 @@ mod tests {
         assert!(!ring.is_begun(muted));
         assert!(ring.has_room(muted));
         ring.end_pieces(muted);
-        assert_eq!((written(&ring), ring.in_flight()), ("endlast".to_owned(), 0));
+        assert_eq!(
+            (written(&ring), ring.in_flight()),
+            ("endlast".to_owned(), 0)
+        );
     }
 
     #[test]

@@ -27,30 +27,6 @@ pub(super) struct Passing {
 }
 
 impl Passing {
-    /// Passes on what has come: how many bytes, and whether that was the end.
-    pub(super) fn go_on<W: Wire, R: Recipient>(
-        &mut self,
-        scanner: &mut W::Scanner,
-        pipeline: &mut Pipeline<R, W::Shape>,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Result<(usize, bool), Cause> {
-        let (count, ended) = match W::pass(scanner, bytes) {
-            Pass::Part(count) => (count, false),
-            Pass::End(count) => (count, true),
-            Pass::Wrong(why) => {
-                let why = format!("the server broke the protocol: {why}");
-                return Err(Cause::Lost(why.into()));
-            }
-        };
-        pipeline.piece(bytes.get(..count).unwrap_or_default(), now);
-        if ended {
-            *scanner = W::Scanner::default();
-            pipeline.end_pieces();
-        }
-        Ok((count, ended))
-    }
-
     /// Whether the server is to be read.
     pub(super) fn may_receive<W: Wire, R: Recipient + 'static>(
         &mut self,
@@ -85,6 +61,29 @@ impl Passing {
     pub(super) fn is_held_back(&self) -> bool {
         self.held_back.is_some()
     }
+}
+
+/// Passes on what has come: how many bytes, and whether that was the end.
+pub(super) fn pass_on<W: Wire, R: Recipient>(
+    scanner: &mut W::Scanner,
+    pipeline: &mut Pipeline<R, W::Shape>,
+    bytes: &[u8],
+    now: Instant,
+) -> Result<(usize, bool), Cause> {
+    let (count, ended) = match W::pass(scanner, bytes) {
+        Pass::Part(count) => (count, false),
+        Pass::End(count) => (count, true),
+        Pass::Wrong(why) => {
+            let why = format!("the server broke the protocol: {why}");
+            return Err(Cause::Lost(why.into()));
+        }
+    };
+    pipeline.piece(bytes.get(..count).unwrap_or_default(), now);
+    if ended {
+        *scanner = W::Scanner::default();
+        pipeline.end_pieces();
+    }
+    Ok((count, ended))
 }
 
 impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {

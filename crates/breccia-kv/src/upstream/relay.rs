@@ -13,7 +13,7 @@ use breccia_net::stream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::passing::Passing;
+use super::passing::{Passing, pass_on};
 use super::{MAX_REPLY_BYTES, Scan, TICK, Upstream, Wire, describe, given_up, lost, moved};
 use crate::front::client::LARGE_REPLY;
 use crate::pipeline::{Cause, Recipient};
@@ -162,7 +162,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                     break;
                 }
                 let scanner = &mut self.scanner;
-                let (count, ended) = passing.go_on::<W, R>(scanner, &mut pipeline, bytes, now)?;
+                let (count, ended) = pass_on::<W, R>(scanner, &mut pipeline, bytes, now)?;
                 at += count;
                 if !ended {
                     break;

@@ -22,7 +22,9 @@ pub(crate) const MIB: usize = 1 << 20;
 fn block() -> Vec<u8> {
     let mut state = 1_u64;
     let mut byte = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         state.to_be_bytes()[0]
     };
     (0..MIB).map(|_| byte()).collect()
@@ -78,8 +80,8 @@ pub(crate) fn receive_line(stream: &mut impl Read) -> Result<String> {
 /// A plain connection with patience.
 pub(crate) fn open(address: &str) -> Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
+    stream.set_write_timeout(Some(Duration::from_mins(1)))?;
     Ok(stream)
 }
 
@@ -274,7 +276,9 @@ fn what_cannot_be_streamed_is_refused_beyond_a_bound_and_the_client_goes_on() ->
     let reply = ask(&["SET", "k"], 65 * MIB)?;
     ensure!(reply.contains("invalid bulk length"), "SET: {reply}");
     ensure!(ask(&["STRLEN", "k"], 0)? == ":68157440", "STRLEN again");
-    let hits = gateway.breccia.metric("breccia_limit_hits_total{listener=\"main\",limit=\"max-held")?;
+    let hits = gateway
+        .breccia
+        .metric("breccia_limit_hits_total{listener=\"main\",limit=\"max-held")?;
     ensure!(hits >= 4.0, "{hits} limits were met");
     Ok(())
 }

@@ -26,7 +26,9 @@ fn connections(server: &Redis) -> Result<usize> {
 fn a_client_that_dies_in_the_middle_of_its_value_leaves_nothing_behind() -> Result<()> {
     let _others = among_others();
     let server = Redis::new()?;
-    let gateway = Config::new("redis")?.over(std::slice::from_ref(&server)).start()?;
+    let gateway = Config::new("redis")?
+        .over(std::slice::from_ref(&server))
+        .start()?;
     let traffic = Traffic::start(&gateway.address(), 4, Duration::from_millis(1), |id, _| {
         request(&format!("INCR other{id}"))
     });
@@ -42,11 +44,17 @@ fn a_client_that_dies_in_the_middle_of_its_value_leaves_nothing_behind() -> Resu
         }
     }
     let mut client = open(&gateway.address())?;
-    ensure!(set(&mut client, "alive", 5 * MIB)? == "+OK", "a whole value");
+    ensure!(
+        set(&mut client, "alive", 5 * MIB)? == "+OK",
+        "a whole value"
+    );
     wait_until(Duration::from_secs(5), "leases to end", || {
         Ok((connections(&server)? <= 8).then_some(()))
     })?;
-    ensure!(server.client()?.words("EXISTS dead0 dead39")? == b":0\r\n", "a torso");
+    ensure!(
+        server.client()?.words("EXISTS dead0 dead39")? == b":0\r\n",
+        "a torso"
+    );
     no_errors("others", &traffic.end_all()?)
 }
 
@@ -54,7 +62,9 @@ fn a_client_that_dies_in_the_middle_of_its_value_leaves_nothing_behind() -> Resu
 fn senders_of_a_byte_a_second_are_cut_and_take_nobodys_place() -> Result<()> {
     let _alone = alone();
     let server = Redis::new()?;
-    let gateway = Config::new("redis")?.over(std::slice::from_ref(&server)).start()?;
+    let gateway = Config::new("redis")?
+        .over(std::slice::from_ref(&server))
+        .start()?;
     let mut slow: Vec<TcpStream> = (0..40)
         .map(|number| {
             let mut client = open(&gateway.address())?;
@@ -71,7 +81,10 @@ fn senders_of_a_byte_a_second_are_cut_and_take_nobodys_place() -> Result<()> {
     let begun = Instant::now();
     let mut open_ones = slow.len();
     while open_ones > 0 && begun.elapsed() < Duration::from_secs(25) {
-        ensure!(set(&mut client, "alive", 5 * MIB)? == "+OK", "a whole value");
+        ensure!(
+            set(&mut client, "alive", 5 * MIB)? == "+OK",
+            "a whole value"
+        );
         let multi = ["MULTI", "SET alive 1", "EXEC"];
         let replies = RespClient::connect(&gateway.address())?.pipeline(&multi)?;
         ensure!(replies[2] == b"*1\r\n+OK\r\n", "a transaction");
@@ -85,7 +98,9 @@ fn senders_of_a_byte_a_second_are_cut_and_take_nobodys_place() -> Result<()> {
     no_errors("others", &answers)?;
     let p99 = quantile(&answers.iter().collect::<Vec<_>>(), 990)?;
     ensure!(p99 < Duration::from_millis(100), "{p99:?}");
-    let hits = gateway.breccia.metric("breccia_limit_hits_total{listener=\"main\",limit=\"min-body")?;
+    let hits = gateway
+        .breccia
+        .metric("breccia_limit_hits_total{listener=\"main\",limit=\"min-body")?;
     ensure!(hits >= 40.0, "{hits} limits were met");
     Ok(())
 }
@@ -107,7 +122,10 @@ fn a_client_that_waits_for_a_place_gets_one_or_hears_why_not() -> Result<()> {
     std::thread::sleep(Duration::from_millis(300));
     let mut client = open(&gateway.address())?;
     let reply = set(&mut client, "late", 5 * MIB)?;
-    ensure!(reply.starts_with("-SHARDBUSY") && reply.contains("not applied"), "{reply}");
+    ensure!(
+        reply.starts_with("-SHARDBUSY") && reply.contains("not applied"),
+        "{reply}"
+    );
     let mut waiting = open(&gateway.address())?;
     waiting.write_all(&head("late", 5 * MIB))?;
     send_value(&mut waiting, 2 * MIB)?;
@@ -218,9 +236,12 @@ fn a_server_that_dies_in_the_middle_of_a_reply_cuts_its_reader_and_no_other() ->
     let mut client = open(&gateway.address())?;
     ensure!(set(&mut client, &key, 64 * MIB)? == "+OK", "SET");
     let others = crate::common::key_on(1, 2, "other");
-    let traffic = Traffic::start(&gateway.address(), 4, Duration::from_millis(1), move |_, _| {
-        request(&format!("INCR {others}"))
-    });
+    let traffic = Traffic::start(
+        &gateway.address(),
+        4,
+        Duration::from_millis(1),
+        move |_, _| request(&format!("INCR {others}")),
+    );
     for turn in 0..6 {
         let mut client = open(&gateway.address())?;
         proxy.set(match turn % 2 {
@@ -232,10 +253,21 @@ fn a_server_that_dies_in_the_middle_of_a_reply_cuts_its_reader_and_no_other() ->
         let mut came = Vec::new();
         let _cut = client.read_to_end(&mut came);
         let end = came.len().saturating_sub(100);
-        ensure!(came.starts_with(b"$67108864\r\n"), "{}", came.escape_ascii());
-        ensure!((1_000_000..64 * MIB).contains(&came.len()), "{} bytes", came.len());
+        ensure!(
+            came.starts_with(b"$67108864\r\n"),
+            "{}",
+            came.escape_ascii()
+        );
+        ensure!(
+            (1_000_000..64 * MIB).contains(&came.len()),
+            "{} bytes",
+            came.len()
+        );
         let tail = came[end..].escape_ascii().to_string();
-        ensure!(!tail.contains("SHARDDOWN") && !tail.contains("PONG"), "{tail}");
+        ensure!(
+            !tail.contains("SHARDDOWN") && !tail.contains("PONG"),
+            "{tail}"
+        );
         proxy.set(Fault::None);
     }
     no_errors("others", &traffic.end_all()?)?;
@@ -297,7 +329,10 @@ fn a_frozen_server_never_runs_a_value_that_was_given_up() -> Result<()> {
     send_value(&mut client, 56 * MIB)?;
     client.write_all(b"\r\n")?;
     let reply = receive_line(&mut client)?;
-    ensure!(reply.starts_with("-TIMEOUT") && reply.ends_with("not applied"), "{reply}");
+    ensure!(
+        reply.starts_with("-TIMEOUT") && reply.ends_with("not applied"),
+        "{reply}"
+    );
     server.sigcont()?;
     std::thread::sleep(Duration::from_millis(500));
     let length = server.client()?.words("STRLEN k")?;
@@ -320,7 +355,10 @@ fn a_shard_that_is_down_refuses_a_large_value_and_the_client_goes_on() -> Result
         Ok(reply.starts_with("-SHARDDOWN").then_some(()))
     })?;
     let other = crate::common::key_on(1, 2, "down");
-    ensure!(set(&mut client, &other, 20 * MIB)? == "+OK", "the other shard");
+    ensure!(
+        set(&mut client, &other, 20 * MIB)? == "+OK",
+        "the other shard"
+    );
     Ok(())
 }
 
@@ -328,7 +366,9 @@ fn a_shard_that_is_down_refuses_a_large_value_and_the_client_goes_on() -> Result
 fn a_drain_lets_values_on_their_way_pass() -> Result<()> {
     let _others = among_others();
     let server = Redis::new()?;
-    let mut gateway = Config::new("redis")?.over(std::slice::from_ref(&server)).start()?;
+    let mut gateway = Config::new("redis")?
+        .over(std::slice::from_ref(&server))
+        .start()?;
     let mut reader = open(&gateway.address())?;
     ensure!(set(&mut reader, "large", 64 * MIB)? == "+OK", "SET");
     reader.write_all(&request("GET large"))?;
@@ -340,7 +380,10 @@ fn a_drain_lets_values_on_their_way_pass() -> Result<()> {
     std::thread::sleep(Duration::from_millis(300));
     send_value(&mut writer, 16 * MIB)?;
     writer.write_all(b"\r\n")?;
-    ensure!(receive_line(&mut writer)? == "+OK", "the value being written");
+    ensure!(
+        receive_line(&mut writer)? == "+OK",
+        "the value being written"
+    );
     receive_value(&mut reader, 64 * MIB)?;
     let status = gateway.breccia.process().wait(Duration::from_secs(10))?;
     assert_eq!(status.code(), Some(0), "{}", gateway.breccia.log());
@@ -353,7 +396,9 @@ fn a_drain_lets_values_on_their_way_pass() -> Result<()> {
 fn what_breaks_the_protocol_in_the_middle_of_a_value_is_not_run() -> Result<()> {
     let _others = among_others();
     let server = Redis::new()?;
-    let gateway = Config::new("redis")?.over(std::slice::from_ref(&server)).start()?;
+    let gateway = Config::new("redis")?
+        .over(std::slice::from_ref(&server))
+        .start()?;
     let mut client = open(&gateway.address())?;
     client.write_all(&head("k", 4 * MIB))?;
     send_value(&mut client, 4 * MIB)?;
@@ -363,6 +408,9 @@ fn what_breaks_the_protocol_in_the_middle_of_a_value_is_not_run() -> Result<()> 
     let mut rest = Vec::new();
     client.read_to_end(&mut rest)?;
     ensure!(rest.is_empty(), "{}", rest.escape_ascii());
-    ensure!(server.client()?.words("EXISTS k")? == b":0\r\n", "it was run");
+    ensure!(
+        server.client()?.words("EXISTS k")? == b":0\r\n",
+        "it was run"
+    );
     Ok(())
 }

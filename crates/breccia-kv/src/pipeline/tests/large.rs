@@ -34,7 +34,10 @@ fn a_growing_request_is_written_as_it_comes_and_answered_at_its_end() {
     assert!(!bench.queue.is_incomplete());
     assert_eq!(bench.queue.takes(), None);
     assert!(bench.queue.deliver(b"1"));
-    assert_eq!(bench.log(), ["head wants more", "head wants more", "head=1"]);
+    assert_eq!(
+        bench.log(),
+        ["head wants more", "head wants more", "head=1"]
+    );
 }
 
 #[test]
@@ -68,7 +71,10 @@ fn a_growing_request_is_late_only_while_the_server_takes_nothing() {
     assert_eq!(bench.queue.expire(bench.at(67_999)), 0);
     assert!(!bench.queue.silent_too_long(bench.at(67_999)));
     assert_eq!(bench.queue.expire(bench.at(68_000)), 1);
-    assert_eq!(bench.log(), ["head wants more", "head wants more", "head: not applied"]);
+    assert_eq!(
+        bench.log(),
+        ["head wants more", "head wants more", "head: not applied"]
+    );
     assert!(bench.queue.is_incomplete(), "the connection must be closed");
 }
 
@@ -152,7 +158,9 @@ fn a_reply_that_must_be_whole_may_be_refused() {
     assert_eq!(bench.queue.take_large(), Taking::Unasked);
     bench.write(0, 100);
     assert_eq!(bench.queue.take_large(), Taking::Whole);
-    bench.queue.refuse_large(&Cause::LargeReply("too large".into()));
+    bench
+        .queue
+        .refuse_large(&Cause::LargeReply("too large".into()));
     assert_eq!(bench.log(), ["whole: unknown"]);
     bench.queue.piece(b"1", bench.at(0));
     bench.queue.end_pieces();

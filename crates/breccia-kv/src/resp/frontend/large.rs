@@ -221,7 +221,8 @@ impl RespDialogue {
     fn wait_for_place(&mut self, streams: &Streams) {
         let places = Arc::clone(&streams.0);
         let (waited, patience) = (Rc::clone(&self.large.waited), self.settings.limits.deadline);
-        self.work.start(&self.client, wait_for(places, waited, patience));
+        self.work
+            .start(&self.client, wait_for(places, waited, patience));
     }
 
     fn begin_stream(&mut self, streamed: &Streamed, lease: Lease, head: &[u8]) -> Option<Way> {
@@ -246,7 +247,12 @@ impl RespDialogue {
         let Some(rest) = &mut self.large.rest else {
             return Going::On(0);
         };
-        let bytes = match self.large.way.as_ref().map(|way| way.lease.upstream.takes()) {
+        let bytes = match self
+            .large
+            .way
+            .as_ref()
+            .map(|way| way.lease.upstream.takes())
+        {
             None => bytes,
             Some(Some(room)) if room < LEAST_ROOM => return Going::Stop(Next::Paused),
             Some(Some(room)) => bytes.get(..room).unwrap_or(bytes),

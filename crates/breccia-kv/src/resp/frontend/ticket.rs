@@ -70,7 +70,11 @@ impl Asked {
             return self.fail(failure);
         }
         let why = failure_text(failure, self.metrics.leaf_name(self.leaf));
-        tracing::warn!(peer = client.peer, reason = why, "a reply broke off in the middle");
+        tracing::warn!(
+            peer = client.peer,
+            reason = why,
+            "a reply broke off in the middle"
+        );
         self.count(Outcome::of(failure));
         client.end(Ending::Now(BROKEN_REPLY));
     }

@@ -73,11 +73,7 @@ impl Rest {
     ///
     /// # Errors
     /// When they cannot be the rest of a request.
-    pub fn pass(
-        &mut self,
-        bytes: &[u8],
-        limits: &RequestLimits,
-    ) -> Result<Passed, ProtocolError> {
+    pub fn pass(&mut self, bytes: &[u8], limits: &RequestLimits) -> Result<Passed, ProtocolError> {
         let mut at = 0;
         loop {
             if self.argument > 0 {

@@ -164,13 +164,21 @@ fn a_request_that_is_passed_on_ends_where_it_would_if_it_were_held() {
 fn the_rest_of_a_request_is_held_to_the_same_rules() {
     let check = |rest: &[u8], expected| {
         let bytes = [b"*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$4\r\nva", rest].concat();
-        assert_eq!(passed(&bytes, 26, 3), Some(Err(expected)), "{}", rest.escape_ascii());
+        assert_eq!(
+            passed(&bytes, 26, 3),
+            Some(Err(expected)),
+            "{}",
+            rest.escape_ascii()
+        );
     };
     check(b"luxx", ProtocolError::MissingEnd);
     check(b"lu\r\r", ProtocolError::MissingEnd);
     check(b"lu\r\n:1\r\n", ProtocolError::ExpectedBulk { got: ':' });
     check(b"lu\r\n$01\r\n", ProtocolError::InvalidBulkLength);
-    check(b"lu\r\n$1048576\r\n", ProtocolError::LargeRequest { limit: 1 << 20 });
+    check(
+        b"lu\r\n$1048576\r\n",
+        ProtocolError::LargeRequest { limit: 1 << 20 },
+    );
 }
 
 #[test]
@@ -179,7 +187,10 @@ fn a_pending_argument_tells_how_large_its_request_is() {
     let bytes = b"*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nva";
     assert_eq!(parser.parse(bytes, &LIMITS), Ok(None));
     let pending = parser.pending(bytes).unwrap();
-    assert_eq!((pending.count, pending.length, pending.request_size()), (4, 1000, 27 + 1002));
+    assert_eq!(
+        (pending.count, pending.length, pending.request_size()),
+        (4, 1000, 27 + 1002)
+    );
     assert_eq!(parser.beginning(bytes, &pending).argument(1), b"k");
     let mut parser = RequestParser::default();
     for bytes in [&b"*4\r\n$3\r\nSET\r\n$1"[..], b"*4\r\n", b"SET"] {
