@@ -281,7 +281,7 @@ fn error_of(store: &str, failure: Failure) -> KvError {
             reason: reason.to_string(),
             effect,
         },
-        Cause::Lost(reason) => KvError::Lost {
+        Cause::Lost(reason) | Cause::LargeReply(reason) => KvError::Lost {
             store,
             reason: reason.to_string(),
             effect,

@@ -14,11 +14,17 @@
 //! the gate is closed until it is answered. Together: a request that arrives more than twice
 //! `stall_gate` after a server froze is never written to it.
 
+mod growing;
+mod passing;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use breccia_core::error::Effect;
+
+pub use passing::{Taking, Unsent};
 
 /// The limits of one upstream connection.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +53,8 @@ pub enum Cause {
     Lost(Arc<str>),
     /// A limit of this queue was reached; the text names it.
     Full(Arc<str>),
+    /// The reply is larger than what can be held of it; the text says what the limit is.
+    LargeReply(Arc<str>),
 }
 
 /// A request that got no reply: why, and whether the server may have run it.
@@ -68,6 +76,31 @@ pub trait Recipient {
     fn abandoned(&self) -> bool;
     /// Learns, before the reply, that it came late: `took` after the request was sent.
     fn slow(&self, _took: Duration, _now: Instant) {}
+    /// Whose request it is: requests of one owner are answered in its order.
+    fn owner(&self) -> u64 {
+        0
+    }
+    /// Whether it takes its reply, which is large, in pieces. Then they come, instead of
+    /// [`Self::deliver`].
+    fn takes_pieces(&mut self) -> bool {
+        false
+    }
+    /// Takes a piece of its reply.
+    fn piece(&self, _bytes: &[u8]) {}
+    /// Learns that its last piece has come.
+    fn end_pieces(self)
+    where
+        Self: Sized,
+    {
+    }
+    /// Whether it takes another piece now; else the task is woken when it does.
+    fn has_room(&self, _context: &mut Context<'_>) -> bool {
+        true
+    }
+    /// Learns that it is to take no more pieces, because others wait.
+    fn cut_off(&self) {}
+    /// Learns that more of its request, which is on its way, can be taken.
+    fn wants_more(&self) {}
 }
 
 /// How long a sent request may stay unanswered.
@@ -117,6 +150,12 @@ pub struct Pipeline<R, S> {
     sampled: Option<Instant>,
     /// When the bytes arrived that are being delivered, if some reply among them may be slow.
     slow_at: Option<Instant>,
+    /// Whether more may be added to the last request.
+    growing: bool,
+    /// Whether the last request came, or comes, bit by bit.
+    piecemeal: bool,
+    /// When the rest of a request last moved on.
+    progress: Option<Instant>,
 }
 
 /// A request without effect that shows whether a server runs what is written to it.
@@ -153,6 +192,9 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             sample: None,
             sampled: None,
             slow_at: None,
+            growing: false,
+            piecemeal: false,
+            progress: None,
         }
     }
 
@@ -325,6 +367,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         let finished = count.min(self.partial);
         self.partial -= finished;
         let mut left = count - finished;
+        let moved_on = finished > 0 || self.piecemeal;
         while left > 0 {
             let Some(entry) = self.entries.get_mut(self.sent) else {
                 break;
@@ -343,6 +386,9 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             if self.buffer.capacity() > KEEP_BYTES {
                 self.buffer = Vec::new();
             }
+        }
+        if moved_on {
+            self.has_grown(now);
         }
     }
 
@@ -369,23 +415,13 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// came before the request was written whole: the connection can no longer be trusted.
     #[must_use]
     pub fn deliver(&mut self, reply: &[u8]) -> bool {
-        if self.sent == 0 || (self.sent == 1 && self.partial > 0) {
+        if self.is_answered_early() {
+            self.refused_growing(reply);
             return false;
         }
-        let Some(entry) = self.entries.pop_front() else {
+        let Some(entry) = self.answered() else {
             return false;
         };
-        self.sent -= 1;
-        self.sample = match self.sample {
-            Some((0, at)) => {
-                self.sampled = Some(at);
-                None
-            }
-            other => other.map(|(before, at)| (before - 1, at)),
-        };
-        if self.sent == 0 {
-            self.owed_since = None;
-        }
         if let Some(recipient) = entry.recipient {
             if let Some(now) = self.slow_at
                 && entry.patience == Patience::Timeout
@@ -398,6 +434,31 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         true
     }
 
+    /// Whether a reply that comes now answers no request, or one that was not written whole.
+    fn is_answered_early(&self) -> bool {
+        // Before a request that comes bit by bit there may be a canary, which is answered as ever.
+        let incomplete = self.entries.len() == 1 && self.is_incomplete();
+        self.sent == 0 || (self.sent == 1 && (self.partial > 0 || incomplete))
+    }
+
+    /// Takes the oldest unanswered request out of the queue.
+    fn answered(&mut self) -> Option<Entry<R, S>> {
+        let entry = self.entries.pop_front()?;
+        self.piecemeal &= !self.entries.is_empty();
+        self.sent = self.sent.saturating_sub(1);
+        self.sample = match self.sample {
+            Some((0, at)) => {
+                self.sampled = Some(at);
+                None
+            }
+            other => other.map(|(before, at)| (before - 1, at)),
+        };
+        if self.sent == 0 {
+            self.owed_since = None;
+        }
+        Some(entry)
+    }
+
     /// When a request was sent that has been answered since the last call, if one was measured.
     pub fn take_sample(&mut self) -> Option<Instant> {
         self.sampled.take()
@@ -407,19 +468,28 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// whose client has left (removed if unsent), sent ones past the timeout (now tombstones).
     /// Answers how many there were.
     pub fn expire(&mut self, now: Instant) -> usize {
+        self.excuse(now);
         let timeout = self.limits.timeout;
+        let incomplete = self.is_incomplete();
         let mut failed = 0;
-        for entry in self.entries.iter_mut().take(self.sent) {
+        for (place, entry) in self.entries.iter_mut().take(self.sent).enumerate() {
             if now.saturating_duration_since(entry.at) < timeout {
+                // The first may be younger than the next: a reply in pieces counts from its last.
+                if place == 0 {
+                    continue;
+                }
                 break;
             }
             if entry.patience == Patience::Timeout
                 && let Some(recipient) = entry.recipient.take()
             {
-                recipient.fail(&Failure {
-                    cause: Cause::Timeout,
-                    effect: Effect::Unknown,
-                });
+                let effect = if incomplete {
+                    Effect::NotApplied
+                } else {
+                    Effect::Unknown
+                };
+                let cause = Cause::Timeout;
+                recipient.fail(&Failure { cause, effect });
                 failed += 1;
             }
         }
@@ -454,7 +524,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             .entries
             .front()
             .is_some_and(|e| e.patience == Patience::Timeout);
-        let since = self.heard_at.max(self.owed_since);
+        let since = self.heard_at.max(self.owed_since).max(self.progress);
         bounded
             && self.owed_since.is_some()
             && since.is_some_and(|at| now.saturating_duration_since(at) >= self.limits.timeout)
@@ -463,13 +533,13 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// Gives the connection up: sent requests have an unknown outcome, unsent ones none. The
     /// queue is empty and usable afterwards.
     pub fn fail_all(&mut self, cause: &Cause) {
-        let sent = std::mem::take(&mut self.sent);
-        for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
-            let effect = if index < sent {
-                Effect::Unknown
-            } else {
-                Effect::NotApplied
-            };
+        let effects: Vec<Effect> = (0..self.entries.len())
+            .map(|place| self.lost_effect(place))
+            .collect();
+        self.sent = 0;
+        self.growing = false;
+        self.piecemeal = false;
+        for (entry, effect) in std::mem::take(&mut self.entries).into_iter().zip(effects) {
             if let Some(recipient) = entry.recipient {
                 recipient.fail(&Failure {
                     cause: cause.clone(),
@@ -488,13 +558,11 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
     /// Another connection takes the place of this one: what was sent has an unknown outcome, what
     /// was not stays queued.
     pub fn carry_over(&mut self, cause: &Cause) {
-        let failure = Failure {
-            cause: cause.clone(),
-            effect: Effect::Unknown,
-        };
-        for entry in self.entries.drain(..self.sent) {
+        let effects: Vec<Effect> = (0..self.sent).map(|it| self.lost_effect(it)).collect();
+        for (entry, effect) in self.entries.drain(..self.sent).zip(effects) {
             if let Some(recipient) = entry.recipient {
-                recipient.fail(&failure);
+                let cause = cause.clone();
+                recipient.fail(&Failure { cause, effect });
             }
         }
         self.sent = 0;
@@ -523,6 +591,8 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         for entry in unsent {
             let end = position + entry.length;
             if remove(&entry) {
+                // The last one, if it was growing, does so no more.
+                self.growing &= end < old.len();
                 if let Some(recipient) = entry.recipient {
                     recipient.fail(failure);
                 }

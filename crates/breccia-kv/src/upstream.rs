@@ -5,9 +5,11 @@
 //! Invariant: everything here lives on one worker thread; a recipient's `deliver` and `fail` never
 //! queue another request on the same upstream.
 
+mod growing;
+mod passing;
 mod relay;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::{Rc, Weak};
@@ -41,6 +43,17 @@ pub enum Scan {
     Wrong(&'static str),
 }
 
+/// What a look at more of a reply says that is passed on as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// This many bytes more belong to it, and it goes on.
+    Part(usize),
+    /// It ends after this many bytes more.
+    End(usize),
+    /// These bytes are no reply; the text says why.
+    Wrong(&'static str),
+}
+
 /// The reply side of a protocol: how a stream of bytes is cut into replies.
 pub trait Wire: 'static {
     /// What must be known of a request to frame its reply.
@@ -52,6 +65,16 @@ pub trait Wire: 'static {
     /// Looks for the end of the reply that starts at `bytes[0]`. The same scanner is passed again
     /// with the same bytes and more behind them until the answer is not `Incomplete`.
     fn scan(scanner: &mut Self::Scanner, shape: Option<Self::Shape>, bytes: &[u8]) -> Scan;
+    /// How many bytes the reply has at least of which `bytes` are the beginning, once
+    /// [`Self::scan`] has said that they are not all. Zero: it must be collected.
+    fn at_least(_scanner: &Self::Scanner, _bytes: &[u8]) -> usize {
+        0
+    }
+    /// Goes on with a reply that is passed on as it comes. First `bytes` are those of the last
+    /// [`Self::scan`], then they begin where the part before ended.
+    fn pass(_scanner: &mut Self::Scanner, _bytes: &[u8]) -> Pass {
+        Pass::Wrong("a reply that cannot be passed on in pieces")
+    }
     /// A request without effect, sent first on a connection that was quiet (see [`Pipeline`]).
     fn canary() -> Canary<Self::Shape>;
     /// The same within a transaction, where the usual one would become part of it.
@@ -133,6 +156,10 @@ pub struct Upstream<W: Wire, R> {
     closing: Cell<bool>,
     /// A lease of which a request was lost: it takes no more, and ends when nothing is owed.
     sealed: Cell<bool>,
+    /// A shared connection that a large reply keeps busy: others use another one from now on.
+    retired: Cell<bool>,
+    /// Where the connection is to be found that takes its place.
+    successor: OnceCell<Successor<W, R>>,
     /// Whether the server has a transaction open on this connection.
     in_transaction: Cell<bool>,
     /// Whether the server takes a canary within a transaction without spoiling it.
@@ -145,11 +172,14 @@ pub struct Upstream<W: Wire, R> {
     held_off: RefCell<Option<(Arc<str>, Instant)>>,
 }
 
+/// Finds the connection that takes the place of a retired one.
+pub type Successor<W, R> = Box<dyn Fn() -> Option<Rc<Upstream<W, R>>>>;
+
 /// The least time between two attempts to connect.
 const HOLD_OFF: Duration = Duration::from_millis(100);
 /// How often deadlines are looked at while something is queued.
 const TICK: Duration = Duration::from_millis(20);
-/// A reply larger than this closes the connection.
+/// A reply larger than this closes the connection, where it must be collected.
 pub const MAX_REPLY_BYTES: usize = 1 << 30;
 
 impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
@@ -167,6 +197,8 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             woken: Cell::new(false),
             closing: Cell::new(false),
             sealed: Cell::new(false),
+            retired: Cell::new(false),
+            successor: OnceCell::new(),
             in_transaction: Cell::new(false),
             canary_in_transaction: Cell::new(false),
             memory: RefCell::default(),
@@ -383,9 +415,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                 Err(Unmade::Failed(why)) => self.hold_off(&why),
             }
         }
-        self.pipeline
-            .borrow_mut()
-            .fail_all(&Cause::Lost("the connection was given up".into()));
+        self.pipeline.borrow_mut().fail_all(&given_up());
     }
 
     fn hold_off(&self, why: &str) {
@@ -530,6 +560,10 @@ fn describe(down: &DownReason) -> String {
 
 fn lost(error: &io::Error) -> Cause {
     Cause::Lost(error.to_string().into())
+}
+
+fn given_up() -> Cause {
+    Cause::Lost("the connection was given up".into())
 }
 
 fn moved() -> Cause {

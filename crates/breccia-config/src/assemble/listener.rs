@@ -17,6 +17,12 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The default of `write-timeout` for S3 and SQL: objects and long results go to slow clients.
 const LONG_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The default of `max-request-size`.
+const REQUEST_SIZE: u64 = 64 << 20;
+
+/// The default of `max-request-size` for Redis: its largest value, and room for what is around it.
+const REDIS_REQUEST_SIZE: u64 = 1 << 30;
+
 /// The default of `idle-timeout` for S3: clients open a connection anew without a log-in.
 const S3_IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 
@@ -40,7 +46,14 @@ pub(super) fn listener(table: &Decoded) -> Option<ListenerPlan> {
         idle_timeout: table
             .get("idle-timeout")
             .or(is_s3.then_some(S3_IDLE_TIMEOUT)),
-        max_request_size: table.get("max-request-size")?,
+        max_request_size: table
+            .get("max-request-size")
+            .unwrap_or(if protocol == Protocol::Redis {
+                REDIS_REQUEST_SIZE
+            } else {
+                REQUEST_SIZE
+            }),
+        max_held_request: table.get("max-held-request")?,
         max_arguments: table.get("max-arguments")?,
         max_in_flight: table.get("max-in-flight")?,
         reply_buffer: table.get("reply-buffer")?,

@@ -34,6 +34,8 @@ pub struct ListenerPlan {
     pub idle_timeout: Option<Duration>,
     /// The largest request, in bytes.
     pub max_request_size: u64,
+    /// The largest request that is held until it is whole, in bytes. Only for Redis.
+    pub max_held_request: u64,
     /// The most arguments of a request.
     pub max_arguments: usize,
     /// The most unanswered requests of one client.

@@ -67,14 +67,22 @@ pub(super) static LISTENER: Table = Table {
             SOME_TIME,
             "How long a client may be silent. Default: for ever; S3: `\"2m\"`.",
         ),
-        text(
+        optional(
             "max-request-size",
             Kind::Size {
                 least: KIB,
                 most: 4 * GIB,
             },
+            "The largest request. S3: the largest XML body; objects have S3's own limits. Default: `\"64MiB\"`; Redis: `\"1GiB\"`.",
+        ),
+        text(
+            "max-held-request",
+            Kind::Size {
+                least: KIB,
+                most: GIB,
+            },
             "64MiB",
-            "The largest request. S3: the largest XML body; objects have S3's own limits.",
+            "Redis: the largest request that must be held until it is whole. Those of one key are passed on as they come, and only `max-request-size` bounds them.",
         ),
         integer(
             "max-arguments",

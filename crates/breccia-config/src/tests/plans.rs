@@ -184,8 +184,9 @@ fn listener_defaults_are_those_of_the_reference() {
     );
     assert_eq!(
         (listener.max_request_size, listener.max_arguments),
-        (64 << 20, 1 << 20)
+        (1 << 30, 1 << 20)
     );
+    assert_eq!(listener.max_held_request, 64 << 20);
     assert_eq!(
         (listener.reply_buffer, listener.min_body_rate),
         (8 << 20, 1024)

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::handle::Handle;
 use super::limits::ListenerLimits;
 use super::ring::{ReplyRing, Sequence};
+use crate::turn::wake_after_others;
 
 /// Why a client is being closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub struct Client {
     clogged_since: Cell<Option<Instant>>,
     /// While a request is incomplete: when the present window began, and the bytes since.
     body: Cell<Option<(Instant, u64)>>,
+    /// The task that waits until the client takes another piece of its reply.
+    feeder: RefCell<Option<Waker>>,
+    /// While a reply comes in pieces: since when the client has read nothing of it.
+    unread_since: Cell<Option<Instant>>,
     /// About how large this client's largest recent reply was, in bytes.
     reply_size: Cell<usize>,
     /// Bytes of replies that wait for their other parts.
@@ -61,8 +66,13 @@ pub struct Client {
 /// The ending of a client that another one has ended.
 pub(crate) const KILLED: &str = "client-kill";
 
-/// A client that was sent a larger reply reads through bulk connections from then on.
-const LARGE_REPLY: usize = 1 << 20;
+/// The ending of a client whose reply broke off in the middle: nothing that could follow would be
+/// understood.
+pub(crate) const BROKEN_REPLY: &str = "broken-reply";
+
+/// A larger reply is passed on in pieces, and its client reads through other connections than those
+/// that all share from then on.
+pub(crate) const LARGE_REPLY: usize = 1 << 20;
 /// Requests a new client may have in flight before its first reply.
 const FIRST_WINDOW: usize = 16;
 /// `min-body-rate` is held over windows of this length.
@@ -84,6 +94,8 @@ impl Client {
             heard_at: Cell::new(now),
             clogged_since: Cell::new(None),
             body: Cell::new(None),
+            feeder: RefCell::default(),
+            unread_since: Cell::new(None),
             reply_size: Cell::new(0),
             held: Cell::new(0),
             reads_large: Cell::new(false),
@@ -112,6 +124,49 @@ impl Client {
         self.window.set(self.window.get().saturating_add(1));
         self.ring.borrow_mut().fill(sequence, reply);
         self.wake();
+    }
+
+    /// Whether a piece of the reply to a request is taken now; else `context` is woken when it is.
+    pub(crate) fn has_room(&self, sequence: Sequence, context: &Context<'_>) -> bool {
+        let room = self.gone.get() || self.ring.borrow().has_room(sequence);
+        if !room {
+            *self.feeder.borrow_mut() = Some(context.waker().clone());
+        }
+        room
+    }
+
+    /// Gives a piece of a reply and wakes the client.
+    pub(crate) fn piece(&self, sequence: Sequence, bytes: &[u8]) {
+        if !self.gone.get() {
+            self.ring.borrow_mut().piece(sequence, bytes);
+            self.wake();
+        }
+    }
+
+    /// Whether the client has, or will read, a part of the reply to a request.
+    pub(crate) fn has_begun(&self, sequence: Sequence) -> bool {
+        !self.gone.get() && self.ring.borrow().is_begun(sequence)
+    }
+
+    /// The last piece of a reply was given.
+    pub(crate) fn end_pieces(&self, sequence: Sequence) {
+        if !self.gone.get() {
+            self.reply_size.set(self.reply_size.get().max(LARGE_REPLY));
+            self.window.set(self.window.get().saturating_add(1));
+            self.ring.borrow_mut().end_pieces(sequence);
+            self.unread_since.set(None);
+            self.wake();
+        }
+    }
+
+    /// Lets who waits to give a piece look again, if one may be taken. Others come first: else the
+    /// two would go on by themselves until the whole reply is through.
+    pub(crate) fn feed(&self) {
+        if self.ring.borrow().is_low()
+            && let Some(feeder) = self.feeder.borrow_mut().take()
+        {
+            wake_after_others(&mut Context::from_waker(&feeder));
+        }
     }
 
     /// Whether the client may have one more request in flight: its replies, if they are as large
@@ -198,6 +253,7 @@ impl Client {
         self.gone.set(true);
         *self.ring.borrow_mut() = ReplyRing::default();
         *self.waker.borrow_mut() = None;
+        self.feed();
     }
 
     /// Closes the client. A stronger ending replaces a weaker one.
@@ -254,10 +310,22 @@ impl Client {
         }));
     }
 
+    /// A client that was not read is read again, perhaps in the middle of a request.
+    pub(crate) fn owes_more(&self, now: Instant, incomplete: bool) {
+        let body = self.body.get().filter(|_| incomplete);
+        self.body.set(body.or(incomplete.then_some((now, 0))));
+    }
+
     pub(crate) fn note_clogged(&self, clogged: bool, now: Instant) {
         let since = self.clogged_since.get();
         self.clogged_since
             .set(clogged.then(|| since.unwrap_or(now)));
+    }
+
+    /// Whether pieces of a reply wait for the client, and whether it has just read something.
+    pub(crate) fn note_unread(&self, unread: bool, progress: bool, now: Instant) {
+        let since = self.unread_since.get().filter(|_| !progress);
+        self.unread_since.set(unread.then(|| since.unwrap_or(now)));
     }
 
     /// Since when the client last sent something.
@@ -269,11 +337,8 @@ impl Client {
     /// Holds the client to the limits that depend on time. Called about once a second.
     pub fn sweep(&self, now: Instant, limits: &ListenerLimits) {
         let since = |at: Instant| now.saturating_duration_since(at);
-        if self
-            .clogged_since
-            .get()
-            .is_some_and(|at| since(at) >= limits.write_timeout)
-        {
+        let reads_nothing = [self.clogged_since.get(), self.unread_since.get()];
+        if (reads_nothing.into_iter().flatten()).any(|at| since(at) >= limits.write_timeout) {
             self.end(Ending::Now("write-timeout"));
         }
         if let Some((began, bytes)) = self.body.get()

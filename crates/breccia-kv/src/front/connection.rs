@@ -48,6 +48,10 @@ pub trait Dialogue {
     fn consume(&mut self, bytes: &[u8]) -> Consumed;
     /// The limits that hold for this client now.
     fn limits(&self) -> &ListenerLimits;
+    /// Whether a part of a request was taken, and its rest is to come.
+    fn is_mid_request(&self) -> bool {
+        false
+    }
     /// Lets work of the dialogue's own go on (a request answered by a future, say).
     fn advance(&mut self, context: &mut Context<'_>);
     /// The connection ends: gives back what the client holds.
@@ -152,6 +156,7 @@ impl<D: Dialogue> Connection<D> {
         loop {
             if self.paused {
                 self.consume_carry();
+                self.client.owes_more(clock::now(), self.is_owed_more());
             }
             self.read(context)?;
             let was_full = self.is_full();
@@ -175,6 +180,9 @@ impl<D: Dialogue> Connection<D> {
         if phase == Phase::Closing || (hurried && self.client.patient.get()) {
             return true;
         }
+        if self.ended && self.dialogue.is_mid_request() {
+            return true;
+        }
         let leaving = self.ended || self.drained;
         let ring = self.client.ring().borrow();
         let quiet = ring.in_flight() == 0 && ring.buffered() == 0 && !self.unflushed;
@@ -187,7 +195,7 @@ impl<D: Dialogue> Connection<D> {
         }
         if self.paused {
             // A client that blocks is read a little further, so that its leaving is noticed.
-            return self.client.patient.get();
+            return self.client.patient.get() && !self.dialogue.is_mid_request();
         }
         self.below_limits()
     }
@@ -201,16 +209,19 @@ impl<D: Dialogue> Connection<D> {
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
-        for _ in 0..READS_PER_TURN {
+        for reads in 0..READS_PER_TURN {
             if !self.may_read() {
                 return Ok(());
+            }
+            if reads > 0 && self.dialogue.is_mid_request() {
+                break;
             }
             let scratch = Rc::clone(&self.scratch);
             let mut scratch = scratch.borrow_mut();
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
                 Poll::Pending => {
-                    self.drained = self.client.is_hurried();
+                    self.drained = self.client.is_hurried() && !self.dialogue.is_mid_request();
                     return Ok(());
                 }
                 Poll::Ready(Err(_)) => return Err(Over),
@@ -237,13 +248,18 @@ impl<D: Dialogue> Connection<D> {
             self.carry.extend_from_slice(bytes);
             self.consume_carry();
             if self.paused
-                && self.carry.len() - self.start > self.dialogue.limits().max_request_size
+                && self.carry.len() - self.start > self.dialogue.limits().max_held_request
             {
-                self.client.end(Ending::Now("max-request-size"));
+                self.client.end(Ending::Now("max-held-request"));
             }
         }
-        let incomplete = !self.paused && self.start < self.carry.len();
-        self.client.heard(clock::now(), bytes.len(), incomplete);
+        self.client
+            .heard(clock::now(), bytes.len(), self.is_owed_more());
+    }
+
+    /// Whether the client is in the middle of a request, and is read.
+    fn is_owed_more(&self) -> bool {
+        !self.paused && (self.start < self.carry.len() || self.dialogue.is_mid_request())
     }
 
     fn consume_carry(&mut self) {
@@ -299,8 +315,12 @@ impl<D: Dialogue> Connection<D> {
             }
         }
         let buffered = ring.buffered();
-        let stuck = !progress && !ring.writable().is_empty();
+        let waiting = !ring.writable().is_empty();
+        let stuck = !progress && waiting;
+        let unread = waiting && ring.is_in_pieces();
         drop(ring);
+        self.client.note_unread(unread, progress, clock::now());
+        self.client.feed();
         self.client.note_clogged(
             stuck || buffered > self.dialogue.limits().reply_buffer,
             clock::now(),

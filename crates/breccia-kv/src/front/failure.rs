@@ -25,6 +25,7 @@ pub(crate) fn failure_text(failure: &Failure, leaf: &str) -> String {
             format!("TIMEOUT {leaf} did not answer within the store's timeout; {effect}")
         }
         Cause::Full(limit) => format!("SHARDBUSY {leaf}: {limit}; {effect}"),
+        Cause::LargeReply(why) => format!("ERR breccia: {leaf}: {why}; {effect}"),
     }
 }
 
@@ -66,6 +67,12 @@ mod tests {
             Cause::Full("max-in-flight (4) is reached".into()),
             Effect::NotApplied,
             "SHARDBUSY cache/redis-b: max-in-flight (4) is reached; not applied",
+        );
+        check(
+            Cause::LargeReply("a reply that must be held whole is larger than 256 MiB".into()),
+            Effect::Unknown,
+            "ERR breccia: cache/redis-b: a reply that must be held whole is larger than 256 MiB; \
+             outcome unknown",
         );
     }
 }

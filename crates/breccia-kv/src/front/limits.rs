@@ -13,6 +13,8 @@ pub struct ListenerLimits {
     pub idle_timeout: Option<Duration>,
     /// Bytes of one request.
     pub max_request_size: usize,
+    /// Bytes of one request that is held until it is whole.
+    pub max_held_request: usize,
     /// Arguments of one request.
     pub max_arguments: usize,
     /// Requests of one client that have no reply yet; at the limit its socket is not read.
@@ -30,7 +32,8 @@ impl Default for ListenerLimits {
         Self {
             deadline: Duration::from_secs(1),
             idle_timeout: None,
-            max_request_size: 64 << 20,
+            max_request_size: 1 << 30,
+            max_held_request: 64 << 20,
             max_arguments: 1 << 20,
             max_in_flight: 1024,
             reply_buffer: 8 << 20,

@@ -15,6 +15,8 @@ pub struct Sequence(u32);
 const INLINE: usize = 22;
 /// A buffer larger than this is given back once it is empty.
 const KEEP_BYTES: usize = 512 * 1024;
+/// While more than this waits for the client, no further piece of a large reply is taken.
+const PIECES_BYTES: usize = 128 * 1024;
 /// The parking area is compacted when it is larger than this and mostly dead.
 const COMPACT_BYTES: usize = 64 * 1024;
 
@@ -34,6 +36,8 @@ pub struct ReplyRing {
     base: u32,
     parked: Vec<u8>,
     live: usize,
+    /// Whether a piece of the next reply is in `out`.
+    in_pieces: bool,
 }
 
 impl ReplyRing {
@@ -60,6 +64,51 @@ impl ReplyRing {
         let slot = self.park(reply);
         if let Some(place) = self.slots.get_mut(index) {
             *place = slot;
+        }
+    }
+
+    /// Whether a piece of a reply is taken now: every earlier reply has come, and not too many bytes
+    /// wait for the client to read them. Pieces of a muted reply are always taken.
+    #[must_use]
+    pub fn has_room(&self, sequence: Sequence) -> bool {
+        match self.slots.front() {
+            Some(Slot::Waiting { muted }) if sequence.0 == self.base => *muted || self.is_low(),
+            _ => false,
+        }
+    }
+
+    /// Whether few enough bytes wait for the client to read them.
+    pub(crate) fn is_low(&self) -> bool {
+        self.out.len() - self.written <= PIECES_BYTES
+    }
+
+    /// Takes a piece of the reply that comes next.
+    pub fn piece(&mut self, sequence: Sequence, bytes: &[u8]) {
+        if let Some(Slot::Waiting { muted: false }) = self.slots.front()
+            && sequence.0 == self.base
+        {
+            self.in_pieces = true;
+            self.out.extend_from_slice(bytes);
+        }
+    }
+
+    /// Whether a piece of this reply was given.
+    #[must_use]
+    pub fn is_begun(&self, sequence: Sequence) -> bool {
+        self.in_pieces && sequence.0 == self.base
+    }
+
+    /// Whether the reply that comes next was begun.
+    #[must_use]
+    pub fn is_in_pieces(&self) -> bool {
+        self.in_pieces
+    }
+
+    /// The last piece has come.
+    pub fn end_pieces(&mut self, sequence: Sequence) {
+        if sequence.0 == self.base && !self.slots.is_empty() {
+            self.pop();
+            self.advance();
         }
     }
 
@@ -119,6 +168,7 @@ impl ReplyRing {
     }
 
     fn pop(&mut self) {
+        self.in_pieces = false;
         self.slots.pop_front();
         self.base = self.base.wrapping_add(1);
     }
@@ -226,6 +276,39 @@ mod tests {
         ring.fill(first, b"a");
         ring.fill(first, b"A");
         assert_eq!(written(&ring), "ab");
+    }
+
+    #[test]
+    fn a_reply_in_pieces_waits_for_its_turn_and_for_room() {
+        let mut ring = ReplyRing::default();
+        let (first, large, last) = (
+            ring.reserve(false),
+            ring.reserve(false),
+            ring.reserve(false),
+        );
+        assert!(!ring.has_room(large), "an earlier reply is missing");
+        ring.fill(last, b"last");
+        ring.fill(first, b"first");
+        assert!(ring.has_room(large));
+        assert!(!ring.is_begun(large));
+        ring.piece(large, &vec![b'x'; PIECES_BYTES]);
+        assert!(ring.is_begun(large));
+        assert!(!ring.has_room(large), "too much waits");
+        ring.wrote(5 + PIECES_BYTES);
+        assert!(ring.has_room(large));
+        ring.piece(large, b"end");
+        assert_eq!(written(&ring), "end");
+        ring.end_pieces(large);
+        assert_eq!(written(&ring), "endlast");
+        let muted = ring.reserve(true);
+        ring.piece(muted, b"hidden");
+        assert!(!ring.is_begun(muted));
+        assert!(ring.has_room(muted));
+        ring.end_pieces(muted);
+        assert_eq!(
+            (written(&ring), ring.in_flight()),
+            ("endlast".to_owned(), 0)
+        );
     }
 
     #[test]

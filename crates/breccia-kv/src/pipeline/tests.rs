@@ -1,5 +1,7 @@
 //! The queue under an invented clock: order, the gate, deadlines, tombstones, losses.
 
+mod large;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -38,12 +40,38 @@ impl Recipient for Waiter {
         self.gone
     }
 
+    fn owner(&self) -> u64 {
+        self.name.as_bytes()[0].into()
+    }
+
+    fn takes_pieces(&mut self) -> bool {
+        self.name == "p"
+    }
+
+    fn piece(&self, bytes: &[u8]) {
+        self.note(&format!("<{}", bytes.escape_ascii()));
+    }
+
+    fn end_pieces(self) {
+        self.note(".");
+    }
+
+    fn wants_more(&self) {
+        self.note(" wants more");
+    }
+
     fn slow(&self, took: Duration, _: Instant) {
         let took = took.as_millis();
         self.log
             .0
             .borrow_mut()
             .push(format!("{} took {took} ms", self.name));
+    }
+}
+
+impl Waiter {
+    fn note(&self, what: &str) {
+        self.log.0.borrow_mut().push(format!("{}{what}", self.name));
     }
 }
 

@@ -13,7 +13,9 @@ use breccia_net::stream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::{MAX_REPLY_BYTES, Scan, TICK, Upstream, Wire, describe, lost, moved};
+use super::passing::{Passing, pass_on};
+use super::{MAX_REPLY_BYTES, Scan, TICK, Upstream, Wire, describe, given_up, lost, moved};
+use crate::front::client::LARGE_REPLY;
 use crate::pipeline::{Cause, Recipient};
 use crate::turn::wake_after_others;
 
@@ -21,6 +23,8 @@ use crate::turn::wake_after_others;
 const READ_BYTES: usize = 16 * 1024;
 /// The receive buffer grows up to this under load; larger only for one larger reply.
 const BUSY_READ_BYTES: usize = 256 * 1024;
+/// Bytes of a large reply that are passed on in one turn.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Reads in one turn before other connections get theirs.
 const READS_PER_TURN: usize = 8;
 
@@ -38,6 +42,8 @@ pub(super) struct Relay<'u, W: Wire, R> {
     gathered: bool,
     /// Since when another connection is to take the place of this one.
     leaving: Option<Instant>,
+    /// The reply that is passed on in pieces, if one is.
+    passing: Option<Passing>,
 }
 
 impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
@@ -53,6 +59,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             unflushed: false,
             gathered: false,
             leaving: None,
+            passing: None,
         }
     }
 
@@ -74,9 +81,13 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             if self.upstream.is_leaving() && !closing {
                 return Err(moved());
             }
-            return Err(Cause::Lost("the connection was given up".into()));
+            return Err(given_up());
         }
         self.receive(context)?;
+        if self.upstream.is_retired() && self.upstream.pipeline.borrow().is_empty() {
+            self.upstream.closing.set(true);
+            return Err(given_up());
+        }
         if self.upstream.is_leaving() {
             self.leave()?;
             self.send(context, clock::now())?;
@@ -92,8 +103,23 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     }
 
     fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
+        if self.passing.is_some() && self.filled > 0 {
+            // What was held back.
+            self.take_replies(context)?;
+        }
+        let mut begun = false;
         for _ in 0..READS_PER_TURN {
-            let room = self.received.get_mut(self.filled..).unwrap_or_default();
+            if !self.may_receive(context)? {
+                return Ok(());
+            }
+            let mut room = self.received.get_mut(self.filled..).unwrap_or_default();
+            if self.passing.is_some() {
+                if std::mem::replace(&mut begun, true) {
+                    break;
+                }
+                let most = room.len().min(PIECE_BYTES);
+                room = room.get_mut(..most).unwrap_or_default();
+            }
             let mut buffer = ReadBuf::new(room);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
                 Poll::Pending => return Ok(()),
@@ -105,7 +131,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                     }
                     self.filled += count;
                     self.upstream.health.note_bytes();
-                    self.take_replies()?;
+                    self.take_replies(context)?;
                 }
             }
         }
@@ -113,13 +139,37 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         Ok(())
     }
 
-    fn take_replies(&mut self) -> Result<(), Cause> {
+    /// Whether the server is read. Not while who gets its present reply in pieces takes no more.
+    fn may_receive(&mut self, context: &mut Context<'_>) -> Result<bool, Cause> {
+        match &mut self.passing {
+            None => Ok(true),
+            Some(passing) => {
+                let mut pipeline = self.upstream.pipeline.borrow_mut();
+                passing.may_receive(self.upstream, &mut pipeline, context)
+            }
+        }
+    }
+
+    fn take_replies(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         let mut pipeline = self.upstream.pipeline.borrow_mut();
         let now = clock::now();
         pipeline.heard(now);
         let mut at = 0;
         while at < self.filled {
             let bytes = self.received.get(at..self.filled).unwrap_or_default();
+            if let Some(passing) = &mut self.passing {
+                if !passing.may_receive(self.upstream, &mut pipeline, context)? {
+                    break;
+                }
+                let scanner = &mut self.scanner;
+                let (count, ended) = pass_on::<W, R>(scanner, &mut pipeline, bytes, now)?;
+                at += count;
+                if !ended {
+                    break;
+                }
+                self.passing = None;
+                continue;
+            }
             match W::scan(&mut self.scanner, pipeline.expected(), bytes) {
                 Scan::Complete(length) => {
                     self.scanner = W::Scanner::default();
@@ -132,7 +182,16 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                     self.scanner = W::Scanner::default();
                     at += length;
                 }
-                Scan::Incomplete => break,
+                Scan::Incomplete => {
+                    let size = W::at_least(&self.scanner, bytes);
+                    if size <= LARGE_REPLY {
+                        break;
+                    }
+                    self.passing = self.upstream.begin_large(&mut pipeline, size)?;
+                    if self.passing.is_none() {
+                        break;
+                    }
+                }
                 Scan::Wrong(why) => {
                     return Err(Cause::Lost(
                         format!("the server broke the protocol: {why}").into(),
@@ -152,7 +211,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         let was_full = self.filled == self.received.len();
         self.received.copy_within(consumed..self.filled, 0);
         self.filled -= consumed;
-        if self.filled == self.received.len() {
+        if self.filled == self.received.len() && self.passing.is_none() {
             if self.filled >= MAX_REPLY_BYTES {
                 return Err(Cause::Lost("a reply is larger than 1 GiB".into()));
             }
@@ -233,9 +292,16 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             let now = clock::now();
             let health = &self.upstream.health;
             let mut pipeline = self.upstream.pipeline.borrow_mut();
+            if self.passing.as_ref().is_some_and(Passing::is_held_back) {
+                pipeline.holds_back(now);
+            }
             let mut failed = pipeline.expire(now);
             if let Some(down) = health.down() {
                 failed += pipeline.fail_unsent(&Cause::Down(describe(&down).into()));
+            }
+            if failed > 0 && pipeline.is_incomplete() {
+                // The rest of it will not be written: the server must never see its end.
+                return Err(Cause::Timeout);
             }
             if failed > 0 && self.upstream.options.fragile {
                 // Requests sent before may still be answered; none may follow the lost one.

@@ -69,6 +69,7 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
         max_clients "max-clients",
         idle_timeout "idle-timeout",
         max_request_size "max-request-size",
+        max_held_request "max-held-request",
         max_arguments "max-arguments",
         max_in_flight "max-in-flight",
         reply_buffer "reply-buffer",

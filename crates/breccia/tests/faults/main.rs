@@ -15,6 +15,8 @@ mod counters;
 mod drain;
 mod driver;
 mod hostile;
+mod huge;
+mod huge_faults;
 mod kill;
 mod large;
 mod partial;

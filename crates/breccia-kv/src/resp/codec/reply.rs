@@ -3,10 +3,12 @@
 //! Invariant: the scanner never looks twice at what it has passed, so a reply that arrives in a
 //! thousand pieces costs as much as one that arrives whole.
 
+mod passing;
+
 use super::super::peer::Peer;
 use super::{line, number};
 use crate::pipeline::Canary;
-use crate::upstream::{Scan, Wire};
+use crate::upstream::{Pass, Scan, Wire};
 
 /// Redis replies frame themselves: nothing of the request is needed.
 #[derive(Debug)]
@@ -19,6 +21,14 @@ impl Wire for RespWire {
 
     fn scan(scanner: &mut ReplyScanner, _: Option<()>, bytes: &[u8]) -> Scan {
         scanner.scan(bytes)
+    }
+
+    fn at_least(scanner: &ReplyScanner, bytes: &[u8]) -> usize {
+        scanner.at_least(bytes)
+    }
+
+    fn pass(scanner: &mut ReplyScanner, bytes: &[u8]) -> Pass {
+        scanner.pass(bytes)
     }
 
     fn canary() -> Canary<()> {
@@ -45,6 +55,8 @@ pub struct ReplyScanner {
     at: usize,
     /// Elements that still have to come, once the first has begun.
     left: Option<u64>,
+    /// Bytes that still have to come of a bulk string that is passed on, its end included.
+    bulk: usize,
 }
 
 /// Elements of one reply; more is a broken stream, not data.
@@ -88,6 +100,37 @@ struct Element {
 }
 
 fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
+    let Some(head) = head(bytes, at)? else {
+        return Ok(None);
+    };
+    let Head {
+        element,
+        bulk: Some(length),
+    } = head
+    else {
+        return Ok(Some(head.element));
+    };
+    let end = element.next + length;
+    match bytes.get(end..end + 2) {
+        None => Ok(None),
+        Some(b"\r\n") => Ok(Some(Element {
+            next: end + 2,
+            children: 0,
+        })),
+        Some(_) => Err(WRONG_END),
+    }
+}
+
+const WRONG_END: &str = "a bulk string that does not end in CR LF";
+
+/// An element up to where the bytes of a bulk string begin.
+struct Head {
+    element: Element,
+    /// The length of the bulk string, if it is one.
+    bulk: Option<usize>,
+}
+
+fn head(bytes: &[u8], at: usize) -> Result<Option<Head>, &'static str> {
     let Some(kind) = bytes.get(at) else {
         return Ok(None);
     };
@@ -106,28 +149,24 @@ fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
     let text = text
         .strip_suffix(b"\r")
         .ok_or("a line that ends in LF alone")?;
-    let leaf = Ok(Some(Element { next, children: 0 }));
+    let head = |children, bulk| {
+        let element = Element { next, children };
+        Ok(Some(Head { element, bulk }))
+    };
     match kind {
-        b'+' | b'-' | b':' | b'(' | b',' | b'#' | b'_' => leaf,
+        b'+' | b'-' | b':' | b'(' | b',' | b'#' | b'_' => head(0, None),
         b'$' | b'=' | b'!' => {
             let length = number(text).ok_or("a bulk length that is no number")?;
             if length == -1 {
-                return leaf;
+                return head(0, None);
             }
-            let end = usize::try_from(length).map_err(|_| "a negative bulk length")? + next;
-            match bytes.get(end..end + 2) {
-                None => Ok(None),
-                Some(b"\r\n") => Ok(Some(Element {
-                    next: end + 2,
-                    children: 0,
-                })),
-                Some(_) => Err("a bulk string that does not end in CR LF"),
-            }
+            let length = usize::try_from(length).map_err(|_| "a negative bulk length")?;
+            head(0, Some(length))
         }
         b'*' | b'~' | b'>' | b'%' | b'|' => {
             let count = number(text).ok_or("an array length that is no number")?;
             if count == -1 {
-                return leaf;
+                return head(0, None);
             }
             let count = u64::try_from(count).map_err(|_| "a negative array length")?;
             let children = match kind {
@@ -135,10 +174,7 @@ fn element(bytes: &[u8], at: usize) -> Result<Option<Element>, &'static str> {
                 b'|' => count.saturating_mul(2).saturating_add(1),
                 _ => count,
             };
-            Ok(Some(Element {
-                next,
-                children: children.min(MAX_ELEMENTS + 1),
-            }))
+            head(children.min(MAX_ELEMENTS + 1), None)
         }
         _ => Err("an unknown reply type"),
     }

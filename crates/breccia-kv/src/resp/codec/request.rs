@@ -4,7 +4,11 @@
 //! in canonical form and every argument must end in CR LF, so the bytes can be forwarded as they
 //! are.
 
+mod rest;
+
 use super::{inline, line, number};
+
+pub use rest::{Passed, Pending, Rest};
 
 /// What bounds one request.
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +188,15 @@ impl RequestParser {
         Ok(Some(next))
     }
 
+    /// What has come of a request that is not whole: the arguments before the pending one.
+    #[must_use]
+    pub fn beginning<'b>(&'b self, bytes: &'b [u8], pending: &Pending) -> Request<'b> {
+        Request {
+            frame: bytes.get(..pending.start).unwrap_or_default(),
+            arguments: &self.arguments,
+        }
+    }
+
     /// The request as an array, and the places of its arguments in it. `bytes` are those passed to
     /// [`Self::parse`], `length` what it answered.
     #[must_use]
@@ -280,12 +293,9 @@ fn number_line(
     )))
 }
 
-/// The place of the argument whose header starts at `from`; `None` while it has not arrived whole.
-fn argument(
-    bytes: &[u8],
-    from: usize,
-    limits: &RequestLimits,
-) -> Result<Option<(usize, usize)>, ProtocolError> {
+/// The length that the header at `from` announces, and where the bytes begin; `None` while the
+/// header has not arrived whole.
+fn bulk_header(bytes: &[u8], from: usize) -> Result<Option<(usize, usize)>, ProtocolError> {
     match bytes.get(from) {
         None => return Ok(None),
         Some(b'$') => {}
@@ -302,6 +312,18 @@ fn argument(
         .and_then(|length| usize::try_from(length).ok())
         .filter(|length| *length <= 512 << 20)
         .ok_or(ProtocolError::InvalidBulkLength)?;
+    Ok(Some((length, start)))
+}
+
+/// The place of the argument whose header starts at `from`; `None` while it has not arrived whole.
+fn argument(
+    bytes: &[u8],
+    from: usize,
+    limits: &RequestLimits,
+) -> Result<Option<(usize, usize)>, ProtocolError> {
+    let Some((length, start)) = bulk_header(bytes, from)? else {
+        return Ok(None);
+    };
     let end = start + length;
     if end + 2 > limits.max_request_size {
         return Err(ProtocolError::LargeRequest {

@@ -15,9 +15,11 @@ use super::super::codec::request::{ProtocolError, Request, RequestLimits, Reques
 use super::super::commands::Flags;
 use super::super::encode;
 use super::clients::{Card, Doings};
+use super::large::{Beginning, Going, Large};
 use super::leaf::{Lease, Mode, RespUpstream};
 use super::marked::RESERVED;
 use super::metrics::{Outcome, UNKNOWN_ROW};
+use super::own::OwnPath;
 use super::pubsub::Subscriptions;
 use super::route::{Command, Route, TransactionCommand, refused_subcommand};
 use super::service::{Backend, RespService};
@@ -63,8 +65,15 @@ pub(crate) struct RespDialogue {
     pub(crate) card: Arc<Card>,
     /// The row of the last command.
     last_row: u16,
-    /// Whether the client reads through the workers' bulk connections (see `Client::reads_large`).
+    /// Whether the client reads through other connections than those all share, as far as it can
+    /// through its own (see `Client::reads_large`).
     pub(crate) on_bulk: bool,
+    pub(crate) own: Vec<OwnPath>,
+    /// How often a shared connection of this worker was retired.
+    pub(crate) retirements: Rc<Cell<u64>>,
+    pub(crate) seen_retirements: u64,
+    /// The request that is passed on as it comes, if one is.
+    pub(crate) large: Large,
     pub(crate) work: Work,
     /// Positions of keys; kept so that it is allocated once.
     pub(crate) keys: Vec<usize>,
@@ -84,7 +93,11 @@ impl RespDialogue {
         card: Arc<Card>,
         trusted: bool,
     ) -> Self {
+        let retirements = Rc::clone(&service.retirements);
         Self {
+            own: Vec::new(),
+            seen_retirements: retirements.get(),
+            retirements,
             service,
             client,
             settings,
@@ -99,6 +112,7 @@ impl RespDialogue {
             card,
             last_row: UNKNOWN_ROW,
             on_bulk: false,
+            large: Large::default(),
             work: Work::default(),
             keys: Vec::new(),
             now: clock::now(),
@@ -120,15 +134,14 @@ impl RespDialogue {
         if self.work.is_busy() {
             return false;
         }
-        let changes = self.client.reads_large.get() && !self.on_bulk;
+        let changes = self.must_change_paths();
         if self.barrier || changes {
             if self.client.in_flight() > 0 {
                 return false;
             }
             self.barrier = false;
             if changes {
-                self.on_bulk = true;
-                self.paths.clear();
+                self.change_paths();
             }
             self.client.patient.set(self.subscriptions.count() > 0);
             for lease in self.releasing.drain(..) {
@@ -145,7 +158,7 @@ impl RespDialogue {
         }
     }
 
-    fn request_limits(&self) -> RequestLimits {
+    pub(crate) fn request_limits(&self) -> RequestLimits {
         if !self.session.authenticated {
             return RequestLimits::UNAUTHENTICATED;
         }
@@ -368,13 +381,30 @@ impl Dialogue for RespDialogue {
             if budget == 0 {
                 break Next::Yield;
             }
+            if self.large.is_coming() {
+                match self.go_on_large(bytes.get(at..).unwrap_or_default()) {
+                    Going::On(count) => at += count,
+                    Going::Stop(next) => break next,
+                }
+                continue;
+            }
             if !self.may_dispatch() {
                 break Next::Paused;
             }
             budget -= 1;
             let rest = bytes.get(at..).unwrap_or_default();
             match parser.parse(rest, &self.request_limits()) {
-                Ok(None) => break Next::NeedMore,
+                Ok(None) => match self.begin_large(&parser, rest) {
+                    Beginning::Held => break Next::NeedMore,
+                    Beginning::Begun(length) => {
+                        parser.reset();
+                        at += length;
+                    }
+                    Beginning::Wait => {
+                        self.barrier = true;
+                        break Next::Paused;
+                    }
+                },
                 Ok(Some(length)) => match self.dispatch(parser.request(rest, length)) {
                     Step::Done => {
                         parser.reset();
@@ -404,14 +434,21 @@ impl Dialogue for RespDialogue {
         &self.settings.limits
     }
 
+    fn is_mid_request(&self) -> bool {
+        self.large.is_coming()
+    }
+
     fn advance(&mut self, context: &mut Context<'_>) {
         self.work.advance(context);
     }
 
     fn leave(&mut self) {
         self.work.stop();
+        self.large = Large::default();
         self.lease = None;
         self.releasing.clear();
+        self.paths.clear();
+        self.own.clear();
         self.unsubscribe_all();
     }
 }

@@ -47,6 +47,11 @@ impl Convert for Waits {
         self.0.set_waiting(None);
         None
     }
+
+    fn lets_pass(&self) -> bool {
+        self.0.set_waiting(None);
+        true
+    }
 }
 
 /// The request was answered with an error.
@@ -133,16 +138,18 @@ impl RespDialogue {
         closed && !self.transaction.is_open()
     }
 
-    /// The client's shared connection to a leaf.
+    /// The client's connection to a leaf, outside leases.
     pub(crate) fn path(&mut self, leaf: LeafIndex) -> Rc<RespUpstream> {
         if let Some(Some(upstream)) = self.paths.get(leaf.get()) {
             return Rc::clone(upstream);
         }
         let forward = self.forward();
         self.paths.resize(forward.leaves.len(), None);
-        let upstream = forward
-            .leaf(leaf)
-            .shared(self.mode(), (!self.on_bulk).then_some(self.client.id));
+        let upstream = if self.on_bulk {
+            self.own_path(leaf)
+        } else {
+            forward.leaf(leaf).shared(self.mode(), Some(self.client.id))
+        };
         if let Some(place) = self.paths.get_mut(leaf.get()) {
             *place = Some(Rc::clone(&upstream));
         }

@@ -14,6 +14,8 @@ use breccia_net::metrics::Registry;
 use super::super::codec::reply::RespWire;
 use super::super::encode::RespVersion;
 use super::super::greeting::{Login, Transactions};
+use super::large::{Place as StreamPlace, Streams};
+use super::own::OwnPaths;
 use super::ticket::Ticket;
 use super::trunk::{Branching, Trunks};
 use crate::endpoint::{Current, Endpoint, Place, Terms};
@@ -76,6 +78,11 @@ pub(crate) struct Leaf {
     shared: RefCell<BTreeMap<(Mode, usize), Rc<RespUpstream>>>,
     idle: RefCell<Vec<(Mode, Rc<RespUpstream>)>>,
     leased: Cell<usize>,
+    pub own: OwnPaths,
+    /// Places for requests that are streamed to it.
+    pub streams: Streams,
+    /// How often a shared connection of this worker was retired.
+    retirements: Rc<Cell<u64>>,
     /// The endpoint's terms as they were last seen here.
     seen: RefCell<Arc<Current>>,
 }
@@ -84,7 +91,12 @@ pub(crate) struct Leaf {
 const IDLE_LEASES: usize = 16;
 
 impl Leaf {
-    pub(crate) fn new(spec: Arc<RespLeaf>, registry: &Registry) -> Rc<Self> {
+    /// A server on this worker; `retirements` counts those of all its servers.
+    pub(crate) fn new(
+        spec: Arc<RespLeaf>,
+        registry: &Registry,
+        retirements: Rc<Cell<u64>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             metrics: StoreMetrics::new(registry, &spec.store),
             seen: RefCell::new(spec.endpoint.current()),
@@ -92,6 +104,9 @@ impl Leaf {
             shared: RefCell::default(),
             idle: RefCell::default(),
             leased: Cell::new(0),
+            own: OwnPaths::default(),
+            streams: Streams::default(),
+            retirements,
         })
     }
 
@@ -104,17 +119,37 @@ impl Leaf {
         Ref::map(self.seen.borrow(), |seen| &seen.terms)
     }
 
-    /// The shared connection a client uses, always the same one; without a client, the one for
-    /// those who read large replies.
-    pub(crate) fn shared(&self, mode: Mode, client: Option<u64>) -> Rc<RespUpstream> {
+    /// The shared connection a client uses, always the same one while no large reply keeps it busy;
+    /// without a client, the one for large requests.
+    pub(crate) fn shared(self: &Rc<Self>, mode: Mode, client: Option<u64>) -> Rc<RespUpstream> {
         let connections = self.spec.connections.max(1);
         let number = match client.map(usize::try_from) {
             Some(client) => client.unwrap_or(0) % connections,
             None => connections,
         };
+        self.shared_at(mode, number)
+    }
+
+    fn shared_at(self: &Rc<Self>, mode: Mode, number: usize) -> Rc<RespUpstream> {
         let mut shared = self.shared.borrow_mut();
-        let open = || self.open_shared(mode, number);
-        Rc::clone(shared.entry((mode, number)).or_insert_with(open))
+        let known = shared.get(&(mode, number));
+        if let Some(known) = known.filter(|known| !known.is_retired()) {
+            return Rc::clone(known);
+        }
+        let upstream = self.open_shared(mode, number);
+        let leaf = Rc::downgrade(self);
+        upstream.set_successor(Box::new(move || {
+            let leaf = leaf.upgrade()?;
+            leaf.retirements.set(leaf.retirements.get() + 1);
+            Some(leaf.shared_at(mode, number))
+        }));
+        shared.insert((mode, number), Rc::clone(&upstream));
+        upstream
+    }
+
+    /// A connection for one client that reads large values, if there are not too many.
+    pub(crate) fn take_own(&self, mode: Mode) -> Option<Rc<RespUpstream>> {
+        self.own.take(mode, || self.open(mode, false))
     }
 
     /// Leases a connection for one client.
@@ -130,6 +165,16 @@ impl Leaf {
                 effect: Effect::NotApplied,
             });
         }
+        self.leased.set(self.leased.get() + 1);
+        Ok(self.lend(mode, None))
+    }
+
+    /// Leases a connection for a streamed request. It does not count among `max-leases`.
+    pub(crate) fn stream(self: &Rc<Self>, mode: Mode, place: StreamPlace) -> Lease {
+        self.lend(mode, Some(place))
+    }
+
+    fn lend(self: &Rc<Self>, mode: Mode, place: Option<StreamPlace>) -> Lease {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|(_, upstream)| {
             if !upstream.is_current() {
@@ -142,13 +187,13 @@ impl Leaf {
             Some(place) => idle.swap_remove(place).1,
             None => self.open(mode, true),
         };
-        self.leased.set(self.leased.get() + 1);
-        Ok(Lease {
+        Lease {
             leaf: Rc::clone(self),
             mode,
             upstream,
             returnable: false,
-        })
+            place,
+        }
     }
 
     fn open(&self, mode: Mode, fragile: bool) -> Rc<RespUpstream> {
@@ -223,6 +268,8 @@ pub(crate) struct Lease {
     mode: Mode,
     pub upstream: Rc<RespUpstream>,
     returnable: bool,
+    /// Its place among the streamed requests, if it serves one.
+    place: Option<StreamPlace>,
 }
 
 impl Lease {
@@ -235,9 +282,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leaf
-            .leased
-            .set(self.leaf.leased.get().saturating_sub(1));
+        if self.place.is_none() {
+            let leased = &self.leaf.leased;
+            leased.set(leased.get().saturating_sub(1));
+        }
         let mut idle = self.leaf.idle.borrow_mut();
         let upstream = &self.upstream;
         let usable = self.returnable && upstream.is_idle() && !upstream.is_closed();
@@ -272,9 +320,10 @@ mod tests {
             store: "r0".to_owned(),
             endpoint: Endpoint::new(terms, EndpointHealth::new("r0".into(), address)),
             connections: 1,
+            trunks: None,
             identity: None,
         });
-        let leaf = Leaf::new(spec, &Registry::new());
+        let leaf = Leaf::new(spec, &Registry::new(), Rc::default());
         let first = leaf.lease(Mode::default()).expect("a lease");
         let upstream = Rc::clone(&first.upstream);
         change(&upstream);

@@ -17,6 +17,7 @@ use super::marked::visible;
 use super::metrics::Outcome;
 use super::ticket::{Asked, Convert};
 use super::wire_error::failure_text;
+use crate::front::client::Client;
 use crate::pipeline::Failure;
 use crate::topology::LeafIndex;
 
@@ -111,8 +112,9 @@ impl Merge {
         &self.order
     }
 
-    pub(crate) fn abandoned(&self) -> bool {
-        self.asked.client.is_gone()
+    /// Whose request it is.
+    pub(crate) fn client(&self) -> &Client {
+        &self.asked.client
     }
 
     /// The reply of one shard came late.

@@ -14,11 +14,13 @@
 mod clients;
 mod dialogue;
 mod forward;
+mod large;
 mod leaf;
 mod marked;
 mod merge;
 mod metrics;
 mod multikey;
+mod own;
 mod portable;
 mod pubsub;
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub struct RespWorker {
     hubs: RefCell<Kept<Hub>>,
     routes: Rc<Routes>,
     scratch: Scratch,
+    /// How often a shared connection was retired.
+    retirements: Rc<Cell<u64>>,
 }
 
 impl RespWorker {
@@ -42,13 +44,14 @@ impl RespWorker {
             hubs: RefCell::default(),
             routes: Rc::new(Routes::new()),
             scratch: scratch(),
+            retirements: Rc::default(),
         })
     }
 
     fn leaf(&self, spec: &Arc<RespLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
         // A store that went and came again has another endpoint.
         let same = |leaf: &Leaf| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
-        let make = || Leaf::new(Arc::clone(spec), registry);
+        let make = || Leaf::new(Arc::clone(spec), registry, Rc::clone(&self.retirements));
         kept(&mut self.leaves.borrow_mut(), &spec.store, same, make)
     }
 
@@ -89,6 +92,8 @@ pub struct RespService {
     pub(crate) routes: Rc<Routes>,
     pub(crate) metrics: Rc<FrontMetrics>,
     pub(crate) clients: Rc<Registry>,
+    /// How often a shared connection of this worker was retired.
+    pub(crate) retirements: Rc<Cell<u64>>,
     scratch: Scratch,
     warned_same_shard: Cell<bool>,
 }
@@ -126,6 +131,7 @@ impl RespService {
             metrics,
             clients: Registry::start(Arc::clone(&listener.settings), listener.drain.clone()),
             scratch: Rc::clone(&worker.scratch),
+            retirements: Rc::clone(&worker.retirements),
             warned_same_shard: Cell::new(false),
             listener,
         })

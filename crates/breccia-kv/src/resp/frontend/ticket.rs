@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use super::super::codec::reply::integer;
@@ -15,7 +16,7 @@ use super::merge::Merge;
 use super::metrics::{FrontMetrics, Outcome};
 use super::scripts::Sent;
 use super::wire_error::failure_text;
-use crate::front::client::Client;
+use crate::front::client::{BROKEN_REPLY, Client, Ending};
 use crate::front::ring::Sequence;
 use crate::pipeline::{Failure, Recipient};
 use crate::topology::LeafIndex;
@@ -59,11 +60,37 @@ impl Asked {
             .slow((self.row, leaf), &self.client, (took, now));
     }
 
-    pub(crate) fn finish(&self, reply: &[u8], outcome: Outcome) {
+    /// The last piece of the reply was given.
+    fn end_pieces(&self) {
+        self.count(Outcome::Answered);
+        self.client.end_pieces(self.sequence);
+    }
+
+    /// The reply breaks off: the client is closed, because what followed would be taken for the rest.
+    fn break_off(&self, failure: &Failure) {
+        let client = &self.client;
+        if !client.has_begun(self.sequence) {
+            return self.fail(failure);
+        }
+        let why = failure_text(failure, self.metrics.leaf_name(self.leaf));
+        tracing::warn!(
+            peer = client.peer,
+            reason = why,
+            "a reply broke off in the middle"
+        );
+        self.count(Outcome::of(failure));
+        client.end(Ending::Now(BROKEN_REPLY));
+    }
+
+    fn count(&self, outcome: Outcome) {
         self.metrics.count(self.row, outcome);
         if let Some(begun) = self.client.end_sample(self.sequence) {
             self.metrics.observe(begun);
         }
+    }
+
+    pub(crate) fn finish(&self, reply: &[u8], outcome: Outcome) {
+        self.count(outcome);
         self.client.fill(self.sequence, reply);
     }
 }
@@ -75,6 +102,11 @@ pub(crate) trait Convert {
     /// The failure as the client shall see it; `None`: the usual text.
     fn convert_failure(&self, _failure: &Failure) -> Option<Vec<u8>> {
         None
+    }
+    /// Whether a large reply goes to the client as it comes, unchanged; then this was the last that
+    /// is heard of it.
+    fn lets_pass(&self) -> bool {
+        false
     }
 }
 
@@ -92,8 +124,37 @@ pub(crate) enum Ticket {
     Begun(Rc<RespUpstream>),
     /// It is the number by which the shard calls this connection.
     Numbered(Arc<ConnectionNumber>),
+    /// It goes to the client in pieces, as they come.
+    Pieces(Asked),
     /// It is thrown away.
     Ignored,
+}
+
+impl Ticket {
+    /// Whose request it is.
+    fn client(&self) -> Option<&Client> {
+        match self {
+            Self::Reply(asked)
+            | Self::Script(asked, _)
+            | Self::Converted(asked, _)
+            | Self::Pieces(asked) => Some(&asked.client),
+            Self::Part(merge, _) => Some(merge.client()),
+            Self::Begun(_) | Self::Numbered(_) | Self::Ignored => None,
+        }
+    }
+
+    /// Who gets the reply as it is, if it may.
+    fn passes_to(&self) -> Option<Asked> {
+        match self {
+            Self::Reply(asked) => Some(asked.clone()),
+            Self::Script(asked, sent) => {
+                sent.heard(b"$");
+                Some(asked.clone())
+            }
+            Self::Converted(asked, convert) if convert.lets_pass() => Some(asked.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl Recipient for Ticket {
@@ -117,6 +178,10 @@ impl Recipient for Ticket {
             // What follows would run outside a transaction.
             Self::Begun(upstream) => upstream.seal(),
             Self::Numbered(number) => number.learn(integer(reply)),
+            Self::Pieces(asked) => {
+                asked.client.piece(asked.sequence, reply);
+                asked.end_pieces();
+            }
             Self::Ignored => {}
         }
     }
@@ -128,6 +193,10 @@ impl Recipient for Ticket {
                 asked.fail(failure);
             }
             Self::Part(merge, part) => merge.fail(part, failure),
+            Self::Pieces(asked) => {
+                asked.metrics.count_leaf(asked.leaf, Outcome::of(failure));
+                asked.break_off(failure);
+            }
             Self::Converted(asked, convert) => {
                 asked.metrics.count_leaf(asked.leaf, Outcome::of(failure));
                 match convert.convert_failure(failure) {
@@ -146,17 +215,56 @@ impl Recipient for Ticket {
                 asked.slow(asked.leaf, took, now);
             }
             Self::Part(merge, part) => merge.slow(*part, took, now),
-            Self::Begun(_) | Self::Numbered(_) | Self::Ignored => {}
+            Self::Begun(_) | Self::Numbered(_) | Self::Pieces(_) | Self::Ignored => {}
         }
     }
 
     fn abandoned(&self) -> bool {
+        self.client().is_some_and(Client::is_gone)
+    }
+
+    fn owner(&self) -> u64 {
+        self.client().map_or(0, |client| client.id)
+    }
+
+    fn takes_pieces(&mut self) -> bool {
+        let Some(asked) = self.passes_to() else {
+            return false;
+        };
+        asked.client.reads_large.set(true);
+        *self = Self::Pieces(asked);
+        true
+    }
+
+    fn piece(&self, bytes: &[u8]) {
+        if let Self::Pieces(asked) = self {
+            asked.client.piece(asked.sequence, bytes);
+        }
+    }
+
+    fn end_pieces(self) {
+        if let Self::Pieces(asked) = self {
+            asked.metrics.count_leaf(asked.leaf, Outcome::Answered);
+            asked.end_pieces();
+        }
+    }
+
+    fn has_room(&self, context: &mut Context<'_>) -> bool {
         match self {
-            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
-                asked.client.is_gone()
-            }
-            Self::Part(merge, _) => merge.abandoned(),
-            Self::Begun(_) | Self::Numbered(_) | Self::Ignored => false,
+            Self::Pieces(asked) => asked.client.has_room(asked.sequence, context),
+            _ => true,
+        }
+    }
+
+    fn wants_more(&self) {
+        if let Some(client) = self.client() {
+            client.wake();
+        }
+    }
+
+    fn cut_off(&self) {
+        if let Some(client) = self.client() {
+            client.end(Ending::Now("write-timeout"));
         }
     }
 }

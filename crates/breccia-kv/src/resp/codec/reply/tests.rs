@@ -82,3 +82,59 @@ fn texts_and_integers_are_read() {
     assert_eq!(integer(b":-7\r\n"), Some(-7));
     assert_eq!(integer(b"$1\r\n1\r\n"), None);
 }
+
+/// Passes a reply on in pieces of `step` bytes, after `scan` has seen `seen` of it.
+fn passed(reply: &[u8], seen: usize, step: usize) -> Pass {
+    let mut scanner = ReplyScanner::default();
+    assert_eq!(scanner.scan(&reply[..seen]), Scan::Incomplete);
+    let (mut from, mut to, mut sum) = (0, seen, 0);
+    loop {
+        match scanner.pass(&reply[from..to]) {
+            Pass::Part(count) => {
+                from += count;
+                sum += count;
+                assert!(to < reply.len(), "it does not end");
+                to = (to + step).min(reply.len());
+            }
+            Pass::End(count) => return Pass::End(sum + count),
+            wrong @ Pass::Wrong(_) => return wrong,
+        }
+    }
+}
+
+#[test]
+fn a_reply_that_is_passed_on_ends_where_it_would_if_it_were_collected() {
+    for reply in [
+        &b"$11\r\nhello\r\nyou!\r\n"[..],
+        b"*3\r\n$3\r\nabc\r\n*2\r\n:1\r\n$0\r\n\r\n$2\r\n\r\n\r\n",
+        b"%1\r\n+a\r\n*2\r\n$-1\r\n_\r\n",
+        b"|1\r\n+a\r\n:1\r\n*1\r\n=5\r\ntxt:x\r\n",
+    ] {
+        let whole = [reply, b"+NEXT\r\n"].concat();
+        for seen in 0..reply.len() {
+            for step in 1..5 {
+                assert_eq!(passed(&whole, seen, step), Pass::End(reply.len()));
+            }
+        }
+    }
+    for seen in 0..8 {
+        let wrong = passed(b"$3\r\nabc\n\n+NEXT\r\n", seen, 1);
+        assert!(matches!(wrong, Pass::Wrong(_)), "{wrong:?}");
+        let wrong = passed(b"$3\r\nabc\rx+NEXT\r\n", seen, 1);
+        assert!(matches!(wrong, Pass::Wrong(_)), "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_length_of_a_large_string_is_known_from_its_header() {
+    let known = |bytes: &[u8]| {
+        let mut scanner = ReplyScanner::default();
+        assert_eq!(scanner.scan(bytes), Scan::Incomplete);
+        scanner.at_least(bytes)
+    };
+    assert_eq!(known(b"$1000\r\n"), 1009);
+    assert_eq!(known(b"*2\r\n:1\r\n$1000\r\nabc"), 1017);
+    assert_eq!(known(b"$10"), 3);
+    assert_eq!(known(b"*2\r\n:1\r\n"), 8);
+    assert_eq!(known(b">2\r\n+message\r\n$1000\r\nabc"), 0);
+}
