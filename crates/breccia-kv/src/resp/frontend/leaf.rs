@@ -273,6 +273,7 @@ mod tests {
             endpoint: Endpoint::new(terms, EndpointHealth::new("r0".into(), address)),
             connections: 1,
             identity: None,
+            trunks: None,
         });
         let leaf = Leaf::new(spec, &Registry::new());
         let first = leaf.lease(Mode::default()).expect("a lease");
