@@ -322,6 +322,7 @@ mod tests {
             connections: 1,
             trunks: None,
             identity: None,
+            trunks: None,
         });
         let leaf = Leaf::new(spec, &Registry::new(), Rc::default());
         let first = leaf.lease(Mode::default()).expect("a lease");
