@@ -52,6 +52,10 @@ pub trait Wire: 'static {
     /// Looks for the end of the reply that starts at `bytes[0]`. The same scanner is passed again
     /// with the same bytes and more behind them until the answer is not `Incomplete`.
     fn scan(scanner: &mut Self::Scanner, shape: Option<Self::Shape>, bytes: &[u8]) -> Scan;
+    /// Whether a reply says that its server has lost the role for which it is asked.
+    fn disowns(_reply: &[u8]) -> bool {
+        false
+    }
     /// A request without effect, sent first on a connection that was quiet (see [`Pipeline`]).
     fn canary() -> Canary<Self::Shape>;
     /// The same within a transaction, where the usual one would become part of it.
@@ -334,6 +338,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                     *self.held_off.borrow_mut() = None;
                     self.metrics.iter().for_each(|metrics| metrics.connected());
                     let cause = Relay::new(self, stream).run().await;
+                    self.options.endpoint.doubt();
                     self.metrics
                         .iter()
                         .for_each(|metrics| metrics.disconnected());
@@ -390,10 +395,14 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         };
         let connecting = async {
             let place = &current.terms.place;
+            if let Some(why) = &place.vacant {
+                return Err(why.to_string());
+            }
             let connected = connect(&place.address, place.tls.as_ref(), timeout).await;
             let mut stream = connected.map_err(|error| {
                 let why = error.to_string();
                 if !self.has_news(|current| current.moved) {
+                    self.options.endpoint.doubt();
                     self.health.connect_failed(&why);
                 }
                 why

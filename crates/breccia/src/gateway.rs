@@ -249,6 +249,7 @@ impl Gateway {
             .collect();
         let each = served.values().map(|store| match store {
             StorePlan::Redis(plan) => plan.connections.saturating_mul(self.workers),
+            StorePlan::RedisGroup(plan) => plan.redis.connections.saturating_mul(self.workers),
             StorePlan::Memcached(plan) => plan.connections.saturating_mul(self.workers),
             StorePlan::S3(plan) => plan.http.max_connections,
             StorePlan::Azure(plan) => plan.http.max_connections,

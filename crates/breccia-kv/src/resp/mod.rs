@@ -2,6 +2,7 @@
 //!
 //! Frontend and backend both use the codec and never import each other.
 
+mod asker;
 pub mod backend;
 pub mod codec;
 pub mod commands;
@@ -10,3 +11,4 @@ pub mod frontend;
 mod greeting;
 pub mod portable;
 pub mod scripts;
+pub mod sentinel;

@@ -97,6 +97,28 @@ fn keep<T>(known: &Named<T>, made: Named<T>) -> Named<T> {
     each.collect()
 }
 
+/// The health of every store whose servers are found by asking others.
+fn groups(plan: &Plan, known: &Named<EndpointHealth>, metrics: &Registry) -> Named<EndpointHealth> {
+    let served = plan
+        .listeners
+        .values()
+        .map(|listener| plan.served(listener));
+    let groups = served
+        .flatten()
+        .filter(|(_, store)| matches!(store, StorePlan::RedisGroup(_)));
+    let health = |(name, store): (&str, &StorePlan)| {
+        let own = known.get(name).map(Arc::clone).unwrap_or_else(|| {
+            let location = store.location().unwrap_or_default();
+            let health = EndpointHealth::located(name.to_owned(), location);
+            health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
+            health
+        });
+        (name.to_owned(), own)
+    };
+    let unique: BTreeMap<&str, &StorePlan> = groups.collect();
+    unique.into_iter().map(health).collect()
+}
+
 /// The health of every store that lies on a server and is reached from a listener. Stores at one
 /// address (other databases of one Redis) share theirs: there is one prober for each endpoint.
 fn endpoints(
@@ -115,7 +137,7 @@ fn endpoints(
             }
         }
     }
-    let mut endpoints = BTreeMap::new();
+    let mut endpoints = groups(plan, known, metrics);
     for (address, names) in by_address {
         let all: Vec<&str> = names.iter().copied().collect();
         let shared = all.iter().find_map(|name| known.get(*name)).map(Arc::clone);

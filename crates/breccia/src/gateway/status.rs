@@ -73,6 +73,11 @@ impl Gateway {
             if let Some(endpoint) = inventory.endpoints.get(name) {
                 let down = endpoint.down();
                 put("up", down.is_none().into());
+                if let StorePlan::RedisGroup(_) = store
+                    && let Some(address) = endpoint.address()
+                {
+                    put("primary", address.to_string().into());
+                }
                 if let Some(reason) = down {
                     let since = clock::now().saturating_duration_since(reason.since);
                     put("reason", reason.text.into());

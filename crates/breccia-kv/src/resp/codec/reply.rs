@@ -21,6 +21,11 @@ impl Wire for RespWire {
         scanner.scan(bytes)
     }
 
+    #[inline]
+    fn disowns(reply: &[u8]) -> bool {
+        is_read_only(reply)
+    }
+
     fn canary() -> Canary<()> {
         Canary {
             bytes: b"*1\r\n$4\r\nPING\r\n",
@@ -36,6 +41,12 @@ impl Wire for RespWire {
             shape: (),
         }
     }
+}
+
+/// Whether a server has refused a write because it is a replica: nothing was applied.
+#[inline]
+pub(crate) fn is_read_only(reply: &[u8]) -> bool {
+    reply.first() == Some(&b'-') && reply.starts_with(b"-READONLY ")
 }
 
 /// How far a reply has been looked at.

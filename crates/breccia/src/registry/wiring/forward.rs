@@ -22,9 +22,9 @@ pub(super) fn redis(
     plan: &Plan,
     name: &str,
 ) -> Result<ForwardStore, Trouble> {
-    let leaf = |path: &str, store: &str| match plan.stores.get(store) {
-        Some(StorePlan::Redis(redis)) => redis_leaf(inventory, path, store, redis).map(Arc::new),
-        _ => Err(Trouble::failed(format!("store.{store} is no redis store"))),
+    let leaf = |path: &str, store: &str| match plan.stores.get(store).and_then(StorePlan::redis) {
+        Some(redis) => redis_leaf(inventory, path, store, redis).map(Arc::new),
+        None => Err(Trouble::failed(format!("store.{store} is no redis store"))),
     };
     let root = branch(inventory, name, name, &leaf)?;
     let sharded = match plan.stores.get(name) {
