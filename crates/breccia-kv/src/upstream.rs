@@ -243,6 +243,12 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         &self.memory
     }
 
+    /// Whether it carries state of one client, so that nothing on it may be sent elsewhere.
+    #[must_use]
+    pub fn is_lease(&self) -> bool {
+        self.options.fragile
+    }
+
     /// Whether nothing is queued and no reply is owed.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -4,6 +4,7 @@
 
 mod asker;
 pub mod backend;
+pub mod cluster;
 pub mod codec;
 pub mod commands;
 pub mod encode;

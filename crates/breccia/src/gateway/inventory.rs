@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use breccia_config::{Plan, StorePlan};
+use breccia_config::{Plan, RedisGroupKind, StorePlan};
 use breccia_core::address::Address;
 use breccia_kv::endpoint::Endpoint;
 use breccia_kv::front::settings::SharedSettings;
 use breccia_kv::identity::Identity;
+use breccia_kv::resp::cluster::Cluster;
 use breccia_net::drain::Drain;
 use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::{self, Registry};
@@ -33,6 +34,8 @@ pub(crate) struct Inventory {
     pub(crate) endpoints: Named<EndpointHealth>,
     /// The server of each store of keys and values: what a reload may change of it.
     pub(crate) servers: Named<Endpoint>,
+    /// What is known of each store that is a cluster.
+    pub(crate) clusters: Named<Cluster>,
     /// The identity of each leaf that carries markers.
     pub(crate) identities: Named<Identity>,
     /// What a reload may change of each listener.
@@ -76,9 +79,11 @@ impl Inventory {
                 .unwrap_or_else(|| drain.child());
             (name, drain)
         });
+        let servers = keep(&known.servers, registry::servers(plan, &endpoints)?);
         Ok(Self {
             drains: drains.collect(),
-            servers: keep(&known.servers, registry::servers(plan, &endpoints)?),
+            clusters: keep(&known.clusters, clusters(plan, &servers)),
+            servers,
             identities: keep(&known.identities, markers::identities(plan, &layouts)),
             settings: keep(&known.settings, registry::shared_settings(plan)),
             memory: keep(&known.memory, memory::stores(plan, metrics)),
@@ -95,6 +100,20 @@ fn keep<T>(known: &Named<T>, made: Named<T>) -> Named<T> {
         (name, known.unwrap_or(made))
     });
     each.collect()
+}
+
+/// What is known of each cluster of the plan: nothing yet.
+fn clusters(plan: &Plan, servers: &Named<Endpoint>) -> Named<Cluster> {
+    let is_cluster = |name: &str| match plan.stores.get(name) {
+        Some(StorePlan::RedisGroup(group)) => group.kind == RedisGroupKind::Cluster,
+        _ => false,
+    };
+    let clusters = servers.iter().filter(|(name, _)| is_cluster(name));
+    let made = clusters.map(|(name, contact)| {
+        let cluster = Cluster::new(name.clone(), Arc::clone(contact));
+        (name.clone(), cluster)
+    });
+    made.collect()
 }
 
 /// The health of every store whose servers are found by asking others.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use breccia_blob::BlobStore;
 use breccia_blob::condition::{ConditionalCall, Support};
 use breccia_config::{Plan, StorePlan};
+use breccia_kv::resp::cluster::Cluster;
 use breccia_net::clock;
 use breccia_net::drain::Phase;
 use serde_json::{Map, Value, json};
@@ -76,7 +77,10 @@ impl Gateway {
                 if let StorePlan::RedisGroup(_) = store
                     && let Some(address) = endpoint.address()
                 {
-                    put("primary", address.to_string().into());
+                    match inventory.clusters.get(name) {
+                        None => put("primary", address.to_string().into()),
+                        Some(cluster) => put("servers", servers_value(cluster)),
+                    }
                 }
                 if let Some(reason) = down {
                     let since = clock::now().saturating_duration_since(reason.since);
@@ -126,6 +130,21 @@ impl Gateway {
             "shards": layout.shards(),
         }))
     }
+}
+
+/// The servers of a cluster that own slots.
+fn servers_value(cluster: &Cluster) -> Value {
+    let map = cluster.map();
+    let each = cluster.primaries().into_iter().map(|server| {
+        let down = server.endpoint.health().down();
+        json!({
+            "address": server.address.to_string(),
+            "slots": map.count_of(server.number),
+            "up": down.is_none(),
+            "reason": down.map(|reason| reason.text),
+        })
+    });
+    each.collect()
 }
 
 /// Which conditional calls a leaf of blobs offers.

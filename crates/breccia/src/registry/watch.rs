@@ -1,4 +1,4 @@
-//! Following servers that others know of: the primary that sentinels name.
+//! Following servers that others know of: the primary that sentinels name, the servers of a cluster.
 //!
 //! Not the choice, which is the slice's. Invariant: a store has one watch in the process, and its
 //! prober looks where the watch has led.
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breccia_config::{Plan, StorePlan};
+use breccia_kv::resp::cluster::{self, ClusterOptions};
 use breccia_kv::resp::sentinel;
 use breccia_net::health::{ProbeFailure, probe_loop};
 use tokio::sync::mpsc;
@@ -45,12 +46,16 @@ pub(crate) fn start_watch(
         return;
     };
     let options = match reach::sentinels(name, group) {
-        Ok(Some(options)) => options,
-        Ok(None) => return,
+        Ok(options) => options,
         Err(error) => {
             tracing::error!(store = name, %error, "the store is followed as before the reload");
             return;
         }
+    };
+    let seeds = ClusterOptions {
+        seeds: group.urls.clone(),
+        interval: group.redis.probe_interval,
+        patience: group.redis.probe_timeout,
     };
     let (shared, store, of) = (Arc::downgrade(gateway), store.clone(), name.to_owned());
     let moved = move || {
@@ -58,8 +63,18 @@ pub(crate) fn start_watch(
             probe(&gateway, &store, &of);
         }
     };
-    let watching = sentinel::watch(options, Arc::clone(endpoint), moved, looking);
-    gateway.tasks.start(Task::Watch, name, watching);
+    let tasks = &gateway.tasks;
+    match (options, inventory.clusters.get(name)) {
+        (Some(options), _) => {
+            let watching = sentinel::watch(options, Arc::clone(endpoint), moved, looking);
+            tasks.start(Task::Watch, name, watching);
+        }
+        (None, Some(known)) => {
+            let watching = cluster::watch(seeds, Arc::clone(known), moved, looking);
+            tasks.start(Task::Watch, name, watching);
+        }
+        (None, None) => {}
+    }
 }
 
 /// Probes the server that a store has been led to, instead of the one before.

@@ -211,6 +211,9 @@ impl RenewedStores {
                 tracing::warn!(store, %was, address = %is, "the store has moved");
                 endpoint.health().move_to(is);
             }
+            if let Some(cluster) = gateway.inventory().clusters.get(&store) {
+                cluster.renew(&terms);
+            }
             endpoint.set(terms);
             if changed {
                 // The files were read a moment ago: what is broken since then is found when the

@@ -4,6 +4,8 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
+mod cluster;
 #[path = "../gateway/common.rs"]
 mod common;
+mod load;
 mod sentinel;

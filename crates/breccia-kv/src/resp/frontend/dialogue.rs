@@ -63,6 +63,10 @@ pub(crate) struct RespDialogue {
     pub(crate) card: Arc<Card>,
     /// The row of the last command.
     last_row: u16,
+    /// Whether some member is a cluster.
+    pub(crate) clustered: bool,
+    /// The state of the clusters' slots that the client's requests in flight were sent by.
+    seen_slots: u64,
     /// Whether the client reads through the workers' bulk connections (see `Client::reads_large`).
     pub(crate) on_bulk: bool,
     pub(crate) work: Work,
@@ -84,6 +88,10 @@ impl RespDialogue {
         card: Arc<Card>,
         trusted: bool,
     ) -> Self {
+        let clustered = match &service.backend {
+            Backend::Forward(forward) => !forward.fleet.is_empty(),
+            Backend::Portable(_) => false,
+        };
         Self {
             service,
             client,
@@ -98,6 +106,8 @@ impl RespDialogue {
             barrier: false,
             card,
             last_row: UNKNOWN_ROW,
+            clustered,
+            seen_slots: 0,
             on_bulk: false,
             work: Work::default(),
             keys: Vec::new(),
@@ -117,7 +127,7 @@ impl RespDialogue {
 
     /// Whether the next request may be dispatched.
     fn may_dispatch(&mut self) -> bool {
-        if self.work.is_busy() {
+        if self.work.is_busy() || (self.clustered && !self.follows_slots()) {
             return false;
         }
         let changes = self.client.reads_large.get() && !self.on_bulk;
@@ -136,6 +146,22 @@ impl RespDialogue {
             }
         }
         self.client.may_ask(&self.settings.limits)
+    }
+
+    /// Takes over where the slots of clusters lie now. Whether nothing more may overtake what was
+    /// sent by a former state of them, or is on its way to another server.
+    fn follows_slots(&mut self) -> bool {
+        let Backend::Forward(forward) = &self.service.backend else {
+            return true;
+        };
+        let slots = forward.fleet.renew();
+        if (slots != self.seen_slots || self.client.redirected.get()) && self.client.in_flight() > 0
+        {
+            return false;
+        }
+        self.seen_slots = slots;
+        self.client.redirected.set(false);
+        true
     }
 
     /// Takes over what a reload has changed. Who is logged in stays so.

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::super::codec::reply::Expected;
 use super::super::codec::request::Request;
 use super::super::commands::{Arguments, keys, pattern_option};
 use super::super::encode::RespVersion;
@@ -13,6 +14,7 @@ use super::dialogue::{RespDialogue, Step};
 use super::leaf::RespUpstream;
 use super::marked::{RESERVED, is_any_reserved};
 use super::metrics::UNKNOWN_ROW;
+use super::redirect;
 use super::route::{Command, DATABASES};
 use super::service::{Backend, Forward};
 use super::settings::{ModuleCommand, MultiKey};
@@ -82,7 +84,7 @@ impl RespDialogue {
         let Backend::Forward(forward) = &self.service.backend else {
             return Step::Done;
         };
-        let leaf = forward.store.topology.place(request.argument(index)).leaf;
+        let leaf = forward.place(request.argument(index)).leaf;
         if command.spec.writes() {
             self.note_write(leaf);
         }
@@ -139,7 +141,7 @@ impl RespDialogue {
             return Rc::clone(upstream);
         }
         let forward = self.forward();
-        self.paths.resize(forward.leaves.len(), None);
+        self.paths.resize(forward.count(), None);
         let upstream = forward
             .leaf(leaf)
             .shared(self.mode(), (!self.on_bulk).then_some(self.client.id));
@@ -203,7 +205,21 @@ impl RespDialogue {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
         let expires = self.now + self.settings.limits.deadline;
-        match upstream.enqueue(ticket, (), expires, patience, write) {
+        if self.clustered
+            && let Some(leaf) = ticket.leaf()
+            && let Backend::Forward(forward) = &self.service.backend
+            && forward.fleet.has(leaf)
+        {
+            let whose = (self.mode(), (!self.on_bulk).then_some(self.client.id));
+            return redirect::enqueue(
+                forward,
+                upstream,
+                (ticket, leaf, whose),
+                (expires, patience),
+                write,
+            );
+        }
+        match upstream.enqueue(ticket, Expected::One, expires, patience, write) {
             Ok(()) => true,
             Err((ticket, failure)) => {
                 ticket.fail(&failure);
@@ -262,16 +278,15 @@ impl RespDialogue {
 
     pub(crate) fn home_of(&mut self, positions: &[usize], request: Request<'_>) -> Home {
         let forward = self.forward();
-        let topology = &forward.store.topology;
         let mut places = positions
             .iter()
-            .map(|index| topology.place(Request::argument(&request, *index)));
+            .map(|index| forward.place(Request::argument(&request, *index)));
         let Some(first) = places.next() else {
             return Home::Nowhere;
         };
         let mut same_slot = true;
         for place in places {
-            if place.leaf != first.leaf {
+            if place.leaf != first.leaf || place.bound != first.bound {
                 return Home::Apart;
             }
             same_slot &= place.slot == first.slot;
@@ -320,7 +335,7 @@ impl RespDialogue {
 
     /// Whether there is more than one leaf.
     pub(crate) fn is_sharded(&self) -> bool {
-        self.forward().leaves.len() > 1
+        self.forward().is_sharded()
     }
 
     pub(crate) fn forward_same(&mut self, command: &Command, request: Request<'_>) -> Step {
@@ -403,8 +418,11 @@ impl RespDialogue {
             return leaf;
         }
         let forward = self.forward();
-        let up = forward.leaves.iter().position(|leaf| leaf.spec.is_up());
-        LeafIndex::new(up.unwrap_or(0)).expect("a topology holds no more leaves than an index")
+        let holders = forward.holders();
+        let up = holders
+            .iter()
+            .find(|leaf| forward.leaf(**leaf).spec.is_up());
+        up.or(holders.first()).copied().unwrap_or_default()
     }
 
     pub(crate) fn publish(&mut self, command: &Command, request: Request<'_>) -> Step {
@@ -413,11 +431,7 @@ impl RespDialogue {
     }
 
     pub(crate) fn home_of_channel(&self, request: Request<'_>) -> LeafIndex {
-        self.forward()
-            .store
-            .topology
-            .place(request.argument(1))
-            .leaf
+        self.forward().place(request.argument(1)).leaf
     }
 
     /// A command of a module that the configuration describes.

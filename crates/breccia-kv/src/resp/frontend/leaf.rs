@@ -11,6 +11,7 @@ use std::sync::Arc;
 use breccia_core::error::Effect;
 use breccia_net::metrics::Registry;
 
+use super::super::cluster::Cluster;
 use super::super::codec::reply::RespWire;
 use super::super::encode::RespVersion;
 use super::super::greeting::{Login, Transactions};
@@ -36,6 +37,8 @@ pub struct RespLeaf {
     pub connections: usize,
     /// Its markers, if its composite has them.
     pub identity: Option<Arc<Identity>>,
+    /// The cluster, if it is one; its endpoint is some server of it then.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 impl RespLeaf {

@@ -13,6 +13,7 @@
 
 mod clients;
 mod dialogue;
+mod fleet;
 mod forward;
 mod leaf;
 mod marked;
@@ -21,6 +22,7 @@ mod metrics;
 mod multikey;
 mod portable;
 mod pubsub;
+mod redirect;
 #[cfg(test)]
 mod reference;
 mod route;

@@ -10,6 +10,7 @@ use super::super::encode;
 use super::leaf::RespUpstream;
 use super::merge::Merge;
 use super::metrics::{FrontMetrics, Outcome};
+use super::redirect::{Kept, Shielded};
 use super::scripts::Sent;
 use super::wire_error::failure_text;
 use crate::front::client::Client;
@@ -44,7 +45,7 @@ impl Asked {
         let mut reply = Vec::new();
         encode::error(
             &mut reply,
-            &failure_text(failure, self.metrics.leaf_name(self.leaf)),
+            &failure_text(failure, &self.metrics.place_name(self.leaf)),
         );
         self.client.trust();
         self.finish(&reply, Outcome::of(failure));
@@ -87,8 +88,46 @@ pub(crate) enum Ticket {
     Converted(Asked, Box<dyn Convert>),
     /// It says whether the shard opened a transaction on this connection.
     Begun(Rc<RespUpstream>),
+    /// It may be that a cluster wants the request elsewhere.
+    Kept(Box<Kept>),
+    /// The same, where the request cannot go elsewhere: the client is told so.
+    Shielded(Box<Shielded>),
     /// It is thrown away.
     Ignored,
+}
+
+impl Ticket {
+    /// The leaf whose reply it waits for, if a client waits.
+    pub(crate) fn leaf(&self) -> Option<LeafIndex> {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                Some(asked.leaf)
+            }
+            Self::Part(merge, part) => merge.leaf_of(*part),
+            _ => None,
+        }
+    }
+
+    /// The request goes to another leaf.
+    pub(crate) fn moves_to(&mut self, leaf: LeafIndex) {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                asked.leaf = leaf;
+            }
+            _ => {}
+        }
+    }
+
+    /// The client that waits.
+    pub(crate) fn client(&self) -> Option<&Rc<Client>> {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                Some(&asked.client)
+            }
+            Self::Part(merge, _) => Some(merge.client()),
+            _ => None,
+        }
+    }
 }
 
 impl Recipient for Ticket {
@@ -111,6 +150,8 @@ impl Recipient for Ticket {
             Self::Begun(upstream) if reply == b"+OK\r\n" => upstream.set_in_transaction(true),
             // What follows would run outside a transaction.
             Self::Begun(upstream) => upstream.seal(),
+            Self::Kept(kept) => kept.deliver(reply),
+            Self::Shielded(shielded) => shielded.deliver(reply),
             Self::Ignored => {}
         }
     }
@@ -129,6 +170,8 @@ impl Recipient for Ticket {
                     None => asked.fail(failure),
                 }
             }
+            Self::Kept(kept) => kept.fail(failure),
+            Self::Shielded(shielded) => shielded.inner.fail(failure),
             Self::Begun(_) | Self::Ignored => {}
         }
     }
@@ -139,6 +182,8 @@ impl Recipient for Ticket {
                 asked.slow(asked.leaf, took, now);
             }
             Self::Part(merge, part) => merge.slow(*part, took, now),
+            Self::Kept(kept) => kept.inner.slow(took, now),
+            Self::Shielded(shielded) => shielded.inner.slow(took, now),
             Self::Begun(_) | Self::Ignored => {}
         }
     }
@@ -149,6 +194,8 @@ impl Recipient for Ticket {
                 asked.client.is_gone()
             }
             Self::Part(merge, _) => merge.abandoned(),
+            Self::Kept(kept) => kept.inner.abandoned(),
+            Self::Shielded(shielded) => shielded.inner.abandoned(),
             Self::Begun(_) | Self::Ignored => false,
         }
     }

@@ -95,6 +95,7 @@ fn redis_leaf(
         endpoint: endpoint(inventory, store)?,
         connections: plan.connections,
         identity: inventory.identities.get(store).map(Arc::clone),
+        cluster: inventory.clusters.get(store).map(Arc::clone),
     })
 }
 
