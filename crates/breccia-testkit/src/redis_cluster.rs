@@ -36,28 +36,7 @@ impl RedisCluster {
         } else {
             primaries
         };
-        let mut servers = Vec::new();
-        for _ in 0..count {
-            let bus = crate::free_port()?;
-            let arguments = [
-                "--cluster-enabled",
-                "yes",
-                "--cluster-port",
-                &bus.to_string(),
-                "--cluster-node-timeout",
-                &failed_after.as_millis().to_string(),
-                "--repl-diskless-sync-delay",
-                "0",
-                "--cluster-require-full-coverage",
-                "no",
-            ];
-            let arguments = arguments.map(str::to_owned).to_vec();
-            let server = Redis::start(RedisOptions {
-                arguments,
-                ..RedisOptions::default()
-            })?;
-            servers.push((server, bus));
-        }
+        let servers = launch(count, failed_after)?;
         let mut ids = Vec::new();
         for (number, (server, _)) in servers.iter().enumerate() {
             let mut client = server.client()?;
@@ -123,9 +102,9 @@ impl RedisCluster {
                     format!("cluster_known_nodes:{count}\r"),
                     format!("cluster_size:{primaries}\r"),
                 ];
-                let nodes = client.call(&[b"CLUSTER", b"NODES"]).ok()?;
-                let nodes = String::from_utf8_lossy(&nodes).into_owned();
-                let settled = !nodes.contains("handshake") && !nodes.contains("disconnected");
+                let said = client.call(&[b"CLUSTER", b"NODES"]).ok()?;
+                let said = String::from_utf8_lossy(&said).into_owned();
+                let settled = !said.contains("handshake") && !said.contains("disconnected");
                 (settled && all.iter().all(|line| info.contains(line))).then_some(())
             };
             wait_until(START_LIMIT, "the cluster to form", || Ok(known()))?;
@@ -227,4 +206,31 @@ impl RedisCluster {
     pub fn client(&self, server: usize) -> Result<RespClient> {
         self.server(server)?.client()
     }
+}
+
+/// Servers with the ports of their cluster bus; each is a cluster by itself yet.
+fn launch(count: usize, failed_after: Duration) -> Result<Vec<(Redis, u16)>> {
+    let mut servers = Vec::new();
+    for _ in 0..count {
+        let bus = crate::free_port()?;
+        let arguments = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus.to_string(),
+            "--cluster-node-timeout",
+            &failed_after.as_millis().to_string(),
+            "--repl-diskless-sync-delay",
+            "0",
+            "--cluster-require-full-coverage",
+            "no",
+        ];
+        let arguments = arguments.map(str::to_owned).to_vec();
+        let server = Redis::start(RedisOptions {
+            arguments,
+            ..RedisOptions::default()
+        })?;
+        servers.push((server, bus));
+    }
+    Ok(servers)
 }

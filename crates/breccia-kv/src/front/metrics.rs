@@ -140,14 +140,12 @@ impl FrontMetrics {
 
     /// The same, also of a server that was met later.
     pub(crate) fn place_name(&self, leaf: LeafIndex) -> Cow<'_, str> {
-        match self.leaves.get(leaf.get()) {
-            Some((path, ..)) => Cow::Borrowed(path),
-            None => {
-                let further = self.further.borrow();
-                let found = further.get(leaf.get() - self.leaves.len());
-                found.map_or("a shard".into(), |(path, _)| Cow::Owned(path.clone()))
-            }
-        }
+        let Some(later) = leaf.get().checked_sub(self.leaves.len()) else {
+            return Cow::Borrowed(self.leaf_name(leaf));
+        };
+        let further = self.further.borrow();
+        let found = further.get(later);
+        found.map_or("a shard".into(), |(path, _)| Cow::Owned(path.clone()))
     }
 
     /// One more server, which counts as the leaf that it belongs to. Its place is the next one.

@@ -126,7 +126,8 @@ fn groups(plan: &Plan, known: &Named<EndpointHealth>, metrics: &Registry) -> Nam
         .flatten()
         .filter(|(_, store)| matches!(store, StorePlan::RedisGroup(_)));
     let health = |(name, store): (&str, &StorePlan)| {
-        let own = known.get(name).map(Arc::clone).unwrap_or_else(|| {
+        let own = known.get(name).map(Arc::clone);
+        let own = own.unwrap_or_else(|| {
             let location = store.location().unwrap_or_default();
             let health = EndpointHealth::located(name.to_owned(), location);
             health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));

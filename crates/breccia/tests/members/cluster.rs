@@ -69,8 +69,23 @@ fn commands_of_one_key_and_of_many_work_over_all_slots() -> Result<()> {
     check(&mut client, "INCR {t}b", "+QUEUED")?;
     check(&mut client, "GET {t}c", "+QUEUED")?;
     check(&mut client, "EXEC", "*2 :6 $1 4")?;
+    scripts_and_scans(&mut client)?;
+    check(&mut client, "LPUSH q 1", ":1")?;
+    check(&mut client, "BLPOP q 1", "*2 $1 q $1 1")?;
+    check(&mut client, "WAIT 0 10", ":0")?;
+    check(&mut client, "FLUSHALL", "+OK")?;
+    check(&mut client, "DBSIZE", ":0")?;
+    let (_, status) = gateway.admin("/status")?;
+    ensure!(status.contains("\"slots\": 5461"), "{status}");
+    let (_, metrics) = gateway.admin("/metrics")?;
+    let counted = "breccia_store_requests_total{store=\"c\",outcome=\"ok\"}";
+    ensure!(metrics.contains(counted), "{metrics}");
+    Ok(())
+}
+
+fn scripts_and_scans(client: &mut RespClient) -> Result<()> {
     check(
-        &mut client,
+        client,
         "EVAL return{KEYS[1],ARGV[1]} 1 k:7 x",
         "*2 $3 k:7 $1 x",
     )?;
@@ -78,7 +93,7 @@ fn commands_of_one_key_and_of_many_work_over_all_slots() -> Result<()> {
     let sha = String::from_utf8_lossy(sha.bytes().context("a digest")?).into_owned();
     for number in 0..20 {
         let wanted = format!("*1 ${} k:{number}", format!("k:{number}").len());
-        check(&mut client, &format!("EVALSHA {sha} 1 k:{number}"), &wanted)?;
+        check(client, &format!("EVALSHA {sha} 1 k:{number}"), &wanted)?;
     }
     let (mut cursor, mut found) = ("0".to_owned(), BTreeSet::new());
     loop {
@@ -98,18 +113,6 @@ fn commands_of_one_key_and_of_many_work_over_all_slots() -> Result<()> {
         }
     }
     ensure!(found.len() == 202, "{} keys were found", found.len());
-    check(&mut client, "LPUSH q 1", ":1")?;
-    check(&mut client, "BLPOP q 1", "*2 $1 q $1 1")?;
-    check(&mut client, "WAIT 0 10", ":0")?;
-    check(&mut client, "FLUSHALL", "+OK")?;
-    check(&mut client, "DBSIZE", ":0")?;
-    let (_, status) = gateway.admin("/status")?;
-    ensure!(status.contains("\"slots\": 5461"), "{status}");
-    let (_, metrics) = gateway.admin("/metrics")?;
-    ensure!(
-        metrics.contains("breccia_store_requests_total{store=\"c\",outcome=\"ok\"}"),
-        "{metrics}"
-    );
     Ok(())
 }
 
@@ -130,12 +133,8 @@ fn messages_reach_subscribers_once() -> Result<()> {
     let mut heard: Vec<String> = Vec::new();
     for _ in 0..4 {
         let message = Reply::parse(&subscriber.read_reply()?)?;
-        let words = message.elements().iter().filter_map(Reply::bytes);
-        heard.extend(
-            words
-                .last()
-                .map(|it| String::from_utf8_lossy(it).into_owned()),
-        );
+        let text = message.elements().last().and_then(Reply::bytes);
+        heard.extend(text.map(|it| String::from_utf8_lossy(it).into_owned()));
     }
     heard.sort();
     ensure!(heard == ["m-a", "m-a", "m-b", "m-c"], "{heard:?}");
@@ -243,10 +242,42 @@ fn move_slots(cluster: &RedisCluster, from: usize, to: usize, slots: u16) -> Res
 }
 
 #[test]
-fn slots_move_under_load_and_no_client_sees_it() -> Result<()> {
+fn a_blocked_client_follows_its_list_to_another_server() -> Result<()> {
     let cluster = RedisCluster::start(3, false, FAILED_AFTER)?;
     let port = free_port()?;
     let _gateway = Breccia::start(&config(&cluster, port, 3))?;
+    let (mut blocked, mut other) = (client(port)?, client(port)?);
+    let slot = u16::try_from(client_slot(&cluster, "l")?)?;
+    let from = (0..3)
+        .find(|server| owns(&cluster, *server, slot))
+        .context("an owner")?;
+    for turn in 0..20 {
+        blocked.send(b"BLPOP l 0\r\n")?;
+        thread::sleep(Duration::from_millis(150));
+        let (here, there) = if turn % 2 == 0 {
+            (from, (from + 1) % 3)
+        } else {
+            ((from + 1) % 3, from)
+        };
+        cluster.move_slot(slot, here, there)?;
+        thread::sleep(Duration::from_millis(150));
+        check(&mut other, &format!("LPUSH l {turn}"), ":1")?;
+        let popped = Reply::parse(&blocked.read_reply()?)?;
+        let value = popped.elements().last().and_then(Reply::bytes);
+        ensure!(
+            value == Some(turn.to_string().as_bytes()),
+            "{turn}: {popped:?}"
+        );
+        check(&mut blocked, "EXISTS l", ":0")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn slots_move_under_load_and_no_client_sees_it() -> Result<()> {
+    let cluster = RedisCluster::start(3, false, FAILED_AFTER)?;
+    let port = free_port()?;
+    let gateway = Breccia::start(&config(&cluster, port, 3))?;
     let load = Load::start(port, 4, false);
     thread::sleep(Duration::from_millis(300));
     move_slots(&cluster, 0, 1, 300)?;
@@ -260,6 +291,12 @@ fn slots_move_under_load_and_no_client_sees_it() -> Result<()> {
         met.answered,
         met.errors
     );
+    for kind in ["moved", "ask"] {
+        let name = format!("breccia_cluster_redirects_total{{store=\"c\",kind=\"{kind}\"}}");
+        let count = gateway.metric(&name)?;
+        println!("{count} redirections: {kind}");
+        ensure!(count > 0.0, "nothing was redirected: {kind}");
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! one number for the life of the process, so what a worker holds under a number stays true; a map
 //! of slots is a value, replaced as a whole, with a version that only grows.
 
-mod nodes;
+mod described;
 mod probing;
 mod watch;
 
@@ -17,7 +17,7 @@ use breccia_core::address::Address;
 use breccia_core::hash::HashTag;
 use breccia_net::health::EndpointHealth;
 
-use self::nodes::Merged;
+use self::described::Merged;
 use crate::endpoint::{Endpoint, Terms};
 
 pub use watch::{ClusterOptions, watch};
@@ -318,7 +318,7 @@ mod tests {
 
     fn said(text: &str) -> Merged {
         let asked = Address::tcp("h", 1).unwrap();
-        nodes::merge(&[nodes::read(text, &asked)])
+        described::merge(&[described::read(text, &asked)])
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::super::asker::Asker;
 use super::super::codec::reply::text;
-use super::nodes::{Described, merge, read};
+use super::described::{Described, merge, read};
 use super::probing::Probes;
 use super::{Cluster, on};
 use crate::endpoint::Place;

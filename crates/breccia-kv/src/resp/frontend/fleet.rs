@@ -206,6 +206,16 @@ impl Fleet {
         })
     }
 
+    /// Counts a request that is sent again.
+    pub(super) fn count_redirect(&self, leaf: LeafIndex, kind: &str) {
+        if let Some(view) = self.view_of(leaf) {
+            let labels = [view.spec.store.as_str(), kind];
+            self.registry
+                .counter(&metrics::CLUSTER_REDIRECTS, &labels)
+                .increment();
+        }
+    }
+
     /// The owner of a slot of the cluster that a place belongs to.
     pub(super) fn owner(&self, beside: LeafIndex, slot: u16) -> Option<LeafIndex> {
         let view = self.view_of(beside)?;

@@ -211,10 +211,15 @@ impl RespDialogue {
             && forward.fleet.has(leaf)
         {
             let whose = (self.mode(), (!self.on_bulk).then_some(self.client.id));
+            // Alone on its lease: within WATCH the connection carries more than this request.
+            let alone = patience == Patience::Unbounded
+                && self.lease.is_none()
+                && matches!(ticket, Ticket::Converted(..));
+            let blocks = alone.then_some(self.settings.limits.deadline);
             return redirect::enqueue(
                 forward,
                 upstream,
-                (ticket, leaf, whose),
+                (ticket, leaf, whose, blocks),
                 (expires, patience),
                 write,
             );

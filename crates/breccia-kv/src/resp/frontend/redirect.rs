@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use super::super::cluster::Cluster;
 use super::super::codec::reply::{Expected, line_length};
 use super::super::encode;
-use super::leaf::{Mode, RespUpstream};
+use super::leaf::{Lease, Mode, RespUpstream};
 use super::service::Forward;
 use super::ticket::Ticket;
 use crate::pipeline::{Cause, Failure, Patience, Recipient};
@@ -75,6 +75,14 @@ impl Redirection {
         }
     }
 
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Moved(..) => "moved",
+            Self::Ask(..) => "ask",
+            Self::Later => "later",
+        }
+    }
+
     /// Notes what it says of the cluster.
     fn note(&self, cluster: &Cluster) {
         match self {
@@ -99,6 +107,10 @@ pub(crate) struct Kept {
     /// The client's way: the mode of its connections, and which of them.
     whose: (Mode, Option<u64>),
     expires: Instant,
+    /// How long the request may wait for a server each time, if it blocks.
+    blocks: Option<Duration>,
+    /// The connection on which it blocks, after the first.
+    lease: Option<Lease>,
     hops: u8,
     /// Whether the reply comes after that of ASKING.
     asking: bool,
@@ -122,18 +134,24 @@ impl Kept {
         self.settle().deliver(reply);
     }
 
-    pub(super) fn fail(self: Box<Self>, failure: &Failure) {
+    pub(super) fn fail(self, failure: &Failure) {
         self.settle().fail(failure);
     }
 
     /// The ticket, without what was kept.
-    fn settle(self: Box<Self>) -> Ticket {
-        let kept = &self.redirects.kept;
+    fn settle(self) -> Ticket {
+        let redirects = &self.redirects;
+        let kept = &redirects.kept;
         kept.set(kept.get().saturating_sub(self.frame.len()));
+        if let Some(lease) = self.lease {
+            // Its queue is being looked at: it is given back a moment later.
+            redirects.spent.borrow_mut().push(lease);
+            redirects.news.notify_one();
+        }
         self.inner
     }
 
-    fn fail_unplaced(self: Box<Self>, why: &str) {
+    fn fail_unplaced(self, why: &str) {
         let cause = Cause::Down(why.into());
         let effect = Effect::NotApplied;
         self.fail(&Failure { cause, effect });
@@ -147,7 +165,7 @@ pub(crate) struct Shielded {
 }
 
 impl Shielded {
-    pub(super) fn deliver(self: Box<Self>, reply: &[u8]) {
+    pub(super) fn deliver(self, reply: &[u8]) {
         match Redirection::read(reply).filter(|_| reply.first() == Some(&b'-')) {
             None => self.inner.deliver(reply),
             Some(redirection) => {
@@ -162,11 +180,15 @@ impl Shielded {
     }
 }
 
+/// A ticket, its leaf, its client's way, and, if it blocks alone on a lease, how long it may wait for
+/// a server.
+pub(super) type Asking = (Ticket, LeafIndex, (Mode, Option<u64>), Option<Duration>);
+
 /// Queues a request at a server of a cluster.
 pub(super) fn enqueue(
     forward: &Forward,
     upstream: &RespUpstream,
-    (ticket, leaf, whose): (Ticket, LeafIndex, (Mode, Option<u64>)),
+    (ticket, leaf, whose, blocks): Asking,
     (expires, patience): (Instant, Patience),
     write: impl FnOnce(&mut Vec<u8>),
 ) -> bool {
@@ -176,7 +198,7 @@ pub(super) fn enqueue(
     let room = redirects.kept.get() + frame.len() <= MOST_KEPT_BYTES;
     let frame = Rc::new(frame);
     let ticket = match forward.fleet.cluster_of(leaf) {
-        Some(cluster) if upstream.is_lease() || patience == Patience::Unbounded || !room => {
+        Some(cluster) if !room || (upstream.is_lease() && blocks.is_none()) => {
             let cluster = Arc::clone(cluster);
             let inner = ticket;
             Ticket::Shielded(Box::new(Shielded { inner, cluster }))
@@ -189,6 +211,8 @@ pub(super) fn enqueue(
                 leaf,
                 whose,
                 expires,
+                blocks,
+                lease: None,
                 hops: 0,
                 asking: false,
                 redirects: Rc::clone(redirects),
@@ -206,13 +230,18 @@ pub(super) fn enqueue(
     }
 }
 
+/// A request, and what its server said of it.
+type Sent = (Box<Kept>, Redirection);
+
 /// Requests on their way to another server, of one listener on one worker.
 pub(crate) struct Redirects {
     /// Those that can go at once, in the order in which their replies came.
-    queue: RefCell<VecDeque<(Box<Kept>, Redirection)>>,
+    queue: RefCell<VecDeque<Sent>>,
     /// Those that wait, by when their pause ends.
-    waiting: RefCell<BTreeMap<(Instant, u64), (Box<Kept>, Redirection)>>,
+    waiting: RefCell<BTreeMap<(Instant, u64), Sent>>,
     number: Cell<u64>,
+    /// Connections to give back.
+    spent: RefCell<Vec<Lease>>,
     news: Notify,
     /// Bytes of all requests that are kept.
     kept: Cell<usize>,
@@ -224,13 +253,18 @@ impl Redirects {
             queue: RefCell::default(),
             waiting: RefCell::default(),
             number: Cell::new(0),
+            spent: RefCell::default(),
             news: Notify::new(),
             kept: Cell::new(0),
         })
     }
 
     /// Takes a request whose server wants it elsewhere. Called while that server's replies are taken.
-    fn take(&self, kept: Box<Kept>, redirection: Redirection) {
+    fn take(&self, mut kept: Box<Kept>, redirection: Redirection) {
+        if let Some(deadline) = kept.blocks {
+            // It was with a server until now.
+            kept.expires = clock::now() + deadline;
+        }
         if let Some(client) = kept.inner.client() {
             // Its further requests wait, so that none overtakes this one.
             client.redirected.set(true);
@@ -270,6 +304,9 @@ impl Redirects {
     }
 
     fn send_all(&self, forward: &Forward) {
+        for lease in self.spent.borrow_mut().drain(..) {
+            lease.give_back();
+        }
         loop {
             let next = self.queue.borrow_mut().pop_front();
             let Some((kept, redirection)) = next else {
@@ -301,6 +338,7 @@ impl Redirects {
             return kept.fail_unplaced("the servers of the cluster do not agree who owns its slot");
         }
         let fleet = &forward.fleet;
+        fleet.count_redirect(kept.leaf, redirection.kind());
         if let Some(cluster) = fleet.cluster_of(kept.leaf) {
             redirection.note(cluster);
         }
@@ -338,7 +376,20 @@ impl Redirects {
 
 fn resend(forward: &Forward, mut kept: Box<Kept>) {
     let (mode, client) = kept.whose;
-    let upstream = forward.leaf(kept.leaf).shared(mode, client);
+    let leaf = forward.leaf(kept.leaf);
+    let (upstream, patience) = if kept.blocks.is_some() {
+        match leaf.lease(mode) {
+            Ok(lease) => {
+                let upstream = Rc::clone(&lease.upstream);
+                let former = kept.lease.replace(lease);
+                former.into_iter().for_each(Lease::give_back);
+                (upstream, Patience::Unbounded)
+            }
+            Err(failure) => return kept.fail(&failure),
+        }
+    } else {
+        (leaf.shared(mode, client), Patience::Timeout)
+    };
     if let Ticket::Script(_, sent) = &mut kept.inner
         && let Some(frame) = sent.move_to(&upstream, &kept.frame)
     {
@@ -360,13 +411,7 @@ fn resend(forward: &Forward, mut kept: Box<Kept>) {
         }
         out.extend_from_slice(&frame);
     };
-    let sent = upstream.enqueue(
-        Ticket::Kept(kept),
-        expected,
-        expires,
-        Patience::Timeout,
-        write,
-    );
+    let sent = upstream.enqueue(Ticket::Kept(kept), expected, expires, patience, write);
     if let Err((ticket, failure)) = sent {
         ticket.fail(&failure);
     }

@@ -29,7 +29,7 @@ pub(super) struct Askers {
 /// What came of a question to all.
 #[derive(Default)]
 pub(super) struct Answers {
-    pub(super) answers: Vec<Answer>,
+    pub(super) given: Vec<Answer>,
     /// Further sentinels that were named.
     pub(super) others: Vec<Address>,
     /// What is wrong with the first of those that gave no answer.
@@ -56,7 +56,7 @@ impl Askers {
         }
         let mut found = Answers::default();
         loop {
-            let most = found.answers.len() > places.len() / 2;
+            let most = found.given.len() > places.len() / 2;
             let limit = if most { GRACE } else { patience * 2 };
             let Ok(Some(ended)) = tokio::time::timeout(limit, tasks.join_next()).await else {
                 return found;
@@ -64,7 +64,7 @@ impl Askers {
             match ended {
                 Ok((address, Ok((asker, (answer, others))))) => {
                     self.kept.insert(address, asker);
-                    found.answers.push(answer);
+                    found.given.push(answer);
                     found.others.extend(others);
                 }
                 Ok((address, Err(why))) => {

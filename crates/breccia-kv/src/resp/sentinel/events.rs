@@ -39,10 +39,9 @@ pub(super) async fn listen(place: Place, service: String, hints: mpsc::Sender<Hi
     loop {
         if let Ok(Ok(mut asker)) = tokio::time::timeout(ENTER_LIMIT, subscribe(&place)).await {
             while let Ok(message) = asker.reply().await {
-                if let Some(chosen) = read(&message, &service) {
-                    let from = place.address.clone();
+                if let Some(hint) = read(&message, &service, &place.address) {
                     // Full: a look is due anyway.
-                    let _ = hints.try_send(Hint { from, chosen });
+                    let _ = hints.try_send(hint);
                 }
             }
         }
@@ -61,25 +60,23 @@ async fn subscribe(place: &Place) -> Result<Asker, String> {
     Ok(asker)
 }
 
-/// Whether a message is about the service, and whom it names.
-fn read(message: &[u8], service: &str) -> Option<Option<Address>> {
+/// What a message of a sentinel says of the service, if it is about it.
+fn read(message: &[u8], service: &str, from: &Address) -> Option<Hint> {
     let words: Vec<String> = elements(message)?.map(word).collect();
     let [kind, channel, text] = words.as_slice() else {
         return None;
     };
-    if kind != "message" {
-        return None;
-    }
     let said: Vec<&str> = text.split(' ').collect();
-    match (channel.as_str(), said.as_slice()) {
-        ("+switch-master", [name, ..]) => (*name == service).then_some(None),
+    let (name, chosen) = match (channel.as_str(), said.as_slice()) {
         // TYPE NAME HOST PORT @ SERVICE …
-        ("+config-update-from", [_, _, _, _, "@", name, ..]) => (*name == service).then_some(None),
-        (_, ["slave", _, host, port, "@", name, ..]) if *name == service => {
-            Some(address(host, port))
+        ("+switch-master", [name, ..]) | ("+config-update-from", [_, _, _, _, "@", name, ..]) => {
+            (name, None)
         }
-        _ => None,
-    }
+        (_, ["slave", _, host, port, "@", name, ..]) => (name, Some(address(host, port)?)),
+        _ => return None,
+    };
+    let from = from.clone();
+    (kind == "message" && *name == service).then_some(Hint { from, chosen })
 }
 
 #[cfg(test)]
@@ -94,12 +91,12 @@ mod tests {
             let words = [b"message".as_slice(), channel.as_bytes(), text.as_bytes()];
             encode::request(&mut message, &words);
             let at = |port| Address::tcp("10.0.0.2", port).unwrap();
-            let expected = expected.map(|port| port.map(at));
-            assert_eq!(read(&message, "mine"), expected, "{channel} {text}");
+            let found = read(&message, "mine", &at(1)).map(|hint| hint.chosen);
+            assert_eq!(found, expected.map(|port| port.map(at)), "{channel} {text}");
         };
-        let slave = "slave 10.0.0.2:7002 10.0.0.2 7002 @ mine 10.0.0.1 7001";
-        check("+promoted-slave", slave, Some(Some(7002)));
-        check("+failover-state-wait-promotion", slave, Some(Some(7002)));
+        let chosen = "slave 10.0.0.2:7002 10.0.0.2 7002 @ mine 10.0.0.1 7001";
+        check("+promoted-slave", chosen, Some(Some(7002)));
+        check("+failover-state-wait-promotion", chosen, Some(Some(7002)));
         let other = "slave 10.0.0.2:7002 10.0.0.2 7002 @ other 10.0.0.1 7001";
         check("+promoted-slave", other, None);
         let switch = "mine 10.0.0.1 7001 10.0.0.2 7002";

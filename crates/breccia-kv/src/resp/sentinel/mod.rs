@@ -63,7 +63,7 @@ pub async fn find(options: &SentinelOptions) -> Result<Address, String> {
     let mut askers = Askers::default();
     let found = askers.ask(&places, &options.service, options.patience);
     let found = found.await;
-    let primary = newest(&found.answers).map(|answer| answer.primary.clone());
+    let primary = newest(&found.given).map(|answer| answer.primary.clone());
     primary.ok_or_else(|| unnamed(found.trouble))
 }
 
@@ -158,7 +158,7 @@ impl<F: Fn() + Send> Watch<F> {
                 self.add(known.on(other));
             }
         }
-        let Some(best) = newest(&found.answers) else {
+        let Some(best) = newest(&found.given) else {
             let why = unnamed(found.trouble);
             self.complain(&why);
             self.vacate(&why);
