@@ -145,6 +145,7 @@ fn group(table: &Decoded) -> Option<RedisGroupPlan> {
     Some(RedisGroupPlan {
         urls: urls.iter().map(|url| url.address.clone()).collect(),
         kind,
+        read_from_replicas: table.get("read-from-replicas")?,
         redis: server(table, first, tls)?,
     })
 }

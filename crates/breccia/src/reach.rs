@@ -263,6 +263,7 @@ pub(crate) fn sentinels(
         sentinels: plan.urls.iter().map(|url| first.on(url.clone())).collect(),
         interval: plan.redis.probe_interval,
         patience: plan.redis.probe_timeout,
+        replicas: None,
     }))
 }
 

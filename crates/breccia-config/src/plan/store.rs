@@ -229,6 +229,8 @@ pub struct RedisGroupPlan {
     pub urls: Vec<Address>,
     /// Whom they tell of.
     pub kind: RedisGroupKind,
+    /// Whether replicas answer commands that only read.
+    pub read_from_replicas: bool,
     /// How each server is used; its address is that of the first who is asked.
     pub redis: RedisPlan,
 }

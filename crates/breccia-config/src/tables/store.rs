@@ -79,6 +79,7 @@ pub(crate) static REDIS_SENTINEL: Table = Table {
             Kind::Secret,
             "The password to log in to the sentinels with.",
         ),
+        READ_FROM_REPLICAS,
         SERVERS_USER,
         SERVERS_PASSWORD,
         SERVERS_TLS,
@@ -104,6 +105,7 @@ pub(crate) static REDIS_CLUSTER: Table = Table {
             "[\"redis://127.0.0.1:7000\"]",
             "Servers of the cluster to ask for all others: `redis://host:port`, or `rediss://…` in all of them for TLS.",
         ),
+        READ_FROM_REPLICAS,
         SERVERS_USER,
         SERVERS_PASSWORD,
         SERVERS_TLS,
@@ -117,6 +119,11 @@ pub(crate) static REDIS_CLUSTER: Table = Table {
     ],
 };
 
+const READ_FROM_REPLICAS: Field = flag(
+    "read-from-replicas",
+    false,
+    "Lets replicas answer commands that only read one key, or MGET: what they answer may be out of date, also for who has just written.",
+);
 const SERVERS_USER: Field = optional("user", Kind::Text, "The user to log in to the servers as.");
 const SERVERS_PASSWORD: Field = optional(
     "password",

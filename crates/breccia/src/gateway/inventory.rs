@@ -102,16 +102,18 @@ fn keep<T>(known: &Named<T>, made: Named<T>) -> Named<T> {
     each.collect()
 }
 
-/// What is known of each cluster of the plan: nothing yet.
+/// What is known of each cluster of the plan, and of replicas that are read: nothing yet.
 fn clusters(plan: &Plan, servers: &Named<Endpoint>) -> Named<Cluster> {
-    let is_cluster = |name: &str| match plan.stores.get(name) {
-        Some(StorePlan::RedisGroup(group)) => group.kind == RedisGroupKind::Cluster,
-        _ => false,
-    };
-    let clusters = servers.iter().filter(|(name, _)| is_cluster(name));
-    let made = clusters.map(|(name, contact)| {
-        let cluster = Cluster::new(name.clone(), Arc::clone(contact));
-        (name.clone(), cluster)
+    let made = servers.iter().filter_map(|(name, contact)| {
+        let Some(StorePlan::RedisGroup(group)) = plan.stores.get(name) else {
+            return None;
+        };
+        let (reads, slots) = (
+            group.read_from_replicas,
+            group.kind == RedisGroupKind::Cluster,
+        );
+        let cluster = || Cluster::new(name.clone(), Arc::clone(contact), reads);
+        (slots || reads).then(|| (name.clone(), cluster()))
     });
     made.collect()
 }

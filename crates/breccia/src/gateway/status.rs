@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use breccia_blob::BlobStore;
 use breccia_blob::condition::{ConditionalCall, Support};
-use breccia_config::{Plan, StorePlan};
+use breccia_config::{Plan, RedisGroupKind, StorePlan};
 use breccia_kv::resp::cluster::Cluster;
 use breccia_net::clock;
 use breccia_net::drain::Phase;
@@ -74,12 +74,14 @@ impl Gateway {
             if let Some(endpoint) = inventory.endpoints.get(name) {
                 let down = endpoint.down();
                 put("up", down.is_none().into());
-                if let StorePlan::RedisGroup(_) = store
+                if let StorePlan::RedisGroup(group) = store
                     && let Some(address) = endpoint.address()
                 {
-                    match inventory.clusters.get(name) {
-                        None => put("primary", address.to_string().into()),
-                        Some(cluster) => put("servers", servers_value(cluster)),
+                    if group.kind == RedisGroupKind::Cluster {
+                        let cluster = inventory.clusters.get(name);
+                        put("servers", cluster.map(|it| servers_value(it)).into());
+                    } else {
+                        put("primary", address.to_string().into());
                     }
                 }
                 if let Some(reason) = down {

@@ -65,7 +65,8 @@ pub(crate) fn start_watch(
     };
     let tasks = &gateway.tasks;
     match (options, inventory.clusters.get(name)) {
-        (Some(options), _) => {
+        (Some(mut options), known) => {
+            options.replicas = known.map(Arc::clone);
             let watching = sentinel::watch(options, Arc::clone(endpoint), moved, looking);
             tasks.start(Task::Watch, name, watching);
         }

@@ -117,6 +117,8 @@ pub(super) fn differing(old: &StorePlan, new: &StorePlan) -> Vec<&'static str> {
                 "connections",
                 old.redis.connections != new.redis.connections,
             );
+            let replicas = [old, new].map(|plan| plan.read_from_replicas);
+            note("read-from-replicas", replicas[0] != replicas[1]);
         }
         (StorePlan::Memcached(old), StorePlan::Memcached(new)) => {
             note("address", old.address != new.address);

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use breccia_testkit::{Breccia, RedisCluster, Reply, RespClient, free_port, wait_until};
 
 use super::load::Load;
+use super::sentinel::gets;
 
 const FAILED_AFTER: Duration = Duration::from_millis(1500);
 
@@ -414,5 +415,52 @@ fn a_composite_holds_clusters_beside_single_servers() -> Result<()> {
         (30..70).contains(&held),
         "{held} keys are on the single server"
     );
+    Ok(())
+}
+
+#[test]
+fn replicas_of_a_cluster_answer_reads_where_configured() -> Result<()> {
+    let mut cluster = RedisCluster::start(3, true, FAILED_AFTER)?;
+    let port = free_port()?;
+    let text = config(&cluster, port, 2);
+    let text = text.replace("[listener.l]", "read-from-replicas = true\n[listener.l]");
+    let _gateway = Breccia::start(&text)?;
+    let mut client = client(port)?;
+    for number in 0..60 {
+        check(&mut client, &format!("SET k:{number} {number}"), "+OK")?;
+    }
+    let answered = |server: usize| gets(&mut cluster.client(server)?);
+    // It takes a moment until all servers have heard who follows whom.
+    wait_until(Duration::from_secs(5), "all replicas to answer", || {
+        for number in 0..60 {
+            client.words(&format!("GET k:{number}"))?;
+        }
+        Ok((answered(3)? > 0 && answered(4)? > 0 && answered(5)? > 0).then_some(()))
+    })?;
+    let before = answered(0)? + answered(1)? + answered(2)?;
+    for number in 0..60 {
+        let wanted = format!("${} {number}", number.to_string().len());
+        check(&mut client, &format!("GET k:{number}"), &wanted)?;
+    }
+    let after = answered(0)? + answered(1)? + answered(2)?;
+    ensure!(
+        after == before,
+        "primaries answered {} reads",
+        after - before
+    );
+    check(&mut client, "MULTI", "+OK")?;
+    check(&mut client, "GET k:1", "+QUEUED")?;
+    check(&mut client, "EXEC", "*1 $1 1")?;
+    for server in 3..6 {
+        cluster.servers[server].kill9();
+    }
+    thread::sleep(Duration::from_millis(500));
+    for number in 0..60 {
+        let wanted = format!("${} {number}", number.to_string().len());
+        let read = format!("GET k:{number}");
+        wait_until(Duration::from_secs(5), "the primary to answer", || {
+            Ok(check(&mut client, &read, &wanted).ok())
+        })?;
+    }
     Ok(())
 }

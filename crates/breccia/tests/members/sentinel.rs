@@ -227,3 +227,39 @@ fn a_check_names_the_primary_or_what_is_in_the_way() -> Result<()> {
     ensure!(!fine && said.contains("unknown command"), "{said}");
     Ok(())
 }
+
+#[test]
+fn replicas_answer_reads_where_configured_and_the_primary_when_they_are_down() -> Result<()> {
+    let mut group = RedisSentinel::start(1, 1, DOWN_AFTER)?;
+    let port = free_port()?;
+    let _gateway = Breccia::start(&config(&group, port, "read-from-replicas = true"))?;
+    let mut client = client(port)?;
+    client.expect_ok(&[b"SET", b"k", b"v"])?;
+    let gets = |group: &RedisSentinel, server: usize| gets(&mut group.server(server)?.client()?);
+    wait_until(Duration::from_secs(5), "a replica to answer", || {
+        client.call(&[b"GET", b"k"])?;
+        Ok((gets(&group, 1)? > 0).then_some(()))
+    })?;
+    let before = gets(&group, 0)?;
+    for _ in 0..20 {
+        ensure!(client.reply("GET k")? == Reply::Bulk(b"v".to_vec()));
+    }
+    ensure!(gets(&group, 0)? == before, "the primary answered reads");
+    group.servers[1].kill9();
+    thread::sleep(Duration::from_millis(300));
+    wait_until(
+        Duration::from_secs(5),
+        "the primary to answer reads",
+        || Ok((client.reply("GET k")? == Reply::Bulk(b"v".to_vec())).then_some(())),
+    )?;
+    Ok(())
+}
+
+/// How many GETs a server has answered.
+pub(crate) fn gets(server: &mut RespClient) -> Result<u64> {
+    let stats = server.call(&[b"INFO", b"commandstats"])?;
+    let stats = String::from_utf8_lossy(&stats).into_owned();
+    let (_, rest) = stats.split_once("cmdstat_get:calls=").unwrap_or(("", "0"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Ok(digits.parse()?)
+}

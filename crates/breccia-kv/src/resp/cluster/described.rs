@@ -11,9 +11,14 @@ use super::SLOTS;
 /// One server of a cluster, as another one describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Described {
+    /// The cluster's own name of it, and of the primary that it follows.
+    pub(super) id: String,
+    pub(super) follows: String,
     pub(super) address: Address,
     /// The name it announces, if it has one: redirections may use it.
     pub(super) alias: Option<Address>,
+    /// Whether the server says this of itself: it knows best.
+    pub(super) is_own: bool,
     pub(super) is_primary: bool,
     /// Whether the cluster agrees that it is down.
     pub(super) has_failed: bool,
@@ -32,7 +37,8 @@ pub(super) fn read(text: &str, asked: &Address) -> Vec<Described> {
 
 fn described(line: &str, asked: &Address) -> Option<Described> {
     let mut words = line.split(' ');
-    let (_, place, flags) = (words.next()?, words.next()?, words.next()?);
+    let (id, place, flags) = (words.next()?, words.next()?, words.next()?);
+    let follows = words.next()?;
     let flags: Vec<&str> = flags.split(',').collect();
     if ["noaddr", "handshake"]
         .iter()
@@ -40,8 +46,8 @@ fn described(line: &str, asked: &Address) -> Option<Described> {
     {
         return None;
     }
-    // Primary, ping, pong, epoch, link.
-    let epoch = words.nth(3)?.parse().ok()?;
+    // Ping, pong, epoch, link.
+    let epoch = words.nth(2)?.parse().ok()?;
     words.next()?;
     let (place, names) = place.split_once(',').unwrap_or((place, ""));
     let (place, _) = place.split_once('@').unwrap_or((place, ""));
@@ -53,8 +59,11 @@ fn described(line: &str, asked: &Address) -> Option<Described> {
     };
     let name = names.split(',').next().filter(|name| !name.is_empty());
     Some(Described {
+        id: id.to_owned(),
+        follows: follows.to_owned(),
         address: address(host, port)?,
         alias: name.and_then(|name| address(name, port)),
+        is_own: flags.contains(&"myself"),
         is_primary: flags.contains(&"master"),
         has_failed: flags.contains(&"fail"),
         epoch,
@@ -78,6 +87,18 @@ pub(super) struct Merged {
     pub(super) owners: Vec<Option<usize>>,
 }
 
+impl Merged {
+    /// Pairs of places: a primary, and a replica of it that has not failed.
+    pub(super) fn replicas(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let servers = || self.servers.iter().enumerate();
+        servers().filter_map(move |(place, replica)| {
+            let is_replica = !replica.is_primary && !replica.has_failed;
+            let (primary, _) = servers().find(|(_, it)| is_replica && it.id == replica.follows)?;
+            Some((primary, place))
+        })
+    }
+}
+
 /// Puts answers together.
 pub(super) fn merge(answers: &[Vec<Described>]) -> Merged {
     let mut servers: Vec<Described> = Vec::new();
@@ -93,7 +114,7 @@ pub(super) fn merge(answers: &[Vec<Described>]) -> Merged {
             }
             Some(place) => {
                 if let Some(server) = servers.get_mut(place)
-                    && described.epoch > server.epoch
+                    && (described.is_own || !server.is_own && described.epoch > server.epoch)
                 {
                     *server = described.clone();
                 }
@@ -161,6 +182,8 @@ mod tests {
             ]
         );
         assert_eq!(found[0].slots, [(0, 5), (7, 7)]);
+        let merged = merge(std::slice::from_ref(&found));
+        assert_eq!(merged.replicas().collect::<Vec<_>>(), [(0, 1)]);
         assert_eq!(found[1].alias, Some(at("name.example", 7009)));
         assert!(found[2].has_failed && !found[0].has_failed);
     }

@@ -5,7 +5,7 @@
 //! of slots is a value, replaced as a whole, with a version that only grows.
 
 mod described;
-mod probing;
+pub(super) mod probing;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ pub use watch::{ClusterOptions, watch};
 
 /// Slots of a cluster.
 pub const SLOTS: usize = 16_384;
+/// Stands for the primary that sentinels name, which has no number.
+pub const NAMED_PRIMARY: u16 = u16::MAX;
 /// Servers that one store may meet in the life of a process; more are not used.
 const MOST_SERVERS: usize = 8_192;
 
@@ -47,12 +49,15 @@ pub struct SlotMap {
     owners: Vec<Option<u16>>,
     /// Those who own slots, by the lowest slot of each.
     pub primaries: Vec<u16>,
+    /// The replicas of each primary that has some. Of a primary that sentinels name there is no
+    /// number: its replicas stand under [`NAMED_PRIMARY`].
+    pub replicas: BTreeMap<u16, Vec<u16>>,
     /// Tells one assignment of slots from another.
     pub digest: u64,
 }
 
 impl SlotMap {
-    fn new(version: u64, owners: Vec<Option<u16>>) -> Self {
+    fn new(version: u64, owners: Vec<Option<u16>>, replicas: BTreeMap<u16, Vec<u16>>) -> Self {
         let mut primaries: Vec<u16> = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
         let mut bytes = Vec::with_capacity(owners.len() * 2);
@@ -68,6 +73,7 @@ impl SlotMap {
             version,
             owners,
             primaries,
+            replicas,
             digest: HashKind::Xxh3_64.hash(&bytes),
         }
     }
@@ -75,7 +81,7 @@ impl SlotMap {
     /// A map of which nothing is known.
     #[must_use]
     pub fn unknown() -> Arc<Self> {
-        Arc::new(Self::new(0, vec![None; SLOTS]))
+        Arc::new(Self::new(0, vec![None; SLOTS], BTreeMap::new()))
     }
 
     /// How many slots a server owns.
@@ -115,6 +121,7 @@ struct State {
 pub struct Cluster {
     store: String,
     contact: Arc<Endpoint>,
+    reads_replicas: bool,
     version: AtomicU64,
     state: Mutex<State>,
 }
@@ -123,11 +130,12 @@ impl Cluster {
     /// A cluster of which nothing is known yet. `contact` is the store's own endpoint: it is led to
     /// some server that is up, whichever.
     #[must_use]
-    pub fn new(store: String, contact: Arc<Endpoint>) -> Arc<Self> {
+    pub fn new(store: String, contact: Arc<Endpoint>, reads_replicas: bool) -> Arc<Self> {
         let terms = contact.current().terms.clone();
         Arc::new(Self {
             store,
             contact,
+            reads_replicas,
             version: AtomicU64::new(0),
             state: Mutex::new(State {
                 terms,
@@ -136,6 +144,12 @@ impl Cluster {
                 map: SlotMap::unknown(),
             }),
         })
+    }
+
+    /// Whether replicas answer commands that only read.
+    #[must_use]
+    pub fn reads_replicas(&self) -> bool {
+        self.reads_replicas
     }
 
     /// Some server that is up.
@@ -192,7 +206,8 @@ impl Cluster {
             if let Some(owner) = owners.get_mut(usize::from(slot)) {
                 *owner = Some(number);
             }
-            self.publish(&mut state, owners);
+            let replicas = state.map.replicas.clone();
+            self.publish(&mut state, owners, replicas);
         }
         drop(state);
         self.doubt();
@@ -207,9 +222,14 @@ impl Cluster {
         }
     }
 
-    fn publish(&self, state: &mut State, owners: Vec<Option<u16>>) {
+    fn publish(
+        &self,
+        state: &mut State,
+        owners: Vec<Option<u16>>,
+        replicas: BTreeMap<u16, Vec<u16>>,
+    ) {
         let version = state.map.version + 1;
-        state.map = Arc::new(SlotMap::new(version, owners));
+        state.map = Arc::new(SlotMap::new(version, owners, replicas));
         self.version.store(version, Ordering::Release);
     }
 
@@ -230,11 +250,21 @@ impl Cluster {
             .iter()
             .map(|owner| numbers.get((*owner)?).copied().flatten())
             .collect();
-        if owners == state.map.owners {
+        let mut replicas: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
+        for (primary, replica) in merged.replicas() {
+            let number = |place: usize| numbers.get(place).copied().flatten();
+            if let (Some(primary), Some(replica)) = (number(primary), number(replica)) {
+                replicas.entry(primary).or_default().push(replica);
+            }
+        }
+        for them in replicas.values_mut() {
+            them.sort_unstable();
+        }
+        if owners == state.map.owners && replicas == state.map.replicas {
             return false;
         }
         let former = Arc::clone(&state.map);
-        self.publish(&mut state, owners);
+        self.publish(&mut state, owners, replicas);
         let map = Arc::clone(&state.map);
         for number in former
             .primaries
@@ -251,6 +281,29 @@ impl Cluster {
             }
         }
         former.primaries != map.primaries
+    }
+
+    /// Takes over the replicas of a primary that sentinels name.
+    pub(super) fn take_over_replicas(&self, addresses: &[Address]) {
+        let mut state = self.lock();
+        let mut numbers: Vec<u16> = addresses
+            .iter()
+            .filter_map(|address| self.meet(&mut state, address))
+            .collect();
+        numbers.sort_unstable();
+        let replicas = BTreeMap::from([(NAMED_PRIMARY, numbers)]);
+        if replicas != state.map.replicas {
+            let owners = state.map.owners.clone();
+            self.publish(&mut state, owners, replicas);
+        }
+    }
+
+    /// Every replica that is known now.
+    pub(super) fn replicas(&self) -> Vec<Arc<Server>> {
+        let state = self.lock();
+        let numbers = state.map.replicas.values().flatten();
+        let servers = numbers.filter_map(|number| state.servers.get(usize::from(*number)));
+        servers.cloned().collect()
     }
 
     /// Logs that a server has lost its slots, and to whom the first of them went.
@@ -313,7 +366,7 @@ mod tests {
         let address = Address::tcp("h", 1).unwrap();
         let health = EndpointHealth::new("c".into(), address.clone());
         let terms = Terms::simple(Place::plain(address), DEFAULT_LIMITS);
-        Cluster::new("c".into(), Endpoint::new(terms, health))
+        Cluster::new("c".into(), Endpoint::new(terms, health), false)
     }
 
     fn said(text: &str) -> Merged {

@@ -14,11 +14,11 @@ use super::Server;
 
 /// The tasks, by the server's number. They end with the value.
 #[derive(Default)]
-pub(super) struct Probes(BTreeMap<u16, AbortHandle>);
+pub(in super::super) struct Probes(BTreeMap<u16, AbortHandle>);
 
 impl Probes {
     /// Probes these, and nobody else, from now on.
-    pub(super) fn follow(&mut self, servers: &[Arc<Server>], config: ProbeConfig) {
+    pub(in super::super) fn follow(&mut self, servers: &[Arc<Server>], config: ProbeConfig) {
         self.0.retain(|number, task| {
             let stays = servers.iter().any(|server| server.number == *number);
             if !stays {

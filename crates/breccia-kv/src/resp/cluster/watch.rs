@@ -106,7 +106,11 @@ impl Watch {
             timeout: self.options.patience,
         };
         let primaries = self.cluster.primaries();
-        self.probes.follow(&primaries, config);
+        let mut probed = primaries.clone();
+        if self.cluster.reads_replicas() {
+            probed.extend(self.cluster.replicas());
+        }
+        self.probes.follow(&probed, config);
         let all_up = primaries
             .iter()
             .all(|server| server.endpoint.health().is_up());

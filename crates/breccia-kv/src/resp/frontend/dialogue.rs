@@ -122,6 +122,7 @@ impl RespDialogue {
         Mode {
             version: self.session.version,
             database: self.session.database,
+            readonly: false,
         }
     }
 

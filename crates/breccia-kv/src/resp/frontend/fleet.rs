@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use breccia_net::metrics;
 
-use super::super::cluster::{Cluster, Server, SlotMap, slot_of};
+use super::super::cluster::{Cluster, NAMED_PRIMARY, Server, SlotMap, slot_of};
 use super::leaf::{Leaf, RespLeaf};
 use super::metrics::FrontMetrics;
 use super::redirect::Redirects;
@@ -109,7 +109,9 @@ impl Fleet {
 
     fn take_over(&self, number: usize, view: &View) {
         let map = view.cluster.map();
-        for primary in &map.primaries {
+        let replicas = map.replicas.values().flatten();
+        let replicas = replicas.filter(|_| view.cluster.reads_replicas());
+        for primary in map.primaries.iter().chain(replicas) {
             let known = view.places.borrow().get(usize::from(*primary)).copied();
             if known.flatten().is_none()
                 && let Some(server) = view.cluster.server(*primary)
@@ -134,6 +136,7 @@ impl Fleet {
             connections: view.spec.connections,
             identity: None,
             cluster: None,
+            has_slots: view.spec.has_slots,
         });
         if let Some(metrics) = &*self.metrics.borrow() {
             metrics.add_leaf(spec.name.clone(), view.leaf);
@@ -149,6 +152,39 @@ impl Fleet {
         if let Some(known) = places.get_mut(at) {
             *known = Some(place);
         }
+    }
+
+    /// Whether some leaf is a cluster, and not only one whose replicas are read.
+    pub(crate) fn has_slots(&self) -> bool {
+        self.views.iter().any(|view| view.spec.has_slots)
+    }
+
+    /// Whether a place belongs to a cluster.
+    pub(super) fn has_slots_at(&self, leaf: LeafIndex) -> bool {
+        self.view_of(leaf).is_some_and(|view| view.spec.has_slots)
+    }
+
+    /// The replica that answers a client for a leaf, and whether it must be told that old answers
+    /// will do: always the same one while the replicas stay, so that the client's answers do not
+    /// become older. None, if none is up, or replicas of the leaf are not read.
+    pub(super) fn reader(&self, leaf: LeafIndex, client: u64) -> Option<(LeafIndex, bool)> {
+        let view = self
+            .view_of(leaf)
+            .filter(|view| view.cluster.reads_replicas())?;
+        let (map, places) = (view.map.borrow(), view.places.borrow());
+        let place = |number: u16| places.get(usize::from(number)).copied().flatten();
+        let number = if view.spec.has_slots {
+            let number = places.iter().position(|known| *known == Some(leaf))?;
+            u16::try_from(number).ok()?
+        } else {
+            NAMED_PRIMARY
+        };
+        let replicas = map.replicas.get(&number)?;
+        let first = usize::try_from(client).unwrap_or(0) % replicas.len().max(1);
+        let in_turn = replicas.iter().cycle().skip(first).take(replicas.len());
+        let mut places = in_turn.filter_map(|replica| place(*replica));
+        let found = places.find(|place| self.leaf(*place).is_some_and(|leaf| leaf.spec.is_up()));
+        found.map(|place| (place, view.spec.has_slots))
     }
 
     /// How many servers were met.
@@ -226,7 +262,8 @@ impl Fleet {
     /// Where a key lies whose place in the topology is known. A slot that nobody owns is asked for
     /// at any server: it says so.
     pub(super) fn place(&self, place: Place, key: &[u8]) -> Place {
-        let Some(view) = self.views.iter().find(|view| view.leaf == place.leaf) else {
+        let own = |view: &&View| view.leaf == place.leaf && view.spec.has_slots;
+        let Some(view) = self.views.iter().find(own) else {
             return place;
         };
         let slot = slot_of(key);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::super::codec::reply::Expected;
 use super::super::codec::request::Request;
-use super::super::commands::{Arguments, keys, pattern_option};
+use super::super::commands::{Arguments, Flags, keys, pattern_option};
 use super::super::encode::RespVersion;
 use super::clients::Card;
 use super::dialogue::{RespDialogue, Step};
-use super::leaf::RespUpstream;
+use super::leaf::{Mode, RespUpstream};
 use super::marked::{RESERVED, is_any_reserved};
 use super::metrics::UNKNOWN_ROW;
 use super::redirect;
@@ -87,8 +87,40 @@ impl RespDialogue {
         let leaf = forward.place(request.argument(index)).leaf;
         if command.spec.writes() {
             self.note_write(leaf);
+        } else if self.clustered && self.ask_replica(leaf, command, request) {
+            return Step::Done;
         }
         self.send(leaf, command.row, request)
+    }
+
+    /// Asks a replica, if replicas of the leaf are read and the command may be asked of one.
+    fn ask_replica(&mut self, leaf: LeafIndex, command: &Command, request: Request<'_>) -> bool {
+        let forward = self.forward();
+        let reads = command.spec.flags.contains(Flags::READONLY);
+        if !reads || self.on_bulk || self.held(leaf).is_some() {
+            return false;
+        }
+        let Some((replica, readonly)) = forward.fleet.reader(leaf, self.client.id) else {
+            return false;
+        };
+        let mode = Mode {
+            readonly,
+            ..self.mode()
+        };
+        let way = (mode, Some(self.client.id));
+        let upstream = forward.leaf(replica).shared(mode, way.1);
+        let ticket = Ticket::Reply(self.ask(replica, command.row));
+        let expires = self.now + self.settings.limits.deadline;
+        let frame = request.frame();
+        redirect::enqueue(
+            &forward,
+            &upstream,
+            (ticket, replica, way, None),
+            Some(leaf),
+            (expires, Patience::Timeout),
+            |out| out.extend_from_slice(frame),
+        );
+        true
     }
 
     /// Remembers that the client has written to a shard.
@@ -220,6 +252,7 @@ impl RespDialogue {
                 forward,
                 upstream,
                 (ticket, leaf, whose, blocks),
+                None,
                 (expires, patience),
                 write,
             );

@@ -13,7 +13,7 @@ use breccia_net::metrics::Registry;
 
 use super::super::cluster::Cluster;
 use super::super::codec::reply::RespWire;
-use super::super::encode::RespVersion;
+use super::super::encode::{self, RespVersion};
 use super::super::greeting::{Login, Transactions};
 use super::ticket::Ticket;
 use crate::endpoint::{Current, Endpoint, Place, Terms};
@@ -37,8 +37,10 @@ pub struct RespLeaf {
     pub connections: usize,
     /// Its markers, if its composite has them.
     pub identity: Option<Arc<Identity>>,
-    /// The cluster, if it is one; its endpoint is some server of it then.
+    /// The servers behind it, if it is a cluster, or if replicas of it are read.
     pub cluster: Option<Arc<Cluster>>,
+    /// Whether it is a cluster: its endpoint is some server of it then.
+    pub has_slots: bool,
 }
 
 impl RespLeaf {
@@ -67,6 +69,8 @@ impl std::fmt::Debug for RespLeaf {
 pub(crate) struct Mode {
     pub version: RespVersion,
     pub database: u32,
+    /// To a replica of a cluster, which answers only who says that old answers will do.
+    pub readonly: bool,
 }
 
 /// One Redis server as one worker uses it.
@@ -177,7 +181,12 @@ fn greeting(place: &Place, mode: Mode, lease: bool, identity: Option<&Arc<Identi
         },
         identity: identity.map(|identity| (identity, place.database)),
     };
-    login.greeting()
+    let mut greeting = login.greeting();
+    if mode.readonly {
+        encode::request(&mut greeting.bytes, &[b"READONLY"]);
+        greeting.replies += 1;
+    }
+    greeting
 }
 
 impl Drop for Leaf {

@@ -68,7 +68,9 @@ impl Redirection {
             "MOVED" => target().map(|(slot, to)| Self::Moved(slot, to)),
             "ASK" => target().map(|(slot, to)| Self::Ask(slot, to)),
             // What a script met within itself may have come after writes.
-            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" if !text.contains(" script: ") => {
+            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN"
+                if !text.contains(" script: ") =>
+            {
                 Some(Self::Later)
             }
             _ => None,
@@ -104,6 +106,8 @@ pub(crate) struct Kept {
     pub(super) inner: Ticket,
     frame: Rc<Vec<u8>>,
     leaf: LeafIndex,
+    /// The primary, while a replica is asked.
+    home: Option<LeafIndex>,
     /// The client's way: the mode of its connections, and which of them.
     whose: (Mode, Option<u64>),
     expires: Instant,
@@ -189,6 +193,7 @@ pub(super) fn enqueue(
     forward: &Forward,
     upstream: &RespUpstream,
     (ticket, leaf, whose, blocks): Asking,
+    home: Option<LeafIndex>,
     (expires, patience): (Instant, Patience),
     write: impl FnOnce(&mut Vec<u8>),
 ) -> bool {
@@ -198,6 +203,8 @@ pub(super) fn enqueue(
     let room = redirects.kept.get() + frame.len() <= MOST_KEPT_BYTES;
     let frame = Rc::new(frame);
     let ticket = match forward.fleet.cluster_of(leaf) {
+        // A single primary's answers are its own.
+        Some(_) if upstream.is_lease() && !forward.fleet.has_slots_at(leaf) => ticket,
         Some(cluster) if !room || (upstream.is_lease() && blocks.is_none()) => {
             let cluster = Arc::clone(cluster);
             let inner = ticket;
@@ -209,6 +216,7 @@ pub(super) fn enqueue(
                 inner: ticket,
                 frame: Rc::clone(&frame),
                 leaf,
+                home,
                 whose,
                 expires,
                 blocks,
@@ -355,8 +363,12 @@ impl Redirects {
                 let named = number(to).and_then(|number| fleet.place_of(kept.leaf, number));
                 (named, true)
             }
-            Redirection::Later => (Some(kept.leaf), false),
+            Redirection::Later => (Some(kept.home.unwrap_or(kept.leaf)), false),
         };
+        if kept.home.take().is_some() {
+            // The primary answers whatever a replica does not.
+            kept.whose.0.readonly = false;
+        }
         let same = place == Some(kept.leaf) && *redirection != Redirection::Later;
         let Some(place) = place.filter(|_| !same) else {
             // Whoever is meant is not known yet: the first who was asked is asked again.

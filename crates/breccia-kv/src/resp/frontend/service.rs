@@ -113,7 +113,7 @@ impl Forward {
 
     /// Whether keys may lie apart from each other.
     pub(crate) fn is_sharded(&self) -> bool {
-        self.leaves.len() > 1 || !self.fleet.is_empty()
+        self.leaves.len() > 1 || self.fleet.has_slots()
     }
 }
 

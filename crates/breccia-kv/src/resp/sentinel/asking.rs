@@ -17,8 +17,8 @@ use crate::endpoint::Place;
 /// How long the rest is waited for once most have answered.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// What one sentinel has said: of the primary, and of further sentinels.
-type Said = (Answer, Vec<Address>);
+/// What one sentinel has said: of the primary, of further sentinels, and of replicas.
+type Said = (Answer, Vec<Address>, Vec<Address>);
 
 /// Sentinels, and the connections on which they are asked.
 #[derive(Default)]
@@ -30,6 +30,8 @@ pub(super) struct Askers {
 #[derive(Default)]
 pub(super) struct Answers {
     pub(super) given: Vec<Answer>,
+    /// Replicas, as each of those who answered has them.
+    pub(super) replicas: BTreeMap<Address, Vec<Address>>,
     /// Further sentinels that were named.
     pub(super) others: Vec<Address>,
     /// What is wrong with the first of those that gave no answer.
@@ -62,8 +64,9 @@ impl Askers {
                 return found;
             };
             match ended {
-                Ok((address, Ok((asker, (answer, others))))) => {
-                    self.kept.insert(address, asker);
+                Ok((address, Ok((asker, (answer, others, replicas))))) => {
+                    self.kept.insert(address.clone(), asker);
+                    found.replicas.insert(address, replicas);
                     found.given.push(answer);
                     found.others.extend(others);
                 }
@@ -99,12 +102,10 @@ async fn question(asker: &mut Asker, place: &Place, service: &str) -> Result<Sai
         .say(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name])
         .await?;
     asker.say(&[b"SENTINEL", b"SENTINELS", name]).await?;
+    asker.say(&[b"SENTINEL", b"REPLICAS", name]).await?;
     // All replies are taken before the first is judged: the connection stays usable.
-    let (state, named, others) = (
-        asker.reply().await,
-        asker.reply().await,
-        asker.reply().await,
-    );
+    let (state, named) = (asker.reply().await, asker.reply().await);
+    let (others, replicas) = (asker.reply().await, asker.reply().await);
     let (state, named) = (state?, named?);
     let number = |key: &str| {
         let mut pairs = pairs(&state);
@@ -122,20 +123,32 @@ async fn question(asker: &mut Asker, place: &Place, service: &str) -> Result<Sai
         epoch: epoch.ok_or("its configuration has no epoch")?,
     };
     let others = others.unwrap_or_default();
-    Ok((answer, others_of(&others)))
+    let replicas = replicas.unwrap_or_default();
+    Ok((
+        answer,
+        servers(&others, |_| true),
+        servers(&replicas, is_sound),
+    ))
 }
 
-fn others_of(reply: &[u8]) -> Vec<Address> {
-    let each = elements(reply).into_iter().flatten().filter_map(|other| {
-        let (mut host, mut port) = (String::new(), String::new());
-        for (name, value) in pairs(other) {
-            match name.as_str() {
-                "ip" => host = value,
-                "port" => port = value,
-                _ => {}
-            }
-        }
-        address(&host, &port)
+/// Whether a sentinel finds nothing wrong with a replica.
+fn is_sound(state: &[(String, String)]) -> bool {
+    let value = |key: &str| {
+        let found = state.iter().find(|(name, _)| name == key);
+        found.map_or("", |(_, value)| value.as_str())
+    };
+    let wrong = ["s_down", "o_down", "disconnected"];
+    let flags = value("flags");
+    value("master-link-status") == "ok" && !flags.split(',').any(|flag| wrong.contains(&flag))
+}
+
+/// The addresses of those whose state is as wished.
+fn servers(reply: &[u8], fits: impl Fn(&[(String, String)]) -> bool) -> Vec<Address> {
+    let each = elements(reply).into_iter().flatten().filter_map(|server| {
+        let state: Vec<(String, String)> = pairs(server).collect();
+        let value = |key: &str| state.iter().find(|(name, _)| name == key);
+        let ((_, host), (_, port)) = (value("ip")?, value("port")?);
+        address(host, port).filter(|_| fits(&state))
     });
     each.collect()
 }

@@ -20,12 +20,15 @@ use std::time::Duration;
 
 use breccia_core::address::Address;
 use breccia_net::clock;
+use breccia_net::health::ProbeConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::asking::{Askers, RoleAsker};
 use self::choice::{Answer, Role, newest, supplants};
 use self::events::{Hint, listen};
+use super::cluster::Cluster;
+use super::cluster::probing::Probes;
 use crate::endpoint::{Endpoint, Place, Terms};
 
 /// Sentinels that are asked, the most; those of the configuration come first.
@@ -52,6 +55,8 @@ pub struct SentinelOptions {
     pub interval: Duration,
     /// How long an answer is waited for.
     pub patience: Duration,
+    /// Where replicas are noted, if they are read.
+    pub replicas: Option<Arc<Cluster>>,
 }
 
 /// The primary that the sentinels name now.
@@ -92,6 +97,7 @@ pub async fn watch(
         askers: Askers::default(),
         servers: RoleAsker::default(),
         listening: JoinSet::new(),
+        probes: Probes::default(),
         believed: None,
         complaint: None,
         pause: SHORT_PAUSE,
@@ -126,6 +132,7 @@ struct Watch<F> {
     askers: Askers,
     servers: RoleAsker,
     listening: JoinSet<()>,
+    probes: Probes,
     hints: mpsc::Sender<Hint>,
     /// The primary, and the epoch of the configuration that made it one.
     believed: Option<(Address, u64)>,
@@ -165,6 +172,11 @@ impl<F: Fn() + Send> Watch<F> {
             return self.pause_longer();
         };
         self.complaint = None;
+        let replicas = found
+            .replicas
+            .get(&best.from)
+            .map_or(&[][..], Vec::as_slice);
+        self.note_replicas(replicas, &best.primary);
         if let Some((address, epoch)) = &mut self.believed
             && *address == best.primary
         {
@@ -183,6 +195,19 @@ impl<F: Fn() + Send> Watch<F> {
             self.pause = self.options.interval;
         } else {
             self.pause_longer();
+        }
+    }
+
+    /// Notes the replicas that may be read.
+    fn note_replicas(&mut self, replicas: &[Address], primary: &Address) {
+        if let Some(known) = &self.options.replicas {
+            let others = replicas.iter().filter(|replica| *replica != primary);
+            known.take_over_replicas(&others.cloned().collect::<Vec<_>>());
+            let config = ProbeConfig {
+                interval: self.options.interval,
+                timeout: self.options.patience,
+            };
+            self.probes.follow(&known.replicas(), config);
         }
     }
 

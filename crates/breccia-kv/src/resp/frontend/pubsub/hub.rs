@@ -91,7 +91,7 @@ impl Hub {
     pub(crate) fn is_in_cluster(&self, topic: &Topic) -> bool {
         let topology = &self.store.topology;
         let home = || topology.leaf(topology.place(&topic.name).leaf);
-        topic.kind == Kind::Shard && home().is_some_and(|leaf| leaf.cluster.is_some())
+        topic.kind == Kind::Shard && home().is_some_and(|leaf| leaf.has_slots)
     }
 
     /// Why one of these cannot be subscribed now, if so.
