@@ -290,6 +290,7 @@ fn tree<'d>(
         decoder.fault_in(store, "stores", error);
     }
     locations(decoder, root, &leaves, found);
+    groups::locations(decoder, root, &leaves, &mut found.same_location);
 }
 
 /// Where a leaf's data lies: a server and the databases used there, if it has any.

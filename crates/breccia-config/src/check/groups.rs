@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use breccia_core::address::Address;
+
 use super::composites::{leaves, tops};
 use super::{Tables, stores};
 use crate::decode::Decoder;
@@ -88,6 +90,33 @@ pub(super) fn mixed(
                     kind: plan.kind,
                 };
                 decoder.fault_in(store, "stores", error.into());
+            }
+        }
+    }
+}
+
+/// No two leaves of a composite are one service of one sentinel, or one cluster.
+pub(super) fn locations<'d>(
+    decoder: &mut Decoder<'_>,
+    root: &str,
+    leaves: &[(&'d str, &'d Decoded)],
+    told: &mut BTreeSet<(&'d str, &'d str)>,
+) {
+    let mut taken: BTreeMap<(&str, Option<&str>, &Address), &'d str> = BTreeMap::new();
+    let mut in_order = leaves.to_vec();
+    in_order.sort_by_key(|(_, store)| store.at);
+    for (name, store) in in_order {
+        let urls = store.get::<&[RedisUrl]>("urls").unwrap_or_default();
+        for url in urls {
+            let place = (store.kind, store.get("service"), &url.address);
+            let other = *taken.entry(place).or_insert(name);
+            if other != name && told.insert((other, name)) {
+                let error = ConfigError::SameLocation {
+                    other: other.to_owned(),
+                    location: url.address.to_string(),
+                    composite: root.to_owned(),
+                };
+                decoder.fault_in(store, "urls", error);
             }
         }
     }

@@ -26,6 +26,7 @@ use super::super::encode;
 use super::leaf::{Lease, Mode, RespUpstream};
 use super::service::Forward;
 use super::ticket::Ticket;
+use crate::front::client::Client;
 use crate::pipeline::{Cause, Failure, Patience, Recipient};
 use crate::topology::LeafIndex;
 
@@ -34,6 +35,8 @@ const MOST_HOPS: u8 = 16;
 /// Bytes of requests that one worker keeps for the case that they are wanted elsewhere; what comes
 /// on top is sent all the same, and told if it is.
 const MOST_KEPT_BYTES: usize = 64 << 20;
+/// How often it is looked whether clients have left that block.
+const LOOK: Duration = Duration::from_millis(100);
 /// The pause before a request is sent again that no server takes at present.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -250,6 +253,8 @@ pub(crate) struct Redirects {
     number: Cell<u64>,
     /// Connections to give back.
     spent: RefCell<Vec<Lease>>,
+    /// Clients that block on a connection which their own dialogue does not know.
+    blocked: RefCell<Vec<(Rc<Client>, Rc<RespUpstream>)>>,
     news: Notify,
     /// Bytes of all requests that are kept.
     kept: Cell<usize>,
@@ -262,6 +267,7 @@ impl Redirects {
             waiting: RefCell::default(),
             number: Cell::new(0),
             spent: RefCell::default(),
+            blocked: RefCell::default(),
             news: Notify::new(),
             kept: Cell::new(0),
         })
@@ -293,7 +299,9 @@ impl Redirects {
 
     pub(super) async fn run(self: Rc<Self>, forward: Weak<Forward>) {
         loop {
-            let next = self.waiting.borrow().keys().next().map(|(due, _)| *due);
+            let due = self.waiting.borrow().keys().next().map(|(due, _)| *due);
+            let look = (!self.blocked.borrow().is_empty()).then(|| clock::now() + LOOK);
+            let next = due.into_iter().chain(look).min();
             let pause = async {
                 match next {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -305,10 +313,32 @@ impl Redirects {
                 () = pause => {}
             }
             let Some(forward) = forward.upgrade() else {
-                return;
+                return self.give_up();
             };
+            self.let_go();
             self.send_all(&forward);
         }
+    }
+
+    /// Closes connections on which clients blocked that have left, and forgets those whose clients
+    /// have their answers.
+    fn let_go(&self) {
+        self.blocked.borrow_mut().retain(|(client, upstream)| {
+            if client.is_gone() {
+                upstream.close();
+            }
+            !upstream.is_closed() && !upstream.is_idle()
+        });
+    }
+
+    /// Fails everything that is on its way.
+    fn give_up(&self) {
+        let queued = std::mem::take(&mut *self.queue.borrow_mut());
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for (kept, _) in queued.into_iter().chain(waiting.into_values()) {
+            kept.fail_unplaced("its listener has ended");
+        }
+        self.spent.borrow_mut().clear();
     }
 
     fn send_all(&self, forward: &Forward) {
@@ -393,8 +423,13 @@ fn resend(forward: &Forward, mut kept: Box<Kept>) {
         match leaf.lease(mode) {
             Ok(lease) => {
                 let upstream = Rc::clone(&lease.upstream);
-                let former = kept.lease.replace(lease);
-                former.into_iter().for_each(Lease::give_back);
+                if let Some(former) = kept.lease.replace(lease) {
+                    former.give_back();
+                }
+                if let Some(client) = kept.inner.client() {
+                    let blocked = (Rc::clone(client), Rc::clone(&upstream));
+                    kept.redirects.blocked.borrow_mut().push(blocked);
+                }
                 (upstream, Patience::Unbounded)
             }
             Err(failure) => return kept.fail(&failure),
