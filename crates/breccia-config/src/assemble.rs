@@ -14,7 +14,8 @@ use breccia_core::hash::HashKind;
 use crate::check::{Tables, only_servers};
 use crate::plan::{
     AdminPlan, CommandPlan, ConnectionsPer, Eviction, LogFormat, LogLevel, LogPlan, MemcachedPlan,
-    MemoryPlan, MultiKey, Plan, RedisPlan, ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
+    MemoryPlan, MultiKey, Plan, RedisGroupKind, RedisGroupPlan, RedisPlan, ShardedPlan, StorePlan,
+    SubscriptionLoss, TlsClientPlan,
 };
 use crate::tables;
 use crate::url::RedisUrl;
@@ -89,6 +90,8 @@ fn store(table: &Decoded, only_sql: bool) -> Option<StorePlan> {
     let kind = table.kind;
     if kind == tables::REDIS.name {
         redis(table).map(StorePlan::Redis)
+    } else if kind == tables::REDIS_SENTINEL.name || kind == tables::REDIS_CLUSTER.name {
+        group(table).map(StorePlan::RedisGroup)
     } else if kind == tables::MEMCACHED.name {
         memcached(table).map(StorePlan::Memcached)
     } else if kind == tables::MEMORY.name {
@@ -112,22 +115,58 @@ fn redis(table: &Decoded) -> Option<RedisPlan> {
         tls.insecure |= url.insecure;
     }
     Some(RedisPlan {
-        address: url.address.clone(),
-        database: url.database,
         user: url.user.clone().or_else(|| table.get("user")),
         password: url.password.clone().or_else(|| table.get("password")),
+        ..server(table, url, tls)?
+    })
+}
+
+/// Redis servers that are found by asking others. Until one is found, its plan is that of whoever
+/// is asked first.
+fn group(table: &Decoded) -> Option<RedisGroupPlan> {
+    let urls: &[RedisUrl] = table.get("urls")?;
+    let first = urls.first()?;
+    let mut tls = match optional(table, "tls", tls_client).ok()? {
+        None if first.tls => Some(TlsClientPlan::default()),
+        tls => tls,
+    };
+    if let Some(tls) = &mut tls {
+        tls.insecure |= urls.iter().any(|url| url.insecure);
+    }
+    let kind = if table.kind == tables::REDIS_SENTINEL.name {
+        RedisGroupKind::Sentinel {
+            service: table.get("service")?,
+            user: table.get("sentinel-user"),
+            password: table.get("sentinel-password"),
+        }
+    } else {
+        RedisGroupKind::Cluster
+    };
+    Some(RedisGroupPlan {
+        urls: urls.iter().map(|url| url.address.clone()).collect(),
+        kind,
+        read_from_replicas: table.get("read-from-replicas")?,
+        redis: server(table, first, tls)?,
+    })
+}
+
+/// What tables of Redis servers share.
+fn server(table: &Decoded, url: &RedisUrl, tls: Option<TlsClientPlan>) -> Option<RedisPlan> {
+    Some(RedisPlan {
+        address: url.address.clone(),
+        database: url.database,
+        user: table.get("user"),
+        password: table.get("password"),
         tls,
         timeout: table.get("timeout")?,
         stall_gate: table.get("stall-gate")?,
         connections: table.get("connections")?,
-        connections_per: table.choice(
-            "connections-per",
-            ConnectionsPer::ALL,
-            ConnectionsPer::name,
-        )?,
+        connections_per: table
+            .choice("connections-per", ConnectionsPer::ALL, ConnectionsPer::name)
+            .unwrap_or(ConnectionsPer::Worker),
         max_in_flight: table.get("max-in-flight")?,
         max_leases: table.get("max-leases")?,
-        databases: table.get("databases")?,
+        databases: table.get("databases").unwrap_or(1),
         probe_interval: table.get("probe-interval")?,
         probe_timeout: table.get("probe-timeout")?,
     })

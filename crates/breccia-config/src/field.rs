@@ -76,6 +76,8 @@ pub(crate) enum Kind {
     HashTag,
     Digest,
     RedisUrl,
+    /// Urls of servers that know where others are.
+    RedisUrls,
     /// An HTTP endpoint; a path after the port only if it says so.
     Endpoint {
         with_path: bool,
@@ -247,6 +249,7 @@ impl Kind {
             Self::Size { .. } => "a size",
             Self::Secret => "a string or a table",
             Self::StoreNames | Self::ReplicaNames => "a list of store names",
+            Self::RedisUrls => "a list of urls",
             Self::BucketNames => "a list of bucket names",
             Self::FunctionNames => "a list of function names",
             Self::Buckets | Self::Table(_) | Self::Named { .. } | Self::Typed { .. } => "a table",
@@ -271,6 +274,7 @@ impl Kind {
             Self::HashTag => "\"{}\"".to_owned(),
             Self::Digest => "\"0123456789abcdef\"".to_owned(),
             Self::RedisUrl => "\"redis://127.0.0.1:6379/0\"".to_owned(),
+            Self::RedisUrls => "[\"redis://127.0.0.1:6379\"]".to_owned(),
             Self::Endpoint { .. } => "\"http://127.0.0.1:9000\"".to_owned(),
             Self::Host => "\"127.0.0.1\"".to_owned(),
             Self::SocketPath => "\"/run/server.sock\"".to_owned(),
@@ -323,6 +327,7 @@ impl Kind {
             Self::HashTag => "two signs".to_owned(),
             Self::Digest => "16 hex digits".to_owned(),
             Self::RedisUrl => "url".to_owned(),
+            Self::RedisUrls => "list of urls".to_owned(),
             Self::Endpoint { with_path: false } => "`http(s)://host:port`".to_owned(),
             Self::Endpoint { with_path: true } => "`http(s)://host:port/path`".to_owned(),
             Self::Host => "host".to_owned(),

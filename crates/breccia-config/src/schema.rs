@@ -122,6 +122,7 @@ fn kind(kind: Kind, definitions: &mut Map<String, Value>) -> Value {
         Kind::Text | Kind::Host | Kind::File | Kind::Folder | Kind::OwnFile | Kind::StoreName => {
             json!({ "type": "string", "minLength": 1 })
         }
+        Kind::RedisUrls => names(&pattern("^[Rr][Ee][Dd][Ii][Ss][Ss]?://"), 1),
         Kind::StoreNames => names(&json!({ "type": "string", "minLength": 1 }), 1),
         Kind::ReplicaNames => names(&json!({ "type": "string", "minLength": 1 }), 0),
         Kind::BucketNames => names(&pattern(rule::BUCKET.pattern), 1),

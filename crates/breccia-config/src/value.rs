@@ -27,6 +27,7 @@ pub(crate) enum Value {
     Choice(&'static str),
     HashTag(HashTag),
     RedisUrl(RedisUrl),
+    RedisUrls(Vec<RedisUrl>),
     Endpoint(HttpEndpoint),
     Address(Address),
     Bind(BindPlan),
@@ -160,6 +161,7 @@ from_value! {
     &'d str, Text, |inner| Some(inner.as_str());
     HashTag, HashTag, |inner| Some(*inner);
     &'d RedisUrl, RedisUrl, |inner| Some(inner);
+    &'d [RedisUrl], RedisUrls, |inner| Some(inner);
     &'d HttpEndpoint, Endpoint, |inner| Some(inner);
     &'d Address, Address, |inner| Some(inner);
     &'d BindPlan, Bind, |inner| Some(inner);

@@ -120,6 +120,12 @@ pub struct HashTag {
 }
 
 impl HashTag {
+    /// The pair that Redis Cluster knows.
+    pub const BRACES: Self = Self {
+        open: b'{',
+        close: b'}',
+    };
+
     /// What is hashed of a key: the part between the first opening character and the next closing
     /// one; the whole key when there is no such part or it is empty.
     #[inline]

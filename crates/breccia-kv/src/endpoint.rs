@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use breccia_core::address::Address;
 use breccia_net::health::EndpointHealth;
 use breccia_net::tls::TlsClient;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::pipeline::PipelineLimits;
 
@@ -27,6 +27,8 @@ pub struct Place {
     pub password: Option<String>,
     /// The database that holds the keys; 0 where there is only one.
     pub database: u32,
+    /// Why there is no server, while none is known: nothing is connected to then.
+    pub vacant: Option<Arc<str>>,
 }
 
 impl Place {
@@ -39,11 +41,26 @@ impl Place {
             user: None,
             password: None,
             database: 0,
+            vacant: None,
+        }
+    }
+
+    /// The same on another server.
+    #[must_use]
+    pub fn on(&self, address: Address) -> Self {
+        let tls = self.tls.as_ref();
+        Self {
+            tls: tls.map(|tls| tls.for_host(address.host().unwrap_or_default())),
+            address,
+            vacant: None,
+            ..self.clone()
         }
     }
 
     fn is_elsewhere(&self, other: &Self) -> bool {
-        self.address != other.address || self.database != other.database
+        self.address != other.address
+            || self.database != other.database
+            || self.vacant.is_some() != other.vacant.is_some()
     }
 
     /// Whether open connections were let in otherwise. Certificates read anew are no reason: they
@@ -102,6 +119,9 @@ pub struct Current {
     pub renewed: u64,
     /// The last change to another server, or another database of one.
     pub moved: u64,
+    /// The last change after which the former server's word counts no more: what it owes is not
+    /// waited for.
+    pub superseded: u64,
 }
 
 /// A server whose terms may change. See the module's page.
@@ -111,6 +131,7 @@ pub struct Endpoint {
     /// The same as `current` has; to be looked at without its lock.
     epoch: AtomicU64,
     current: watch::Sender<Arc<Current>>,
+    doubts: Notify,
 }
 
 impl Endpoint {
@@ -122,11 +143,13 @@ impl Endpoint {
             epoch: 0,
             renewed: 0,
             moved: 0,
+            superseded: 0,
         };
         Arc::new(Self {
             health,
             epoch: AtomicU64::new(0),
             current: watch::Sender::new(Arc::new(current)),
+            doubts: Notify::new(),
         })
     }
 
@@ -151,19 +174,45 @@ impl Endpoint {
 
     /// Puts other terms in force, for open connections too.
     pub fn set(&self, terms: Terms) {
+        self.change(terms, false);
+    }
+
+    /// The same where the former server is known to have lost its role: open connections are made
+    /// anew even if the address is the same, and what they are owed is not waited for.
+    pub fn supersede(&self, terms: Terms) {
+        self.change(terms, true);
+    }
+
+    fn change(&self, terms: Terms, supersedes: bool) {
         self.current.send_modify(|current| {
             let before = &current.terms.place;
             let epoch = current.epoch + 1;
-            let moved = terms.place.is_elsewhere(before);
+            let moved = supersedes || terms.place.is_elsewhere(before);
             let renewed = moved || terms.place.lets_in_otherwise(before);
             *current = Arc::new(Current {
                 epoch,
                 renewed: if renewed { epoch } else { current.renewed },
                 moved: if moved { epoch } else { current.moved },
+                superseded: if supersedes {
+                    epoch
+                } else {
+                    current.superseded
+                },
                 terms,
             });
             self.epoch.store(epoch, Ordering::Release);
         });
+    }
+
+    /// Something speaks against the place: a connection was lost, or the server refused what only
+    /// a primary takes.
+    pub fn doubt(&self) {
+        self.doubts.notify_one();
+    }
+
+    /// Returns once something speaks against the place.
+    pub async fn doubted(&self) {
+        self.doubts.notified().await;
     }
 
     /// Hears of every change to come.
@@ -196,6 +245,10 @@ mod tests {
         check(&|terms| terms.place.address = address(2), (3, 3, 3));
         check(&|terms| terms.limits.timeout *= 2, (4, 3, 3));
         check(&|terms| terms.place.database = 4, (5, 5, 5));
+        assert_eq!(endpoint.current().superseded, 0);
+        endpoint.supersede(endpoint.current().terms.clone());
+        let now = endpoint.current();
+        assert_eq!((now.renewed, now.moved, now.superseded), (6, 6, 6));
         let shown = format!("{:?}", endpoint.current());
         assert!(!shown.contains("password"), "{shown}");
     }

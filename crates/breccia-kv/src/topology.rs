@@ -49,6 +49,9 @@ pub struct Place {
     /// The key's slots on all levels, mixed into one number: keys with equal numbers stay together
     /// when a composite grows.
     pub slot: u64,
+    /// Within some leaves (clusters) only keys of one slot may be used together: that slot and one;
+    /// 0 elsewhere.
+    pub bound: u16,
 }
 
 /// Leaves and the way from a key to one of them.
@@ -102,7 +105,13 @@ impl<L> Topology<L> {
         let mut slot = 0_u64;
         loop {
             match twig {
-                Twig::Leaf(leaf) => return Place { leaf: *leaf, slot },
+                Twig::Leaf(leaf) => {
+                    return Place {
+                        leaf: *leaf,
+                        slot,
+                        bound: 0,
+                    };
+                }
                 Twig::Sharded(layout, members) => {
                     let placement = layout.place(key);
                     slot = slot.rotate_left(24) ^ u64::from(placement.slot.get());

@@ -75,6 +75,10 @@ pub trait Wire: 'static {
     fn pass(_scanner: &mut Self::Scanner, _bytes: &[u8]) -> Pass {
         Pass::Wrong("a reply that cannot be passed on in pieces")
     }
+    /// Whether a reply says that its server has lost the role for which it is asked.
+    fn disowns(_reply: &[u8]) -> bool {
+        false
+    }
     /// A request without effect, sent first on a connection that was quiet (see [`Pipeline`]).
     fn canary() -> Canary<Self::Shape>;
     /// The same within a transaction, where the usual one would become part of it.
@@ -300,6 +304,12 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
         self.losses.subscribe()
     }
 
+    /// Whether it carries state of one client, so that nothing on it may be sent elsewhere.
+    #[must_use]
+    pub fn is_lease(&self) -> bool {
+        self.options.fragile
+    }
+
     /// Whether nothing is queued and no reply is owed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -395,6 +405,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                     *self.held_off.borrow_mut() = None;
                     self.metrics.iter().for_each(|metrics| metrics.connected());
                     let cause = Relay::new(self, stream).run().await;
+                    self.options.endpoint.doubt();
                     self.metrics
                         .iter()
                         .for_each(|metrics| metrics.disconnected());
@@ -453,10 +464,14 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             if let Some(through) = &self.options.through {
                 return Ok(through.dial());
             }
+            if let Some(why) = &place.vacant {
+                return Err(why.to_string());
+            }
             let connected = connect(&place.address, place.tls.as_ref(), timeout).await;
             let mut stream = connected.map_err(|error| {
                 let why = error.to_string();
                 if !self.has_news(|current| current.moved) {
+                    self.options.endpoint.doubt();
                     self.health.connect_failed(&why);
                 }
                 why

@@ -56,6 +56,8 @@ pub struct TlsServerOptions {
 pub struct TlsClient {
     connector: TlsConnector,
     name: ServerName<'static>,
+    /// Whether the options name it: then it is the same for every server.
+    is_given: bool,
 }
 
 impl std::fmt::Debug for TlsClient {
@@ -119,7 +121,20 @@ impl TlsClient {
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
             name,
+            is_given: options.server_name.is_some(),
         })
+    }
+
+    /// The same for another server of those that the options are about.
+    #[must_use]
+    pub fn for_host(&self, host: &str) -> Self {
+        let mut client = self.clone();
+        if !self.is_given
+            && let Ok(name) = ServerName::try_from(host.to_owned())
+        {
+            client.name = name;
+        }
+        client
     }
 
     /// Shakes hands over a fresh socket. Not bounded in time: the caller does that.

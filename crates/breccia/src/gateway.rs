@@ -251,13 +251,19 @@ impl Gateway {
             .filter(|listener| listener.sql.is_none())
             .flat_map(|listener| plan.served(listener))
             .collect();
-        let each = served.values().map(|store| match store {
+        let each = served.iter().map(|(name, store)| match store {
             StorePlan::Redis(plan) => {
                 let owners = match plan.connections_per {
                     ConnectionsPer::Process => 1,
                     _ => self.workers,
                 };
                 let each = plan.connections.saturating_mul(owners);
+                each.saturating_mul(RESP_VERSIONS)
+            }
+            StorePlan::RedisGroup(plan) => {
+                let servers = self.servers_of(name).max(1);
+                let connections = plan.redis.connections.saturating_mul(servers);
+                let each = connections.saturating_mul(self.workers);
                 each.saturating_mul(RESP_VERSIONS)
             }
             StorePlan::Memcached(plan) => plan.connections.saturating_mul(self.workers),
@@ -268,6 +274,27 @@ impl Gateway {
             _ => 0,
         });
         each.fold(cluster::pooled_connections(&plan), usize::saturating_add)
+    }
+
+    /// How many servers of a cluster own slots, as far as is known.
+    fn servers_of(&self, name: &str) -> usize {
+        let inventory = self.inventory();
+        let cluster = inventory.clusters.get(name);
+        cluster.map_or(0, |cluster| cluster.primaries().len())
+    }
+
+    /// The servers of clusters that are down, though their cluster is not.
+    fn down_servers(&self) -> Vec<String> {
+        let inventory = self.inventory();
+        let all = inventory.clusters.iter().flat_map(|(name, cluster)| {
+            let servers = cluster.primaries().into_iter();
+            servers.map(move |server| (name, server))
+        });
+        let down = all.filter_map(|(name, server)| {
+            let reason = server.endpoint.health().down()?;
+            Some(format!("{name} at {} ({})", server.address, reason.text))
+        });
+        down.collect()
     }
 
     /// `Ok` if every listener can serve, and what is down all the same; else what cannot, and why.
@@ -309,7 +336,8 @@ impl Gateway {
             .endpoints
             .keys()
             .filter(|leaf| !plan.is_only_sql(leaf));
-        let down: Vec<String> = keyed.filter_map(|leaf| self.cannot_serve(leaf)).collect();
+        let mut down: Vec<String> = keyed.filter_map(|leaf| self.cannot_serve(leaf)).collect();
+        down.extend(self.down_servers());
         if !down.is_empty() {
             let _ = writeln!(
                 partly,

@@ -7,8 +7,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breccia_config::{MemcachedPlan, RedisPlan, StorePlan};
+use breccia_config::{MemcachedPlan, RedisGroupKind, RedisGroupPlan, RedisPlan, StorePlan};
 use breccia_core::address::Address;
+use breccia_kv::endpoint::Place;
+use breccia_kv::resp::sentinel::{self, SentinelOptions};
 use breccia_net::NetError;
 use breccia_net::error::plain_reason;
 use breccia_net::health::ProbeFailure;
@@ -30,6 +32,16 @@ pub(crate) struct Target {
     address: Address,
     tls: Option<TlsClient>,
     protocol: Protocol,
+    /// Who knows where the server is, if the address is not its own.
+    asked: Option<Arc<Asked>>,
+}
+
+/// Those who know where a server is.
+#[derive(Debug)]
+enum Asked {
+    Sentinels(SentinelOptions),
+    /// Any server of a cluster.
+    Seeds(Vec<Address>),
 }
 
 #[derive(Clone)]
@@ -53,6 +65,7 @@ impl Target {
     pub(crate) fn of(plan: &StorePlan) -> Result<Option<Self>, NetError> {
         match plan {
             StorePlan::Redis(plan) => Self::redis(plan).map(Some),
+            StorePlan::RedisGroup(plan) => Self::group(plan).map(Some),
             StorePlan::Memcached(plan) => Ok(Some(Self::memcached(plan))),
             _ => Ok(None),
         }
@@ -71,7 +84,55 @@ impl Target {
                 login: login.iter().map(|word| word.as_bytes().to_vec()).collect(),
                 database: plan.database,
             },
+            asked: None,
         })
+    }
+
+    fn group(plan: &RedisGroupPlan) -> Result<Self, NetError> {
+        let asked = match sentinels("", plan)? {
+            Some(options) => Asked::Sentinels(options),
+            None => Asked::Seeds(plan.urls.clone()),
+        };
+        Ok(Self {
+            asked: Some(Arc::new(asked)),
+            ..Self::redis(&plan.redis)?
+        })
+    }
+
+    /// The same, on a server that is known.
+    pub(crate) fn on(&self, address: &Address) -> Self {
+        let tls = self.tls.as_ref();
+        Self {
+            tls: tls.map(|tls| tls.for_host(address.host().unwrap_or_default())),
+            address: address.clone(),
+            protocol: self.protocol.clone(),
+            asked: None,
+        }
+    }
+
+    /// Connects, wherever the server is.
+    async fn connect(&self) -> Result<Peer, String> {
+        let connect = async |target: &Self| {
+            let connected = Peer::connect(target).await;
+            connected.map_err(|error| error.reason())
+        };
+        match self.asked.as_deref() {
+            None => connect(self).await,
+            Some(Asked::Sentinels(options)) => {
+                let primary = sentinel::find(options).await?;
+                connect(&self.on(&primary)).await
+            }
+            Some(Asked::Seeds(seeds)) => {
+                let mut why = String::new();
+                for seed in seeds {
+                    match connect(&self.on(seed)).await {
+                        Ok(peer) => return Ok(peer),
+                        Err(error) => why = format!("{seed}: {error}"),
+                    }
+                }
+                Err(why)
+            }
+        }
     }
 
     fn memcached(plan: &MemcachedPlan) -> Self {
@@ -79,6 +140,7 @@ impl Target {
             address: plan.address.clone(),
             tls: None,
             protocol: Protocol::Memcached,
+            asked: None,
         }
     }
 
@@ -139,7 +201,7 @@ impl Target {
 
     /// Connects and logs in.
     pub(crate) async fn enter(&self) -> Result<Peer, String> {
-        let mut peer = Peer::connect(self).await.map_err(|error| error.reason())?;
+        let mut peer = self.connect().await?;
         if let Protocol::Redis { login, database } = &self.protocol {
             let mut steps = Vec::new();
             if !login.is_empty() {
@@ -174,6 +236,35 @@ pub(crate) fn tls_client(plan: &RedisPlan) -> Result<Option<TlsClient>, NetError
         insecure: tls.insecure,
     };
     TlsClient::new(&options, plan.address.host().unwrap_or("localhost")).map(Some)
+}
+
+/// Whom to ask for the primary of a store, if its sentinels know. Reads the files of its `tls`.
+pub(crate) fn sentinels(
+    store: &str,
+    plan: &RedisGroupPlan,
+) -> Result<Option<SentinelOptions>, NetError> {
+    let RedisGroupKind::Sentinel {
+        service,
+        user,
+        password,
+    } = &plan.kind
+    else {
+        return Ok(None);
+    };
+    let first = Place {
+        tls: tls_client(&plan.redis)?,
+        user: user.clone(),
+        password: password.as_ref().map(|secret| secret.expose().to_owned()),
+        ..Place::plain(plan.redis.address.clone())
+    };
+    Ok(Some(SentinelOptions {
+        store: store.to_owned(),
+        service: service.clone(),
+        sentinels: plan.urls.iter().map(|url| first.on(url.clone())).collect(),
+        interval: plan.redis.probe_interval,
+        patience: plan.redis.probe_timeout,
+        replicas: None,
+    }))
 }
 
 /// An error line of a server. It may name a user, never a password.

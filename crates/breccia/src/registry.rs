@@ -8,6 +8,7 @@ mod redis;
 mod s3;
 mod servers;
 mod sql;
+mod watch;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use crate::reach::{Prober, Target};
 pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
 pub(crate) use servers::{servers, terms, trunks};
 pub(crate) use sql::{Renewed as RenewedSql, credential, endpoint as sql_endpoint};
+pub(crate) use watch::{start as start_watches, start_watch};
 pub(crate) use wiring::Wiring;
 
 /// What a client over `max-clients` is told.
@@ -98,6 +100,10 @@ pub(crate) fn start_probe(
     let (Some(health), Some(store)) = (endpoints.get(name), plan.stores.get(name)) else {
         return Ok(());
     };
+    if let StorePlan::RedisGroup(_) = store {
+        watch::probe(gateway, store, name);
+        return Ok(());
+    }
     let Some(target) = Target::of(store)? else {
         return Ok(());
     };
@@ -121,6 +127,7 @@ pub(crate) fn start_probe(
 pub(crate) fn probes(store: &StorePlan) -> ProbeConfig {
     let (interval, timeout) = match store {
         StorePlan::Redis(plan) => (plan.probe_interval, plan.probe_timeout),
+        StorePlan::RedisGroup(plan) => (plan.redis.probe_interval, plan.redis.probe_timeout),
         StorePlan::Memcached(plan) => (plan.probe_interval, plan.probe_timeout),
         StorePlan::S3(plan) => (plan.http.probe_interval, plan.http.probe_timeout),
         StorePlan::Azure(plan) => (plan.http.probe_interval, plan.http.probe_timeout),

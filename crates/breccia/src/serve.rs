@@ -112,6 +112,7 @@ async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
         Some(admin) => Some(admin::Listening::open(admin).map_err(|error| at("admin", &error))?),
         None => None,
     };
+    registry::start_watches(&gateway, &plan).await;
     registry::start_probes(&gateway, &plan).map_err(Trouble::refused)?;
     let kept = markers::keeper::start(&gateway, &plan).await;
     kept.map_err(Trouble::refused)?;

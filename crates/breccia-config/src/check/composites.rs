@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use breccia_core::address::Address;
 use breccia_core::slots::MAX_SHARDS;
 
-use super::{Tables, undefined};
+use super::{Tables, groups, undefined};
 use crate::decode::{Decoder, Spot};
-use crate::fault::{ConfigError, Notice};
+use crate::fault::{ConfigError, Notice, RedisConfigError};
 use crate::tables::{self, Family};
 use crate::url::RedisUrl;
 use crate::value::{Decoded, Name};
@@ -112,25 +112,27 @@ fn markers(decoder: &mut Decoder<'_>, stores: &Tables) {
             parents.entry(member.name.as_str()).or_default().push(name);
         }
     }
+    groups::mixed(decoder, stores, &parents);
     for (name, store) in stores {
         if store.kind != tables::SHARDED_IN_MEMORY.name || store.get("marker") != Some(true) {
             continue;
         }
         let tops = tops(&parents, name);
         let mut leaves = tops.into_iter().flat_map(|top| leaves(stores, top));
-        let other = leaves.find(|(_, leaf)| leaf.kind != tables::REDIS.name);
+        let marked = [tables::REDIS.name, tables::REDIS_SENTINEL.name];
+        let other = leaves.find(|(_, leaf)| !marked.contains(&leaf.kind));
         if let Some((leaf, plan)) = other {
-            let error = ConfigError::MarkerNeedsRedis {
+            let error = RedisConfigError::MarkerNeedsRedis {
                 leaf: leaf.to_owned(),
                 kind: plan.kind,
             };
-            decoder.fault_in(store, "marker", error);
+            decoder.fault_in(store, "marker", error.into());
         }
     }
 }
 
 /// The outermost composites that hold a store; itself, if none does. None within a cycle.
-fn tops<'d>(parents: &BTreeMap<&'d str, Vec<&'d str>>, name: &'d str) -> Vec<&'d str> {
+pub(super) fn tops<'d>(parents: &BTreeMap<&'d str, Vec<&'d str>>, name: &'d str) -> Vec<&'d str> {
     let mut tops = Vec::new();
     let mut seen = BTreeSet::new();
     let mut waiting = vec![name];
@@ -288,6 +290,7 @@ fn tree<'d>(
         decoder.fault_in(store, "stores", error);
     }
     locations(decoder, root, &leaves, found);
+    groups::locations(decoder, root, &leaves, &mut found.same_location);
 }
 
 /// Where a leaf's data lies: a server and the databases used there, if it has any.

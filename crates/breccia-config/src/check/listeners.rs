@@ -195,7 +195,7 @@ fn served(
     }
     let redis: Vec<&str> = leaves(stores, name)
         .into_iter()
-        .filter_map(|(name, store)| (store.kind == tables::REDIS.name).then_some(name))
+        .filter_map(|(name, store)| tables::is_redis(store.kind).then_some(name))
         .collect();
     if !redis.is_empty() {
         let mut shown: Vec<String> = redis

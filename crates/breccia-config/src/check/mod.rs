@@ -7,6 +7,7 @@ mod blob;
 mod composites;
 mod families;
 mod foreign;
+mod groups;
 mod listeners;
 mod places;
 mod s3;
@@ -30,6 +31,7 @@ pub(crate) fn check(decoder: &mut Decoder<'_>, file: &Decoded) {
     let listeners: &Tables = file.get("listener").unwrap_or(&none);
     for store in stores.values() {
         stores::check(decoder, store);
+        groups::check(decoder, store);
         blob::check(decoder, store);
     }
     composites::check(decoder, stores);

@@ -73,7 +73,7 @@ fn credentials(decoder: &mut Decoder<'_>, store: &Decoded, url: &RedisUrl) {
     }
 }
 
-fn tls(decoder: &mut Decoder<'_>, store: &Decoded, url: &RedisUrl) {
+pub(super) fn tls(decoder: &mut Decoder<'_>, store: &Decoded, url: &RedisUrl) {
     if store.given("tls") && !url.tls {
         let error = ConfigError::TlsNotAsked {
             what: "the url",

@@ -128,6 +128,7 @@ impl Decoder<'_> {
             (Kind::StoreNames | Kind::ReplicaNames, Raw::Array(array)) => {
                 self.names(Kind::StoreName, array, spot).map(Value::Names)
             }
+            (Kind::RedisUrls, Raw::Array(array)) => self.urls(array, spot),
             (Kind::BucketNames, Raw::Array(array)) => {
                 self.names(BUCKET, array, spot).map(Value::Names)
             }
@@ -193,6 +194,24 @@ impl Decoder<'_> {
             }
         }
         sound.then_some(names)
+    }
+
+    fn urls(&mut self, array: &Array, spot: Spot<'_>) -> Option<Value> {
+        let mut urls = Vec::new();
+        let mut sound = true;
+        for value in array {
+            let at = value.span().map_or(spot.at, |span| span.start);
+            let raw = Raw::of_value(value);
+            match self.scalar(Kind::RedisUrl, &raw, Spot { at, ..spot }) {
+                Some(Value::RedisUrl(url)) => urls.push(url),
+                _ => sound = false,
+            }
+        }
+        if sound && urls.is_empty() {
+            self.fault(spot, ConfigError::Empty);
+            return None;
+        }
+        sound.then_some(Value::RedisUrls(urls))
     }
 
     fn buckets(&mut self, written: &dyn TableLike, spot: Spot<'_>) -> Option<Value> {

@@ -397,17 +397,6 @@ pub enum ConfigError {
         composite: String,
     },
 
-    /// Markers where not every shard is a Redis.
-    #[error(
-        "markers need Redis shards, and '{leaf}', which is served together with them, is of type {kind}; take `marker` out, or serve it apart"
-    )]
-    MarkerNeedsRedis {
-        /// A store that is no Redis.
-        leaf: String,
-        /// Its type.
-        kind: &'static str,
-    },
-
     /// Markers of blob shards switched off.
     #[error(
         "blob shards always carry a marker with the layout: it tells a lost or exchanged shard from an empty one; take `marker` out"
@@ -592,6 +581,9 @@ pub enum ConfigError {
     /// What is about SQL.
     #[error(transparent)]
     Sql(#[from] super::SqlConfigError),
+    /// What is about Redis members.
+    #[error(transparent)]
+    Redis(#[from] super::RedisConfigError),
 
     /// A gap in Breccia's own field tables; a test holds this impossible.
     #[error("Breccia could not make a plan of this; please report it with the file")]

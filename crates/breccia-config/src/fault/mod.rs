@@ -4,6 +4,7 @@
 //! part of a `url`, and each says what is wrong and what to do about it.
 
 mod error;
+mod redis;
 mod sql;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::fmt;
 use breccia_core::error::{Effect, ErrorKind, Origin};
 
 pub use error::ConfigError;
+pub use redis::RedisConfigError;
 pub use sql::SqlConfigError;
 
 impl ConfigError {

@@ -29,8 +29,8 @@ pub use sql::{
     Consistency, PoolMode, SqlListenerPlan, SqlReadReplicaPlan, SqlUserPlan, TransactionRouting,
 };
 pub use store::{
-    CommandPlan, ConnectionsPer, Eviction, MemcachedPlan, MemoryPlan, MultiKey, RedisPlan,
-    ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
+    CommandPlan, ConnectionsPer, Eviction, MemcachedPlan, MemoryPlan, MultiKey, RedisGroupKind,
+    RedisGroupPlan, RedisPlan, ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
 };
 
 use crate::Secret;

@@ -23,6 +23,8 @@ use crate::Secret;
 pub enum StorePlan {
     /// `type = "redis"`.
     Redis(RedisPlan),
+    /// `type = "redis-sentinel"` or `type = "redis-cluster"`.
+    RedisGroup(RedisGroupPlan),
     /// `type = "memcached"`.
     Memcached(MemcachedPlan),
     /// `type = "memory"`.
@@ -54,6 +56,7 @@ impl StorePlan {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Redis(_) => "redis",
+            Self::RedisGroup(plan) => plan.kind.type_name(),
             Self::Memcached(_) => "memcached",
             Self::Memory(_) => "memory",
             Self::ShardedInMemory(_) => "sharded-in-memory",
@@ -83,7 +86,11 @@ impl StorePlan {
     pub fn is_in_memory(&self) -> bool {
         matches!(
             self,
-            Self::Redis(_) | Self::Memcached(_) | Self::Memory(_) | Self::ShardedInMemory(_)
+            Self::Redis(_)
+                | Self::RedisGroup(_)
+                | Self::Memcached(_)
+                | Self::Memory(_)
+                | Self::ShardedInMemory(_)
         )
     }
 
@@ -118,7 +125,17 @@ impl StorePlan {
         }
     }
 
-    /// The endpoint of a leaf that lies on a server.
+    /// How a Redis server of this store is used; none for stores of other protocols.
+    pub fn redis(&self) -> Option<&RedisPlan> {
+        match self {
+            Self::Redis(plan) => Some(plan),
+            Self::RedisGroup(plan) => Some(&plan.redis),
+            _ => None,
+        }
+    }
+
+    /// The endpoint of a leaf that lies on a server. Of servers that are found by asking others
+    /// none is known here.
     pub fn address(&self) -> Option<&Address> {
         match self {
             Self::Redis(plan) => Some(&plan.address),
@@ -127,7 +144,8 @@ impl StorePlan {
             Self::Azure(plan) => Some(&plan.endpoint.address),
             Self::Gcs(plan) => Some(&plan.endpoint.address),
             Self::Postgresql(plan) | Self::Mysql(plan) => Some(&plan.address),
-            Self::Memory(_)
+            Self::RedisGroup(_)
+            | Self::Memory(_)
             | Self::ShardedInMemory(_)
             | Self::Fs(_)
             | Self::Sqlite(_)
@@ -151,6 +169,7 @@ impl StorePlan {
         };
         match self {
             Self::Redis(plan) => Some(format!("{}/{}", plan.address, plan.database)),
+            Self::RedisGroup(plan) => Some(plan.location()),
             Self::Memcached(plan) => Some(plan.address.to_string()),
             Self::Fs(plan) => in_file(&plan.path),
             Self::Sqlite(plan) => in_file(&plan.path),
@@ -224,6 +243,59 @@ impl ConnectionsPer {
         match self {
             Self::Worker => "worker",
             Self::Process => "process",
+        }
+    }
+}
+
+/// A store of type `redis-sentinel` or `redis-cluster`: servers that are found by asking others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RedisGroupPlan {
+    /// Who is asked first: sentinels, or servers of the cluster.
+    pub urls: Vec<Address>,
+    /// Whom they tell of.
+    pub kind: RedisGroupKind,
+    /// Whether replicas answer commands that only read.
+    pub read_from_replicas: bool,
+    /// How each server is used; its address is that of the first who is asked.
+    pub redis: RedisPlan,
+}
+
+/// The kinds of [`RedisGroupPlan`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum RedisGroupKind {
+    /// A primary with its replicas, watched by sentinels.
+    Sentinel {
+        /// The name the sentinels watch it under.
+        service: String,
+        /// The user to log in to the sentinels as.
+        user: Option<String>,
+        /// The password to log in to the sentinels with.
+        password: Option<Secret>,
+    },
+    /// A Redis Cluster.
+    Cluster,
+}
+
+impl RedisGroupKind {
+    /// The store's `type`, as in the file.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Sentinel { .. } => "redis-sentinel",
+            Self::Cluster => "redis-cluster",
+        }
+    }
+}
+
+impl RedisGroupPlan {
+    /// Where the data lies, as far as the file says: whoever is asked, whatever their order.
+    fn location(&self) -> String {
+        let mut asked: Vec<String> = self.urls.iter().map(Address::to_string).collect();
+        asked.sort_unstable();
+        let asked = asked.join(",");
+        match &self.kind {
+            RedisGroupKind::Sentinel { service, .. } => format!("sentinel:{service}@{asked}"),
+            RedisGroupKind::Cluster => format!("cluster:{asked}"),
         }
     }
 }

@@ -13,7 +13,9 @@ use crate::plan::{LogFormat, LogLevel};
 pub(crate) use blob::{AZURE, FS, GCS, MYSQL, POSTGRESQL, S3, SHARDED_BLOB, SQLITE};
 use listener::LISTENER;
 pub(crate) use sql::SQL_READ_REPLICA;
-pub(crate) use store::{MEMCACHED, MEMORY, REDIS, SHARDED_IN_MEMORY};
+pub(crate) use store::{
+    MEMCACHED, MEMORY, REDIS, REDIS_CLUSTER, REDIS_SENTINEL, SHARDED_IN_MEMORY,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -76,6 +78,8 @@ const STORES: Kind = Kind::Typed {
     rule: NameRule::Store,
     variants: &[
         &REDIS,
+        &REDIS_SENTINEL,
+        &REDIS_CLUSTER,
         &MEMCACHED,
         &MEMORY,
         &SHARDED_IN_MEMORY,
@@ -89,8 +93,14 @@ const STORES: Kind = Kind::Typed {
         &SHARDED_BLOB,
         &SQL_READ_REPLICA,
     ],
-    later: &["redis-cluster", "redis-sentinel"],
+    later: &[],
 };
+
+/// Whether stores of a type are Redis servers.
+pub(crate) fn is_redis(kind: &str) -> bool {
+    let all = [&REDIS, &REDIS_SENTINEL, &REDIS_CLUSTER];
+    all.iter().any(|table| table.name == kind)
+}
 
 /// What kind of data a type of store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +116,14 @@ impl Family {
     /// The family of a type; `None` if there is no such type.
     pub(crate) fn of(kind: &str) -> Option<Self> {
         let is = |tables: &[&Table]| tables.iter().any(|table| table.name == kind);
-        if is(&[&REDIS, &MEMCACHED, &MEMORY, &SHARDED_IN_MEMORY]) {
+        if is(&[
+            &REDIS,
+            &REDIS_SENTINEL,
+            &REDIS_CLUSTER,
+            &MEMCACHED,
+            &MEMORY,
+            &SHARDED_IN_MEMORY,
+        ]) {
             Some(Self::InMemory)
         } else if is(&[
             &FS,
@@ -129,7 +146,9 @@ impl Family {
     /// Its members, for a message.
     pub(crate) fn in_words(self) -> &'static str {
         match self {
-            Self::InMemory => "in-memory stores (redis, memcached, memory, sharded-in-memory)",
+            Self::InMemory => {
+                "in-memory stores (redis, redis-sentinel, redis-cluster, memcached, memory, sharded-in-memory)"
+            }
             Self::Blob => {
                 "blob stores (fs, sqlite, s3, azure, gcs, postgresql, mysql, sharded-blob)"
             }

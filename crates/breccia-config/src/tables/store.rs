@@ -52,22 +52,108 @@ pub(crate) static REDIS: Table = Table {
             "`worker`: each worker has `connections` of its own. `process`: all share them, which suits a server before very many gateways and costs more CPU. Leases and large values have connections of their own either way.",
         ),
         MAX_IN_FLIGHT,
-        integer(
-            "max-leases",
-            count(65_536),
-            256,
-            "The most leased connections (transactions, blocking commands, big values) of a worker.",
-        ),
-        integer(
-            "databases",
-            count(1024),
-            1,
-            "How many databases a client may SELECT: its 0 is the url's database, its 1 the next.",
-        ),
+        MAX_LEASES,
+        DATABASES,
         PROBE_INTERVAL,
         PROBE_TIMEOUT,
     ],
 };
+
+pub(crate) static REDIS_SENTINEL: Table = Table {
+    name: "redis-sentinel",
+    header: "[store.NAME]",
+    doc: "The primary that Redis Sentinel names, whichever server it is: see [redis-members.md](redis-members.md).",
+    fields: &[
+        required(
+            "urls",
+            Kind::RedisUrls,
+            "[\"redis://127.0.0.1:26379\"]",
+            "The sentinels: `redis://host:port`, or `rediss://…` in all of them for TLS, to sentinels and servers. Those that they know are asked too.",
+        ),
+        required(
+            "service",
+            Kind::Text,
+            "\"mymaster\"",
+            "The name under which the sentinels watch the primary.",
+        ),
+        optional(
+            "sentinel-user",
+            Kind::Text,
+            "The user to log in to the sentinels as.",
+        ),
+        optional(
+            "sentinel-password",
+            Kind::Secret,
+            "The password to log in to the sentinels with.",
+        ),
+        READ_FROM_REPLICAS,
+        SERVERS_USER,
+        SERVERS_PASSWORD,
+        SERVERS_TLS,
+        TIMEOUT,
+        STALL_GATE,
+        CONNECTIONS,
+        MAX_IN_FLIGHT,
+        MAX_LEASES,
+        DATABASES,
+        PROBE_INTERVAL,
+        PROBE_TIMEOUT,
+    ],
+};
+
+pub(crate) static REDIS_CLUSTER: Table = Table {
+    name: "redis-cluster",
+    header: "[store.NAME]",
+    doc: "A Redis Cluster, as one store: see [redis-members.md](redis-members.md).",
+    fields: &[
+        required(
+            "urls",
+            Kind::RedisUrls,
+            "[\"redis://127.0.0.1:7000\"]",
+            "Servers of the cluster to ask for all others: `redis://host:port`, or `rediss://…` in all of them for TLS.",
+        ),
+        READ_FROM_REPLICAS,
+        SERVERS_USER,
+        SERVERS_PASSWORD,
+        SERVERS_TLS,
+        TIMEOUT,
+        STALL_GATE,
+        CONNECTIONS,
+        MAX_IN_FLIGHT,
+        MAX_LEASES,
+        PROBE_INTERVAL,
+        PROBE_TIMEOUT,
+    ],
+};
+
+const READ_FROM_REPLICAS: Field = flag(
+    "read-from-replicas",
+    false,
+    "Lets replicas answer commands that only read one key, or MGET: what they answer may be out of date, also for who has just written.",
+);
+const SERVERS_USER: Field = optional("user", Kind::Text, "The user to log in to the servers as.");
+const SERVERS_PASSWORD: Field = optional(
+    "password",
+    Kind::Secret,
+    "The password to log in to the servers with.",
+);
+const SERVERS_TLS: Field = optional(
+    "tls",
+    Kind::Table(&TLS_CLIENT),
+    "More about TLS; needs `rediss://`.",
+);
+const MAX_LEASES: Field = integer(
+    "max-leases",
+    count(65_536),
+    256,
+    "The most leased connections (transactions, blocking commands, big values) of a worker.",
+);
+const DATABASES: Field = integer(
+    "databases",
+    count(1024),
+    1,
+    "How many databases a client may SELECT: its 0 is the url's database (0 where it has none), its 1 the next.",
+);
 
 pub(crate) static MEMCACHED: Table = Table {
     name: "memcached",

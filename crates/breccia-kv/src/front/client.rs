@@ -61,6 +61,9 @@ pub struct Client {
     /// Whether the client waits for something it subscribed to or blocks on: never idle.
     pub patient: Cell<bool>,
     hurried: Cell<bool>,
+    /// Whether a request of its was sent to another server than at first, and the client has not been
+    /// without requests in flight since.
+    pub(crate) redirected: Cell<bool>,
 }
 
 /// The ending of a client that another one has ended.
@@ -103,6 +106,7 @@ impl Client {
             sample: Cell::new(None),
             patient: Cell::new(false),
             hurried: Cell::new(false),
+            redirected: Cell::new(false),
         })
     }
 

@@ -3,7 +3,8 @@
 //!
 //! Invariant: nothing here reads the clock or locks anything on the way of a request.
 
-use std::cell::{Cell, OnceCell};
+use std::borrow::Cow;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,6 +60,8 @@ pub(crate) struct FrontMetrics {
     commands: Vec<Counters>,
     /// Path and store name of each leaf, with its counters.
     leaves: Vec<(String, String, Counters)>,
+    /// Servers of clusters that were met since: the path of each, and the leaf it counts as.
+    further: RefCell<Vec<(String, LeafIndex)>>,
     seconds: Histogram,
     /// Where slow requests are kept, if they are.
     slow: OnceCell<Arc<SlowLog>>,
@@ -117,6 +120,7 @@ impl FrontMetrics {
             name_of,
             listener,
             registry,
+            further: RefCell::default(),
             slow: OnceCell::new(),
             slow_second: Cell::new(None),
             // One row more, for unknown commands.
@@ -128,10 +132,33 @@ impl FrontMetrics {
         }
     }
 
+    /// The path of a leaf of the topology.
     pub(crate) fn leaf_name(&self, leaf: LeafIndex) -> &str {
-        self.leaves
-            .get(leaf.get())
-            .map_or("a shard", |(path, ..)| path)
+        let found = self.leaves.get(leaf.get());
+        found.map_or("a shard", |(path, ..)| path)
+    }
+
+    /// The same, also of a server that was met later.
+    pub(crate) fn place_name(&self, leaf: LeafIndex) -> Cow<'_, str> {
+        let Some(later) = leaf.get().checked_sub(self.leaves.len()) else {
+            return Cow::Borrowed(self.leaf_name(leaf));
+        };
+        let further = self.further.borrow();
+        let found = further.get(later);
+        found.map_or("a shard".into(), |(path, _)| Cow::Owned(path.clone()))
+    }
+
+    /// One more server, which counts as the leaf that it belongs to. Its place is the next one.
+    pub(crate) fn add_leaf(&self, path: String, counts_as: LeafIndex) {
+        self.further.borrow_mut().push((path, counts_as));
+    }
+
+    /// What a server that was met later counts as.
+    fn counted_leaf(&self, leaf: LeafIndex) -> LeafIndex {
+        let later = leaf.get().checked_sub(self.leaves.len());
+        let further = self.further.borrow();
+        let found = later.and_then(|place| further.get(place));
+        found.map_or(leaf, |(_, counts_as)| *counts_as)
     }
 
     pub(crate) fn count(&self, row: u16, outcome: Outcome) {
@@ -154,7 +181,10 @@ impl FrontMetrics {
     }
 
     pub(crate) fn count_leaf(&self, leaf: LeafIndex, outcome: Outcome) {
-        let Some((_, store, counters)) = self.leaves.get(leaf.get()) else {
+        let found = self.leaves.get(leaf.get());
+        let Some((_, store, counters)) =
+            found.or_else(|| self.leaves.get(self.counted_leaf(leaf).get()))
+        else {
             return;
         };
         let Some(counter) = counters.get(outcome.index()) else {
@@ -197,7 +227,7 @@ impl FrontMetrics {
         if count < SLOW_PER_SECOND {
             let name = (self.name_of)(row.into()).unwrap_or("unknown");
             let whose = (client.id, client.peer.as_str());
-            log.add(took, name, self.leaf_name(leaf), whose);
+            log.add(took, name, &self.place_name(leaf), whose);
         }
     }
 

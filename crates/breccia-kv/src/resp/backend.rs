@@ -94,6 +94,7 @@ impl RedisOptions {
             user: self.user.clone(),
             password: self.password.clone(),
             database: self.database,
+            vacant: None,
         };
         let terms = Terms {
             place,

@@ -2,7 +2,9 @@
 //!
 //! Frontend and backend both use the codec and never import each other.
 
+mod asker;
 pub mod backend;
+pub mod cluster;
 pub mod codec;
 pub mod commands;
 pub mod encode;
@@ -11,3 +13,4 @@ mod greeting;
 pub mod peer;
 pub mod portable;
 pub mod scripts;
+pub mod sentinel;

@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 use breccia_net::stream::Stream;
@@ -25,6 +25,9 @@ const READ_BYTES: usize = 16 * 1024;
 const BUSY_READ_BYTES: usize = 256 * 1024;
 /// Bytes of a large reply that are passed on in one turn.
 const PIECE_BYTES: usize = 64 * 1024;
+/// How long replies are waited for that a server owes which has lost its role: long enough for what
+/// it has answered already.
+const FAREWELL: Duration = Duration::from_millis(200);
 /// Reads in one turn before other connections get theirs.
 const READS_PER_TURN: usize = 8;
 
@@ -173,7 +176,11 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             match W::scan(&mut self.scanner, pipeline.expected(), bytes) {
                 Scan::Complete(length) => {
                     self.scanner = W::Scanner::default();
-                    if !pipeline.deliver(bytes.get(..length).unwrap_or_default()) {
+                    let reply = bytes.get(..length).unwrap_or_default();
+                    if W::disowns(reply) {
+                        self.upstream.options.endpoint.doubt();
+                    }
+                    if !pipeline.deliver(reply) {
                         return Err(Cause::Lost("the server sent a reply to no request".into()));
                     }
                     at += length;
@@ -312,7 +319,10 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             if pipeline.silent_too_long(now) {
                 return Err(Cause::Timeout);
             }
-            let timeout = self.upstream.current.borrow().terms.limits.timeout;
+            let mut timeout = self.upstream.current.borrow().terms.limits.timeout;
+            if self.upstream.has_news(|current| current.superseded) {
+                timeout = timeout.min(FAREWELL);
+            }
             // A client that blocks on a server which is no longer used would wait for ever.
             let leaving = self.leaving;
             if leaving.is_some_and(|since| now.saturating_duration_since(since) >= timeout) {

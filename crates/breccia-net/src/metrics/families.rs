@@ -36,6 +36,8 @@ families! {
         "Requests or connections that met a configured limit.";
     SUBSCRIPTION_LOSSES: Counter "breccia_subscription_losses_total" ["store"]
         "Subscribers that may have missed messages because the connection to a shard was lost.";
+    CLUSTER_REDIRECTS: Counter "breccia_cluster_redirects_total" ["store", "kind"]
+        "Requests that a server of a cluster wanted elsewhere (moved, ask) or later, and that were sent again.";
     STORE_UP: Gauge "breccia_store_up" ["store"]
         "1 while the store's endpoint answers, 0 while it is down.";
     STORE_REQUESTS: Counter "breccia_store_requests_total" ["store", "outcome"]

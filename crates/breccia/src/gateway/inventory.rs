@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use breccia_config::{Plan, StorePlan};
+use breccia_config::{Plan, RedisGroupKind, StorePlan};
 use breccia_core::address::Address;
 use breccia_kv::endpoint::Endpoint;
 use breccia_kv::front::settings::SharedSettings;
 use breccia_kv::identity::Identity;
+use breccia_kv::resp::cluster::Cluster;
 use breccia_kv::resp::frontend::Trunks;
 use breccia_net::drain::Drain;
 use breccia_net::health::EndpointHealth;
@@ -36,6 +37,8 @@ pub(crate) struct Inventory {
     pub(crate) servers: Named<Endpoint>,
     /// The connections of each Redis store whose workers have none of their own.
     pub(crate) trunks: Named<Trunks>,
+    /// What is known of each store that is a cluster.
+    pub(crate) clusters: Named<Cluster>,
     /// The identity of each leaf that carries markers.
     pub(crate) identities: Named<Identity>,
     /// What a reload may change of each listener.
@@ -79,10 +82,12 @@ impl Inventory {
                 .unwrap_or_else(|| drain.child());
             (name, drain)
         });
+        let servers = keep(&known.servers, registry::servers(plan, &endpoints)?);
         Ok(Self {
             drains: drains.collect(),
-            servers: keep(&known.servers, registry::servers(plan, &endpoints)?),
             trunks: keep(&known.trunks, registry::trunks(plan, metrics)?),
+            clusters: keep(&known.clusters, clusters(plan, &servers)),
+            servers,
             identities: keep(&known.identities, markers::identities(plan, &layouts)),
             settings: keep(&known.settings, registry::shared_settings(plan)),
             memory: keep(&known.memory, memory::stores(plan, metrics)),
@@ -99,6 +104,45 @@ fn keep<T>(known: &Named<T>, made: Named<T>) -> Named<T> {
         (name, known.unwrap_or(made))
     });
     each.collect()
+}
+
+/// What is known of each cluster of the plan, and of replicas that are read: nothing yet.
+fn clusters(plan: &Plan, servers: &Named<Endpoint>) -> Named<Cluster> {
+    let made = servers.iter().filter_map(|(name, contact)| {
+        let Some(StorePlan::RedisGroup(group)) = plan.stores.get(name) else {
+            return None;
+        };
+        let (reads, slots) = (
+            group.read_from_replicas,
+            group.kind == RedisGroupKind::Cluster,
+        );
+        let cluster = || Cluster::new(name.clone(), Arc::clone(contact), reads);
+        (slots || reads).then(|| (name.clone(), cluster()))
+    });
+    made.collect()
+}
+
+/// The health of every store whose servers are found by asking others.
+fn groups(plan: &Plan, known: &Named<EndpointHealth>, metrics: &Registry) -> Named<EndpointHealth> {
+    let served = plan
+        .listeners
+        .values()
+        .map(|listener| plan.served(listener));
+    let groups = served
+        .flatten()
+        .filter(|(_, store)| matches!(store, StorePlan::RedisGroup(_)));
+    let health = |(name, store): (&str, &StorePlan)| {
+        let own = known.get(name).map(Arc::clone);
+        let own = own.unwrap_or_else(|| {
+            let location = store.location().unwrap_or_default();
+            let health = EndpointHealth::located(name.to_owned(), location);
+            health.show_in(metrics.gauge(&metrics::STORE_UP, &[name]));
+            health
+        });
+        (name.to_owned(), own)
+    };
+    let unique: BTreeMap<&str, &StorePlan> = groups.collect();
+    unique.into_iter().map(health).collect()
 }
 
 /// The health of every store that lies on a server and is reached from a listener. Stores at one
@@ -119,7 +163,7 @@ fn endpoints(
             }
         }
     }
-    let mut endpoints = BTreeMap::new();
+    let mut endpoints = groups(plan, known, metrics);
     for (address, names) in by_address {
         let all: Vec<&str> = names.iter().copied().collect();
         let shared = all.iter().find_map(|name| known.get(*name)).map(Arc::clone);

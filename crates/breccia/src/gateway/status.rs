@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use breccia_blob::BlobStore;
 use breccia_blob::condition::{ConditionalCall, Support};
-use breccia_config::{Plan, StorePlan};
+use breccia_config::{Plan, RedisGroupKind, StorePlan};
+use breccia_kv::resp::cluster::Cluster;
 use breccia_net::clock;
 use breccia_net::drain::Phase;
 use serde_json::{Map, Value, json};
@@ -73,6 +74,16 @@ impl Gateway {
             if let Some(endpoint) = inventory.endpoints.get(name) {
                 let down = endpoint.down();
                 put("up", down.is_none().into());
+                if let StorePlan::RedisGroup(group) = store
+                    && let Some(address) = endpoint.address()
+                {
+                    if group.kind == RedisGroupKind::Cluster {
+                        let cluster = inventory.clusters.get(name);
+                        put("servers", cluster.map(|it| servers_value(it)).into());
+                    } else {
+                        put("primary", address.to_string().into());
+                    }
+                }
                 if let Some(reason) = down {
                     let since = clock::now().saturating_duration_since(reason.since);
                     put("reason", reason.text.into());
@@ -121,6 +132,21 @@ impl Gateway {
             "shards": layout.shards(),
         }))
     }
+}
+
+/// The servers of a cluster that own slots.
+fn servers_value(cluster: &Cluster) -> Value {
+    let map = cluster.map();
+    let each = cluster.primaries().into_iter().map(|server| {
+        let down = server.endpoint.health().down();
+        json!({
+            "address": server.address.to_string(),
+            "slots": map.count_of(server.number),
+            "up": down.is_none(),
+            "reason": down.map(|reason| reason.text),
+        })
+    });
+    each.collect()
 }
 
 /// Which conditional calls a leaf of blobs offers.

@@ -15,6 +15,8 @@ pub(crate) enum Task {
     Probe,
     /// Keeps the markers of a shard.
     Markers,
+    /// Follows servers that others know of.
+    Watch,
 }
 
 /// The tasks that run, by kind and store.
@@ -39,7 +41,7 @@ impl Tasks {
     /// Ends every task of a store.
     pub(crate) fn stop(&self, store: &str) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for task in [Task::Probe, Task::Markers] {
+        for task in [Task::Probe, Task::Markers, Task::Watch] {
             if let Some(former) = tasks.remove(&(task, store.to_owned())) {
                 former.abort();
             }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use breccia_config::{Plan, StorePlan};
+use breccia_config::Plan;
 use breccia_core::layout::{Marker, Verdict};
 use breccia_kv::identity::Identity;
 use breccia_net::layout_store::{LayoutStore, MarkerRecord};
@@ -59,8 +59,8 @@ fn keep(gateway: &Arc<Gateway>, plan: &Plan, leaf: MarkedLeaf, looking: mpsc::Se
         return;
     };
     let interval = match plan.stores.get(&leaf.name) {
-        Some(StorePlan::Redis(redis)) => redis.probe_interval,
-        _ => RETRY,
+        Some(store) => store.redis().map_or(RETRY, |redis| redis.probe_interval),
+        None => RETRY,
     };
     let name = leaf.name.clone();
     let keeper = Keeper {

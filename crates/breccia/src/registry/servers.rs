@@ -60,6 +60,11 @@ pub(crate) fn trunks(
 pub(crate) fn terms(name: &str, store: &StorePlan) -> Result<Option<Terms>, String> {
     match store {
         StorePlan::Redis(redis) => redis_terms(name, redis).map(Some),
+        StorePlan::RedisGroup(group) => {
+            let mut terms = redis_terms(name, &group.redis)?;
+            terms.place.vacant = Some("nobody has been asked yet where it is".into());
+            Ok(Some(terms))
+        }
         StorePlan::Memcached(memcached) => {
             let place = Place::plain(memcached.address.clone());
             Ok(Some(Terms::simple(place, memcached_limits(memcached))))
@@ -78,6 +83,7 @@ fn redis_terms(name: &str, plan: &RedisPlan) -> Result<Terms, String> {
             user: plan.user.clone(),
             password: password.map(|secret| secret.expose().to_owned()),
             database: plan.database,
+            vacant: None,
         },
         limits: PipelineLimits {
             stall_gate: plan.stall_gate,

@@ -109,7 +109,7 @@ impl Wiring {
         let leaves = plan.leaves(name);
         let all = |fits: fn(&StorePlan) -> bool| leaves.iter().all(|(_, leaf)| fits(leaf));
         match listener.protocol {
-            Protocol::Redis if all(|leaf| matches!(leaf, StorePlan::Redis(_))) => {
+            Protocol::Redis if all(|leaf| leaf.redis().is_some()) => {
                 if !self.redis.contains_key(name) {
                     let made = forward::redis(inventory, plan, name)?;
                     self.redis.insert(name.to_owned(), Arc::new(made));

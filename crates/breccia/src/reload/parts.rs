@@ -8,6 +8,7 @@ use std::sync::Arc;
 use breccia_config::{ListenerPlan, Plan, Protocol, StorePlan};
 use breccia_net::layout_store::LayoutStore;
 use breccia_net::tls::TlsServer;
+use tokio::sync::mpsc;
 
 use super::merge::comparable;
 use crate::gateway::{Gateway, Inventory};
@@ -177,6 +178,9 @@ impl Parts {
             }
         }
         for (name, health) in &gateway.inventory().endpoints {
+            if !known.endpoints.contains_key(name) {
+                registry::start_watch(gateway, plan, name, mpsc::channel(1).0);
+            }
             // Those that come, and those that were probed by a store that goes.
             let mut former = known.endpoints.iter();
             let left = former.any(|(other, known)| {

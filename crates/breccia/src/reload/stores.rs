@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use breccia_config::{MemcachedPlan, Plan, RedisPlan, StorePlan};
+use breccia_config::{MemcachedPlan, Plan, RedisGroupPlan, RedisPlan, StorePlan};
 use breccia_kv::endpoint::{Endpoint, Terms};
+use tokio::sync::mpsc;
 
 use crate::gateway::Gateway;
 use crate::{loading, markers, registry};
@@ -17,6 +18,7 @@ use crate::{loading, markers, registry};
 pub(super) fn take_over(old: &mut StorePlan, new: &StorePlan, alone: bool) -> Vec<&'static str> {
     match (old, new) {
         (StorePlan::Redis(old), StorePlan::Redis(new)) => take_redis(old, new, alone),
+        (StorePlan::RedisGroup(old), StorePlan::RedisGroup(new)) => take_group(old, new),
         (StorePlan::Memcached(old), StorePlan::Memcached(new)) => take_memcached(old, new, alone),
         _ => Vec::new(),
     }
@@ -50,6 +52,19 @@ fn take_redis(old: &mut RedisPlan, new: &RedisPlan, alone: bool) -> Vec<&'static
         probe_interval "probe-interval",
         probe_timeout "probe-timeout",
     );
+    keys
+}
+
+/// Whom to ask may change under way; what kind of servers they tell of may not.
+fn take_group(old: &mut RedisGroupPlan, new: &RedisGroupPlan) -> Vec<&'static str> {
+    if old.kind.type_name() != new.kind.type_name() {
+        return Vec::new();
+    }
+    let mut keys = Vec::new();
+    take!(keys, old, new: urls "urls", kind "service");
+    // Only who is asked first is written there.
+    old.redis.address = new.redis.address.clone();
+    keys.extend(take_redis(&mut old.redis, &new.redis, false));
     keys
 }
 
@@ -99,6 +114,14 @@ pub(super) fn differing(old: &StorePlan, new: &StorePlan) -> Vec<&'static str> {
             let per = old.connections_per != new.connections_per;
             note("connections-per", per);
         }
+        (StorePlan::RedisGroup(old), StorePlan::RedisGroup(new)) => {
+            note(
+                "connections",
+                old.redis.connections != new.redis.connections,
+            );
+            let replicas = [old, new].map(|plan| plan.read_from_replicas);
+            note("read-from-replicas", replicas[0] != replicas[1]);
+        }
         (StorePlan::Memcached(old), StorePlan::Memcached(new)) => {
             note("address", old.address != new.address);
             note("connections", old.connections != new.connections);
@@ -129,6 +152,20 @@ impl RenewedStores {
                 continue;
             };
             match registry::terms(name, new) {
+                Ok(Some(terms)) if matches!(new, StorePlan::RedisGroup(_)) => {
+                    // Where its servers are is not the file's to say.
+                    let mut terms = terms;
+                    let now = endpoint.current();
+                    let (address, vacant) = (&now.terms.place.address, &now.terms.place.vacant);
+                    terms.place = terms.place.on(address.clone());
+                    terms.place.vacant.clone_from(vacant);
+                    renewed.push(Renewal {
+                        store: name.clone(),
+                        endpoint: Arc::clone(endpoint),
+                        terms,
+                        changed: old != Some(new),
+                    });
+                }
                 Ok(Some(terms)) if old != Some(new) || terms.place.tls.is_some() => {
                     renewed.push(Renewal {
                         store: name.clone(),
@@ -178,11 +215,15 @@ impl RenewedStores {
                 tracing::warn!(store, %was, address = %is, "the store has moved");
                 endpoint.health().move_to(is);
             }
+            if let Some(cluster) = gateway.inventory().clusters.get(&store) {
+                cluster.renew(&terms);
+            }
             endpoint.set(terms);
             if changed {
                 // The files were read a moment ago: what is broken since then is found when the
                 // probe, or the look at the marker, connects.
                 let probing = registry::start_probe(gateway, plan, &store);
+                registry::start_watch(gateway, plan, &store, mpsc::channel(1).0);
                 let marking = markers::keeper::follow(gateway, plan, &store);
                 for error in [probing.err(), marking.err()].into_iter().flatten() {
                     tracing::error!(store, %error, "the store is watched as before the reload");

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::super::codec::reply::{ReplyScanner, RespWire};
+use super::super::codec::reply::{ReplyScanner, RespWire, is_read_only};
 use crate::pipeline::Canary;
 use crate::upstream::{Scan, Wire};
 
@@ -44,6 +44,10 @@ impl Wire for RepliesWire {
             }
         }
         Scan::Complete(scanner.start)
+    }
+
+    fn disowns(reply: &[u8]) -> bool {
+        is_read_only(reply)
     }
 
     fn canary() -> Canary<usize> {

@@ -15,12 +15,16 @@ use crate::upstream::{Pass, Scan, Wire};
 pub struct RespWire;
 
 impl Wire for RespWire {
-    type Shape = ();
+    type Shape = Expected;
     type Scanner = ReplyScanner;
     type Memory = Peer;
 
-    fn scan(scanner: &mut ReplyScanner, _: Option<()>, bytes: &[u8]) -> Scan {
-        scanner.scan(bytes)
+    #[inline]
+    fn scan(scanner: &mut ReplyScanner, expected: Option<Expected>, bytes: &[u8]) -> Scan {
+        match expected {
+            Some(Expected::AfterLine) => after_line(scanner, bytes),
+            _ => scanner.scan(bytes),
+        }
     }
 
     fn at_least(scanner: &ReplyScanner, bytes: &[u8]) -> usize {
@@ -31,21 +35,64 @@ impl Wire for RespWire {
         scanner.pass(bytes)
     }
 
-    fn canary() -> Canary<()> {
+    #[inline]
+    fn disowns(reply: &[u8]) -> bool {
+        is_read_only(reply)
+    }
+
+    fn canary() -> Canary<Expected> {
         Canary {
             bytes: b"*1\r\n$4\r\nPING\r\n",
-            shape: (),
+            shape: Expected::One,
         }
     }
 
     /// A PING would be queued; a nested MULTI is refused at once and spoils nothing (Redis 2 to 7:
     /// `multiCommand` answers an error without marking the transaction).
-    fn canary_in_transaction() -> Canary<()> {
+    fn canary_in_transaction() -> Canary<Expected> {
         Canary {
             bytes: b"*1\r\n$5\r\nMULTI\r\n",
-            shape: (),
+            shape: Expected::One,
         }
     }
+}
+
+/// How many replies answer a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// One.
+    #[default]
+    One,
+    /// A line, which answers ASKING, and the reply proper: one entry of the queue, so that nothing
+    /// comes between the two.
+    AfterLine,
+}
+
+/// The length of a line that has come whole.
+pub(crate) fn line_length(bytes: &[u8]) -> Option<usize> {
+    line(bytes, 0).map(|(_, next)| next)
+}
+
+fn after_line(scanner: &mut ReplyScanner, bytes: &[u8]) -> Scan {
+    match bytes.first() {
+        None => return Scan::Incomplete,
+        Some(b'+' | b'-') => {}
+        Some(_) => return Scan::Wrong("no line in answer to ASKING"),
+    }
+    let Some(start) = line_length(bytes) else {
+        return Scan::Incomplete;
+    };
+    match scanner.scan(bytes.get(start..).unwrap_or_default()) {
+        Scan::Complete(length) => Scan::Complete(start + length),
+        Scan::Skip(_) => Scan::Wrong("a push on a connection without subscriptions"),
+        other => other,
+    }
+}
+
+/// Whether a server has refused a write because it is a replica: nothing was applied.
+#[inline]
+pub(crate) fn is_read_only(reply: &[u8]) -> bool {
+    reply.first() == Some(&b'-') && reply.starts_with(b"-READONLY ")
 }
 
 /// How far a reply has been looked at.

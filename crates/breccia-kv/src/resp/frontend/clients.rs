@@ -14,9 +14,9 @@ use breccia_net::clock;
 use super::super::commands::COMMANDS;
 use super::super::peer::ConnectionNumber;
 use super::metrics::UNKNOWN_ROW;
+use crate::endpoint::Endpoint;
 use crate::front::client::Client;
 use crate::front::handle::Handle;
-use crate::topology::LeafIndex;
 
 /// What a client calls itself.
 #[derive(Clone, Debug, Default)]
@@ -61,8 +61,9 @@ pub(crate) struct Card {
 /// Where a client waits for the reply to a command that blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    pub leaf: LeafIndex,
-    /// Tells whether the shard is still the same server (see `endpoint::Current::moved`).
+    /// The shard: servers of a cluster have another place on each worker.
+    pub endpoint: Arc<Endpoint>,
+    /// Tells whether that is still the same server (see `endpoint::Current::moved`).
     pub moved: u64,
     /// What the shard calls the connection on which it waits.
     pub number: Arc<ConnectionNumber>,

@@ -65,6 +65,10 @@ pub(crate) struct RespDialogue {
     pub(crate) card: Arc<Card>,
     /// The row of the last command.
     last_row: u16,
+    /// Whether some member is a cluster.
+    pub(crate) clustered: bool,
+    /// The state of the clusters' slots that the client's requests in flight were sent by.
+    seen_slots: u64,
     /// Whether the client reads through other connections than those all share, as far as it can
     /// through its own (see `Client::reads_large`).
     pub(crate) on_bulk: bool,
@@ -94,6 +98,10 @@ impl RespDialogue {
         trusted: bool,
     ) -> Self {
         let retirements = Rc::clone(&service.retirements);
+        let clustered = match &service.backend {
+            Backend::Forward(forward) => !forward.fleet.is_empty(),
+            Backend::Portable(_) => false,
+        };
         Self {
             own: Vec::new(),
             seen_retirements: retirements.get(),
@@ -111,6 +119,8 @@ impl RespDialogue {
             barrier: false,
             card,
             last_row: UNKNOWN_ROW,
+            clustered,
+            seen_slots: 0,
             on_bulk: false,
             large: Large::default(),
             work: Work::default(),
@@ -126,12 +136,13 @@ impl RespDialogue {
         Mode {
             version: self.session.version,
             database: self.session.database,
+            readonly: false,
         }
     }
 
     /// Whether the next request may be dispatched.
     fn may_dispatch(&mut self) -> bool {
-        if self.work.is_busy() {
+        if self.work.is_busy() || (self.clustered && !self.follows_slots()) {
             return false;
         }
         let changes = self.must_change_paths();
@@ -149,6 +160,22 @@ impl RespDialogue {
             }
         }
         self.client.may_ask(&self.settings.limits)
+    }
+
+    /// Takes over where the slots of clusters lie now. Whether nothing more may overtake what was
+    /// sent by a former state of them, or is on its way to another server.
+    fn follows_slots(&mut self) -> bool {
+        let Backend::Forward(forward) = &self.service.backend else {
+            return true;
+        };
+        let slots = forward.fleet.renew();
+        if (slots != self.seen_slots || self.client.redirected.get()) && self.client.in_flight() > 0
+        {
+            return false;
+        }
+        self.seen_slots = slots;
+        self.client.redirected.set(false);
+        true
     }
 
     /// Takes over what a reload has changed. Who is logged in stays so.

@@ -5,14 +5,16 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::super::codec::reply::Expected;
 use super::super::codec::request::Request;
-use super::super::commands::{Arguments, keys, pattern_option};
+use super::super::commands::{Arguments, Flags, keys, pattern_option};
 use super::super::encode::{self, RespVersion};
 use super::clients::{Card, Waiting};
 use super::dialogue::{RespDialogue, Step};
-use super::leaf::RespUpstream;
+use super::leaf::{Mode, RespUpstream};
 use super::marked::{RESERVED, is_any_reserved};
 use super::metrics::UNKNOWN_ROW;
+use super::redirect;
 use super::route::{Command, DATABASES};
 use super::service::{Backend, Forward};
 use super::settings::{ModuleCommand, MultiKey};
@@ -87,11 +89,43 @@ impl RespDialogue {
         let Backend::Forward(forward) = &self.service.backend else {
             return Step::Done;
         };
-        let leaf = forward.store.topology.place(request.argument(index)).leaf;
+        let leaf = forward.place(request.argument(index)).leaf;
         if command.spec.writes() {
             self.note_write(leaf);
+        } else if self.clustered && self.ask_replica(leaf, command, request) {
+            return Step::Done;
         }
         self.send(leaf, command.row, request)
+    }
+
+    /// Asks a replica, if replicas of the leaf are read and the command may be asked of one.
+    fn ask_replica(&mut self, leaf: LeafIndex, command: &Command, request: Request<'_>) -> bool {
+        let forward = self.forward();
+        let reads = command.spec.flags.contains(Flags::READONLY);
+        if !reads || self.on_bulk || self.held(leaf).is_some() {
+            return false;
+        }
+        let Some((replica, readonly)) = forward.fleet.reader(leaf, self.client.id) else {
+            return false;
+        };
+        let mode = Mode {
+            readonly,
+            ..self.mode()
+        };
+        let way = (mode, Some(self.client.id));
+        let upstream = forward.leaf(replica).shared(mode, way.1);
+        let ticket = Ticket::Reply(self.ask(replica, command.row));
+        let expires = self.now + self.settings.limits.deadline;
+        let frame = request.frame();
+        redirect::enqueue(
+            &forward,
+            &upstream,
+            (ticket, replica, way, None),
+            Some(leaf),
+            (expires, Patience::Timeout),
+            |out| out.extend_from_slice(frame),
+        );
+        true
     }
 
     /// Remembers that the client has written to a shard.
@@ -144,7 +178,7 @@ impl RespDialogue {
             return Rc::clone(upstream);
         }
         let forward = self.forward();
-        self.paths.resize(forward.leaves.len(), None);
+        self.paths.resize(forward.count(), None);
         let upstream = if self.on_bulk {
             self.own_path(leaf)
         } else {
@@ -201,10 +235,10 @@ impl RespDialogue {
                 encode::request(out, &[b"CLIENT", b"ID"]);
             });
         }
-        let moved = self.forward().leaf(leaf).spec.endpoint.current().moved;
+        let endpoint = Arc::clone(&self.forward().leaf(leaf).spec.endpoint);
         self.card.set_waiting(Some(Waiting {
-            leaf,
-            moved,
+            moved: endpoint.current().moved,
+            endpoint,
             number,
         }));
         let waits = Box::new(Waits(Arc::clone(&self.card)));
@@ -223,7 +257,27 @@ impl RespDialogue {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
         let expires = self.now + self.settings.limits.deadline;
-        match upstream.enqueue(ticket, (), expires, patience, write) {
+        if self.clustered
+            && let Some(leaf) = ticket.leaf()
+            && let Backend::Forward(forward) = &self.service.backend
+            && forward.fleet.has(leaf)
+        {
+            let whose = (self.mode(), (!self.on_bulk).then_some(self.client.id));
+            // Alone on its lease: within WATCH the connection carries more than this request.
+            let alone = patience == Patience::Unbounded
+                && self.lease.is_none()
+                && matches!(ticket, Ticket::Converted(..));
+            let blocks = alone.then_some(self.settings.limits.deadline);
+            return redirect::enqueue(
+                forward,
+                upstream,
+                (ticket, leaf, whose, blocks),
+                None,
+                (expires, patience),
+                write,
+            );
+        }
+        match upstream.enqueue(ticket, Expected::One, expires, patience, write) {
             Ok(()) => true,
             Err((ticket, failure)) => {
                 ticket.fail(&failure);
@@ -282,16 +336,15 @@ impl RespDialogue {
 
     pub(crate) fn home_of(&mut self, positions: &[usize], request: Request<'_>) -> Home {
         let forward = self.forward();
-        let topology = &forward.store.topology;
         let mut places = positions
             .iter()
-            .map(|index| topology.place(Request::argument(&request, *index)));
+            .map(|index| forward.place(Request::argument(&request, *index)));
         let Some(first) = places.next() else {
             return Home::Nowhere;
         };
         let mut same_slot = true;
         for place in places {
-            if place.leaf != first.leaf {
+            if place.leaf != first.leaf || place.bound != first.bound {
                 return Home::Apart;
             }
             same_slot &= place.slot == first.slot;
@@ -340,7 +393,7 @@ impl RespDialogue {
 
     /// Whether there is more than one leaf.
     pub(crate) fn is_sharded(&self) -> bool {
-        self.forward().leaves.len() > 1
+        self.forward().is_sharded()
     }
 
     pub(crate) fn forward_same(&mut self, command: &Command, request: Request<'_>) -> Step {
@@ -423,16 +476,15 @@ impl RespDialogue {
             return leaf;
         }
         let forward = self.forward();
-        let up = forward.leaves.iter().position(|leaf| leaf.spec.is_up());
-        LeafIndex::new(up.unwrap_or(0)).expect("a topology holds no more leaves than an index")
+        let holders = forward.holders();
+        let up = holders
+            .iter()
+            .find(|leaf| forward.leaf(**leaf).spec.is_up());
+        up.or(holders.first()).copied().unwrap_or_default()
     }
 
     pub(crate) fn home_of_channel(&self, request: Request<'_>) -> LeafIndex {
-        self.forward()
-            .store
-            .topology
-            .place(request.argument(1))
-            .leaf
+        self.forward().place(request.argument(1)).leaf
     }
 
     /// A command of a module that the configuration describes.

@@ -20,12 +20,14 @@ use std::time::Duration;
 use breccia_core::error::Effect;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::super::codec::reply::Expected;
 use super::super::codec::request::{Passed, Pending, ProtocolError, Request, RequestParser, Rest};
 use super::super::encode;
 use super::dialogue::RespDialogue;
 use super::leaf::Lease;
 use super::marked::is_reserved;
 use super::metrics::Outcome;
+use super::redirect;
 use super::route::{Command, Route, Split};
 use super::service::Backend;
 use super::ticket::{Asked, Ticket};
@@ -169,7 +171,7 @@ impl RespDialogue {
             return None;
         }
         Some(Streamed {
-            leaf: forward.store.topology.place(request.argument(key)).leaf,
+            leaf: forward.place(request.argument(key)).leaf,
             row: *row,
             writes: spec.writes(),
         })
@@ -231,8 +233,9 @@ impl RespDialogue {
         }
         let asked = self.ask(streamed.leaf, streamed.row);
         let ticket = Ticket::Reply(asked.clone());
+        let ticket = redirect::shield(&self.forward(), streamed.leaf, ticket);
         let expires = self.now + self.settings.limits.deadline;
-        match lease.upstream.begin(ticket, (), expires, head) {
+        match lease.upstream.begin(ticket, Expected::One, expires, head) {
             Ok(()) => Some(Way { lease, asked }),
             Err((ticket, failure)) => {
                 ticket.fail(&failure);

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use breccia_core::error::Effect;
 use breccia_net::metrics::Registry;
 
+use super::super::cluster::Cluster;
 use super::super::codec::reply::RespWire;
-use super::super::encode::RespVersion;
+use super::super::encode::{self, RespVersion};
 use super::super::greeting::{Login, Transactions};
 use super::large::{Place as StreamPlace, Streams};
 use super::own::OwnPaths;
@@ -41,6 +42,10 @@ pub struct RespLeaf {
     pub trunks: Option<Arc<Trunks>>,
     /// Its markers, if its composite has them.
     pub identity: Option<Arc<Identity>>,
+    /// The servers behind it, if it is a cluster, or if replicas of it are read.
+    pub cluster: Option<Arc<Cluster>>,
+    /// Whether it is a cluster: its endpoint is some server of it then.
+    pub has_slots: bool,
 }
 
 impl RespLeaf {
@@ -69,6 +74,8 @@ impl std::fmt::Debug for RespLeaf {
 pub(crate) struct Mode {
     pub version: RespVersion,
     pub database: u32,
+    /// To a replica of a cluster, which answers only who says that old answers will do.
+    pub readonly: bool,
 }
 
 /// One Redis server as one worker uses it.
@@ -248,7 +255,12 @@ fn greeting(place: &Place, mode: Mode, lease: bool, identity: Option<&Arc<Identi
         },
         identity: identity.map(|identity| (identity, place.database)),
     };
-    login.greeting()
+    let mut greeting = login.greeting();
+    if mode.readonly {
+        encode::request(&mut greeting.bytes, &[b"READONLY"]);
+        greeting.replies += 1;
+    }
+    greeting
 }
 
 impl Drop for Leaf {
@@ -322,7 +334,8 @@ mod tests {
             connections: 1,
             trunks: None,
             identity: None,
-            trunks: None,
+            cluster: None,
+            has_slots: false,
         });
         let leaf = Leaf::new(spec, &Registry::new(), Rc::default());
         let first = leaf.lease(Mode::default()).expect("a lease");

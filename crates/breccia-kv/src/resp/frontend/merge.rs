@@ -65,8 +65,8 @@ pub(crate) struct Merge {
     parts: RefCell<Vec<Part>>,
     waiting: Cell<usize>,
     held: Cell<usize>,
-    /// For [`Rule::InOrder`]: the leaf of each key.
-    order: Vec<LeafIndex>,
+    /// For [`Rule::InOrder`]: the part of each key.
+    order: Vec<usize>,
     /// Changes the whole reply on its way.
     convert: OnceCell<Box<dyn Convert>>,
 }
@@ -79,7 +79,7 @@ impl Merge {
         (name, writes): (&'static str, bool),
         version: RespVersion,
         leaves: &[LeafIndex],
-        order: Vec<LeafIndex>,
+        order: Vec<usize>,
     ) -> Rc<Self> {
         let parts = leaves
             .iter()
@@ -107,13 +107,13 @@ impl Merge {
         let _first = self.convert.set(convert);
     }
 
-    /// The leaf of each key, in the request's order.
-    pub(crate) fn order(&self) -> &[LeafIndex] {
-        &self.order
+    /// Whom a part was sent to.
+    pub(crate) fn leaf_of(&self, part: usize) -> Option<LeafIndex> {
+        Some(self.parts.borrow().get(part)?.leaf)
     }
 
-    /// Whose request it is.
-    pub(crate) fn client(&self) -> &Client {
+    /// Who waits for the reply.
+    pub(crate) fn client(&self) -> &Rc<Client> {
         &self.asked.client
     }
 
@@ -177,7 +177,7 @@ impl Merge {
 
     /// The error of the whole, if any part is in trouble.
     fn trouble(&self, parts: &[Part]) -> Option<String> {
-        let name = |part: &Part| self.asked.metrics.leaf_name(part.leaf).to_owned();
+        let name = |part: &Part| self.asked.metrics.place_name(part.leaf).into_owned();
         let mut first = None;
         let (mut applied, mut refused, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for part in parts {
@@ -216,6 +216,10 @@ impl Merge {
         if self.writes {
             // Writing to a String cannot fail.
             let _ = write!(text, " ({} as a whole:", self.name);
+            for list in [&mut applied, &mut refused, &mut unknown] {
+                // Slots of one server are parts of their own.
+                list.dedup();
+            }
             for (what, list) in [
                 ("applied", applied),
                 ("not applied", refused),
@@ -292,17 +296,16 @@ impl Merge {
 
     fn in_order(&self, replies: &[(LeafIndex, &[u8])], out: &mut Vec<u8>) -> Option<()> {
         let mut sources = Vec::with_capacity(replies.len());
-        for (leaf, reply) in replies {
-            sources.push((*leaf, elements(reply)?));
+        for (_, reply) in replies {
+            sources.push(elements(reply)?);
         }
         encode::array(out, self.order.len());
-        for leaf in &self.order {
-            let (_, source) = sources.iter_mut().find(|(source, _)| source == leaf)?;
-            out.extend_from_slice(source.next()?);
+        for part in &self.order {
+            out.extend_from_slice(sources.get_mut(*part)?.next()?);
         }
         sources
             .iter()
-            .all(|(_, source)| source.left() == 0)
+            .all(|source| source.left() == 0)
             .then_some(())
     }
 }

@@ -13,6 +13,7 @@
 
 mod clients;
 mod dialogue;
+mod fleet;
 mod forward;
 mod large;
 mod leaf;
@@ -23,6 +24,7 @@ mod multikey;
 mod own;
 mod portable;
 mod pubsub;
+mod redirect;
 #[cfg(test)]
 mod reference;
 mod route;

@@ -1,8 +1,9 @@
 //! Commands over several shards: split by key, or sent to all.
 //!
-//! Invariant: every shard gets exactly one part, and the keys of a part stand in the request's
-//! order, so the merged reply can be put together by order alone.
+//! Invariant: every shard (of a cluster: every slot) gets exactly one part, and the keys of a part
+//! stand in the request's order, so the merged reply can be put together by order alone.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::super::codec::request::Request;
@@ -13,10 +14,54 @@ use super::leaf::RespUpstream;
 use super::marked::frame_for;
 use super::merge::{Merge, Rule};
 use super::route::{Command, Scatter, Split};
+use super::service::Forward;
 use super::ticket::{Asked, Convert, Ticket};
 use super::wire_error::wrong_arity;
 use crate::pipeline::Patience;
 use crate::topology::LeafIndex;
+
+/// Keys that are sent together, by the places of their arguments.
+struct KeyPart {
+    leaf: LeafIndex,
+    bound: u16,
+    keys: Vec<usize>,
+}
+
+/// A request's keys, by the parts they are sent in.
+struct Parted {
+    parts: Vec<KeyPart>,
+    /// The part of each key, in the request's order.
+    order: Vec<usize>,
+}
+
+impl Parted {
+    fn new(forward: &Forward, keys: impl Iterator<Item = usize>, request: Request<'_>) -> Self {
+        let mut parts: Vec<KeyPart> = Vec::new();
+        let mut order = Vec::with_capacity(request.len());
+        let mut numbers: BTreeMap<(LeafIndex, u16), usize> = BTreeMap::new();
+        for index in keys {
+            let place = forward.place(request.argument(index));
+            let (leaf, bound) = (place.leaf, place.bound);
+            let known = if bound == 0 {
+                // Shards are few: looking through them costs less than a map.
+                let same = |part: &KeyPart| part.leaf == leaf && part.bound == 0;
+                parts.iter().position(same)
+            } else {
+                numbers.get(&(leaf, bound)).copied()
+            };
+            let number = known.unwrap_or(parts.len());
+            if let Some(part) = parts.get_mut(number) {
+                part.keys.push(index);
+            } else {
+                numbers.extend((bound != 0).then_some(((leaf, bound), number)));
+                let keys = vec![index];
+                parts.push(KeyPart { leaf, bound, keys });
+            }
+            order.push(number);
+        }
+        Self { parts, order }
+    }
+}
 
 impl RespDialogue {
     pub(crate) fn forward_split(
@@ -31,73 +76,53 @@ impl RespDialogue {
             return Step::Done;
         }
         let forward = self.forward();
-        let topology = &forward.store.topology;
-        let first = topology.place(request.argument(1)).leaf;
+        let first = forward.place(request.argument(1));
         if command.spec.writes() {
-            self.note_write(first);
+            self.note_write(first.leaf);
         }
-        if request.len() == 1 + step || forward.leaves.len() == 1 {
-            return self.send(first, command.row, request);
+        if request.len() == 1 + step || !forward.is_sharded() {
+            return self.send(first.leaf, command.row, request);
         }
-        let order: Vec<LeafIndex> = (1..request.len())
-            .step_by(step)
-            .map(|index| topology.place(request.argument(index)).leaf)
-            .collect();
-        if order.iter().all(|leaf| *leaf == first) {
-            return self.send(first, command.row, request);
+        let parted = Parted::new(&forward, (1..request.len()).step_by(step), request);
+        if parted.parts.len() == 1 {
+            return self.send(first.leaf, command.row, request);
         }
         let large = request.frame().len() > LARGE_REQUEST && !self.on_bulk;
         if large && self.client.in_flight() > 0 {
             return Step::Wait;
         }
         self.barrier |= large;
-        self.send_parts(command, split, step, request, order);
+        self.send_parts(command, (split, step), request, parted);
         Step::Done
     }
 
     fn send_parts(
         &mut self,
         command: &Command,
-        split: Split,
-        step: usize,
+        (split, step): (Split, usize),
         request: Request<'_>,
-        order: Vec<LeafIndex>,
+        parted: Parted,
     ) {
-        let mut counts = vec![0_usize; self.forward().leaves.len()];
-        for leaf in &order {
-            if let Some(count) = counts.get_mut(leaf.get()) {
-                *count += 1;
-            }
-        }
-        let used: Vec<(LeafIndex, usize)> = counts
-            .into_iter()
-            .enumerate()
-            .filter(|(_, count)| *count > 0)
-            .filter_map(|(index, count)| Some((LeafIndex::new(index)?, count)))
-            .collect();
-        let leaves: Vec<LeafIndex> = used.iter().map(|(leaf, _)| *leaf).collect();
+        let leaves: Vec<LeafIndex> = parted.parts.iter().map(|part| part.leaf).collect();
         let rule = match split {
             Split::Values => Rule::InOrder,
             Split::Count => Rule::Sum,
             Split::Pairs => Rule::First,
         };
         let asked = self.ask(LeafIndex::default(), command.row);
-        let merge = self.merge(asked, rule, command, &leaves, order);
-        for (part, (leaf, count)) in used.into_iter().enumerate() {
+        let merge = self.merge(asked, rule, command, &leaves, parted.order);
+        for (number, part) in parted.parts.into_iter().enumerate() {
             if command.spec.writes() {
-                self.note_write(leaf);
+                self.note_write(part.leaf);
             }
-            let upstream = self.part_path(leaf);
-            let ticket = Ticket::Part(Rc::clone(&merge), part);
-            let order = Rc::clone(&merge);
+            let upstream = self.part_path(part.leaf);
+            let ticket = Ticket::Part(Rc::clone(&merge), number);
             self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
-                encode::array(out, 1 + count * step);
+                encode::array(out, 1 + part.keys.len() * step);
                 out.extend_from_slice(request.encoded(0));
-                for (key, home) in order.order().iter().enumerate() {
-                    if *home == leaf {
-                        for index in 0..step {
-                            out.extend_from_slice(request.encoded(1 + key * step + index));
-                        }
+                for key in part.keys {
+                    for index in key..key + step {
+                        out.extend_from_slice(request.encoded(index));
                     }
                 }
             });
@@ -123,17 +148,10 @@ impl RespDialogue {
         rule: Rule,
         command: &Command,
         leaves: &[LeafIndex],
-        order: Vec<LeafIndex>,
+        order: Vec<usize>,
     ) -> Rc<Merge> {
         let what = (command.spec.name, command.spec.writes());
         Merge::new(asked, rule, what, self.session.version, leaves, order)
-    }
-
-    /// All leaves, in layout order.
-    fn all_leaves(&self) -> Vec<LeafIndex> {
-        (0..self.forward().leaves.len())
-            .filter_map(LeafIndex::new)
-            .collect()
     }
 
     pub(crate) fn scatter(
@@ -206,7 +224,7 @@ impl RespDialogue {
         frame: &[u8],
     ) {
         let forward = self.forward();
-        let leaves = self.all_leaves();
+        let leaves = self.forward().holders();
         let asked = self.ask(LeafIndex::default(), command.row);
         let merge = self.merge(asked, rule, command, &leaves, Vec::new());
         if let Some(convert) = convert {
@@ -219,7 +237,7 @@ impl RespDialogue {
             let upstream = self.held(leaf).unwrap_or_else(|| self.path(leaf));
             let ticket = Ticket::Part(Rc::clone(&merge), part);
             let database = self.session.database;
-            let own = frame_for(forward.leaf(leaf), database, scatter, command, request);
+            let own = frame_for(&forward.leaf(leaf), database, scatter, command, request);
             self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
                 out.extend_from_slice(own.as_deref().unwrap_or(frame));
             });
@@ -233,7 +251,7 @@ impl RespDialogue {
         if self.client.in_flight() > 0 {
             return Step::Wait;
         }
-        let mut leaves = self.all_leaves();
+        let mut leaves = self.forward().holders();
         let written = |leaf: &LeafIndex| self.wrote.get(leaf.get()).copied().unwrap_or(false);
         if leaves.iter().any(written) {
             leaves.retain(written);

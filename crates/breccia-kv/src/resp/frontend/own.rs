@@ -113,7 +113,7 @@ impl RespDialogue {
             return leaf.shared(mode, None);
         };
         self.own.push(OwnPath {
-            leaf: Rc::clone(leaf),
+            leaf,
             index,
             mode,
             upstream: Rc::clone(&upstream),

@@ -156,6 +156,15 @@ impl RespDialogue {
                 "ERR breccia: a channel's name is longer than 8 KiB",
             );
         }
+        let unheard = topics.iter().find(|topic| hub.is_in_cluster(topic));
+        if let Some(topic) = unheard {
+            let text = format!(
+                "ERR breccia: the sharded channel '{}' lies on a member of type redis-cluster, and is \
+                 not offered there; use SUBSCRIBE",
+                topic.name.escape_ascii()
+            );
+            return self.refuse(command.row, &text);
+        }
         if let Some(why) = hub.unreachable(&topics) {
             return self.refuse(command.row, &why);
         }

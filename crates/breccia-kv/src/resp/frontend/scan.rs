@@ -10,8 +10,7 @@ use super::marked::visible;
 use super::route::Command;
 use super::ticket::{Convert, Ticket};
 use crate::pipeline::Patience;
-use crate::scan_cursor::{ScanCursor, check_of};
-use crate::topology::LeafIndex;
+use crate::scan_cursor::ScanCursor;
 
 /// Puts the shard's place into the cursor of its reply.
 struct ScanReply {
@@ -82,10 +81,11 @@ impl RespDialogue {
             return Step::Done;
         };
         let forward = self.forward();
-        let leaves = forward.leaves.len();
-        let check = check_of(forward.leaves.iter().map(|leaf| leaf.spec.name.as_str()));
+        let holders = forward.holders();
+        let leaves = holders.len();
+        let check = forward.fleet.check_of(&forward.leaves);
         let cursor = ScanCursor::decode(value, check, leaves);
-        let index = LeafIndex::new(cursor.leaf).unwrap_or_default();
+        let index = holders.get(cursor.leaf).copied().unwrap_or_default();
         let asked = self.ask(index, command.row);
         let marked = forward.marked;
         let convert = ScanReply {

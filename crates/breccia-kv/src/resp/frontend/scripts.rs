@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::super::codec::reply::{elements, integer, text};
-use super::super::codec::request::Request;
+use super::super::codec::request::{Request, RequestLimits, RequestParser};
 use super::super::encode;
 use super::super::scripts::{ScriptId, Scripts};
 use super::dialogue::{RespDialogue, Step};
@@ -32,6 +32,23 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// The request goes out on another connection: what it is sent as there, if not as before.
+    pub(crate) fn move_to(&mut self, upstream: &Rc<RespUpstream>, frame: &[u8]) -> Option<Vec<u8>> {
+        self.upstream = Rc::clone(upstream);
+        if self.whole || upstream.memory().borrow().scripts.has(self.epoch, self.id) {
+            return None;
+        }
+        let body = self.scripts.body(self.id)?;
+        let limits = RequestLimits {
+            max_request_size: usize::MAX,
+            max_arguments: usize::MAX,
+        };
+        let mut parser = RequestParser::default();
+        let length = parser.parse(frame, &limits).ok()??;
+        self.whole = true;
+        Some(with_body(parser.request(frame, length), &body))
+    }
+
     /// Notes what the reply says.
     pub(crate) fn heard(&self, reply: &[u8]) {
         let seen = &mut self.upstream.memory().borrow_mut().scripts;
@@ -58,11 +75,9 @@ fn counts_its_keys(request: Request<'_>) -> bool {
 }
 
 /// EVALSHA as EVAL; those that only read stay so.
-fn with_body(command: &Command, request: Request<'_>, body: &[u8]) -> Vec<u8> {
-    let name: &[u8] = match command.spec.name {
-        "evalsha_ro" => b"EVAL_RO",
-        _ => b"EVAL",
-    };
+fn with_body(request: Request<'_>, body: &[u8]) -> Vec<u8> {
+    let reads = request.argument(0).eq_ignore_ascii_case(b"evalsha_ro");
+    let name: &[u8] = if reads { b"EVAL_RO" } else { b"EVAL" };
     let mut frame = Vec::with_capacity(request.frame().len() + body.len() + 16);
     encode::array(&mut frame, request.len());
     encode::bulk(&mut frame, name);
@@ -144,7 +159,7 @@ impl RespDialogue {
             return None;
         }
         let body = scripts.body(ScriptId::parse(request.argument(1))?)?;
-        Some(with_body(command, request, &body))
+        Some(with_body(request, &body))
     }
 
     /// What a script within MULTI is sent as, if not as it came. Its reply will only be QUEUED, so

@@ -14,20 +14,22 @@ use breccia_net::metrics;
 use breccia_net::worker::{Accepted, Service};
 
 use super::dialogue::RespDialogue;
+use super::fleet::Fleet;
 use super::leaf::{Leaf, RespLeaf};
 use super::metrics::{FrontMetrics, front_metrics};
 use super::pubsub::Hub;
 use super::route::Routes;
 use super::settings::{ForwardStore, RespBackend, RespListener};
+use crate::endpoint::Endpoint;
 use crate::front::client::{Ending, KILLED};
 use crate::front::connection::{Connection, Scratch, scratch};
 use crate::front::kept::{Kept, kept};
 use crate::front::registry::Registry;
-use crate::topology::LeafIndex;
+use crate::topology::{LeafIndex, Place};
 
 /// What all Redis listeners of one worker share.
 pub struct RespWorker {
-    leaves: RefCell<Kept<Leaf>>,
+    leaves: Rc<RefCell<Kept<Leaf>>>,
     hubs: RefCell<Kept<Hub>>,
     routes: Rc<Routes>,
     scratch: Scratch,
@@ -40,7 +42,7 @@ impl RespWorker {
     #[must_use]
     pub fn new() -> Rc<Self> {
         Rc::new(Self {
-            leaves: RefCell::default(),
+            leaves: Rc::default(),
             hubs: RefCell::default(),
             routes: Rc::new(Routes::new()),
             scratch: scratch(),
@@ -49,10 +51,12 @@ impl RespWorker {
     }
 
     fn leaf(&self, spec: &Arc<RespLeaf>, registry: &metrics::Registry) -> Rc<Leaf> {
-        // A store that went and came again has another endpoint.
-        let same = |leaf: &Leaf| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
-        let make = || Leaf::new(Arc::clone(spec), registry, Rc::clone(&self.retirements));
-        kept(&mut self.leaves.borrow_mut(), &spec.store, same, make)
+        kept_leaf(
+            &self.leaves,
+            &spec.store,
+            spec,
+            (registry, &self.retirements),
+        )
     }
 
     fn hub(&self, store: &Arc<ForwardStore>, registry: &metrics::Registry) -> Rc<Hub> {
@@ -62,20 +66,69 @@ impl RespWorker {
     }
 }
 
+/// The leaf of that name which the worker's services share.
+pub(super) fn kept_leaf(
+    leaves: &RefCell<Kept<Leaf>>,
+    name: &str,
+    spec: &Arc<RespLeaf>,
+    (registry, retirements): (&metrics::Registry, &Rc<Cell<u64>>),
+) -> Rc<Leaf> {
+    // A store that went and came again has another endpoint.
+    let same = |leaf: &Leaf| Arc::ptr_eq(&leaf.spec.endpoint, &spec.endpoint);
+    let make = || Leaf::new(Arc::clone(spec), registry, Rc::clone(retirements));
+    kept(&mut leaves.borrow_mut(), name, same, make)
+}
+
 /// A store of Redis servers as one worker uses it.
 pub(crate) struct Forward {
     pub store: Arc<ForwardStore>,
+    /// The leaves of the topology, in its order.
     pub leaves: Vec<Rc<Leaf>>,
+    /// The clusters among them.
+    pub fleet: Fleet,
     pub hub: Rc<Hub>,
     /// Whether some leaf carries markers.
     pub marked: bool,
 }
 
 impl Forward {
-    /// The leaf at a place of this store's own topology.
-    pub(crate) fn leaf(&self, index: LeafIndex) -> &Rc<Leaf> {
-        let leaf = self.leaves.get(index.get());
+    /// The leaf at a place of this store's own topology, or a server of one of its clusters.
+    pub(crate) fn leaf(&self, index: LeafIndex) -> Rc<Leaf> {
+        let leaf = self.leaves.get(index.get()).map(Rc::clone);
+        let leaf = leaf.or_else(|| self.fleet.leaf(index));
         leaf.expect("a topology places keys on its own leaves only")
+    }
+
+    /// The place of the leaf, or server of a cluster, that is reached at an endpoint.
+    pub(crate) fn leaf_at(&self, endpoint: &Arc<Endpoint>) -> Option<LeafIndex> {
+        let mut places = (0..self.count()).filter_map(LeafIndex::new);
+        places.find(|place| Arc::ptr_eq(&self.leaf(*place).spec.endpoint, endpoint))
+    }
+
+    /// Where a key lies: which leaf, and of a cluster which server.
+    #[inline]
+    pub(crate) fn place(&self, key: &[u8]) -> Place {
+        let place = self.store.topology.place(key);
+        if self.fleet.is_empty() {
+            return place;
+        }
+        self.fleet.place(place, key)
+    }
+
+    /// How many leaves and servers there have been: their places are below.
+    pub(crate) fn count(&self) -> usize {
+        self.leaves.len() + self.fleet.count()
+    }
+
+    /// Everybody who holds keys now, in layout order; the servers of a cluster by lowest slot.
+    pub(crate) fn holders(&self) -> Vec<LeafIndex> {
+        let each = (0..self.leaves.len()).filter_map(LeafIndex::new);
+        each.flat_map(|leaf| self.fleet.holders(leaf)).collect()
+    }
+
+    /// Whether keys may lie apart from each other.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.leaves.len() > 1 || self.fleet.has_slots()
     }
 }
 
@@ -114,6 +167,11 @@ impl RespService {
                         .iter()
                         .map(|spec| worker.leaf(spec, &listener.registry))
                         .collect(),
+                    fleet: Fleet::new(
+                        specs,
+                        &worker.leaves,
+                        (&listener.registry, &worker.retirements),
+                    ),
                     hub: worker.hub(store, &listener.registry),
                     marked: specs.iter().any(|spec| spec.identity.is_some()),
                     store: Arc::clone(store),
@@ -125,6 +183,9 @@ impl RespService {
         let registry = listener.registry.clone();
         let metrics = Rc::new(front_metrics(listener.name.clone(), registry, leaves));
         metrics.keep_slow(Arc::clone(&listener.slow));
+        if let Backend::Forward(forward) = &backend {
+            Fleet::begin(forward, &metrics);
+        }
         Rc::new(Self {
             backend,
             routes: Rc::clone(&worker.routes),

@@ -14,6 +14,7 @@ use super::super::peer::ConnectionNumber;
 use super::leaf::RespUpstream;
 use super::merge::Merge;
 use super::metrics::{FrontMetrics, Outcome};
+use super::redirect::{Kept, Shielded};
 use super::scripts::Sent;
 use super::wire_error::failure_text;
 use crate::front::client::{BROKEN_REPLY, Client, Ending};
@@ -48,7 +49,7 @@ impl Asked {
         let mut reply = Vec::new();
         encode::error(
             &mut reply,
-            &failure_text(failure, self.metrics.leaf_name(self.leaf)),
+            &failure_text(failure, &self.metrics.place_name(self.leaf)),
         );
         self.client.trust();
         self.finish(&reply, Outcome::of(failure));
@@ -126,19 +127,46 @@ pub(crate) enum Ticket {
     Numbered(Arc<ConnectionNumber>),
     /// It goes to the client in pieces, as they come.
     Pieces(Asked),
+    /// It may be that a cluster wants the request elsewhere.
+    Kept(Box<Kept>),
+    /// The same, where the request cannot go elsewhere: the client is told so.
+    Shielded(Box<Shielded>),
     /// It is thrown away.
     Ignored,
 }
 
 impl Ticket {
-    /// Whose request it is.
-    fn client(&self) -> Option<&Client> {
+    /// The leaf whose reply it waits for, if a client waits.
+    pub(crate) fn leaf(&self) -> Option<LeafIndex> {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                Some(asked.leaf)
+            }
+            Self::Part(merge, part) => merge.leaf_of(*part),
+            _ => None,
+        }
+    }
+
+    /// The request goes to another leaf.
+    pub(crate) fn moves_to(&mut self, leaf: LeafIndex) {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                asked.leaf = leaf;
+            }
+            _ => {}
+        }
+    }
+
+    /// The client that waits.
+    pub(crate) fn client(&self) -> Option<&Rc<Client>> {
         match self {
             Self::Reply(asked)
             | Self::Script(asked, _)
             | Self::Converted(asked, _)
             | Self::Pieces(asked) => Some(&asked.client),
             Self::Part(merge, _) => Some(merge.client()),
+            Self::Kept(kept) => kept.inner.client(),
+            Self::Shielded(shielded) => shielded.inner.client(),
             Self::Begun(_) | Self::Numbered(_) | Self::Ignored => None,
         }
     }
@@ -182,6 +210,8 @@ impl Recipient for Ticket {
                 asked.client.piece(asked.sequence, reply);
                 asked.end_pieces();
             }
+            Self::Kept(kept) => kept.deliver(reply),
+            Self::Shielded(shielded) => shielded.deliver(reply),
             Self::Ignored => {}
         }
     }
@@ -205,6 +235,8 @@ impl Recipient for Ticket {
                 }
             }
             Self::Numbered(number) => number.learn(None),
+            Self::Kept(kept) => kept.fail(failure),
+            Self::Shielded(shielded) => shielded.inner.fail(failure),
             Self::Begun(_) | Self::Ignored => {}
         }
     }
@@ -215,12 +247,14 @@ impl Recipient for Ticket {
                 asked.slow(asked.leaf, took, now);
             }
             Self::Part(merge, part) => merge.slow(*part, took, now),
+            Self::Kept(kept) => kept.inner.slow(took, now),
+            Self::Shielded(shielded) => shielded.inner.slow(took, now),
             Self::Begun(_) | Self::Numbered(_) | Self::Pieces(_) | Self::Ignored => {}
         }
     }
 
     fn abandoned(&self) -> bool {
-        self.client().is_some_and(Client::is_gone)
+        self.client().is_some_and(|client| client.is_gone())
     }
 
     fn owner(&self) -> u64 {
@@ -228,6 +262,12 @@ impl Recipient for Ticket {
     }
 
     fn takes_pieces(&mut self) -> bool {
+        // A large reply is an answer: nobody sends the request elsewhere any more.
+        *self = match std::mem::replace(self, Self::Ignored) {
+            Self::Kept(kept) if kept.may_settle() => kept.settle(),
+            Self::Shielded(shielded) => shielded.inner,
+            other => other,
+        };
         let Some(asked) = self.passes_to() else {
             return false;
         };

@@ -368,7 +368,7 @@ impl RespDialogue {
             Ok(None) => Step::Wait,
             Ok(Some(upstream)) => {
                 if let Some(failure) = upstream.unreachable() {
-                    let name = self.service.metrics.leaf_name(leaf).to_owned();
+                    let name = self.service.metrics.place_name(leaf).into_owned();
                     let why = failure_text(&failure, &name);
                     return self.abort(command, &format!("EXECABORT Transaction lost: {why}"));
                 }

@@ -28,7 +28,7 @@ use breccia_net::stream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
 
-use super::super::codec::reply::RespWire;
+use super::super::codec::reply::{Expected, RespWire};
 use super::super::codec::request::{RequestLimits, RequestParser};
 use super::leaf::{Mode, RespLeaf, options};
 use super::wire_error::failure_text;
@@ -280,11 +280,11 @@ impl Branch {
             let sequence = self.replies.ring.borrow_mut().reserve(false);
             let owed = Owed(Rc::clone(&self.replies), sequence);
             let expires = clock::now() + TRUNK_WAIT;
-            let queued = self
-                .trunk
-                .enqueue(owed, (), expires, Patience::Timeout, |out| {
-                    out.extend_from_slice(frame);
-                });
+            let queued =
+                self.trunk
+                    .enqueue(owed, Expected::One, expires, Patience::Timeout, |out| {
+                        out.extend_from_slice(frame);
+                    });
             if let Err((owed, failure)) = queued {
                 owed.fail(&failure);
             }

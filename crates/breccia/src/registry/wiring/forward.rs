@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use breccia_config::{MemcachedPlan, MultiKey, Plan, RedisPlan, ShardedPlan, StorePlan};
+use breccia_config::{
+    MemcachedPlan, MultiKey, Plan, RedisGroupKind, RedisPlan, ShardedPlan, StorePlan,
+};
 use breccia_kv::endpoint::Endpoint;
 use breccia_kv::memcached::frontend::MemcachedLeaf;
 use breccia_kv::resp::frontend::{self, ForwardStore, ModuleCommand, RespLeaf, SubscriptionLoss};
@@ -23,7 +25,13 @@ pub(super) fn redis(
     name: &str,
 ) -> Result<ForwardStore, Trouble> {
     let leaf = |path: &str, store: &str| match plan.stores.get(store) {
-        Some(StorePlan::Redis(redis)) => redis_leaf(inventory, path, store, redis).map(Arc::new),
+        Some(StorePlan::Redis(redis)) => {
+            redis_leaf(inventory, path, store, (redis, false)).map(Arc::new)
+        }
+        Some(StorePlan::RedisGroup(group)) => {
+            let has_slots = group.kind == RedisGroupKind::Cluster;
+            redis_leaf(inventory, path, store, (&group.redis, has_slots)).map(Arc::new)
+        }
         _ => Err(Trouble::failed(format!("store.{store} is no redis store"))),
     };
     let root = branch(inventory, name, name, &leaf)?;
@@ -87,7 +95,7 @@ fn redis_leaf(
     inventory: &Inventory,
     path: &str,
     store: &str,
-    plan: &RedisPlan,
+    (plan, has_slots): (&RedisPlan, bool),
 ) -> Result<RespLeaf, Trouble> {
     Ok(RespLeaf {
         name: path.to_owned(),
@@ -96,6 +104,8 @@ fn redis_leaf(
         connections: plan.connections,
         trunks: inventory.trunks.get(store).map(Arc::clone),
         identity: inventory.identities.get(store).map(Arc::clone),
+        cluster: inventory.clusters.get(store).map(Arc::clone),
+        has_slots,
     })
 }
 

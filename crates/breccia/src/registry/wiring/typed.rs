@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breccia_config::{Plan, RedisPlan, StorePlan};
+use breccia_config::{Plan, RedisGroupPlan, RedisPlan, StorePlan};
 use breccia_kv::io::KvIo;
 use breccia_kv::memcached::backend::{MemcachedOptions, MemcachedStore};
 use breccia_kv::resp::backend::{RedisOptions, RedisStore};
@@ -70,7 +70,7 @@ impl Typed {
         name: &str,
     ) -> Result<Arc<dyn KvStore>, Trouble> {
         let made: Arc<dyn KvStore> = match plan.stores.get(name) {
-            Some(StorePlan::Redis(redis)) => {
+            Some(StorePlan::Redis(redis) | StorePlan::RedisGroup(RedisGroupPlan { redis, .. })) => {
                 let options = redis_options(inventory, plan, name, redis)?;
                 Arc::new(RedisStore::new(self.io()?, options))
             }

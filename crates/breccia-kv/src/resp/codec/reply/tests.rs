@@ -2,6 +2,24 @@
 
 use super::*;
 
+#[test]
+fn the_reply_behind_that_of_asking_is_framed_with_it() {
+    let check = |bytes: &[u8], wanted: usize| {
+        let mut scanner = ReplyScanner::default();
+        for end in 0..wanted {
+            let scan = RespWire::scan(&mut scanner, Some(Expected::AfterLine), &bytes[..end]);
+            assert_eq!(scan, Scan::Incomplete, "{end}");
+        }
+        let scan = RespWire::scan(&mut scanner, Some(Expected::AfterLine), bytes);
+        assert_eq!(scan, Scan::Complete(wanted));
+    };
+    check(b"+OK\r\n*2\r\n$1\r\na\r\n:1\r\n+next", 20);
+    check(b"-ERR unknown\r\n$-1\r\n", 19);
+    let mut scanner = ReplyScanner::default();
+    let wrong = RespWire::scan(&mut scanner, Some(Expected::AfterLine), b":1\r\n");
+    assert!(matches!(wrong, Scan::Wrong(_)));
+}
+
 fn check(reply: &[u8], expected: Scan) {
     let mut whole = reply.to_vec();
     whole.extend_from_slice(b"+NEXT\r\n");

@@ -91,6 +91,13 @@ impl Hub {
         topic.kind != Kind::Shard || self.line_of.get(home().get()) == Some(&line)
     }
 
+    /// Whether a topic is a sharded channel of a cluster.
+    pub(crate) fn is_in_cluster(&self, topic: &Topic) -> bool {
+        let topology = &self.store.topology;
+        let home = || topology.leaf(topology.place(&topic.name).leaf);
+        topic.kind == Kind::Shard && home().is_some_and(|leaf| leaf.has_slots)
+    }
+
     /// Why one of these cannot be subscribed now, if so.
     pub(crate) fn unreachable(&self, topics: &[Topic]) -> Option<String> {
         let lines = self.lines.borrow();

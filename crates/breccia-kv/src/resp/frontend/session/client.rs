@@ -362,9 +362,10 @@ impl RespDialogue {
         let Some(waiting) = card.and_then(|card| card.mark_waiting()) else {
             return self.reply(row, |out| encode::integer(out, 0));
         };
-        let leaf = waiting.leaf;
-        let same_server = self.forward().leaf(leaf).spec.endpoint.current().moved == waiting.moved;
-        let Some(number) = waiting.number.get().filter(|_| same_server) else {
+        let same_server = waiting.endpoint.current().moved == waiting.moved;
+        let leaf = self.forward().leaf_at(&waiting.endpoint);
+        let number = waiting.number.get().filter(|_| same_server);
+        let (Some(leaf), Some(number)) = (leaf, number) else {
             return self.refuse(row, not_offered("client unblock", NO_UNBLOCK));
         };
         let (number, mut frame) = (number.to_string(), Vec::new());
