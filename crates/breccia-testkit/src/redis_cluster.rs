@@ -63,6 +63,13 @@ impl RedisCluster {
                     last.as_bytes(),
                 ])?;
             }
+            let id = client.reply("CLUSTER MYID")?;
+            let id = id.bytes().context("an id was expected")?;
+            ids.push(String::from_utf8_lossy(id).into_owned());
+        }
+        // Only when each has its epoch: one that has met others takes none.
+        for (server, _) in &servers {
+            let mut client = server.client()?;
             for (other, bus) in &servers {
                 let (port, bus) = (other.port().to_string(), bus.to_string());
                 client.expect_ok(&[
@@ -73,9 +80,6 @@ impl RedisCluster {
                     bus.as_bytes(),
                 ])?;
             }
-            let id = client.reply("CLUSTER MYID")?;
-            let id = id.bytes().context("an id was expected")?;
-            ids.push(String::from_utf8_lossy(id).into_owned());
         }
         let cluster = RedisCluster {
             servers: servers.into_iter().map(|(server, _)| server).collect(),
