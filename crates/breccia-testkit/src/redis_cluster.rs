@@ -31,12 +31,22 @@ impl RedisCluster {
         with_replicas: bool,
         failed_after: Duration,
     ) -> Result<RedisCluster> {
+        Self::start_with(primaries, with_replicas, failed_after, None)
+    }
+
+    /// The same with a password.
+    pub fn start_with(
+        primaries: usize,
+        with_replicas: bool,
+        failed_after: Duration,
+        password: Option<&str>,
+    ) -> Result<RedisCluster> {
         let count = if with_replicas {
             primaries * 2
         } else {
             primaries
         };
-        let servers = launch(count, failed_after)?;
+        let servers = launch(count, failed_after, password)?;
         let mut ids = Vec::new();
         for (number, (server, _)) in servers.iter().enumerate() {
             let mut client = server.client()?;
@@ -53,6 +63,13 @@ impl RedisCluster {
                     last.as_bytes(),
                 ])?;
             }
+            let id = client.reply("CLUSTER MYID")?;
+            let id = id.bytes().context("an id was expected")?;
+            ids.push(String::from_utf8_lossy(id).into_owned());
+        }
+        // Only when each has its epoch: one that has met others takes none.
+        for (server, _) in &servers {
+            let mut client = server.client()?;
             for (other, bus) in &servers {
                 let (port, bus) = (other.port().to_string(), bus.to_string());
                 client.expect_ok(&[
@@ -63,9 +80,6 @@ impl RedisCluster {
                     bus.as_bytes(),
                 ])?;
             }
-            let id = client.reply("CLUSTER MYID")?;
-            let id = id.bytes().context("an id was expected")?;
-            ids.push(String::from_utf8_lossy(id).into_owned());
         }
         let cluster = RedisCluster {
             servers: servers.into_iter().map(|(server, _)| server).collect(),
@@ -209,7 +223,11 @@ impl RedisCluster {
 }
 
 /// Servers with the ports of their cluster bus; each is a cluster by itself yet.
-fn launch(count: usize, failed_after: Duration) -> Result<Vec<(Redis, u16)>> {
+fn launch(
+    count: usize,
+    failed_after: Duration,
+    password: Option<&str>,
+) -> Result<Vec<(Redis, u16)>> {
     let mut servers = Vec::new();
     for _ in 0..count {
         let bus = crate::free_port()?;
@@ -225,9 +243,13 @@ fn launch(count: usize, failed_after: Duration) -> Result<Vec<(Redis, u16)>> {
             "--cluster-require-full-coverage",
             "no",
         ];
-        let arguments = arguments.map(str::to_owned).to_vec();
+        let mut arguments = arguments.map(str::to_owned).to_vec();
+        if let Some(password) = password {
+            arguments.extend(["--masterauth".to_owned(), password.to_owned()]);
+        }
         let server = Redis::start(RedisOptions {
             arguments,
+            password: password.map(str::to_owned),
             ..RedisOptions::default()
         })?;
         servers.push((server, bus));

@@ -160,7 +160,11 @@ impl Target {
                 let version = info
                     .lines()
                     .find_map(|line| line.strip_prefix("redis_version:"));
-                Ok(format!("Redis {}", version.unwrap_or("of unknown version")))
+                let redis = format!("Redis {}", version.unwrap_or("of unknown version"));
+                match self.asked.as_deref() {
+                    Some(Asked::Seeds(_)) => peer.cluster_in_words(&redis).await,
+                    _ => Ok(redis),
+                }
             }
             Protocol::Memcached => {
                 let answer = peer.ask(b"version\r\n").await?;
@@ -318,6 +322,22 @@ impl Peer {
     async fn ask_for_bulk(&mut self, question: &[u8]) -> Result<String, String> {
         let text = self.ask_for_bytes(question).await?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// What a server says of its cluster, or what is wrong with it.
+    async fn cluster_in_words(&mut self, redis: &str) -> Result<String, String> {
+        let info = self.ask_for_bulk(&command(&[b"CLUSTER", b"INFO"])).await?;
+        let value = |key: &str| {
+            let mut lines = info.lines();
+            lines.find_map(|line| line.trim_end().strip_prefix(key)?.strip_prefix(':'))
+        };
+        match (value("cluster_state"), value("cluster_size")) {
+            (Some("ok"), Some(size)) => Ok(format!("{redis}, a cluster of {size} primaries")),
+            (state, _) => Err(format!(
+                "its cluster_state is '{}'",
+                state.unwrap_or_default()
+            )),
+        }
     }
 
     /// One question and its answer of bytes, if it is not null.

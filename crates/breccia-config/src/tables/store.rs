@@ -129,7 +129,7 @@ pub(crate) static REDIS_CLUSTER: Table = Table {
 const READ_FROM_REPLICAS: Field = flag(
     "read-from-replicas",
     false,
-    "Lets replicas answer commands that only read one key, or MGET: what they answer may be out of date, also for who has just written.",
+    "Lets replicas answer commands that only read one key: what they answer may be out of date, also for who has just written.",
 );
 const SERVERS_USER: Field = optional("user", Kind::Text, "The user to log in to the servers as.");
 const SERVERS_PASSWORD: Field = optional(

@@ -464,3 +464,57 @@ fn replicas_of_a_cluster_answer_reads_where_configured() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_check_tells_a_cluster_from_what_is_none() -> Result<()> {
+    let cluster = RedisCluster::start(3, false, FAILED_AFTER)?;
+    let single = breccia_testkit::Redis::new()?;
+    let folder = tempfile::tempdir()?;
+    let look = |config: &str| -> Result<(bool, String)> {
+        std::fs::write(folder.path().join("b.toml"), config)?;
+        let output = Breccia::run(folder.path(), &["check", "--config", "b.toml", "--connect"])?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Ok((output.status.success(), said))
+    };
+    let good = config(&cluster, free_port()?, 1);
+    let (fine, said) = look(&good)?;
+    ensure!(fine && said.contains("a cluster of 3 primaries"), "{said}");
+    let (fine, said) = look(&good.replace(&cluster.urls(1), &format!("\"{}\"", single.url())))?;
+    ensure!(!fine && said.contains("cluster support disabled"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_cluster_with_a_password_is_entered_and_a_wrong_one_is_told() -> Result<()> {
+    let cluster = RedisCluster::start_with(3, true, FAILED_AFTER, Some("s3cret"))?;
+    let port = free_port()?;
+    let text = |password: &str| {
+        let keys = format!("password = \"{password}\"\nread-from-replicas = true\n[listener.l]");
+        config(&cluster, port, 2).replace("[listener.l]", &keys)
+    };
+    let gateway = Breccia::start_unready(&text("wrong"))?;
+    let mut client = client(port)?;
+    let refusal = client.reply("GET k")?;
+    let told = refusal.error().context("an error")?;
+    ensure!(
+        told.contains("no server of the cluster has answered"),
+        "{told}"
+    );
+    ensure!(
+        told.contains("WRONGPASS") && !told.contains("s3cret"),
+        "{told}"
+    );
+    let (status, answer) = gateway.reload(&text("s3cret"))?;
+    ensure!(status == 200, "{answer}");
+    wait_until(Duration::from_secs(5), "the cluster to be entered", || {
+        Ok((client.call(&[b"SET", b"k", b"v"])? == b"+OK\r\n").then_some(()))
+    })?;
+    for number in 0..30 {
+        check(&mut client, &format!("SET k:{number} v"), "+OK")?;
+        check(&mut client, &format!("EXISTS k:{number} k"), ":2")?;
+    }
+    client.send(b"SUBSCRIBE c\r\n")?;
+    ensure!(client.read_reply()?.first() == Some(&b'*'));
+    Ok(())
+}
