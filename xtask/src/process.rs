@@ -84,11 +84,20 @@ impl Server {
 
     /// The most memory it has had resident since the last [`Server::forget_peak`], in bytes.
     pub(crate) fn peak_resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// The memory it has resident now, in bytes.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(&self, name: &'static str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let text = line
             .and_then(|rest| rest.split_whitespace().next())
-            .context("no VmHWM")?;
+            .context(name)?;
         Ok(text.parse::<u64>()? * 1024)
     }
 

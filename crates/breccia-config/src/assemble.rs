@@ -13,8 +13,8 @@ use breccia_core::hash::HashKind;
 
 use crate::check::{Tables, only_servers};
 use crate::plan::{
-    AdminPlan, CommandPlan, Eviction, LogFormat, LogLevel, LogPlan, MemcachedPlan, MemoryPlan,
-    MultiKey, Plan, RedisGroupKind, RedisGroupPlan, RedisPlan, ShardedPlan, StorePlan,
+    AdminPlan, CommandPlan, ConnectionsPer, Eviction, LogFormat, LogLevel, LogPlan, MemcachedPlan,
+    MemoryPlan, MultiKey, Plan, RedisGroupKind, RedisGroupPlan, RedisPlan, ShardedPlan, StorePlan,
     SubscriptionLoss, TlsClientPlan,
 };
 use crate::tables;
@@ -161,6 +161,9 @@ fn server(table: &Decoded, url: &RedisUrl, tls: Option<TlsClientPlan>) -> Option
         timeout: table.get("timeout")?,
         stall_gate: table.get("stall-gate")?,
         connections: table.get("connections")?,
+        connections_per: table
+            .choice("connections-per", ConnectionsPer::ALL, ConnectionsPer::name)
+            .unwrap_or(ConnectionsPer::Worker),
         max_in_flight: table.get("max-in-flight")?,
         max_leases: table.get("max-leases")?,
         databases: table.get("databases").unwrap_or(1),

@@ -31,12 +31,13 @@ mod value;
 pub use fault::{ConfigError, Fault, Notice, Place, RedisConfigError, SqlConfigError, Warning};
 pub use http_url::HttpEndpoint;
 pub use plan::{
-    AdminPlan, AzureCredential, AzurePlan, BindPlan, CommandPlan, Consistency, Eviction, FsPlan,
-    GcsCredential, GcsPlan, HttpStorePlan, KeyForm, ListenerPlan, LogFormat, LogLevel, LogPlan,
-    MemcachedPlan, MemoryPlan, MultiKey, Plan, PoolMode, Protocol, RedisGroupKind, RedisGroupPlan,
-    RedisPlan, S3Credential, S3ListenerPlan, S3Plan, S3UserPlan, ShardedBlobPlan, ShardedPlan,
-    SqlListenerPlan, SqlPlan, SqlReadReplicaPlan, SqlTlsMode, SqlTlsPlan, SqlUserPlan, SqlitePlan,
-    StorePlan, SubscriptionLoss, TlsClientPlan, TlsServerPlan, TransactionRouting, UserPlan,
+    AdminPlan, AzureCredential, AzurePlan, BindPlan, CommandPlan, ConnectionsPer, Consistency,
+    Eviction, FsPlan, GcsCredential, GcsPlan, HttpStorePlan, KeyForm, ListenerPlan, LogFormat,
+    LogLevel, LogPlan, MemcachedPlan, MemoryPlan, MultiKey, Plan, PoolMode, Protocol,
+    RedisGroupKind, RedisGroupPlan, RedisPlan, S3Credential, S3ListenerPlan, S3Plan, S3UserPlan,
+    ShardedBlobPlan, ShardedPlan, SqlListenerPlan, SqlPlan, SqlReadReplicaPlan, SqlTlsMode,
+    SqlTlsPlan, SqlUserPlan, SqlitePlan, StorePlan, SubscriptionLoss, TlsClientPlan, TlsServerPlan,
+    TransactionRouting, UserPlan,
 };
 pub use quick_start::{QUICK_START, quick_start};
 pub use read::{Checked, load, parse};

@@ -67,6 +67,12 @@ impl KvIo {
         Ok(Self { errands })
     }
 
+    /// Runs an errand there.
+    pub(crate) fn run(&self, errand: Errand) {
+        // If the thread is gone, so is whatever the errand holds, and its users learn of that.
+        let _ = self.errands.send(errand);
+    }
+
     /// Opens a connection, or rather a way to one: it is made when first used.
     pub(crate) fn open<W: Wire>(&self, options: UpstreamOptions, deadline: Duration) -> Lane<W>
     where

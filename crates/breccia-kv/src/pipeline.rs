@@ -187,6 +187,32 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         Ok(())
     }
 
+    /// Lets the last request take another one in, if not one byte of it was written yet. `join`
+    /// sees its recipient and when it expires, and may lengthen its bytes, which are the last
+    /// `length` of those it is given; it says whether it did.
+    pub fn widen(
+        &mut self,
+        shape: &S,
+        join: impl FnOnce(&mut R, Instant, &mut Vec<u8>, usize) -> bool,
+    ) -> bool
+    where
+        S: PartialEq,
+    {
+        if self.entries.len() == self.sent {
+            return false;
+        }
+        let Some(last) = self.entries.back_mut() else {
+            return false;
+        };
+        let Some(recipient) = last.recipient.as_mut().filter(|_| last.shape == *shape) else {
+            return false;
+        };
+        let before = self.buffer.len();
+        let joined = join(recipient, last.at, &mut self.buffer, last.length);
+        last.length = last.length + self.buffer.len() - before;
+        joined
+    }
+
     /// Changes the limits, for what is queued too.
     pub fn set_limits(&mut self, limits: PipelineLimits) {
         self.limits = limits;

@@ -102,9 +102,17 @@ pub struct UpstreamOptions {
     pub greeter: Greeter,
     /// What is known of the server's identity, if it has one.
     pub identity: Option<Arc<Identity>>,
+    /// Another way to the server than a connection of one's own.
+    pub through: Option<Arc<dyn Dial>>,
     /// A lease: it carries state of its client, so it is never opened twice, and one request that
     /// got no reply ends it. Else a command meant for a lost transaction would run outside it.
     pub fragile: bool,
+}
+
+/// Makes connections to a server that is reached in another way than by its address.
+pub trait Dial: Send + Sync {
+    /// A connection, over which nothing has been sent yet.
+    fn dial(&self) -> Stream;
 }
 
 impl std::fmt::Debug for UpstreamOptions {
@@ -135,6 +143,8 @@ pub struct Upstream<W: Wire, R> {
     canary_in_transaction: Cell<bool>,
     memory: RefCell<W::Memory>,
     metrics: Option<Rc<StoreMetrics>>,
+    /// How many connections were lost so far.
+    losses: watch::Sender<u64>,
     /// After a failed attempt: why, and until when the next attempt is put off.
     held_off: RefCell<Option<(Arc<str>, Instant)>>,
 }
@@ -165,6 +175,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             canary_in_transaction: Cell::new(false),
             memory: RefCell::default(),
             metrics,
+            losses: watch::Sender::new(0),
             held_off: RefCell::new(None),
         });
         tokio::task::spawn_local(Rc::clone(&upstream).run());
@@ -191,6 +202,18 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             .enqueue(recipient, shape, expires, patience, write)?;
         self.wake();
         Ok(())
+    }
+
+    /// Lets the last request take another one in; see [`Pipeline::widen`].
+    pub fn widen(
+        &self,
+        shape: &W::Shape,
+        join: impl FnOnce(&mut R, Instant, &mut Vec<u8>, usize) -> bool,
+    ) -> bool
+    where
+        W::Shape: PartialEq,
+    {
+        self.pipeline.borrow_mut().widen(shape, join)
     }
 
     /// Why a request would fail at once, if it would.
@@ -247,6 +270,12 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
     #[must_use]
     pub fn is_lease(&self) -> bool {
         self.options.fragile
+    }
+
+    /// Hears of every connection that is lost from now on, after its requests were failed. A change
+    /// of the server's place is no loss.
+    pub fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.subscribe()
     }
 
     /// Whether nothing is queued and no reply is owed.
@@ -354,6 +383,7 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
                         self.pipeline.borrow_mut().carry_over(&cause);
                     } else {
                         self.pipeline.borrow_mut().fail_all(&cause);
+                        self.losses.send_modify(|losses| *losses += 1);
                     }
                 }
                 Err(Unmade::Moved) if self.options.fragile => {
@@ -403,6 +433,9 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             let place = &current.terms.place;
             if let Some(why) = &place.vacant {
                 return Err(why.to_string());
+            }
+            if let Some(through) = &self.options.through {
+                return Ok(through.dial());
             }
             let connected = connect(&place.address, place.tls.as_ref(), timeout).await;
             let mut stream = connected.map_err(|error| {

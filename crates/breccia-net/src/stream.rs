@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use breccia_core::address::Address;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::NetError;
@@ -45,6 +45,8 @@ pub enum Stream {
     TlsServer(Box<tokio_rustls::server::TlsStream<Socket>>),
     /// TLS, this end is the client.
     TlsClient(Box<tokio_rustls::client::TlsStream<Socket>>),
+    /// A pipe to another thread of this process.
+    Pipe(DuplexStream),
 }
 
 impl From<Socket> for Stream {
@@ -185,7 +187,7 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient, inner =>
+        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient | Self::Pipe, inner =>
             Pin::new(inner).poll_read(context, buffer))
     }
 }
@@ -197,7 +199,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient, inner =>
+        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient | Self::Pipe, inner =>
             Pin::new(inner).poll_write(context, bytes))
     }
 
@@ -207,23 +209,23 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient, inner =>
+        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient | Self::Pipe, inner =>
             Pin::new(inner).poll_write_vectored(context, pieces))
     }
 
     fn is_write_vectored(&self) -> bool {
-        inner!(self, Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient, inner =>
+        inner!(self, Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient | Self::Pipe, inner =>
             inner.is_write_vectored())
     }
 
     #[inline]
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient, inner =>
+        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient | Self::Pipe, inner =>
             Pin::new(inner).poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient, inner =>
+        inner!(self.get_mut(), Self::Tcp | Self::Unix | Self::TlsServer | Self::TlsClient | Self::Pipe, inner =>
             Pin::new(inner).poll_shutdown(context))
     }
 }

@@ -156,9 +156,35 @@ pub enum SqlError {
         /// The server's words.
         text: String,
     },
+    /// The server answered a question of Breccia's own with an error.
+    #[error("{server} refused a question of Breccia's own: {text} (SQLSTATE {sqlstate})")]
+    Question {
+        /// The store.
+        server: String,
+        /// The server's code.
+        sqlstate: String,
+        /// The server's words.
+        text: String,
+    },
 }
 
 impl SqlError {
+    /// What was refused was no setting, but a question.
+    pub(crate) fn of_a_question(self) -> Self {
+        match self {
+            Self::Settings {
+                server,
+                sqlstate,
+                text,
+            } => Self::Question {
+                server,
+                sqlstate,
+                text,
+            },
+            other => other,
+        }
+    }
+
     /// What kind of trouble it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -169,7 +195,10 @@ impl SqlError {
             | Self::Lost { .. }
             | Self::NoPrimary { .. } => ErrorKind::Unreachable,
             Self::Codec { .. } => ErrorKind::Protocol,
-            Self::Refused { .. } | Self::Settings { .. } | Self::LastValue => ErrorKind::Server,
+            Self::Refused { .. }
+            | Self::Settings { .. }
+            | Self::Question { .. }
+            | Self::LastValue => ErrorKind::Server,
             Self::Login { .. } | Self::Scram { .. } => ErrorKind::Unauthorized,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::PoolFull { .. }
@@ -203,12 +232,23 @@ impl SqlError {
         }
     }
 
+    /// The same without the server's name in front, for lines that begin with that.
+    #[must_use]
+    pub fn without_server(&self) -> String {
+        match self {
+            Self::Connect { source, .. } => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// The SQLSTATE that a client is told.
     #[must_use]
     pub fn sqlstate(&self) -> &str {
         match self {
-            Self::Refused { sqlstate, .. } | Self::Settings { sqlstate, .. } => sqlstate,
-            Self::Connect { .. } | Self::NoTls { .. } | Self::Timeout { .. } => "08001",
+            Self::Refused { sqlstate, .. }
+            | Self::Settings { sqlstate, .. }
+            | Self::Question { sqlstate, .. } => sqlstate,
+            Self::NoTls { .. } => "08001",
             Self::Lost { .. } | Self::Left => "08006",
             Self::Cancelled => "57014",
             Self::Codec { .. } => "08P01",
@@ -216,7 +256,11 @@ impl SqlError {
             Self::LastValue => "55000",
             Self::PoolFull { .. } | Self::Crowded => "53300",
             // cannot_connect_now: clients know it as worth another try.
-            Self::NoPrimary { .. } | Self::Paused { .. } | Self::Down { .. } => "57P03",
+            Self::NoPrimary { .. }
+            | Self::Paused { .. }
+            | Self::Down { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. } => "57P03",
         }
     }
 }

@@ -67,7 +67,8 @@ pub(crate) struct ExplainArguments {
     #[arg(long)]
     pub(crate) hex: bool,
     /// A statement instead of a key: of a sql-read-replica
-    #[arg(long, value_name = "STATEMENT")]
+    // A statement may begin with a comment.
+    #[arg(long, value_name = "STATEMENT", allow_hyphen_values = true)]
     pub(crate) sql: Option<String>,
     /// The database the statement is for; without it, the primary's `database`
     #[arg(long, value_name = "DATABASE")]

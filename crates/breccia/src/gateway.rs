@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use breccia_blob::s3::frontend::SharedSettings as S3Settings;
-use breccia_config::{Plan, StorePlan};
+use breccia_config::{ConnectionsPer, Plan, StorePlan};
 use breccia_net::clock;
 use breccia_net::drain::{Drain, Phase};
 use breccia_net::layout_store::LayoutStore;
@@ -79,6 +79,9 @@ struct Sample {
     listeners: BTreeMap<String, u64>,
     stores: BTreeMap<String, u64>,
 }
+
+/// Replies of RESP2 and of RESP3 do not translate, so each has connections of its own.
+const RESP_VERSIONS: usize = 2;
 
 impl Gateway {
     /// The state of a gateway that is about to start.
@@ -238,7 +241,8 @@ impl Gateway {
     }
 
     /// The most connections all workers together open to servers for shared use; of SQL listeners,
-    /// those of one role and one database.
+    /// those of one role and one database. Of Redis, both for clients that speak RESP2 and for those
+    /// that speak RESP3; they are opened when first used.
     pub(crate) fn upstream_connections(&self) -> usize {
         let plan = self.plan();
         let served: BTreeMap<&str, &StorePlan> = plan
@@ -248,11 +252,19 @@ impl Gateway {
             .flat_map(|listener| plan.served(listener))
             .collect();
         let each = served.iter().map(|(name, store)| match store {
-            StorePlan::Redis(plan) => plan.connections.saturating_mul(self.workers),
             StorePlan::RedisGroup(plan) => {
                 let servers = self.servers_of(name).max(1);
                 let connections = plan.redis.connections.saturating_mul(servers);
-                connections.saturating_mul(self.workers)
+                let each = connections.saturating_mul(self.workers);
+                each.saturating_mul(RESP_VERSIONS)
+            }
+            StorePlan::Redis(plan) => {
+                let owners = match plan.connections_per {
+                    ConnectionsPer::Process => 1,
+                    _ => self.workers,
+                };
+                let each = plan.connections.saturating_mul(owners);
+                each.saturating_mul(RESP_VERSIONS)
             }
             StorePlan::Memcached(plan) => plan.connections.saturating_mul(self.workers),
             StorePlan::S3(plan) => plan.http.max_connections,

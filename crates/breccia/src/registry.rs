@@ -33,7 +33,7 @@ use crate::check;
 use crate::gateway::{Gateway, Task};
 use crate::reach::{Prober, Target};
 pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
-pub(crate) use servers::{servers, terms};
+pub(crate) use servers::{servers, terms, trunks};
 pub(crate) use sql::{Renewed as RenewedSql, credential, endpoint as sql_endpoint};
 pub(crate) use watch::{start as start_watches, start_watch};
 pub(crate) use wiring::Wiring;

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::rig::KEYS;
-use super::{Load, Measured};
+use super::{Load, Measured, Wire};
 use crate::process;
 
 /// One run of redis-benchmark with 50 clients.
@@ -16,6 +16,9 @@ pub(crate) fn run(port: u16, load: &Load) -> Result<Measured> {
     command.args(["-h", "127.0.0.1", "-c", "50", "--csv"]);
     command.args(["-p", &port.to_string(), "-P", &load.depth.to_string()]);
     command.args(["-n", &load.requests.to_string(), "-r", &KEYS.to_string()]);
+    if load.wire == Wire::RedisTls {
+        command.args(["--tls", "--insecure"]);
+    }
     match load.test {
         "SET" => command.args(["-t", "set"]),
         "GET" => command.args(["-t", "get"]),

@@ -30,44 +30,61 @@ pub(crate) fn line(sample: &Sample) -> String {
 /// The summary as a Markdown table.
 pub(crate) fn table(samples: &[Sample]) -> String {
     let mut out = String::from(
-        "| test | depth | op/s d / n / b | p50 ms d / n / b | p99 ms d / n / b | proxy CPU s per 1M n / b | b ÷ n | servers' CPU s per 1M d / n / b |\n\
+        "| test | depth | op/s d / n / b / b2 | p50 ms d / n / b / b2 | p99 ms d / n / b / b2 | proxy CPU s per 1M n / b / b2 | b ÷ n | servers' CPU s per 1M d / n / b / b2 |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
-    let mut seen: Vec<(&str, u32)> = Vec::new();
+    let mut seen: Vec<(Wire, &str, u32)> = Vec::new();
     for Load {
         wire, test, depth, ..
     } in samples.iter().map(|sample| sample.load)
     {
-        if seen.contains(&(test, depth)) {
+        if seen.contains(&(wire, test, depth)) {
             continue;
         }
-        seen.push((test, depth));
+        seen.push((wire, test, depth));
         let median = |target: Target, figure: &dyn Fn(&Sample) -> f64| {
             let same = |sample: &&Sample| {
-                (sample.load.test, sample.load.depth, sample.target) == (test, depth, target)
+                let Load {
+                    wire: own,
+                    test: of,
+                    ..
+                } = sample.load;
+                (own, of, sample.load.depth, sample.target) == (wire, test, depth, target)
             };
             median(samples.iter().filter(same).map(figure).collect())
         };
-        let three = |digits: usize, figure: &dyn Fn(&Sample) -> f64| {
-            Target::ALL
-                .map(|target| format!("{:.digits$}", median(target, figure)))
-                .join(" / ")
+        let each = |targets: &[Target], digits: usize, figure: &dyn Fn(&Sample) -> f64| {
+            let figures = targets.iter().map(|target| {
+                let median = median(*target, figure);
+                if median.is_nan() {
+                    return "–".to_owned();
+                }
+                format!("{median:.digits$}")
+            });
+            figures.collect::<Vec<_>>().join(" / ")
         };
+        let all = |digits, figure| each(&Target::ALL, digits, figure);
+        let proxies = Target::ALL.get(1..).unwrap_or_default();
         let nutcracker = median(Target::Nutcracker, &|sample| sample.proxy_cpu);
         let breccia = median(Target::Breccia, &|sample| sample.proxy_cpu);
-        let name = if wire == Wire::Memcached {
-            "memcached "
+        let name = match wire {
+            Wire::Redis => "",
+            Wire::RedisTls => "TLS ",
+            Wire::Memcached => "memcached ",
+        };
+        let ratio = if nutcracker.is_nan() {
+            "–".to_owned()
         } else {
-            ""
+            format!("{:.2}", breccia / nutcracker)
         };
         let _infallible = writeln!(
             out,
-            "| {name}{test} | {depth} | {} | {} | {} | {nutcracker:.2} / {breccia:.2} | {:.2} | {} |",
-            three(0, &|sample| sample.measured.per_second),
-            three(2, &|sample| sample.measured.p50_ms),
-            three(2, &|sample| sample.measured.p99_ms),
-            breccia / nutcracker,
-            three(2, &|sample| sample.servers_cpu),
+            "| {name}{test} | {depth} | {} | {} | {} | {} | {ratio} | {} |",
+            all(0, &|sample| sample.measured.per_second),
+            all(2, &|sample| sample.measured.p50_ms),
+            all(2, &|sample| sample.measured.p99_ms),
+            each(proxies, 2, &|sample| sample.proxy_cpu),
+            all(2, &|sample| sample.servers_cpu),
         );
     }
     out
@@ -135,7 +152,7 @@ impl Page {
 fn row(sample: &Sample) -> Value {
     json!({
         "round": sample.round,
-        "wire": if sample.load.wire == Wire::Redis { "redis" } else { "memcached" },
+        "wire": sample.load.wire.name(),
         "test": sample.load.test,
         "depth": sample.load.depth,
         "requests": sample.load.requests,
@@ -168,7 +185,7 @@ fn machine(versions: &str) -> Result<String> {
 }
 
 /// The versions of the servers.
-fn versions() -> Result<String> {
+pub(crate) fn versions() -> Result<String> {
     let redis = process::output(Command::new("redis-server").arg("--version"))?;
     let redis = redis
         .split_whitespace()

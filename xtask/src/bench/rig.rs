@@ -1,14 +1,15 @@
 //! The servers of a bench: three Redis, three memcached, nutcracker and Breccia before both.
 //!
 //! All on loopback, nothing on disk. Not tuned in anybody's favour: nutcracker runs without request
-//! logging (`-v 4`), Breccia with one worker, both hash every key. Invariant: every key that a load
-//! reads has been written on each way that a load may take.
+//! logging (`-v 4`), Breccia with one worker or two, both hash every key. Invariant: every key that a
+//! load reads has been written on each way that a load may take.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use std::fmt::Write as _;
 
 use super::{Target, Wire, memcached};
 use crate::process::{self, Server};
@@ -21,11 +22,10 @@ pub(crate) const KEYS: u32 = 100_000;
 pub(crate) struct Rig {
     redis: Vec<Server>,
     memcached: Vec<Server>,
-    nutcracker_redis: Server,
-    nutcracker_memcached: Server,
-    breccia_redis: Server,
-    breccia_memcached: Server,
-    folder: std::path::PathBuf,
+    /// Where the Redis servers speak TLS.
+    tls_ports: Vec<u16>,
+    proxies: BTreeMap<(Wire, Target), Server>,
+    folder: PathBuf,
 }
 
 impl Rig {
@@ -33,34 +33,56 @@ impl Rig {
     pub(crate) fn start() -> Result<Rig> {
         let folder = std::env::temp_dir().join(format!("breccia-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
-        let redis = (0..3)
-            .map(|_| Server::redis(&folder))
-            .collect::<Result<Vec<_>>>()?;
-        let memcached = (0..3)
-            .map(|_| memcached_server())
-            .collect::<Result<Vec<_>>>()?;
-        let rig = Rig {
-            nutcracker_redis: nutcracker(&folder, Wire::Redis, &redis)?,
-            nutcracker_memcached: nutcracker(&folder, Wire::Memcached, &memcached)?,
-            breccia_redis: breccia(&folder, Wire::Redis, &redis)?,
-            breccia_memcached: breccia(&folder, Wire::Memcached, &memcached)?,
-            redis,
-            memcached,
+        certificate(&folder)?;
+        let mut rig = Rig {
+            redis: Vec::new(),
+            memcached: Vec::new(),
+            tls_ports: Vec::new(),
+            proxies: BTreeMap::new(),
             folder,
         };
-        for target in Target::ALL {
+        for _ in 0..3 {
+            let (server, tls_port) = redis_server(&rig.folder)?;
+            rig.redis.push(server);
+            rig.tls_ports.push(tls_port);
+            rig.memcached.push(memcached_server()?);
+        }
+        for wire in Wire::ALL {
+            if wire != Wire::RedisTls {
+                let proxy = nutcracker(&rig.folder, wire, rig.servers(wire))?;
+                rig.proxies.insert((wire, Target::Nutcracker), proxy);
+            }
+            for (target, workers) in [(Target::Breccia, 1), (Target::BrecciaTwo, 2)] {
+                let proxy = rig.breccia(wire, workers)?;
+                rig.proxies.insert((wire, target), proxy);
+            }
+        }
+        // Keys lie on the same servers whoever asks through Breccia, over TLS or not.
+        for target in [Target::Direct, Target::Nutcracker, Target::Breccia] {
             fill_redis(rig.port(Wire::Redis, target))?;
             memcached::fill(rig.port(Wire::Memcached, target))?;
         }
         Ok(rig)
     }
 
+    /// Whether there is such a way to the servers: nutcracker has no TLS.
+    pub(crate) fn has(&self, wire: Wire, target: Target) -> bool {
+        target == Target::Direct || self.proxies.contains_key(&(wire, target))
+    }
+
     /// Where a load connects.
     pub(crate) fn port(&self, wire: Wire, target: Target) -> u16 {
-        match self.proxy(wire, target) {
-            Some(proxy) => proxy.port,
-            None => self.servers(wire).first().map_or(0, |server| server.port),
-        }
+        let direct = || match wire {
+            Wire::RedisTls => self.tls_ports.first().copied(),
+            _ => self.servers(wire).first().map(|server| server.port),
+        };
+        let proxy = self.proxies.get(&(wire, target));
+        proxy.map(|proxy| proxy.port).or_else(direct).unwrap_or(0)
+    }
+
+    /// The process between the load and the servers.
+    pub(crate) fn proxy(&self, wire: Wire, target: Target) -> Option<&Server> {
+        self.proxies.get(&(wire, target))
     }
 
     /// CPU seconds that the proxy has used; 0 where there is none.
@@ -76,19 +98,53 @@ impl Rig {
 
     fn servers(&self, wire: Wire) -> &[Server] {
         match wire {
-            Wire::Redis => &self.redis,
+            Wire::Redis | Wire::RedisTls => &self.redis,
             Wire::Memcached => &self.memcached,
         }
     }
 
-    fn proxy(&self, wire: Wire, target: Target) -> Option<&Server> {
-        match (target, wire) {
-            (Target::Direct, _) => None,
-            (Target::Nutcracker, Wire::Redis) => Some(&self.nutcracker_redis),
-            (Target::Nutcracker, Wire::Memcached) => Some(&self.nutcracker_memcached),
-            (Target::Breccia, Wire::Redis) => Some(&self.breccia_redis),
-            (Target::Breccia, Wire::Memcached) => Some(&self.breccia_memcached),
+    /// One more Breccia over the same servers.
+    pub(crate) fn breccia(&self, wire: Wire, workers: u32) -> Result<Server> {
+        let port = process::free_port()?;
+        let kind = if wire == Wire::Memcached {
+            "memcached"
+        } else {
+            "redis"
+        };
+        let folder = self.folder.display();
+        let mut config = format!("workers = {workers}\n\n[state]\ndir = '{folder}/state-{port}'\n");
+        for (index, server) in self.servers(wire).iter().enumerate() {
+            writeln!(config, "\n[store.s{index}]\ntype = \"{kind}\"")?;
+            let own = server.port;
+            let tls = self.tls_ports.get(index).copied().unwrap_or(0);
+            match wire {
+                Wire::Redis => writeln!(config, "url = \"redis://127.0.0.1:{own}\"")?,
+                Wire::RedisTls => writeln!(
+                    config,
+                    "url = \"rediss://127.0.0.1:{tls}\"\ntls = {{ ca = '{folder}/ca.pem' }}"
+                )?,
+                Wire::Memcached => writeln!(config, "address = \"127.0.0.1:{own}\"")?,
+            }
         }
+        config.push_str("\n[store.all]\ntype = \"sharded-in-memory\"\n");
+        config.push_str("stores = [\"s0\", \"s1\", \"s2\"]\n");
+        writeln!(
+            config,
+            "\n[listener.bench]\nprotocol = \"{kind}\"\nstore = \"all\"\n\
+             bind = \"127.0.0.1:{port}\"\nmax-clients = 20000"
+        )?;
+        if wire == Wire::RedisTls {
+            writeln!(
+                config,
+                "tls = {{ cert = '{folder}/cert.pem', key = '{folder}/cert-key.pem' }}"
+            )?;
+        }
+        let path = self.folder.join(format!("breccia-{port}.toml"));
+        std::fs::write(&path, config)?;
+        let mut command = Command::new(binary());
+        command.args(["serve", "--config"]).arg(&path);
+        let log = std::fs::File::create(self.folder.join(format!("breccia-{port}.log")))?;
+        Server::start(command.stderr(log), port)
     }
 }
 
@@ -96,6 +152,50 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let _gone = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A certificate for 127.0.0.1, and the authority that vouches for it.
+fn certificate(folder: &Path) -> Result<()> {
+    let make = |name: &str, words: &[&str]| -> Result<()> {
+        let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]);
+        command.args(["-pkeyopt", "ec_paramgen_curve:P-256", "-subj"]);
+        command.arg(format!("/CN=breccia-bench-{name}"));
+        command.arg("-keyout").arg(format!("{name}-key.pem"));
+        command.arg("-out").arg(format!("{name}.pem"));
+        process::output(command.args(words).current_dir(folder)).map(drop)
+    };
+    make("ca", &[])?;
+    let leaf = [
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca-key.pem",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ];
+    make("cert", &leaf)
+}
+
+/// A Redis that writes nothing to disk, with a second port for TLS.
+fn redis_server(folder: &Path) -> Result<(Server, u16)> {
+    let (port, tls_port) = (process::free_port()?, process::free_port()?);
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.args(["--port", &port.to_string(), "--tls-port"]);
+    command.arg(tls_port.to_string());
+    command.args(["--tls-auth-clients", "no"]);
+    for (option, file) in [
+        ("--tls-cert-file", "cert.pem"),
+        ("--tls-key-file", "cert-key.pem"),
+        ("--tls-ca-cert-file", "ca.pem"),
+    ] {
+        command.arg(option).arg(folder.join(file));
+    }
+    command.arg("--dir").arg(folder);
+    Ok((Server::start(&mut command, port)?, tls_port))
 }
 
 fn memcached_server() -> Result<Server> {
@@ -139,38 +239,8 @@ fn nutcracker(folder: &Path, wire: Wire, servers: &[Server]) -> Result<Server> {
     Server::start(&mut command, port)
 }
 
-fn breccia(folder: &Path, wire: Wire, servers: &[Server]) -> Result<Server> {
-    let port = process::free_port()?;
-    let (kind, place) = match wire {
-        Wire::Redis => ("redis", "url = \"redis://"),
-        Wire::Memcached => ("memcached", "address = \""),
-    };
-    let state = folder.join(format!("state-{port}"));
-    let mut config = format!("workers = 1\n\n[state]\ndir = '{}'\n", state.display());
-    for (index, server) in servers.iter().enumerate() {
-        writeln!(config, "\n[store.s{index}]\ntype = \"{kind}\"")?;
-        writeln!(config, "{place}127.0.0.1:{}\"", server.port)?;
-    }
-    let names: Vec<String> = (0..servers.len())
-        .map(|index| format!("\"s{index}\""))
-        .collect();
-    writeln!(config, "\n[store.all]\ntype = \"sharded-in-memory\"")?;
-    writeln!(config, "stores = [{}]", names.join(", "))?;
-    writeln!(
-        config,
-        "\n[listener.bench]\nprotocol = \"{kind}\"\nstore = \"all\""
-    )?;
-    writeln!(config, "bind = \"127.0.0.1:{port}\"")?;
-    let path = folder.join(format!("breccia-{port}.toml"));
-    std::fs::write(&path, config)?;
-    let mut command = Command::new(binary());
-    command.args(["serve", "--config"]).arg(&path);
-    let log = std::fs::File::create(folder.join(format!("breccia-{port}.log")))?;
-    Server::start(command.stderr(log), port)
-}
-
 /// The release build, or what `BRECCIA_BIN` names.
-fn binary() -> std::path::PathBuf {
+fn binary() -> PathBuf {
     let built = || process::built("release/breccia");
     std::env::var_os("BRECCIA_BIN").map_or_else(built, Into::into)
 }

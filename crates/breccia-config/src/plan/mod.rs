@@ -29,8 +29,8 @@ pub use sql::{
     Consistency, PoolMode, SqlListenerPlan, SqlReadReplicaPlan, SqlUserPlan, TransactionRouting,
 };
 pub use store::{
-    CommandPlan, Eviction, MemcachedPlan, MemoryPlan, MultiKey, RedisGroupKind, RedisGroupPlan,
-    RedisPlan, ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
+    CommandPlan, ConnectionsPer, Eviction, MemcachedPlan, MemoryPlan, MultiKey, RedisGroupKind,
+    RedisGroupPlan, RedisPlan, ShardedPlan, StorePlan, SubscriptionLoss, TlsClientPlan,
 };
 
 use crate::Secret;
@@ -207,6 +207,7 @@ display_as_name!(
     Protocol,
     Eviction,
     MultiKey,
+    ConnectionsPer,
     SubscriptionLoss,
     KeyForm,
     SqlTlsMode,

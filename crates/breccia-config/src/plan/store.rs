@@ -208,8 +208,10 @@ pub struct RedisPlan {
     pub timeout: Duration,
     /// How old the oldest unanswered request may be before nothing more is written.
     pub stall_gate: Duration,
-    /// Shared connections per worker and protocol version.
+    /// Shared connections per worker, or process, and protocol version.
     pub connections: usize,
+    /// Whose the shared connections are.
+    pub connections_per: ConnectionsPer,
     /// Requests in flight per worker.
     pub max_in_flight: usize,
     /// Leased connections per worker.
@@ -271,6 +273,29 @@ impl RedisGroupPlan {
         match &self.kind {
             RedisGroupKind::Sentinel { service, .. } => format!("sentinel:{service}@{asked}"),
             RedisGroupKind::Cluster => format!("cluster:{asked}"),
+        }
+    }
+}
+
+/// Who has a store's shared connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionsPer {
+    /// Each worker: nothing crosses a thread.
+    Worker,
+    /// All workers together: fewer connections, more CPU.
+    Process,
+}
+
+impl ConnectionsPer {
+    /// Everybody who can.
+    pub const ALL: &[Self] = &[Self::Worker, Self::Process];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Process => "process",
         }
     }
 }

@@ -8,10 +8,11 @@ use super::{MIB, choice};
 use crate::field::{
     Choice, Field, Kind, NameRule, SOME_TIME, Table, count, flag, integer, optional, required, text,
 };
-use crate::plan::{Eviction, MultiKey, SubscriptionLoss};
+use crate::plan::{ConnectionsPer, Eviction, MultiKey, SubscriptionLoss};
 
 choice!(EVICTIONS, Eviction);
 choice!(HASHES, HashKind);
+choice!(CONNECTIONS_PER, ConnectionsPer);
 choice!(MULTI_KEYS, MultiKey);
 choice!(SUBSCRIPTION_LOSSES, SubscriptionLoss);
 
@@ -44,6 +45,12 @@ pub(crate) static REDIS: Table = Table {
         TIMEOUT,
         STALL_GATE,
         CONNECTIONS,
+        text(
+            "connections-per",
+            Kind::Choice(&CONNECTIONS_PER),
+            "worker",
+            "`worker`: each worker has `connections` of its own. `process`: all share them, which suits a server before very many gateways and costs more CPU. Leases and large values have connections of their own either way.",
+        ),
         MAX_IN_FLIGHT,
         MAX_LEASES,
         DATABASES,

@@ -130,6 +130,11 @@ impl Client {
             && ring.buffered().saturating_add(self.held.get()) <= limits.reply_buffer
     }
 
+    /// About how large this client's largest recent reply was, in bytes.
+    pub(crate) fn reply_size(&self) -> usize {
+        self.reply_size.get()
+    }
+
     /// Counts bytes that wait for other parts of their reply.
     pub(crate) fn hold(&self, bytes: usize) {
         self.held.set(self.held.get().saturating_add(bytes));

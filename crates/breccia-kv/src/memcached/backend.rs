@@ -128,6 +128,7 @@ impl MemcachedStore {
                 endpoint: Arc::clone(&endpoint),
                 greeter: Arc::new(|_| Greeting::default()),
                 identity: None,
+                through: None,
                 fragile: false,
             };
             io.open(upstream, deadline)

@@ -309,3 +309,32 @@ fn what_was_not_sent_moves_to_the_next_connection_whole() {
     check(4, &["aaaa: unknown"], "bbbbcccc");
     check(7, &["aaaa: unknown", "bbbb: unknown"], "cccc");
 }
+
+#[test]
+fn only_a_request_that_has_not_left_takes_another_in() {
+    let mut bench = Bench::new();
+    let widen = |bench: &mut Bench| {
+        bench.queue.widen(&(), |waiter, _, bytes, length| {
+            assert_eq!(
+                bytes.get(bytes.len() - length..),
+                Some(&b"b"[..]),
+                "{}",
+                waiter.name
+            );
+            bytes.extend_from_slice(b"+");
+            true
+        })
+    };
+    assert!(!widen(&mut bench), "nothing is queued");
+    bench.ask(0, "a");
+    bench.queue.wrote(1, bench.at(0));
+    assert!(!widen(&mut bench), "a has left");
+    bench.ask(1, "b");
+    assert!(widen(&mut bench));
+    assert_eq!(bench.queue.writable(bench.at(1)), b"b+");
+    bench.queue.wrote(1, bench.at(2));
+    assert!(!widen(&mut bench), "b has begun to leave");
+    bench.queue.wrote(1, bench.at(2));
+    assert!(bench.queue.deliver(b"1") && bench.queue.deliver(b"2"));
+    assert!(bench.queue.is_empty());
+}

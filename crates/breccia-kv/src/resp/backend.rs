@@ -181,6 +181,7 @@ impl RedisStore {
             endpoint: Arc::clone(&self.endpoint),
             greeter: Arc::new(greeting),
             identity: None,
+            through: None,
             fragile,
         };
         self.io.open(upstream, options.deadline)

@@ -13,5 +13,6 @@ mod answers;
 mod dice;
 mod faults;
 mod front;
+mod neighbours;
 mod rows;
 mod twins;

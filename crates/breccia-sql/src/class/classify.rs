@@ -377,7 +377,7 @@ fn block_pins(pins: Option<&Catalogue>, words: &Words<'_>) -> bool {
 
 /// Words that stand before a parenthesis and call nothing that anybody could make.
 #[rustfmt::skip]
-const NO_CALLS: [&str; 72] = [
+pub(super) const NO_CALLS: [&str; 72] = [
     "all", "and", "any", "array", "as", "between", "bit", "by", "case", "cast", "char", "character",
     "coalesce", "conflict", "cube", "decimal", "default", "distinct", "do", "else", "end", "except",
     "exists", "extract", "filter", "float", "from", "greatest", "group", "having", "ilike", "in",

@@ -23,13 +23,15 @@ mod walls;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_blame;
+#[cfg(test)]
 mod tests_lexer;
 #[cfg(test)]
 mod tests_pins;
 #[cfg(test)]
 mod tests_support;
 
-pub use catalogue::{Catalogue, CatalogueBuilder, QUERIES};
+pub use catalogue::{Blame, Catalogue, CatalogueBuilder, QUERIES};
 pub use classify::Classifier;
 pub(crate) use classify::{LAST_VALUE, START};
 pub use shown::shown;

@@ -226,7 +226,7 @@ async fn probe_once(
                     heard.unanswered()
                 }
             });
-            Err(ProbeFailure::Connect(error.to_string()))
+            Err(ProbeFailure::Connect(error.without_server()))
         }
     }
 }

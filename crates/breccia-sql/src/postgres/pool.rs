@@ -21,6 +21,10 @@ use tokio::sync::oneshot::{self, Sender};
 use super::upstream::{Endpoint, Login, Upstream};
 use crate::error::SqlError;
 
+mod greeting;
+
+pub use greeting::Greeting;
+
 /// The pause between two looks whether a server is still there.
 const LISTENING_PAUSE: Duration = Duration::from_millis(20);
 /// How long it may take to see whether a server is still there.
@@ -111,6 +115,7 @@ pub struct Pool {
     state: Mutex<State>,
     /// Whether this login's transactions are READ COMMITTED unless they say otherwise.
     read_committed: OnceLock<bool>,
+    greeting: Mutex<Option<Greeting>>,
 }
 
 #[derive(Debug, Default)]
@@ -176,6 +181,7 @@ impl Pool {
             limits,
             state: Mutex::default(),
             read_committed: OnceLock::new(),
+            greeting: Mutex::default(),
         }
     }
 

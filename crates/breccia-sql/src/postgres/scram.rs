@@ -36,7 +36,7 @@ pub enum ScramError {
     #[error("the message of the SCRAM exchange is malformed")]
     Malformed,
     /// The password is wrong, or there is no such user.
-    #[error("the proof does not fit")]
+    #[error("the password is wrong, or there is no such user")]
     Proof,
     /// The channel's ends do not see the same TLS.
     #[error("the channel binding does not fit: somebody may stand between")]

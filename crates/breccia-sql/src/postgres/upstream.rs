@@ -388,7 +388,7 @@ impl Endpoint {
                         rows.push(row(body).ok_or_else(|| self.malformed('D'))?);
                     }
                 }
-                Some(b'E') => failure = Some(self.settings_refused(body)),
+                Some(b'E') => failure = Some(self.settings_refused(body).of_a_question()),
                 Some(b'Z') => match failure {
                     Some(failure) => return Err(failure),
                     None => return Ok(rows),

@@ -215,6 +215,9 @@ fn primary(places: &[Place], name: &str) -> (StatusCode, Value) {
             return refused(StatusCode::CONFLICT, why);
         }
     }
+    let note = places
+        .iter()
+        .find_map(|(cluster, it)| left_behind(cluster, *it));
     let mut epochs = serde_json::Map::new();
     for (cluster, number) in places {
         cluster.name_primary(Some(*number));
@@ -229,8 +232,26 @@ fn primary(places: &[Place], name: &str) -> (StatusCode, Value) {
         }
         epochs.insert(cluster.options.name.clone(), view.epoch.into());
     }
-    tracing::warn!(store = name, "an administrator has named the primary");
-    (StatusCode::OK, json!({ "primary": name, "epoch": epochs }))
+    let mut body = json!({ "primary": name, "epoch": epochs });
+    if let (Some(note), Some(map)) = (&note, body.as_object_mut()) {
+        map.insert("note".to_owned(), note.as_str().into());
+    }
+    let note = note.unwrap_or_default();
+    tracing::warn!(store = name, note, "an administrator has named the primary");
+    (StatusCode::OK, body)
+}
+
+/// What clients lose sight of if this server is followed, which may be what somebody wants.
+fn left_behind(cluster: &Cluster, number: usize) -> Option<String> {
+    let view = cluster.view();
+    let timeline = cluster.server(number)?.report()?.timeline?;
+    (timeline < view.timeline).then(|| {
+        format!(
+            "it is on the older timeline {timeline}: what was committed on timeline {} is not \
+             there; if that was no intention, name the other server again at once",
+            view.timeline
+        )
+    })
 }
 
 /// Whether a server says that it is a primary of the cluster that is known; else why not.

@@ -1,13 +1,14 @@
 //! Whether the roles that clients have upstream are let in by the servers: for `check --connect`.
 //!
 //! Not who is let in by Breccia. Invariant: only roles whose password the file holds are tried, each
-//! once on each server, and nothing but a login is done.
+//! once on each server, and nothing but a login is done, and an `auth-query` asked once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use breccia_config::{Plan, SqlPlan, StorePlan};
 use breccia_sql::SqlError;
+use breccia_sql::postgres::settings::literal;
 use breccia_sql::postgres::upstream::{Credential, Login};
 
 use crate::registry;
@@ -41,6 +42,66 @@ pub(super) async fn look(plan: &Plan, limit: Duration, answer: &BTreeSet<&str>) 
     }
     let found: BTreeMap<usize, Option<String>> = tasks.join_all().await.into_iter().collect();
     found.into_values().flatten().collect()
+}
+
+/// Asks each `auth-query` for the role that asks it; what does not work.
+pub(super) async fn questions(
+    plan: &Plan,
+    limit: Duration,
+    answer: &BTreeSet<&str>,
+) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, listener) in &plan.listeners {
+        let Some(question) = listener.sql.as_ref().and_then(|it| it.auth_query.as_ref()) else {
+            continue;
+        };
+        // Rights are replicated: what one server answers to, all do.
+        let asked = plan
+            .served(listener)
+            .into_iter()
+            .find_map(|(server, store)| {
+                let StorePlan::Postgresql(store) = store else {
+                    return None;
+                };
+                answer.contains(server).then_some((server, store))
+            });
+        let Some((server, store)) = asked else {
+            continue;
+        };
+        let asking = tokio::time::timeout(limit, ask(server, store, question));
+        if let Ok(Err(why)) = asking.await {
+            faults.push(format!("listener.{name}.auth-query: {why}"));
+        }
+    }
+    faults
+}
+
+async fn ask(name: &str, server: &SqlPlan, question: &str) -> Result<(), String> {
+    let Ok((endpoint, Some((role, credential)))) = registry::sql_endpoint(name, server) else {
+        return Ok(());
+    };
+    let login = Login {
+        role: role.clone(),
+        credential,
+        database: server.database.clone(),
+        read_only: true,
+    };
+    let sql = question.replace("$1", &literal(&role));
+    let told = async {
+        let mut upstream = endpoint.open(&login).await?;
+        endpoint.ask(&mut upstream, &sql).await
+    };
+    let database = &server.database;
+    match told.await {
+        Err(error @ SqlError::Question { .. }) => Err(format!(
+            "{error}; it is asked as role {role:?} in database {database:?}, and needs its rights \
+             there"
+        )),
+        Ok(rows) if rows.iter().any(|row| row.len() < 2) => Err(format!(
+            "{name} answers with one column, and it must be two: a name and its verifier"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Who clients are on each server, where it is not who Breccia asks as, which was tried.

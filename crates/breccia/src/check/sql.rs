@@ -22,7 +22,8 @@ const MORE: &str = "pg_catalog.current_setting('server_version'), \
     pg_catalog.current_setting('hot_standby'), \
     pg_catalog.current_setting('wal_level'), \
     pg_catalog.current_setting('default_transaction_read_only'), \
-    pg_catalog.current_setting('synchronous_commit')";
+    pg_catalog.current_setting('synchronous_commit'), \
+    CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused()::text END";
 
 /// What a server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,7 @@ struct Facts {
     wal_level: String,
     read_only: bool,
     synchronous_commit: String,
+    replay_paused: bool,
 }
 
 impl Facts {
@@ -56,6 +58,7 @@ impl Facts {
             wal_level: at(8)?.to_owned(),
             read_only: at(9)? == "on",
             synchronous_commit: at(10)?.to_owned(),
+            replay_paused: at(11) == Some("true"),
         })
     }
 }
@@ -91,7 +94,8 @@ pub(super) async fn look(plan: &Plan, limit: Duration) -> Findings {
     }
     let answer = findings.lines.iter().filter(|(_, line)| line.is_ok());
     let answer = answer.map(|(name, _)| name.as_str()).collect();
-    let refused = logins::look(plan, limit, &answer).await;
+    let mut refused = logins::look(plan, limit, &answer).await;
+    refused.extend(logins::questions(plan, limit, &answer).await);
     findings.faults.extend(refused);
     findings
 }
@@ -166,7 +170,7 @@ fn unreached(error: &SqlError) -> String {
     if closed {
         format!("{error}; if it is a replica, set hot_standby = on there and restart it")
     } else {
-        error.to_string()
+        error.without_server()
     }
 }
 
@@ -178,6 +182,15 @@ impl Findings {
             .iter()
             .filter(|(_, facts)| !facts.recovery)
             .collect();
+        let (primaries, outdated) = followable(primaries, &answered);
+        for ((server, facts), (other, timeline)) in outdated {
+            self.faults.push(format!(
+                "{server}: it claims to be the primary on the older timeline {}, and {other} is on \
+                 {timeline}, so it serves nobody; make it a replica again (pg_rewind, \
+                 pg_basebackup)",
+                facts.timeline.unwrap_or(0)
+            ));
+        }
         let first = primaries.first().map(|(_, facts)| facts);
         for one in asked {
             let line = match &one.facts {
@@ -221,6 +234,17 @@ impl Findings {
                     "{name}: every server that answers is a replica, so nothing can be written; \
                      {mend}"
                 ));
+            }
+            [(primary, facts)] if newer_than(facts, answered).is_some() => {
+                let other = newer_than(facts, answered);
+                let (other, timeline) = other.unwrap_or((primary, 0));
+                self.faults.push(format!(
+                    "{name}: {primary} claims to be the primary, and {other} is on the newer \
+                     timeline {timeline}, so another server was promoted, and writes would be \
+                     refused; start that one, or, to go on with {primary}, make the others its \
+                     replicas again (pg_rewind, pg_basebackup)"
+                ));
+                return;
             }
             [(primary, _)] if *primary != composite.primary => self.warnings.push(format!(
                 "{name}: {primary} is the primary, and store.{name}.primary names {}, which is \
@@ -268,6 +292,12 @@ impl Findings {
                  its log"
             ));
         }
+        if facts.replay_paused {
+            self.warnings.push(format!(
+                "{name}: its replay is paused, so it falls behind and serves no reads that need \
+                 more; go on with SELECT pg_wal_replay_resume()"
+            ));
+        }
         if !facts.hot_standby {
             self.warnings.push(format!(
                 "{name}: hot_standby is off, so as a replica it would let nobody in; set it to on \
@@ -294,6 +324,37 @@ impl Findings {
             ));
         }
     }
+}
+
+/// A replica of the same cluster that is on a newer timeline, and which.
+fn newer_than<'a>(claimant: &Facts, answered: &'a [(String, Facts)]) -> Option<(&'a String, u32)> {
+    let replicas = answered.iter().filter(|(_, facts)| facts.recovery);
+    let newer = replicas.filter(|(_, facts)| {
+        facts.system == claimant.system && facts.timeline > claimant.timeline.or(Some(0))
+    });
+    newer
+        .map(|(server, facts)| (server, facts.timeline.unwrap_or(0)))
+        .max_by_key(|(_, timeline)| *timeline)
+}
+
+type Named = (String, Facts);
+
+/// A server that came back as a primary, and the one that shows it, with its timeline.
+type Outdated<'a> = (&'a Named, (&'a String, u32));
+
+/// Parts the servers that claim to be the primary as a gateway does at its start: those that it may
+/// follow, and those that came back on an older timeline, each with who shows it.
+fn followable<'a>(
+    primaries: Vec<&'a Named>,
+    answered: &'a [Named],
+) -> (Vec<&'a Named>, Vec<Outdated<'a>>) {
+    let is_current = |one: &&Named| newer_than(&one.1, answered).is_none();
+    if !primaries.iter().any(is_current) {
+        return (primaries, Vec::new());
+    }
+    let (current, older): (Vec<_>, Vec<_>) = primaries.into_iter().partition(is_current);
+    let shown = |one: &'a Named| Some((one, newer_than(&one.1, answered)?));
+    (current, older.into_iter().filter_map(shown).collect())
 }
 
 /// What a server is, for its line.

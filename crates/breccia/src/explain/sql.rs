@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan, TransactionRouting};
-use breccia_sql::class::{Catalogue, Class, Classifier, Verdict};
+use breccia_sql::class::{Blame, Catalogue, Class, Classifier, Verdict};
 use breccia_sql::postgres::monitor;
 use breccia_sql::postgres::upstream::Login;
 
@@ -38,25 +38,26 @@ pub(super) fn explain(
     let read = if arguments.offline {
         Err("it was not asked for: --offline".to_owned())
     } else {
-        catalogue(
-            &composite.primary,
-            primary,
-            database,
-            &composite.read_functions,
-        )
+        any_catalogue(plan, composite, database)
     };
     let classifier = Classifier::new();
+    let mut blamed = None;
     let known = match read {
-        Ok(catalogue) => {
-            classifier.set_catalogue(Arc::new(catalogue));
-            Ok(format!("read from {} now", composite.primary))
+        Ok((server, (catalogue, blame))) => {
+            let catalogue = Arc::new(catalogue);
+            classifier.set_catalogue(Arc::clone(&catalogue));
+            blamed = Some((catalogue, blame));
+            Ok(format!("read from {server} now"))
         }
         Err(why) => Err(why),
     };
     let verdict = classifier.classify(statement.as_bytes(), true);
-    Ok(lines(
-        name, composite, database, statement, &known, &verdict,
-    ))
+    let because = match (&verdict.class, &blamed) {
+        (Class::Primary(why), Some((catalogue, blame))) => blame.because(catalogue, statement, why),
+        _ => None,
+    };
+    let about = (database, statement, because.as_deref());
+    Ok(lines(name, composite, about, &known, &verdict))
 }
 
 /// Which stores a statement can be explained for.
@@ -69,13 +70,36 @@ fn mend(plan: &Plan) -> String {
     }
 }
 
-/// What the primary says of its catalogue; `Err`: why it is not known.
+/// What a server says of the catalogue: the configured primary, or, while that cannot be asked, a
+/// replica, whose catalogue is the same; `Err`: what the first one said.
+fn any_catalogue(
+    plan: &Plan,
+    composite: &SqlReadReplicaPlan,
+    database: &str,
+) -> Result<(String, (Catalogue, Blame)), String> {
+    let mut first = None;
+    let names = std::iter::once(&composite.primary).chain(&composite.replicas);
+    for name in names {
+        let Some(StorePlan::Postgresql(server)) = plan.stores.get(name) else {
+            continue;
+        };
+        match catalogue(name, server, database, &composite.read_functions) {
+            Ok(known) => return Ok((name.clone(), known)),
+            Err(why) => {
+                first.get_or_insert(why);
+            }
+        }
+    }
+    Err(first.unwrap_or_default())
+}
+
+/// What one server says of its catalogue; `Err`: why it is not known.
 fn catalogue(
     name: &str,
     server: &SqlPlan,
     database: &str,
     allowed: &[String],
-) -> Result<Catalogue, String> {
+) -> Result<(Catalogue, Blame), String> {
     let (endpoint, own_role) =
         registry::sql_endpoint(name, server).map_err(|trouble| trouble.into_lines().join("; "))?;
     let (role, credential) = own_role.ok_or_else(|| {
@@ -101,7 +125,7 @@ fn catalogue(
     let answer = runtime.block_on(asking);
     runtime.shutdown_background();
     match answer {
-        Ok(Ok(builder)) => Ok(builder.finish()),
+        Ok(Ok(builder)) => Ok(builder.finish_blaming()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!(
             "{name} did not tell it within {:?} (store.{name}.timeout)",
@@ -120,8 +144,7 @@ struct Said {
 fn lines(
     name: &str,
     composite: &SqlReadReplicaPlan,
-    database: &str,
-    statement: &str,
+    (database, statement, because): (&str, &str, Option<&str>),
     known: &Result<String, String>,
     verdict: &Verdict,
 ) -> String {
@@ -149,6 +172,9 @@ fn lines(
     line("class", &said.class);
     line("target", said.target);
     line("reason", &said.reason);
+    if let Some(because) = because {
+        line("namely", because);
+    }
     if !verdict.single && verdict.class != Class::Empty {
         line("", "each of these texts goes to one server as a whole");
     }
@@ -282,7 +308,8 @@ fn words(why: &str) -> &'static str {
         "relation" => {
             "it reads from something that only the primary tells: a sequence, an unlogged or \
              foreign table, a view over such or over the server's own state, a table whose \
-             indexes, key or checks call a function that is not proven, or an unknown name"
+             policies, indexes, key or checks call a function that is not proven, or an unknown \
+             name"
         }
         "operator" | "operator-class" => {
             "an operator in it, or one that the server may choose, calls a function that is not \
@@ -295,7 +322,7 @@ fn words(why: &str) -> &'static str {
             "the database has a domain whose check calls a function that is not known to be \
              harmless, and the server may hold any value against it"
         }
-        "locks" => "it locks rows",
+        "locks" => "it locks rows or tables",
         "into" => "it makes a table",
         "multi" => "it is more than one statement in one text",
         "too-long" | "too-deep" => "it is too long or too deeply nested to be proven",

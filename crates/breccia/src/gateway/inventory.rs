@@ -13,6 +13,7 @@ use breccia_kv::endpoint::Endpoint;
 use breccia_kv::front::settings::SharedSettings;
 use breccia_kv::identity::Identity;
 use breccia_kv::resp::cluster::Cluster;
+use breccia_kv::resp::frontend::Trunks;
 use breccia_net::drain::Drain;
 use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::{self, Registry};
@@ -36,6 +37,8 @@ pub(crate) struct Inventory {
     pub(crate) servers: Named<Endpoint>,
     /// What is known of each store that is a cluster.
     pub(crate) clusters: Named<Cluster>,
+    /// The connections of each Redis store whose workers have none of their own.
+    pub(crate) trunks: Named<Trunks>,
     /// The identity of each leaf that carries markers.
     pub(crate) identities: Named<Identity>,
     /// What a reload may change of each listener.
@@ -84,6 +87,7 @@ impl Inventory {
             drains: drains.collect(),
             clusters: keep(&known.clusters, clusters(plan, &servers)),
             servers,
+            trunks: keep(&known.trunks, registry::trunks(plan, metrics)?),
             identities: keep(&known.identities, markers::identities(plan, &layouts)),
             settings: keep(&known.settings, registry::shared_settings(plan)),
             memory: keep(&known.memory, memory::stores(plan, metrics)),

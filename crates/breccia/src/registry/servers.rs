@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use breccia_config::{MemcachedPlan, Plan, RedisPlan, StorePlan};
+use breccia_config::{ConnectionsPer, MemcachedPlan, Plan, RedisPlan, StorePlan};
 use breccia_kv::endpoint::{Endpoint, Place, Terms};
+use breccia_kv::io::KvIo;
 use breccia_kv::pipeline::PipelineLimits;
+use breccia_kv::resp::frontend::Trunks;
 use breccia_net::health::EndpointHealth;
+use breccia_net::metrics::Registry;
 
 use crate::reach;
 use crate::trouble::Trouble;
@@ -32,6 +35,24 @@ pub(crate) fn servers(
         }
     }
     Ok(servers)
+}
+
+/// The shared connections of Redis stores whose workers have none of their own. A thread each.
+pub(crate) fn trunks(
+    plan: &Plan,
+    metrics: &Registry,
+) -> Result<BTreeMap<String, Arc<Trunks>>, Trouble> {
+    let mut trunks = BTreeMap::new();
+    for (name, store) in &plan.stores {
+        let StorePlan::Redis(redis) = store else {
+            continue;
+        };
+        if redis.connections_per == ConnectionsPer::Process {
+            let io = KvIo::start().map_err(Trouble::failed)?;
+            trunks.insert(name.clone(), Trunks::new(io, metrics.clone()));
+        }
+    }
+    Ok(trunks)
 }
 
 /// The terms on which a store's server is used; `None` for a store without one. Reads the files of

@@ -111,6 +111,8 @@ pub(super) fn differing(old: &StorePlan, new: &StorePlan) -> Vec<&'static str> {
             let place = |plan: &RedisPlan| (plan.address.clone(), plan.database);
             note("url", place(old) != place(new));
             note("connections", old.connections != new.connections);
+            let per = old.connections_per != new.connections_per;
+            note("connections-per", per);
         }
         (StorePlan::RedisGroup(old), StorePlan::RedisGroup(new)) => {
             note(

@@ -25,3 +25,4 @@ mod secrets;
 mod sessions;
 mod slow;
 mod tls;
+mod trunks;

@@ -108,6 +108,31 @@ fn pgbench_with_128_prepared_clients_has_no_errors() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn whoever_comes_while_all_connections_are_lent_is_let_in() -> Result<()> {
+    let cluster = database("crowded")?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"20s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "crowded", extra)?;
+    let mut first = gateway.client("crowded")?;
+    first.run("BEGIN")?;
+    first.run("INSERT INTO t (own, v) VALUES (1, 'a')")?;
+    let begun = Instant::now();
+    let mut second = gateway.client("crowded")?;
+    let pools = second.run("SHOW breccia.pools")?;
+    ensure!(!pools.rows.is_empty(), "{pools:?}");
+    ensure!(begun.elapsed() < Duration::from_secs(10), "it has waited");
+    first.run("COMMIT")?;
+    assert_eq!(second.run("SELECT v FROM t")?.value(), Some("a"));
+    assert_eq!(
+        second.run("SHOW server_version")?.value(),
+        first.run("SHOW server_version")?.value()
+    );
+    Ok(())
+}
+
 /// Frames that begin a lot and end nothing.
 fn unfinished(client: &mut SqlClient, kind: u64) {
     match kind {

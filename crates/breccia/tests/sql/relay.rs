@@ -67,6 +67,126 @@ fn what_is_left_of_a_copy_that_failed_reaches_nobody_else() -> Result<()> {
     Ok(())
 }
 
+/// The kinds of all answers up to the last `ReadyForQuery` of so many.
+fn kinds(client: &mut SqlClient, wanted: usize) -> Result<String> {
+    let (mut kinds, mut ends) = (String::new(), 0);
+    while ends < wanted {
+        let (kind, _) = client.read_frame().with_context(|| kinds.clone())?;
+        ends += usize::from(kind == b'Z');
+        kinds.push(char::from(kind));
+    }
+    Ok(kinds)
+}
+
+#[test]
+fn a_copy_sent_with_its_data_is_answered_as_by_a_server() -> Result<()> {
+    let cluster = database("relay_ahead")?;
+    cluster.primary().query(
+        "relay_ahead",
+        "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'; \
+         CREATE TABLE closed (v text); \
+         CREATE TRIGGER never BEFORE INSERT ON closed EXECUTE FUNCTION never()",
+    )?;
+    let gateway = Gateway::over(&cluster, "relay_ahead", NARROW)?;
+    // The copy, its data, what ends it; whether a Sync comes at once too, as some libraries have it.
+    let cases: [(&str, &[u8], u8, bool); 6] = [
+        ("t (own)", b"1\n2\n", b'c', false),
+        ("t (own)", b"1\nx\n", b'c', false),
+        ("t (own)", b"1\n", b'f', false),
+        ("t (own)", b"1\n2\n", b'c', true),
+        ("closed", b"1\n", b'c', false),
+        ("closed", b"1\n", b'c', true),
+    ];
+    for (into, data, end, early) in cases {
+        let ask = |port: u16| -> Result<String> {
+            let mut client = SqlClient::connect(port, "relay_ahead")?;
+            client.set_patience(Duration::from_secs(10))?;
+            client.parse("", &format!("COPY {into} FROM STDIN"));
+            client.bind("", &[]).execute();
+            let mut told = String::new();
+            if early {
+                // The answer shows that the server has begun to read.
+                client.sync().flush()?;
+                while !told.ends_with(['G', 'Z']) {
+                    told.push(char::from(client.read_frame()?.0));
+                }
+            }
+            client
+                .frame(b'd', data)
+                .frame(end, if end == b'f' { b"\0" } else { b"" });
+            client.sync();
+            // The batch behind it is nobody else's.
+            client.parse("", "INSERT INTO t (v) VALUES ('behind')");
+            client.bind("", &[]).execute().sync().flush()?;
+            let mut last = String::new();
+            while !last.contains("Z12nCZ") {
+                last += &kinds(&mut client, 1)?;
+            }
+            // A Sync that the failed copy had not read is answered, or told to nobody if it is not known
+            // by then to be that.
+            Ok((told + &last).replace("EZZ", "EZ"))
+        };
+        let direct = ask(cluster.primary().port())?;
+        let told = ask(gateway.port).with_context(|| format!("{into} {data:?} {early}"))?;
+        ensure!(
+            told == direct,
+            "{into} {data:?} {early}: {told}, not {direct}"
+        );
+    }
+    let sql = "SELECT count(own) || ' ' || count(v) FROM t";
+    let found = cluster.primary().query("relay_ahead", sql)?;
+    ensure!(found.trim() == "8 12", "{found}");
+    Ok(())
+}
+
+#[test]
+fn a_sync_that_a_failed_copy_left_unread_is_answered_to_nobody_else() -> Result<()> {
+    let cluster = database("relay_unread")?;
+    // It fails before it reads anything, and late, so that the client has sent all by then.
+    cluster.primary().query(
+        "relay_unread",
+        "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_sleep(0.3); RAISE ''no''; END'; CREATE TABLE closed (v text); \
+         CREATE TRIGGER never BEFORE INSERT ON closed EXECUTE FUNCTION never()",
+    )?;
+    let gateway = Gateway::over(&cluster, "relay_unread", NARROW)?;
+    let mut other = gateway.client("relay_unread")?;
+    for round in 0..6 {
+        let within = round % 2 == 1;
+        let mut copier = gateway.client("relay_unread")?;
+        if within {
+            copier.run("BEGIN")?;
+        }
+        copier.parse("", "COPY closed FROM STDIN");
+        copier.bind("", &[]).execute().sync().flush()?;
+        while copier.read_frame()?.0 != b'G' {}
+        // The server takes a while to skip that, and answers what is behind it late.
+        for _ in 0..9_000 {
+            copier.frame(b'd', b"1\n");
+        }
+        copier.frame(b'c', b"").sync().flush()?;
+        if within {
+            // What it asks next is answered by its own answers.
+            let failed = kinds(&mut copier, 1)?;
+            ensure!(failed.ends_with("EZ"), "{failed}");
+            for _ in 0..3 {
+                let code = copier.simple("SELECT 'in it'")?.code().to_owned();
+                ensure!(code == "25P02", "{round}: {code:?}");
+            }
+            copier.run("ROLLBACK")?;
+            ensure!(copier.run("SELECT 'out'")?.value() == Some("out"));
+        }
+        for number in 0..20 {
+            let value = format!("{round}-{number}");
+            // A write, so that it goes to the same server, and a word that is nobody else's.
+            let insert = format!("INSERT INTO t (v) VALUES ('{value}') RETURNING v");
+            let reply = other.run(&insert)?;
+            ensure!(reply.value() == Some(&value), "{value}: {reply:?}");
+        }
+    }
+    Ok(())
+}
+
 /// Takes frames up to the last `ReadyForQuery` of so many, slower than they come; how many rows.
 fn slowly(wanted: usize, mut frame: impl FnMut() -> Result<u8>) -> Result<usize> {
     let (mut rows, mut ends) = (0, 0);

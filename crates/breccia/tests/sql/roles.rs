@@ -169,5 +169,26 @@ fn what_a_server_without_a_user_lacks_is_said_at_the_start() -> Result<()> {
         code == Some(0) && text.contains("GRANT pg_monitor TO \"lacking_bob\""),
         "{text}"
     );
+    // Who may read the verifiers of all is for the database to say in which it is asked.
+    let question = |column: &str| {
+        format!("auth-query = \"SELECT rolname{column} FROM pg_authid WHERE rolname = $1\"\n")
+    };
+    let (code, text) = check(eyes, &question(", rolpassword"))?;
+    let parts = [
+        "listener.sql.auth-query",
+        "permission denied for table pg_authid",
+        "role \"lacking_eyes\" in database \"postgres\"",
+    ];
+    ensure!(
+        code == Some(1) && parts.iter().all(|it| text.contains(it)),
+        "{code:?} {text}"
+    );
+    let grant = "GRANT SELECT ON pg_authid TO lacking_eyes";
+    cluster.primary().query("postgres", grant)?;
+    cluster.wait_caught_up(LIMIT)?;
+    let (code, text) = check(eyes, &question(", rolpassword"))?;
+    ensure!(code == Some(0), "{code:?} {text}");
+    let (code, text) = check(eyes, &question(""))?;
+    ensure!(code == Some(1) && text.contains("it must be two"), "{text}");
     Ok(())
 }

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{SqlClient, wait_until};
+use breccia_testkit::{Breccia, SqlClient, free_port, wait_until};
 
 use crate::pooling::{database, together};
-use crate::rig::{Extra, Gateway, LIMIT};
+use crate::rig::{Extra, Gateway, LIMIT, file};
 
 /// A literal that nobody may see.
 const SECRET: &str = "hunter2";
@@ -148,7 +148,8 @@ fn many_slow_statements_make_few_lines_and_a_count() -> Result<()> {
         }
         Ok(())
     })?;
-    std::thread::sleep(Duration::from_millis(200));
+    // The next line tells of all that were left out in the second before.
+    std::thread::sleep(Duration::from_millis(1_100));
     gateway.client("floods")?.run("SELECT pg_sleep(0.02)")?;
     let told = lines(&gateway, &["a slow statement"])?;
     let left_out: usize = told
@@ -207,4 +208,82 @@ fn a_refused_statement_is_told_too() -> Result<()> {
     let line = only(&gateway, &parts)?;
     ensure!(line.contains("server=\"pg0\""), "{line}");
     Ok(())
+}
+
+#[test]
+fn statements_refused_at_once_are_each_told() -> Result<()> {
+    let cluster = database("refused_at_once")?;
+    let gateway = Gateway::over(&cluster, "refused_at_once", Extra::default())?;
+    let mut client = gateway.client("refused_at_once")?;
+    for name in ["a", "b", "c", "d", "e"] {
+        let reply = client.simple(&format!("SHOW breccia.of_{name}"))?;
+        assert_eq!(reply.code(), "42704");
+    }
+    for name in ["a", "b", "c", "d", "e"] {
+        let told = format!("SHOW breccia.of_{name}");
+        lines(&gateway, &["a statement is refused", &told])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_login_that_is_refused_is_told_with_its_user_and_address() -> Result<()> {
+    let cluster = database("strangers")?;
+    let gateway = Gateway::over(&cluster, "strangers", Extra::default())?;
+    let name = format!("stranger{}", "x".repeat(3_000));
+    let refused = SqlClient::connect_as(gateway.port, &name, &[("database", "strangers")]);
+    ensure!(refused.is_err(), "a stranger was let in");
+    let line = only(&gateway, &["a login is refused", "stranger"])?;
+    for part in ["peer=\"127.0.0.1", "listener=\"sql\"", "left_out=0"] {
+        ensure!(line.contains(part), "{part} in {line}");
+    }
+    ensure!(line.len() < 1_000, "{} bytes of a stranger's", line.len());
+    let lost = gateway.client("no_such_database").map(drop);
+    ensure!(lost.is_err(), "a database that is none");
+    lines(&gateway, &["a login is refused", "no_such_database"])?;
+    // Whoever only looks whether the port is open is no line.
+    drop(std::net::TcpStream::connect(("127.0.0.1", gateway.port))?);
+    gateway.client("strangers")?.run("SELECT 1")?;
+    let log = gateway.breccia.log();
+    let told = log.lines().filter(|it| it.contains("a login is refused"));
+    assert_eq!(told.count(), 2, "{log}");
+    Ok(())
+}
+
+#[test]
+fn an_explanation_names_what_is_not_proven_also_without_the_primary() -> Result<()> {
+    let cluster = database("explained")?;
+    cluster.primary().query(
+        "explained",
+        "CREATE FUNCTION touch() RETURNS int LANGUAGE sql AS 'DELETE FROM t RETURNING 1'; \
+         CREATE VIEW touched AS SELECT touch(), id FROM t; ALTER TABLE t ENABLE ROW LEVEL SECURITY; \
+         CREATE POLICY own ON t USING (v = current_setting('my.tenant'))",
+    )?;
+    cluster.wait_caught_up(LIMIT)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("breccia.toml");
+    let check = |config: &str, sql: &str, parts: &[&str]| -> Result<()> {
+        std::fs::write(&path, config)?;
+        let words = ["--database", "explained", "--sql", sql];
+        let command = ["explain", "--config", &path.to_string_lossy(), "db"];
+        let output = Breccia::run(folder.path(), &[&command[..], &words].concat())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        for part in parts {
+            ensure!(text.contains(part), "{sql}: no {part:?} in {text}");
+        }
+        Ok(())
+    };
+    let config = file(&cluster, free_port()?, Extra::default());
+    let chain = "relation touched, which uses function touch, which is VOLATILE";
+    let view = "-- recent ones\nSELECT id FROM touched";
+    check(&config, view, &["read from pg0 now", "(relation)", chain])?;
+    let guarded = [
+        "policies",
+        "relation t, which uses function current_setting",
+    ];
+    check(&config, "SELECT v FROM t", &guarded)?;
+    // The primary is gone, and a replica knows the same.
+    let own = format!("port = {}\n", cluster.primary().port());
+    let config = config.replace(&own, &format!("port = {}\n", free_port()?));
+    check(&config, view, &["read from pg1 now", chain])
 }

@@ -4,12 +4,13 @@
 
 use std::rc::Rc;
 
-use super::super::codec::{Command, Request, RetrievalVerb};
+use super::super::codec::{Command, Request, RetrievalVerb, Shape};
 use super::super::rewrite::{Quiet, flush_all, forward, retrieve, shape};
 use super::commands::row;
 use super::dialogue::{MemcachedDialogue, Step};
 use super::gather::{Dealt, Gather, Rule};
 use super::leaf::MemcachedUpstream;
+use super::neighbours::{self, JOIN_WITHIN};
 use super::service::{Backend, Forward};
 use super::ticket::{Asked, Ticket};
 use crate::pipeline::{Patience, Recipient};
@@ -46,7 +47,11 @@ impl MemcachedDialogue {
                     self.answer(request, |out| out.extend_from_slice(b"END\r\n"));
                     return Step::Done;
                 };
-                place(first)
+                let leaf = place(first);
+                if keys.count() == 1 && !verb.touches() && !self.large {
+                    return self.send_one_key(&servers, leaf, *verb, first, request);
+                }
+                leaf
             }
             Command::FlushAll { delay } => {
                 self.send_flush(&servers, *delay, request);
@@ -121,6 +126,31 @@ impl MemcachedDialogue {
         if let Err((ticket, failure)) = queued {
             ticket.fail(&failure);
         }
+    }
+
+    /// A `get` or `gets` of one key: as part of the one before it, if that has not left yet.
+    fn send_one_key(
+        &mut self,
+        servers: &Forward,
+        leaf: LeafIndex,
+        verb: RetrievalVerb,
+        key: &[u8],
+        request: &Request<'_>,
+    ) -> Step {
+        let upstream = self.path(servers, leaf);
+        let mut asked = Some((self.ask(request), leaf));
+        let expires = self.now + self.settings.limits.deadline;
+        let joined = upstream.unreachable().is_none()
+            && upstream.widen(&Shape::Values, |ticket, first_expires, bytes, length| {
+                let soon = expires.saturating_duration_since(first_expires) <= JOIN_WITHIN;
+                soon && neighbours::join(ticket, verb, (bytes, length), key, &mut asked)
+            });
+        if !joined && let Some((asked, leaf)) = asked {
+            self.enqueue(&upstream, Ticket::Whole(asked, leaf), request, |out| {
+                retrieve(verb, 0, std::iter::once(key), out);
+            });
+        }
+        Step::Done
     }
 
     fn send_retrieval(

@@ -82,6 +82,7 @@ impl Leaf {
             endpoint: Arc::clone(&self.spec.endpoint),
             greeter: Arc::new(|_| Greeting::default()),
             identity: None,
+            through: None,
             fragile: false,
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! Connection ─ bytes ─▶ MemcachedDialogue::consume ─ Decoder ─▶ which way?
 //!    │  login, version, stats, mn …: answered here
-//!    │  typed: a future over KvStore       ┌─▶ one key: shared Upstream of its leaf
+//!    │  typed: a future over KvStore       ┌─▶ one key: shared Upstream of its leaf (neighbours join)
 //!    ▼                                     ├─▶ get of many: parts, joined by a MultiGet
 //! Client's ReplyRing ◀─ Ticket ◀───────────┼─▶ large, or large replies: the leaf's bulk Upstream
 //!                                          └─▶ flush_all: all leaves
@@ -18,6 +18,7 @@ mod forward;
 mod gather;
 mod leaf;
 mod login;
+mod neighbours;
 mod service;
 mod settings;
 mod ticket;

@@ -10,6 +10,7 @@ use super::super::codec::is_error;
 use super::super::rewrite::Quiet;
 use super::super::wire_error::push_server_error;
 use super::gather::Gather;
+use super::neighbours::Neighbours;
 use crate::front::client::Client;
 use crate::front::failure::failure_text;
 use crate::front::metrics::{FrontMetrics, Outcome};
@@ -54,6 +55,18 @@ impl Asked {
         self.finish(&reply, Outcome::of(failure));
     }
 
+    /// One shard has answered the whole request.
+    pub(super) fn answered_by(&self, leaf: LeafIndex, reply: &[u8]) {
+        self.metrics.count_leaf(leaf, Outcome::Answered);
+        self.answer(reply);
+    }
+
+    /// One shard was to answer the whole request, and has not.
+    pub(super) fn failed_by(&self, leaf: LeafIndex, failure: &Failure) {
+        self.metrics.count_leaf(leaf, Outcome::of(failure));
+        self.fail(failure, self.metrics.leaf_name(leaf));
+    }
+
     /// Fills the client's place with these very bytes.
     pub(crate) fn finish(&self, shown: &[u8], outcome: Outcome) {
         self.metrics.count(self.row, outcome);
@@ -73,26 +86,24 @@ pub(crate) enum Ticket {
     Whole(Asked, LeafIndex),
     /// It is one part of a reply.
     Part(Rc<Gather>, usize),
+    /// It answers several requests.
+    Neighbours(Box<Neighbours>),
 }
 
 impl Recipient for Ticket {
     fn deliver(self, reply: &[u8]) {
         match self {
-            Self::Whole(asked, leaf) => {
-                asked.metrics.count_leaf(leaf, Outcome::Answered);
-                asked.answer(reply);
-            }
+            Self::Whole(asked, leaf) => asked.answered_by(leaf, reply),
             Self::Part(gather, part) => gather.deliver(part, reply),
+            Self::Neighbours(neighbours) => neighbours.deliver(reply),
         }
     }
 
     fn fail(self, failure: &Failure) {
         match self {
-            Self::Whole(asked, leaf) => {
-                asked.metrics.count_leaf(leaf, Outcome::of(failure));
-                asked.fail(failure, asked.metrics.leaf_name(leaf));
-            }
+            Self::Whole(asked, leaf) => asked.failed_by(leaf, failure),
             Self::Part(gather, part) => gather.fail(part, failure),
+            Self::Neighbours(neighbours) => neighbours.fail(failure),
         }
     }
 
@@ -100,6 +111,7 @@ impl Recipient for Ticket {
         match self {
             Self::Whole(asked, _) => asked.client.is_gone(),
             Self::Part(gather, _) => gather.abandoned(),
+            Self::Neighbours(neighbours) => neighbours.abandoned(),
         }
     }
 }

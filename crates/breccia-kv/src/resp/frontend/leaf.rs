@@ -16,6 +16,7 @@ use super::super::codec::reply::RespWire;
 use super::super::encode::{self, RespVersion};
 use super::super::greeting::{Login, Transactions};
 use super::ticket::Ticket;
+use super::trunk::{Branching, Trunks};
 use crate::endpoint::{Current, Endpoint, Place, Terms};
 use crate::front::metrics::StoreMetrics;
 use crate::identity::Identity;
@@ -33,8 +34,10 @@ pub struct RespLeaf {
     pub store: String,
     /// The server, and the terms on which it is used.
     pub endpoint: Arc<Endpoint>,
-    /// Shared connections of each worker and protocol version.
+    /// Shared connections of each worker and protocol version, or of the process.
     pub connections: usize,
+    /// The process's shared connections, if workers have none of their own.
+    pub trunks: Option<Arc<Trunks>>,
     /// Its markers, if its composite has them.
     pub identity: Option<Arc<Identity>>,
     /// The servers behind it, if it is a cluster, or if replicas of it are read.
@@ -117,7 +120,7 @@ impl Leaf {
             None => connections,
         };
         let mut shared = self.shared.borrow_mut();
-        let open = || self.open(mode, false);
+        let open = || self.open_shared(mode, number);
         Rc::clone(shared.entry((mode, number)).or_insert_with(open))
     }
 
@@ -156,15 +159,41 @@ impl Leaf {
     }
 
     fn open(&self, mode: Mode, fragile: bool) -> Rc<RespUpstream> {
-        let identity = self.spec.identity.clone();
-        let options = UpstreamOptions {
-            name: self.spec.name.clone(),
-            endpoint: Arc::clone(&self.spec.endpoint),
-            identity: identity.clone(),
-            greeter: Arc::new(move |place| greeting(place, mode, fragile, identity.as_ref())),
-            fragile,
-        };
+        let options = options(&self.spec, mode, fragile);
         Upstream::open(options, Some(Rc::clone(&self.metrics)))
+    }
+
+    /// A shared connection: of this worker, or a pipe to one of the process.
+    fn open_shared(&self, mode: Mode, number: usize) -> Rc<RespUpstream> {
+        let (Some(trunks), true) = (&self.spec.trunks, number < self.spec.connections.max(1))
+        else {
+            return self.open(mode, false);
+        };
+        let branching = Branching {
+            spec: Arc::clone(&self.spec),
+            trunks: Arc::clone(trunks),
+            number: (mode, number),
+        };
+        // The trunk logs in and looks for the marker.
+        let options = UpstreamOptions {
+            greeter: Arc::new(|_| Greeting::default()),
+            through: Some(Arc::new(branching)),
+            ..options(&self.spec, mode, false)
+        };
+        Upstream::open(options, None)
+    }
+}
+
+/// How connections to a server are made.
+pub(super) fn options(spec: &RespLeaf, mode: Mode, fragile: bool) -> UpstreamOptions {
+    let identity = spec.identity.clone();
+    UpstreamOptions {
+        name: spec.name.clone(),
+        endpoint: Arc::clone(&spec.endpoint),
+        identity: identity.clone(),
+        greeter: Arc::new(move |place| greeting(place, mode, fragile, identity.as_ref())),
+        through: None,
+        fragile,
     }
 }
 

@@ -193,7 +193,13 @@ impl Merge {
                 State::Refused(text) => {
                     refused.push(name(part));
                     let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
-                    format!("{code} {}: {rest}", name(part))
+                    let name = name(part);
+                    // A trunk's own error names the shard already.
+                    if rest.starts_with(&name) {
+                        text.clone()
+                    } else {
+                        format!("{code} {name}: {rest}")
+                    }
                 }
                 State::Failed(failure) => {
                     let list = if failure.effect == Effect::Unknown {

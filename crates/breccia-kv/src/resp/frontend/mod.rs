@@ -33,10 +33,13 @@ mod session;
 mod settings;
 mod ticket;
 mod transaction;
+mod trunk;
 mod wire_error;
 
 pub use leaf::RespLeaf;
 pub use service::{RespService, RespWorker};
+pub use trunk::Trunks;
+
 pub use settings::{
     ClientRoster, ForwardStore, ListenerSettings, ModuleCommand, MultiKey, RespBackend,
     RespListener, Roster, SharedSettings, SlowLog, SubscriptionLoss, User,

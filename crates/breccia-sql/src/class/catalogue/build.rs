@@ -4,6 +4,7 @@
 //! or a relation with policies becomes safe only by a proof that rests on names proven before it,
 //! so a cycle stays unproven.
 
+use super::blame::{Blame, Space, Text};
 use super::pins::Pins;
 use super::{Catalogue, Need, Standing};
 use super::{builtin, procedure};
@@ -14,21 +15,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A row's columns.
 type Columns<'a> = &'a [Option<&'a str>];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Space {
-    Function,
-    Relation,
-    Domain,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Text {
-    /// Queries.
-    Sql(String),
-    /// A body in PL/pgSQL.
-    Procedure(String),
-}
 
 /// An object that is safe if all its texts are proven.
 #[derive(Debug)]
@@ -61,6 +47,8 @@ pub struct CatalogueBuilder {
     pending: Vec<Pending>,
     pins: Pins,
     touched: Vec<(String, String)>,
+    /// For people who ask why something is not proven.
+    blame: Blame,
 }
 
 fn is_true(column: &str) -> bool {
@@ -171,6 +159,16 @@ impl CatalogueBuilder {
             return Some(());
         }
         standing.unproven += 1;
+        let by_itself = match language {
+            _ if builtin => None,
+            "sql" | "plpgsql" if !still => Some("is VOLATILE"),
+            "sql" | "plpgsql" if !is_true(keeps_settings) => Some("has a SET clause"),
+            "sql" | "plpgsql" => None,
+            _ => Some("is in a language that is not read here"),
+        };
+        if let Some(why) = by_itself {
+            self.blame.note(Space::Function, name, why);
+        }
         let source = source.unwrap_or_default().to_owned();
         let text = match language {
             "sql" => Text::Sql(statements_of(source)),
@@ -263,6 +261,16 @@ impl CatalogueBuilder {
             "t" => return Some(()),
             _ => false,
         };
+        if let Some(why) = match (kind, persistence) {
+            ("S", _) => Some("is a sequence"),
+            ("f", _) => Some("is a foreign table"),
+            ("v", _) if is_true(system) => Some("shows the server's own state"),
+            (_, "u") => Some("is unlogged"),
+            (_, "t") => Some("is temporary"),
+            _ => None,
+        } {
+            self.blame.note(Space::Relation, name, why);
+        }
         let relation = Relation {
             name: name.to_owned(),
             readable,
@@ -344,14 +352,22 @@ impl CatalogueBuilder {
     }
 
     /// The catalogue, once all rows are in.
-    pub fn finish(mut self) -> Catalogue {
+    pub fn finish(self) -> Catalogue {
+        self.finish_blaming().0
+    }
+
+    /// The same, and why names are not proven.
+    pub fn finish_blaming(mut self) -> (Catalogue, Blame) {
         self.spread_from_children();
         self.spread_pins();
         self.place_relations();
         self.catalogue.building = true;
-        self.prove_pending();
+        for object in self.prove_pending() {
+            let texts = self.blame.texts.entry((object.space, object.name));
+            texts.or_insert(object.texts);
+        }
         self.catalogue.building = false;
-        self.catalogue
+        (self.catalogue, self.blame)
     }
 
     fn spread_pins(&mut self) {
@@ -429,13 +445,17 @@ impl CatalogueBuilder {
             standing.unproven += 1;
             if relation.readable {
                 self.leave(Space::Relation, &relation.name, texts);
+            } else {
+                let why = "has a child that only the primary can read";
+                self.blame.note(Space::Relation, &relation.name, why);
             }
         }
     }
 
-    /// Proves what can be proven, until a round proves nothing more.
-    fn prove_pending(&mut self) {
+    /// Proves what can be proven, until a round proves nothing more; what is left.
+    fn prove_pending(&mut self) -> Vec<Pending> {
         let mut pending = std::mem::take(&mut self.pending);
+        let mut never = Vec::new();
         loop {
             let before = pending.len();
             let mut proven = 0_usize;
@@ -447,13 +467,16 @@ impl CatalogueBuilder {
                         proven += 1;
                     }
                     // No later proof changes what the text itself says.
-                    Err("unparsed" | "write" | "locks" | "into" | "too-long" | "too-deep") => {}
+                    Err("unparsed" | "write" | "locks" | "into" | "too-long" | "too-deep") => {
+                        never.push(object);
+                    }
                     Err(_) => left.push(object),
                 }
             }
             pending = left;
             if proven == 0 || pending.is_empty() {
-                return;
+                never.append(&mut pending);
+                return never;
             }
         }
     }

@@ -3,12 +3,14 @@
 //! Not a copy of the catalogue: objects are known by name only, without schema or signature.
 //! Invariant: a name is safe only if every object that bears it is safe.
 
+mod blame;
 mod build;
 mod builtin;
 mod pins;
 mod procedure;
 mod queries;
 
+pub use blame::Blame;
 pub use build::CatalogueBuilder;
 pub use queries::QUERIES;
 

@@ -47,7 +47,10 @@ impl Cluster {
                  pg_basebackup)"
                     .to_owned()
             }
-            Some(_) => "its part is not clear yet".to_owned(),
+            Some(_) if view.timeline == 0 => {
+                "no primary has been seen yet, so nobody knows how far behind it is".to_owned()
+            }
+            Some(_) => "it is behind where the primary was when Breccia first saw it".to_owned(),
         })
     }
 }

@@ -4,13 +4,15 @@
 //! held against what was asked, so an answer to a question of Breccia's own never reaches a client
 //! and a client's answer is never lost.
 
+mod stale;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BytesMut};
 
-use crate::postgres::codec::message::{self, Status};
+use crate::postgres::codec::message::Status;
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES};
 use crate::postgres::described::{Description, Shape};
 use crate::postgres::statement::Statement;
@@ -68,6 +70,9 @@ pub(super) enum Owed {
     Emptied,
     /// Nothing: it marks the end of one that lets go of this one.
     Freed(Box<Freed>),
+    /// Nothing: it marks where the client has ended a copy. Many libraries wait for the server to ask
+    /// for its data first; who does not has sent this and more behind the `Execute` by then.
+    CopyEnd,
     /// `ReadyForQuery`.
     Sync,
     /// That of a Sync of Breccia's own, which ends what a hidden Parse may have begun to skip: the
@@ -76,6 +81,20 @@ pub(super) enum Owed {
     /// Not owed by the server: bytes for the client at this place; the change of a name that they
     /// tell of, by its number.
     Insert(Box<[u8]>, Option<u64>),
+}
+
+/// A Sync that was sent before a copy is held to be read as part of it. Of a copy that failed nobody
+/// knows: the server may have failed before it read that far, and answers it then too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Unread {
+    #[default]
+    Nothing,
+    /// The copy goes on.
+    Copied,
+    /// It failed: one more `ReadyForQuery` may come.
+    Failed,
+    /// The same, behind one that a later Sync was held to have asked for.
+    Behind,
 }
 
 /// Which command is complete, as far as a session must know.
@@ -132,6 +151,8 @@ pub(super) enum News {
     Parameter(Vec<u8>, bool),
     /// A batch of the client is over, and what it changed is so: `ReadyForQuery`.
     Ready(Status),
+    /// More may come than is owed: the connection is for nobody else.
+    Unread,
     /// The connection ends: the server said so.
     Fatal(Vec<u8>),
     /// The connection ends: the server said so in a warning, as it does when it is shut down at once
@@ -161,10 +182,14 @@ pub(super) struct Expected {
     pub(super) emptying: bool,
     /// What has come of a description.
     description: Description,
+    unread: Unread,
 }
 
 impl Expected {
     pub(super) fn push(&mut self, owed: Owed) {
+        if matches!(owed, Owed::CopyEnd) && !self.may_copy() {
+            return;
+        }
         let executes = matches!(owed, Owed::Execute);
         let emptied = self.emptying && (executes || matches!(owed, Owed::Sync));
         self.emptying &= !emptied;
@@ -178,8 +203,12 @@ impl Expected {
                 return;
             }
             Owed::Query { shown: true } | Owed::Function => self.unsynced = false,
-            Owed::Query { .. } | Owed::Fail | Owed::Insert(..) | Owed::Emptied | Owed::Freed(_) => {
-            }
+            Owed::Query { .. }
+            | Owed::Fail
+            | Owed::Insert(..)
+            | Owed::Emptied
+            | Owed::Freed(_)
+            | Owed::CopyEnd => {}
             _ => self.unsynced = true,
         }
         self.skipping = false;
@@ -202,6 +231,7 @@ impl Expected {
             unsynced,
             emptying,
             description,
+            unread,
         } = self;
         owed.clear();
         if owed.capacity() > 16 {
@@ -213,7 +243,7 @@ impl Expected {
         if skipped.capacity() > 0 {
             *skipped = Vec::new();
         }
-        *description = Description::default();
+        (*description, *unread) = (Description::default(), Unread::Nothing);
     }
 
     /// Whether a question of Breccia's own is answered next.
@@ -264,22 +294,25 @@ impl Expected {
             let end = if whole { head.length } else { rest.len() };
             let body = rest.get(HEAD_BYTES..end).unwrap_or_default();
             let stale = self.is_stale(head.tag, body);
-            let shown = self.shows(head.tag) && !stale;
+            let unread = head.tag == b'Z' && self.is_unread();
+            let shown = self.shows(head.tag) && !stale && !unread;
             let before = self.owed.len();
-            self.judge(head.tag, body, news)?;
+            if !unread {
+                self.judge(head.tag, body, news)?;
+            }
             if !shown {
                 out.extend_from_slice(received.get(run..at).unwrap_or_default());
                 run = at + end;
             }
             if stale {
-                write_stale(out, self.status);
+                stale::write(out, self.status);
             }
             at += end;
             self.passing = (head.length - end, shown);
             if self.owed.len() != before
                 && matches!(
                     self.owed.front(),
-                    Some(Owed::Insert(..) | Owed::Emptied | Owed::Freed(_))
+                    Some(Owed::Insert(..) | Owed::Emptied | Owed::Freed(_) | Owed::CopyEnd)
                 )
             {
                 out.extend_from_slice(received.get(run..at).unwrap_or_default());
@@ -338,12 +371,23 @@ impl Expected {
             && codec::field(body, b'C') == Some(b"26000")
     }
 
+    /// Whether a `ReadyForQuery` is that of a Sync which a failed copy had not read, and which came before
+    /// one that was answered in its place.
+    fn is_unread(&mut self) -> bool {
+        let taken = matches!(self.owed.front(), Some(Owed::Sync | Owed::OwnSync));
+        let unread = self.unread == Unread::Behind && !taken;
+        if unread {
+            self.unread = Unread::Nothing;
+        }
+        unread
+    }
+
     /// Writes what stands at the front and is not the server's.
     pub(super) fn insert(&mut self, out: &mut Vec<u8>) {
         loop {
             match self.owed.front() {
                 Some(Owed::Insert(bytes, _)) => out.extend_from_slice(bytes),
-                Some(Owed::Emptied | Owed::Freed(_)) => {}
+                Some(Owed::Emptied | Owed::Freed(_) | Owed::CopyEnd) => {}
                 _ => return,
             }
             self.owed.pop_front();
@@ -379,6 +423,9 @@ impl Expected {
         let malformed = || CodecError::Malformed {
             tag: char::from(tag),
         };
+        if self.unread != Unread::Copied && !matches!(tag, b'Z' | b'N' | b'S' | b'A') {
+            self.unread = Unread::Nothing;
+        }
         match (tag, self.owed.front()) {
             (b'1', Some(Owed::Parse { statement, .. })) => {
                 if let Some(statement) = statement {
@@ -419,8 +466,17 @@ impl Expected {
                     Some(Owed::Query { shown: false } | Owed::Fail | Owed::OwnSync)
                 );
                 self.copy_in = false;
+                if self.unread == Unread::Failed {
+                    self.unread = Unread::Behind;
+                }
                 self.status = Status::of(*body.first().ok_or_else(malformed)?);
                 news.extend(self.status.filter(|_| !hidden).map(News::Ready));
+            }
+            (b'Z', None) if self.unread == Unread::Failed => {
+                // Nothing more was sent: it is that Sync's.
+                (self.unread, self.skipping, self.unsynced) = (Unread::Nothing, false, false);
+                self.status = Status::of(*body.first().ok_or_else(malformed)?);
+                news.extend(self.status.map(News::Ready));
             }
             (b'1' | b'2' | b'3' | b'n' | b'Z' | b'R' | b'K' | b'W', _) => return Err(malformed()),
             _ => {}
@@ -430,7 +486,7 @@ impl Expected {
 
     fn complete(&mut self, tag: u8, body: &[u8], news: &mut Vec<News>) {
         self.told = true;
-        self.copy_in = false;
+        (self.copy_in, self.unread) = (false, Unread::Nothing);
         if tag == b'C' {
             let words = codec::text(body).map_or(body, |(words, _)| words);
             news.push(match words {
@@ -453,11 +509,21 @@ impl Expected {
     fn begin_copy_in(&mut self) {
         self.copy_in = true;
         self.told = true;
-        // A server that reads a copy ignores what was sent behind its Execute.
-        if let Some(Owed::Execute) = self.owed.front() {
-            self.owed.truncate(1);
-            self.unsynced = true;
+        let Some(Owed::Execute) = self.owed.front() else {
+            return;
+        };
+        // A server that reads a copy ignores what was sent behind its Execute, up to the copy's end.
+        let ended = self.owed.iter().position(|it| matches!(it, Owed::CopyEnd));
+        let end = ended.map_or(self.owed.len(), |end| end + 1);
+        if self.owed.drain(1..end).any(|it| matches!(it, Owed::Sync)) {
+            self.unread = Unread::Copied;
         }
+        self.unsynced |= ended.is_none();
+    }
+
+    /// Whether an Execute is owed that may turn out to be a copy from the client.
+    fn may_copy(&self) -> bool {
+        !self.copy_in && self.owed.iter().any(|it| matches!(it, Owed::Execute))
     }
 
     fn fail(&mut self, body: &[u8], news: &mut Vec<News>) {
@@ -489,6 +555,10 @@ impl Expected {
                     news.push(News::Failed(state));
                 }
                 self.copy_in = false;
+                if self.unread == Unread::Copied {
+                    self.unread = Unread::Failed;
+                    news.push(News::Unread);
+                }
                 self.skip(news);
             }
         }
@@ -505,32 +575,6 @@ impl Expected {
         }
         (self.skipping, self.unsynced) = (true, true);
     }
-}
-
-/// What PostgreSQL says of a prepared statement whose columns are not what they were, or of any in a
-/// transaction that has failed. Drivers that know of it look at the function's name.
-fn write_stale(out: &mut Vec<u8>, status: Option<Status>) {
-    let ((sqlstate, text), place) = match status {
-        Some(Status::Failed) => (message::ABORTED, "exec_bind_message"),
-        _ => (
-            ("0A000", "cached plan must not change result type"),
-            "RevalidateCachedQuery",
-        ),
-    };
-    message::frame(out, b'E', |out| {
-        let fields = [
-            ('S', "ERROR"),
-            ('V', "ERROR"),
-            ('C', sqlstate),
-            ('M', text),
-            ('R', place),
-        ];
-        for (name, value) in fields {
-            out.push(u8::try_from(name).unwrap_or_default());
-            message::write_text(out, value.as_bytes());
-        }
-        out.push(0);
-    });
 }
 
 /// What is to be known of something that the server skipped.

@@ -138,7 +138,7 @@ impl Session {
         frames: &[u8],
     ) -> Result<(), End> {
         self.listener.counters.failed.increment();
-        if let SqlError::Settings { .. } = error {
+        if let SqlError::Settings { .. } | SqlError::Question { .. } = error {
             // It would be refused for each statement to come.
             return Err(End::Told("08006", error.to_string()));
         }

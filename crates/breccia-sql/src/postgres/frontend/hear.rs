@@ -73,7 +73,7 @@ impl Session {
                 let error = attached.lease.pool().endpoint().settings_refused(&body);
                 return Err(End::Told("08006", error.to_string()));
             }
-            News::Ends => attached.tainted = true,
+            News::Ends | News::Unread => attached.tainted = true,
             News::Fatal(state) => {
                 attached.tainted = true;
                 attached.farewell = attached.expected.status != Some(Status::Idle);

@@ -52,6 +52,15 @@ pub(super) enum LoginError {
 }
 
 impl LoginError {
+    /// Whether somebody was turned away, and did not just leave or send what is no login.
+    pub(super) fn is_a_refusal(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::Codec(_) => false,
+            Self::Scram { source, .. } => !matches!(source, ScramError::Malformed),
+            _ => true,
+        }
+    }
+
     /// Whether a password, or what stands for it, was tried and is wrong.
     fn is_a_guess(&self) -> bool {
         match self {

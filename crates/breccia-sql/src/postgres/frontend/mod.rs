@@ -257,9 +257,7 @@ impl Service for SqlService {
             match session {
                 Ok(Some(session)) => session.run().await,
                 Ok(None) => {}
-                Err(reason) => {
-                    tracing::debug!(listener = listener.name, peer, %reason, "a login ended");
-                }
+                Err(error) => tell::tell_login(&listener, &peer, &error),
             }
         })
     }

@@ -32,7 +32,7 @@ use crate::postgres::cluster::Database;
 use crate::postgres::cluster::election::View;
 use crate::postgres::codec::CodecError;
 use crate::postgres::codec::message::Status;
-use crate::postgres::pool::{Lease, Pool};
+use crate::postgres::pool::{Greeting, Lease, Pool};
 use crate::postgres::settings::Settings;
 use crate::postgres::upstream::{Credential, Login};
 use crate::token::Freshness;
@@ -217,6 +217,10 @@ impl Session {
     }
 
     async fn greet_once(&mut self) -> Result<Vec<(String, String)>, SqlError> {
+        if let Some(greeting) = self.known_greeting() {
+            self.read_committed = greeting.read_committed;
+            return Ok(greeting.parameters);
+        }
         let mut lease = self.first_connection().await?;
         let pool = Arc::clone(lease.pool());
         let mut parameters = Vec::new();
@@ -228,8 +232,23 @@ impl Session {
             let pairs = upstream.parameters.iter();
             parameters.extend(pairs.map(|(name, value)| (name.clone(), value.clone())));
         }
+        pool.keep_greeting(Greeting {
+            settings: Arc::clone(&self.settings),
+            parameters: parameters.clone(),
+            read_committed: self.read_committed,
+        });
         lease.give_back();
         Ok(parameters)
+    }
+
+    /// What the primary told others who came like this one, while all connections there are lent.
+    fn known_greeting(&mut self) -> Option<Greeting> {
+        let primary = self.look().primary.clone().ok()?;
+        if self.listener.cluster.holds_back(primary) {
+            return None;
+        }
+        let pool = self.pool(primary, false).ok()?;
+        pool.greeting_of_crowded(&self.settings)
     }
 
     /// A connection to the primary, or to a replica while there is none.
@@ -468,7 +487,7 @@ pub(super) fn is_of_the_connection(error: &SqlError) -> bool {
     match error {
         SqlError::Lost { .. } => true,
         // It ends, or what its last session had set cut it short.
-        SqlError::Settings { sqlstate, .. } => {
+        SqlError::Settings { sqlstate, .. } | SqlError::Question { sqlstate, .. } => {
             sqlstate.starts_with("57") || sqlstate.starts_with("25P")
         }
         _ => false,

@@ -156,7 +156,10 @@ impl Session {
             "pinned" => self.pinned.unwrap_or_default().to_owned(),
             "primary" => {
                 let number = self.look().primary.clone().unwrap_or(usize::MAX);
-                name_of(self, number)
+                let server = self.listener.cluster.server(number);
+                // While it is down, nobody takes writes, as /status says too.
+                let able = server.filter(|server| server.options.health.is_up());
+                able.map_or_else(String::new, |server| server.name().to_owned())
             }
             "server" => self
                 .watch

@@ -1,4 +1,4 @@
-//! What the log is told of statements that were slow, and of those that Breccia refused.
+//! What the log is told of statements that were slow, and of statements and logins that Breccia refused.
 //!
 //! Not what the client is told. Invariant: no literal, parameter or comment of a client reaches the
 //! log, and however many statements are slow, the lines in a second are bounded.
@@ -8,16 +8,21 @@ use std::time::{Duration, Instant};
 use breccia_net::clock;
 use breccia_net::log_gate::LogGate;
 
+use super::SqlListener;
+use super::login::LoginError;
 use super::names::Names;
 use super::route::Place;
 use super::session::{End, Session};
 use crate::class::shown;
 use crate::postgres::codec;
 
-/// At most one line of a kind and listener in this time.
-const LINE_EVERY: Duration = Duration::from_millis(100);
+/// At most so many lines of a kind and listener in a second.
+const LINES_A_SECOND: u32 = 10;
+const SECOND: Duration = Duration::from_secs(1);
 /// The most bytes of a statement that a line holds.
 const SHOWN_BYTES: usize = 1024;
+/// The most characters that a line holds of why a login was refused.
+const WHY_CHARACTERS: usize = 512;
 /// The most bytes kept of a statement that runs; literals make it longer than what is shown.
 const KEPT_BYTES: usize = 4 * SHOWN_BYTES;
 /// A session that rests keeps no larger buffer.
@@ -28,13 +33,15 @@ const RESTING_BYTES: usize = 512;
 pub(super) struct Gates {
     slow: LogGate,
     refused: LogGate,
+    logins: LogGate,
 }
 
 impl Default for Gates {
     fn default() -> Self {
         Self {
-            slow: LogGate::new(LINE_EVERY),
-            refused: LogGate::new(LINE_EVERY),
+            slow: LogGate::of_several(LINES_A_SECOND, SECOND),
+            refused: LogGate::of_several(LINES_A_SECOND, SECOND),
+            logins: LogGate::of_several(LINES_A_SECOND, SECOND),
         }
     }
 }
@@ -107,6 +114,28 @@ impl Watch {
             (self.text, self.kept) = (Vec::new(), false);
         }
     }
+}
+
+/// A client was let in to no session.
+#[cold]
+pub(super) fn tell_login(listener: &SqlListener, peer: &str, error: &LoginError) {
+    if !error.is_a_refusal() {
+        // Whoever only looks whether the port is open leaves like this, and is no line.
+        tracing::debug!(listener = listener.name, peer, why = %error, "a login ended");
+        return;
+    }
+    let Some(left_out) = listener.counters.gates.logins.pass(clock::now()) else {
+        return;
+    };
+    // A stranger has chosen the name in it.
+    let why: String = error.to_string().chars().take(WHY_CHARACTERS).collect();
+    tracing::warn!(
+        listener = listener.name,
+        peer,
+        why,
+        left_out,
+        "a login is refused"
+    );
 }
 
 impl Session {

@@ -106,7 +106,8 @@ impl Way<'_> {
             }
             b'F' => self.verbatim(frame, Some(Owed::Function)),
             // A Flush alone begins nothing; data outside a copy is ignored by the server.
-            b'H' | b'd' | b'c' | b'f' => self.verbatim(frame, None),
+            b'H' | b'd' => self.verbatim(frame, None),
+            b'c' | b'f' => self.verbatim(frame, Some(Owed::CopyEnd)),
             other => return Err(Unfit::Unexpected(other)),
         }
         Ok(())

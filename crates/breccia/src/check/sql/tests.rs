@@ -19,10 +19,17 @@ fn facts(recovery: bool) -> Facts {
         wal_level: "replica".to_owned(),
         read_only: false,
         synchronous_commit: "on".to_owned(),
+        replay_paused: false,
     }
 }
 
 fn weighed(change: impl FnOnce(&mut Facts, &mut Facts)) -> Findings {
+    let (mut a, mut b) = (facts(false), facts(true));
+    change(&mut a, &mut b);
+    weighed_all(vec![("a", a), ("b", b)])
+}
+
+fn weighed_all(servers: Vec<(&str, Facts)>) -> Findings {
     let composite = SqlReadReplicaPlan {
         primary: "a".to_owned(),
         replicas: vec!["b".to_owned()],
@@ -32,16 +39,15 @@ fn weighed(change: impl FnOnce(&mut Facts, &mut Facts)) -> Findings {
         replica_wait: Duration::from_millis(50),
         read_functions: Vec::new(),
     };
-    let (mut a, mut b) = (facts(false), facts(true));
-    change(&mut a, &mut b);
-    let asked = |name: &str, facts| Asked {
+    let asked = |(name, facts): (&str, Facts)| Asked {
         name: name.to_owned(),
         place: "127.0.0.1:5432".to_owned(),
         role: "breccia".to_owned(),
         facts: Ok(facts),
     };
     let mut findings = Findings::default();
-    findings.weigh("db", &composite, &[asked("a", a), asked("b", b)]);
+    let asked: Vec<_> = servers.into_iter().map(asked).collect();
+    findings.weigh("db", &composite, &asked);
     findings
 }
 
@@ -77,7 +83,17 @@ fn each_fault_and_each_warning_names_its_mend() {
         one(&found.warnings, warning);
     };
     check(|_, b| b.timeline = None, Some("GRANT pg_monitor"), None);
-    check(|_, b| b.timeline = Some(2), Some("pg_rewind"), None);
+    check(
+        |_, b| b.timeline = Some(2),
+        Some("b is on the newer timeline 2"),
+        None,
+    );
+    check(|a, _| a.timeline = Some(2), Some("pg_rewind"), None);
+    check(
+        |_, b| b.replay_paused = true,
+        None,
+        Some("pg_wal_replay_resume()"),
+    );
     check(
         |_, b| b.sees_all = false,
         None,
@@ -101,4 +117,33 @@ fn each_fault_and_each_warning_names_its_mend() {
     check(|a, _| *a = facts(true), Some("pg_promote"), None);
     let swap: Change = |a, b| std::mem::swap(a, b);
     check(swap, None, Some("primary = \"b\""));
+}
+
+#[test]
+fn an_old_primary_that_came_back_is_told_apart_from_two_that_are_live() {
+    let at = |recovery, timeline| Facts {
+        timeline: Some(timeline),
+        ..facts(recovery)
+    };
+    let found = weighed_all(vec![
+        ("a", at(false, 1)),
+        ("b", at(false, 2)),
+        ("c", at(true, 2)),
+    ]);
+    let [fault] = found.faults.as_slice() else {
+        panic!("{found:?}");
+    };
+    let expected = "a: it claims to be the primary on the older timeline 1, and c is on 2";
+    assert!(fault.starts_with(expected), "{fault}");
+    let [warning] = found.warnings.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert!(warning.contains("b is the primary"), "{warning}");
+    // Nobody shows which of these two is the older one.
+    let found = weighed_all(vec![("a", at(false, 1)), ("b", at(false, 2))]);
+    assert!(
+        found.faults[0].contains("a and b all claim"),
+        "{:?}",
+        found.faults
+    );
 }

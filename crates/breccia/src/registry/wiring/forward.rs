@@ -102,6 +102,7 @@ fn redis_leaf(
         store: store.to_owned(),
         endpoint: endpoint(inventory, store)?,
         connections: plan.connections,
+        trunks: inventory.trunks.get(store).map(Arc::clone),
         identity: inventory.identities.get(store).map(Arc::clone),
         cluster: inventory.clusters.get(store).map(Arc::clone),
         has_slots,

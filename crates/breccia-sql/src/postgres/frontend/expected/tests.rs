@@ -143,6 +143,119 @@ fn a_copy_from_the_client_swallows_the_sync_behind_its_execute() {
 }
 
 #[test]
+fn a_copy_whose_data_came_with_its_execute_ends_at_its_own_end() {
+    // What the client has sent, and what the server says, `G` before all.
+    let check = |sent: &[Owed], complete: bool, left: usize| {
+        let mut expected = Expected::default();
+        for owed in sent {
+            expected.push(owed.clone());
+        }
+        let mut bytes = Vec::new();
+        message::frame(&mut bytes, b'G', |out| out.extend_from_slice(&[0, 0, 0]));
+        if complete {
+            message::complete(&mut bytes, "COPY 1");
+        } else {
+            let severity = message::Severity::Error;
+            message::error(&mut bytes, severity, "23502", "a null", "");
+        }
+        message::ready(&mut bytes, Status::Idle);
+        let (mut out, mut news) = (Vec::new(), Vec::new());
+        let mut received = BytesMut::from(&bytes[..]);
+        expected
+            .digest(&mut received, &mut out, &mut news)
+            .expect("good");
+        assert_eq!(out, bytes, "all of it is the client's");
+        assert_eq!(expected.len(), left, "{expected:?}");
+        assert!(!expected.copy_in && !expected.is_skipping());
+    };
+    let one = [Owed::Execute, Owed::CopyEnd, Owed::Sync];
+    check(&one, true, 0);
+    check(&one, false, 0);
+    // A Sync between them is read as part of the copy, and the next batch stays owed.
+    let two = [
+        Owed::Execute,
+        Owed::Sync,
+        Owed::CopyEnd,
+        Owed::Sync,
+        Owed::Execute,
+        Owed::Sync,
+    ];
+    check(&two, true, 2);
+    check(&two, false, 2);
+}
+
+#[test]
+fn a_sync_that_a_failed_copy_may_not_have_read_confuses_nothing() {
+    // What is sent once the server reads the copy, what it says then, and what of it is shown.
+    let check = |sent: &[Owed], said: &str, shown: &str, skipping: bool| {
+        let mut expected = Expected::default();
+        let mut digest = |sent: &[Owed], said: &str, skipping: Option<bool>| {
+            for owed in sent {
+                expected.push(owed.clone());
+            }
+            let mut bytes = Vec::new();
+            for kind in said.bytes() {
+                match kind {
+                    b'Z' => message::ready(&mut bytes, Status::Idle),
+                    b'E' => {
+                        let severity = message::Severity::Error;
+                        message::error(&mut bytes, severity, "P0001", "no", "");
+                    }
+                    kind => message::frame(&mut bytes, kind, |out| out.extend([0; 7])),
+                }
+            }
+            let (mut out, mut news) = (Vec::new(), Vec::new());
+            let mut received = BytesMut::from(&bytes[..]);
+            let digested = expected.digest(&mut received, &mut out, &mut news);
+            digested.expect("good");
+            if let Some(skipping) = skipping {
+                assert_eq!(expected.is_skipping(), skipping, "{said}");
+                assert!(expected.is_empty(), "{said}: {expected:?}");
+                assert!(news.contains(&News::Unread), "{news:?}");
+            }
+            let mut kinds = String::new();
+            while let Some(head) = codec::head(&out).expect("frames") {
+                kinds.push(char::from(head.tag));
+                out.drain(..head.length);
+            }
+            kinds
+        };
+        assert_eq!(digest(&[Owed::Execute, Owed::Sync], "G", None), "G");
+        assert_eq!(digest(sent, said, Some(skipping)), shown, "{sent:?}");
+    };
+    // It had read it, and the client is to send another one; it had not, and has answered.
+    check(&[], "E", "E", true);
+    check(&[], "EZ", "EZ", false);
+    let end = [Owed::CopyEnd, Owed::Sync];
+    check(&end, "EZ", "EZ", false);
+    let more = [&end[..], &[Owed::Bind, Owed::Execute, Owed::Sync]].concat();
+    check(&more, "EZ2CZ", "EZ2CZ", false);
+    check(&more, "EZZ2CZ", "EZ2CZ", false);
+    let query = [&end[..], &[Owed::Query { shown: true }]].concat();
+    check(&query, "EZTCZ", "EZTCZ", false);
+    check(&query, "EZZTCZ", "EZTCZ", false);
+}
+
+#[test]
+fn the_end_of_a_copy_outside_of_one_is_owed_nothing() {
+    let mut expected = Expected::default();
+    expected.push(Owed::CopyEnd);
+    assert!(expected.is_empty());
+    for owed in [Owed::Execute, Owed::CopyEnd, Owed::Sync] {
+        expected.push(owed);
+    }
+    let mut sent = Vec::new();
+    message::complete(&mut sent, "SELECT 1");
+    message::ready(&mut sent, Status::Idle);
+    let (mut out, mut news) = (Vec::new(), Vec::new());
+    let mut received = BytesMut::from(&sent[..]);
+    expected
+        .digest(&mut received, &mut out, &mut news)
+        .expect("good");
+    assert!(expected.is_empty() && out == sent);
+}
+
+#[test]
 fn what_is_sent_after_a_failure_is_skipped_up_to_the_sync() {
     let script = failed();
     let mut expected = Expected::default();
