@@ -108,7 +108,12 @@ fn fail_over(lose: impl FnOnce(&mut RedisSentinel) -> Result<()>) -> Result<()> 
     for (number, answered) in &acknowledged {
         if *answered > at + Duration::from_millis(300) {
             let value = server.reply(&format!("GET k:{number}"))?;
-            ensure!(value.bytes().is_some(), "k:{number} is lost");
+            ensure!(
+                value.bytes().is_some(),
+                "k:{number} is lost ({value:?}), answered {:?} after the promotion of {promoted}:\n{}",
+                *answered - at,
+                gateway.log()
+            );
         }
     }
     let log = gateway.log();

@@ -141,6 +141,7 @@ impl Fleet {
             identity: None,
             cluster: None,
             has_slots: view.spec.has_slots,
+            trunks: None,
         });
         if let Some(metrics) = &*self.metrics.borrow() {
             metrics.add_leaf(spec.name.clone(), view.leaf);
