@@ -156,7 +156,7 @@ fn answer(store: &MemoryStore, request: &Request<'_>) {
     );
     // memcached shows that `ma q N…` made a counter; forwarding cannot tell and hides it.
     let may_show = matches!(&request.command, Command::Meta(meta) if meta.flags.vivify.is_some());
-    let hides = Quiet::of(request).shown(&out).is_empty();
+    let hides = !out.is_empty() && Quiet::of(request).shown(&out).is_empty();
     assert!(
         may_show || !hides,
         "{request:?} gets {}",

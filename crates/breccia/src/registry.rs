@@ -166,7 +166,11 @@ pub(crate) fn settings(plan: &ListenerPlan) -> ListenerSettings {
             deadline: plan.deadline,
             idle_timeout: plan.idle_timeout,
             max_request_size: bytes(plan.max_request_size),
-            max_held_request: bytes(plan.max_held_request.min(plan.max_request_size)),
+            max_held_request: bytes(match plan.protocol {
+                Protocol::Redis => plan.max_held_request,
+                // Its requests are always held.
+                _ => plan.max_request_size,
+            }),
             max_arguments: plan.max_arguments,
             max_in_flight: plan.max_in_flight,
             reply_buffer: bytes(plan.reply_buffer),

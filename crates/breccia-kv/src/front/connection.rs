@@ -247,8 +247,7 @@ impl<D: Dialogue> Connection<D> {
         } else {
             self.carry.extend_from_slice(bytes);
             self.consume_carry();
-            if self.paused
-                && self.carry.len() - self.start > self.dialogue.limits().max_held_request
+            if self.paused && self.carry.len() - self.start > self.dialogue.limits().held_request()
             {
                 self.client.end(Ending::Now("max-held-request"));
             }

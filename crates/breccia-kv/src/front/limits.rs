@@ -44,6 +44,12 @@ impl Default for ListenerLimits {
 }
 
 impl ListenerLimits {
+    /// The largest request that is held until it is whole.
+    #[must_use]
+    pub fn held_request(&self) -> usize {
+        self.max_held_request.min(self.max_request_size)
+    }
+
     /// More waiting reply bytes than this close the client at once, whatever the time: requests
     /// in flight may bring more than `reply_buffer` before the client is no longer read.
     #[must_use]

@@ -25,6 +25,8 @@ const READ_BYTES: usize = 16 * 1024;
 const BUSY_READ_BYTES: usize = 256 * 1024;
 /// Bytes of a large reply that are passed on in one turn.
 const PIECE_BYTES: usize = 64 * 1024;
+/// The same while others wait behind it.
+const HURRIED_PIECE_BYTES: usize = BUSY_READ_BYTES;
 /// How long replies are waited for that a server owes which has lost its role: long enough for what
 /// it has answered already.
 const FAREWELL: Duration = Duration::from_millis(200);
@@ -115,13 +117,14 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             if !self.may_receive(context)? {
                 return Ok(());
             }
+            let most = self.passing.as_ref().map(|_| self.piece_bytes());
             let mut room = self.received.get_mut(self.filled..).unwrap_or_default();
-            if self.passing.is_some() {
+            if let Some(most) = most {
                 if std::mem::replace(&mut begun, true) {
                     break;
                 }
-                let most = room.len().min(PIECE_BYTES);
-                room = room.get_mut(..most).unwrap_or_default();
+                let count = most.min(room.len());
+                room = room.get_mut(..count).unwrap_or_default();
             }
             let mut buffer = ReadBuf::new(room);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
@@ -150,6 +153,13 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                 let mut pipeline = self.upstream.pipeline.borrow_mut();
                 passing.may_receive(self.upstream, &mut pipeline, context)
             }
+        }
+    }
+
+    fn piece_bytes(&self) -> usize {
+        match self.upstream.pipeline.borrow().others_since() {
+            None => PIECE_BYTES,
+            Some(_) => HURRIED_PIECE_BYTES,
         }
     }
 

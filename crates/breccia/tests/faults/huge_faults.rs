@@ -161,7 +161,11 @@ fn a_reader_that_takes_nothing_is_closed_and_nobody_waits_for_it() -> Result<()>
         idle.push(reader);
         std::thread::sleep(Duration::from_millis(100));
     }
-    std::thread::sleep(Duration::from_secs(4));
+    // Those that share a connection are closed one after another.
+    let name = "breccia_limit_hits_total{listener=\"main\",limit=\"write-t";
+    wait_until(Duration::from_secs(30), "readers to be closed", || {
+        Ok((gateway.breccia.metric(name)? >= 16.0).then_some(()))
+    })?;
     let answers = traffic.end_all()?;
     no_errors("others", &answers)?;
     // Only those wait at all who asked in the same moment, on the same connection.

@@ -77,7 +77,7 @@ impl MemcachedDialogue {
         settings: Arc<ListenerSettings>,
     ) -> Self {
         Self {
-            decoder: Decoder::new(settings.limits.max_request_size),
+            decoder: Decoder::new(settings.limits.held_request()),
             authenticated: settings.users.is_empty(),
             service,
             client,
@@ -99,7 +99,7 @@ impl MemcachedDialogue {
     fn renew_settings(&mut self) {
         if let Some(settings) = self.service.clients.newer_than(&self.settings) {
             self.decoder
-                .set_max_request_bytes(settings.limits.max_request_size);
+                .set_max_request_bytes(settings.limits.held_request());
             self.settings = settings;
         }
     }

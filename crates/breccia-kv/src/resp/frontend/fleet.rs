@@ -141,7 +141,6 @@ impl Fleet {
             identity: None,
             cluster: None,
             has_slots: view.spec.has_slots,
-            trunks: None,
         });
         if let Some(metrics) = &*self.metrics.borrow() {
             metrics.add_leaf(spec.name.clone(), view.leaf);

@@ -124,7 +124,7 @@ impl RespDialogue {
         }
         let request = parser.beginning(bytes, &pending);
         let Some(streamed) = self.may_stream(request, &pending) else {
-            let limit = self.settings.limits.max_held_request;
+            let limit = self.settings.limits.held_request();
             if pending.request_size() <= limit {
                 return Beginning::Held;
             }
