@@ -136,7 +136,10 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                         return Err(Cause::Lost("the server closed the connection".into()));
                     }
                     self.filled += count;
-                    self.upstream.health.note_bytes();
+                    // What comes through a pipe may be this process's own.
+                    if self.upstream.options.through.is_none() {
+                        self.upstream.health.note_bytes();
+                    }
                     self.take_replies(context)?;
                 }
             }

@@ -142,7 +142,7 @@ impl MemcachedDialogue {
         let expires = self.now + self.settings.limits.deadline;
         let joined = upstream.unreachable().is_none()
             && upstream.widen(&Shape::Values, |ticket, first_expires, bytes, length| {
-                let soon = expires.saturating_duration_since(first_expires) <= JOIN_WITHIN;
+                let soon = first_expires <= expires && expires - first_expires <= JOIN_WITHIN;
                 soon && neighbours::join(ticket, verb, (bytes, length), key, &mut asked)
             });
         if !joined && let Some((asked, leaf)) = asked {

@@ -6,15 +6,19 @@
 
 use std::time::Duration;
 
+use breccia_core::error::Effect;
+
 use super::super::codec::{RetrievalVerb, Values};
 use super::ticket::{Asked, Ticket};
-use crate::pipeline::Failure;
+use crate::pipeline::{Cause, Failure};
 use crate::topology::LeafIndex;
 
 /// A request joins only one whose deadline is at most this much earlier, for it becomes its own.
 pub(super) const JOIN_WITHIN: Duration = Duration::from_millis(5);
 /// Keys of one joined request.
 const MAX_KEYS: usize = 64;
+/// What is expected of a client that was sent nothing yet.
+const UNKNOWN_BYTES: usize = 4 * 1024;
 /// What all replies to one joined request may be expected to take together, judged by what their
 /// clients were sent lately.
 const MAX_EXPECTED_BYTES: usize = 64 * 1024;
@@ -85,13 +89,12 @@ impl Default for Neighbours {
 
 impl Neighbours {
     fn takes(&self, newcomer: &Asked) -> bool {
-        self.members.len() < MAX_KEYS
-            && self.expected + newcomer.client.reply_size() <= MAX_EXPECTED_BYTES
+        self.members.len() < MAX_KEYS && self.expected + expected(newcomer) <= MAX_EXPECTED_BYTES
     }
 
     fn add(&mut self, key: &[u8], asked: Asked, leaf: LeafIndex) {
         self.text.extend_from_slice(key);
-        self.expected += asked.client.reply_size();
+        self.expected += expected(&asked);
         self.members.push(Member {
             asked,
             leaf,
@@ -102,6 +105,11 @@ impl Neighbours {
     /// Gives each request its own part of the reply: its hit, if it has one, and the end. What is
     /// missing because the server broke off with an error gets that error.
     pub(super) fn deliver(&self, reply: &[u8]) {
+        if !self.fits(reply) {
+            let cause = Cause::Lost("it answered with keys that were not asked for".into());
+            let effect = Effect::NotApplied;
+            return self.fail(&Failure { cause, effect });
+        }
         let mut hits = Values::new(reply).peekable();
         let last = last_line(reply);
         let mut own = Vec::new();
@@ -121,6 +129,19 @@ impl Neighbours {
         }
     }
 
+    /// Whether each hit is of a key that was asked for, in that order: else a hit would look like a
+    /// miss.
+    fn fits(&self, reply: &[u8]) -> bool {
+        let mut hits = Values::new(reply).peekable();
+        let mut start = 0;
+        for member in &self.members {
+            let key = self.text.get(start..member.end).unwrap_or_default();
+            start = member.end;
+            hits.next_if(|hit| hit.key == key);
+        }
+        hits.peek().is_none()
+    }
+
     pub(super) fn fail(&self, failure: &Failure) {
         for member in &self.members {
             member.asked.failed_by(member.leaf, failure);
@@ -129,6 +150,14 @@ impl Neighbours {
 
     pub(super) fn abandoned(&self) -> bool {
         self.members.iter().all(|one| one.asked.client.is_gone())
+    }
+}
+
+/// About how many bytes the reply will take.
+fn expected(asked: &Asked) -> usize {
+    match asked.client.reply_size() {
+        0 => UNKNOWN_BYTES,
+        known => known,
     }
 }
 

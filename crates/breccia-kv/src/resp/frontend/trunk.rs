@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 
 use super::super::codec::reply::{Expected, RespWire};
 use super::super::codec::request::{RequestLimits, RequestParser};
+use super::super::encode;
 use super::leaf::{Mode, RespLeaf, options};
 use super::wire_error::failure_text;
 use crate::front::metrics::StoreMetrics;
@@ -127,6 +128,7 @@ async fn serve(trunk: Rc<Trunk>, mut pipes: mpsc::Receiver<DuplexStream>, name: 
             name: Rc::clone(&name),
             ring: RefCell::default(),
             waker: RefCell::default(),
+            feeder: RefCell::default(),
             gone: Cell::new(false),
             lost: Cell::new(false),
         };
@@ -149,6 +151,8 @@ struct Replies {
     name: Rc<str>,
     ring: RefCell<ReplyRing>,
     waker: RefCell<Option<Waker>>,
+    /// The trunk's task, while it waits until the pipe takes another piece of a large reply.
+    feeder: RefCell<Option<Waker>>,
     gone: Cell<bool>,
     /// A request is lost: the pipe ends once what came before it is written.
     lost: Cell<bool>,
@@ -168,6 +172,13 @@ impl Owed {
 }
 
 impl Replies {
+    /// Lets the trunk give another piece of a large reply.
+    fn feed(&self) {
+        if let Some(feeder) = self.feeder.borrow_mut().take() {
+            feeder.wake();
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -185,13 +196,49 @@ impl Recipient for Owed {
             self.0.lost.set(true);
             self.0.wake();
         } else {
-            let text = failure_text(failure, &self.0.name);
-            self.answer(format!("-{text}\r\n").as_bytes());
+            let mut reply = Vec::new();
+            encode::error(&mut reply, &failure_text(failure, &self.0.name));
+            self.answer(&reply);
         }
     }
 
     fn abandoned(&self) -> bool {
         self.0.gone.get()
+    }
+
+    fn takes_pieces(&mut self) -> bool {
+        true
+    }
+
+    fn piece(&self, bytes: &[u8]) {
+        let Self(replies, sequence) = self;
+        if !replies.gone.get() {
+            replies.ring.borrow_mut().piece(*sequence, bytes);
+            replies.wake();
+        }
+    }
+
+    fn end_pieces(self) {
+        let Self(replies, sequence) = &self;
+        if !replies.gone.get() {
+            replies.ring.borrow_mut().end_pieces(*sequence);
+            replies.wake();
+        }
+    }
+
+    fn has_room(&self, context: &mut Context<'_>) -> bool {
+        let Self(replies, sequence) = self;
+        let room = replies.gone.get() || replies.ring.borrow().has_room(*sequence);
+        if !room {
+            *replies.feeder.borrow_mut() = Some(context.waker().clone());
+        }
+        room
+    }
+
+    fn cut_off(&self) {
+        // The worker learns that the reply breaks off.
+        self.0.lost.set(true);
+        self.0.wake();
     }
 }
 
@@ -230,6 +277,7 @@ impl Branch {
             () = losing => {}
         }
         self.replies.gone.set(true);
+        self.replies.feed();
         *self.replies.ring.borrow_mut() = ReplyRing::default();
     }
 
@@ -300,8 +348,14 @@ impl Branch {
             match Pin::new(&mut self.pipe).poll_write(context, ring.writable()) {
                 Poll::Ready(Ok(count @ 1..)) => ring.wrote(count),
                 Poll::Ready(_) => return Err(Ended),
-                Poll::Pending => return Ok(()),
+                Poll::Pending => break,
             }
+        }
+        if ring.is_low() {
+            self.replies.feed();
+        }
+        if !ring.writable().is_empty() {
+            return Ok(());
         }
         // Everything that came before the lost request is written.
         if self.replies.lost.get() {
