@@ -4,11 +4,11 @@
 //! limits, so another parser frames it in the same way; a reply's parts are all of it and lie in it.
 
 use breccia_kv::resp::codec::reply::{ReplyScanner, elements, integer, text};
-use breccia_kv::resp::codec::request::{Request, RequestLimits, RequestParser};
+use breccia_kv::resp::codec::request::{Request, RequestLimits, RequestParser, Rest};
 use breccia_kv::resp::encode;
-use breccia_kv::upstream::Scan;
+use breccia_kv::upstream::{Pass, Scan};
 
-use crate::pieces::{Step, lies_in, same_however_cut};
+use crate::pieces::{Step, cut, lies_in, same_however_cut};
 
 /// The limits of a listener without settings, of a client before its login, and tight ones.
 const LIMITS: [RequestLimits; 3] = [
@@ -35,7 +35,53 @@ pub fn resp_request(data: &[u8]) {
     same_however_cut(data, RequestParser::default, |parser, bytes, closely| {
         read(parser, bytes, &limits, closely)
     });
+    streamed_requests_end_where_held_ones_do(data, &limits);
     written_requests_read_back(data);
+}
+
+/// A request that is passed on from some argument on is framed as one that is held.
+fn streamed_requests_end_where_held_ones_do(data: &[u8], limits: &RequestLimits) {
+    let whole = RequestParser::default().parse(data, limits);
+    for seen in seen(data, whole.ok().flatten()) {
+        let mut parser = RequestParser::default();
+        let (head, _) = data.split_at(seen);
+        if parser.parse(head, limits) != Ok(None) {
+            continue;
+        }
+        let Some(pending) = parser.pending(head) else {
+            continue;
+        };
+        if pending.request_size() > limits.max_request_size {
+            continue; // refused before it is streamed
+        }
+        let before = parser.beginning(head, &pending).len();
+        let mut rest = Rest::after(&pending, before);
+        let (mut at, mut ended) = (pending.start, false);
+        let mut refused = false;
+        for piece in cut(&data[pending.start..], 3, 90) {
+            // What was not taken comes again with more behind it.
+            let end = piece.as_ptr_range().end as usize - data.as_ptr() as usize;
+            match rest.pass(&data[at..end], limits) {
+                Ok(passed) => (at, ended) = (at + passed.count, passed.ended),
+                Err(_) => refused = true,
+            }
+            if ended || refused {
+                break;
+            }
+        }
+        match &whole {
+            Ok(Some(length)) => assert!(ended && at == *length, "{seen}: {at} of {length}"),
+            Ok(None) => assert!(!ended && !refused, "{seen}: an end where there is none"),
+            Err(_) => assert!(!ended, "{seen}: an end of what is no request"),
+        }
+    }
+}
+
+/// Some places to change over at, before the end of a frame if there is one.
+fn seen(data: &[u8], length: Option<usize>) -> impl Iterator<Item = usize> {
+    let end = length.unwrap_or(data.len());
+    let step = (end / 24).max(1);
+    (1..end).step_by(step)
 }
 
 fn read(
@@ -149,7 +195,51 @@ pub fn resp_reply(data: &[u8]) {
             }
         },
     );
+    passed_replies_end_where_collected_ones_do(data);
     written_replies_read_back(data);
+}
+
+/// A reply that is passed on from some byte on is framed as one that is collected.
+fn passed_replies_end_where_collected_ones_do(data: &[u8]) {
+    let whole = ReplyScanner::default().scan(data);
+    let length = match whole {
+        Scan::Complete(length) => Some(length),
+        Scan::Skip(_) => return, // never passed on
+        _ => None,
+    };
+    for seen in seen(data, length) {
+        let mut scanner = ReplyScanner::default();
+        let (head, _) = data.split_at(seen);
+        if scanner.scan(head) != Scan::Incomplete {
+            continue;
+        }
+        let least = scanner.at_least(head);
+        assert!(
+            length.is_none_or(|length| least <= length),
+            "{seen}: too long"
+        );
+        let (mut at, mut end, mut refused) = (0, None, false);
+        let mut ends = cut(&data[seen..], 3, 90)
+            .into_iter()
+            .map(|piece| piece.as_ptr_range().end as usize - data.as_ptr() as usize);
+        let mut to = seen;
+        loop {
+            match scanner.pass(&data[at..to]) {
+                Pass::Part(count) => at += count,
+                Pass::End(count) => end = Some(at + count),
+                Pass::Wrong(_) => refused = true,
+            }
+            let Some(next) = ends.next().filter(|_| end.is_none() && !refused) else {
+                break;
+            };
+            to = next;
+        }
+        match whole {
+            Scan::Complete(length) => assert_eq!(end, Some(length), "{seen}"),
+            Scan::Incomplete => assert!(end.is_none() && !refused, "{seen}: {end:?}"),
+            _ => assert!(end.is_none(), "{seen}: an end of what is no reply"),
+        }
+    }
 }
 
 /// Arrays within arrays are looked into this deep.
