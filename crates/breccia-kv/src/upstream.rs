@@ -589,3 +589,6 @@ fn given_up() -> Cause {
 fn moved() -> Cause {
     Cause::Lost("the store has another address or login now".into())
 }
+
+#[cfg(test)]
+mod tests;
