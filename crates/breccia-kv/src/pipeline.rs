@@ -98,6 +98,11 @@ pub trait Recipient {
     fn has_room(&self, _context: &mut Context<'_>) -> bool {
         true
     }
+    /// Whether it has no room because an earlier reply of its client has not come, and not because
+    /// the client does not read.
+    fn is_out_of_turn(&self) -> bool {
+        false
+    }
     /// Learns that it is to take no more pieces, because others wait.
     fn cut_off(&self) {}
     /// Learns that more of its request, which is on its way, can be taken.
@@ -157,6 +162,10 @@ pub struct Pipeline<R, S> {
     piecemeal: bool,
     /// When the rest of a request last moved on.
     progress: Option<Instant>,
+    /// Whether the next reply is passed on in pieces.
+    in_pieces: bool,
+    /// Whether sent requests may count from other times than those of their order.
+    uneven: bool,
 }
 
 /// A request without effect that shows whether a server runs what is written to it.
@@ -196,6 +205,8 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             growing: false,
             piecemeal: false,
             progress: None,
+            in_pieces: false,
+            uneven: false,
         }
     }
 
@@ -409,18 +420,13 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         true
     }
 
-    /// Whether a reply that comes now answers no request, or one that was not written whole.
-    fn is_answered_early(&self) -> bool {
-        // Before a request that comes bit by bit there may be a canary, which is answered as ever.
-        let incomplete = self.entries.len() == 1 && self.is_incomplete();
-        self.sent == 0 || (self.sent == 1 && (self.partial > 0 || incomplete))
-    }
-
     /// Takes the oldest unanswered request out of the queue.
     fn answered(&mut self) -> Option<Entry<R, S>> {
         let entry = self.entries.pop_front()?;
         self.piecemeal &= !self.entries.is_empty();
+        self.in_pieces = false;
         self.sent = self.sent.saturating_sub(1);
+        self.uneven &= self.sent > 0;
         self.sample = match self.sample {
             Some((0, at)) => {
                 self.sampled = Some(at);
@@ -447,10 +453,11 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         let timeout = self.limits.timeout;
         let incomplete = self.is_incomplete();
         let mut failed = 0;
-        for (place, entry) in self.entries.iter_mut().take(self.sent).enumerate() {
+        self.excuse_followers();
+        for entry in self.entries.iter_mut().take(self.sent) {
             if now.saturating_duration_since(entry.at) < timeout {
                 // The first may be younger than the next: a reply in pieces counts from its last.
-                if place == 0 {
+                if self.uneven {
                     continue;
                 }
                 break;
@@ -514,6 +521,8 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.sent = 0;
         self.growing = false;
         self.piecemeal = false;
+        self.in_pieces = false;
+        self.uneven = false;
         for (entry, effect) in std::mem::take(&mut self.entries).into_iter().zip(effects) {
             if let Some(recipient) = entry.recipient {
                 recipient.fail(&Failure {
@@ -541,6 +550,8 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
             }
         }
         self.sent = 0;
+        self.in_pieces = false;
+        self.uneven = false;
         self.start += self.partial;
         self.partial = 0;
         self.heard_at = None;

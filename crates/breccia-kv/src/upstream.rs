@@ -391,6 +391,11 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
 
     async fn connect_and_relay(&self) {
         while !self.closing.get() {
+            // Nobody asks a retired connection any more.
+            if self.retired.get() && self.pipeline.borrow().is_empty() {
+                self.closing.set(true);
+                break;
+            }
             poll_fn(|context| {
                 self.park(context);
                 let idle = self.pipeline.borrow().is_empty() && !self.closing.get();
@@ -584,3 +589,6 @@ fn given_up() -> Cause {
 fn moved() -> Cause {
     Cause::Lost("the store has another address or login now".into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,8 +44,9 @@ pub struct Client {
     clogged_since: Cell<Option<Instant>>,
     /// While a request is incomplete: when the present window began, and the bytes since.
     body: Cell<Option<(Instant, u64)>>,
-    /// The task that waits until the client takes another piece of its reply.
-    feeder: RefCell<Option<Waker>>,
+    /// The tasks that wait until the client takes another piece of its reply: one for each server
+    /// that has a large one for it.
+    feeders: RefCell<Vec<Waker>>,
     /// While a reply comes in pieces: since when the client has read nothing of it.
     unread_since: Cell<Option<Instant>>,
     /// About how large this client's largest recent reply was, in bytes.
@@ -97,7 +98,7 @@ impl Client {
             heard_at: Cell::new(now),
             clogged_since: Cell::new(None),
             body: Cell::new(None),
-            feeder: RefCell::default(),
+            feeders: RefCell::default(),
             unread_since: Cell::new(None),
             reply_size: Cell::new(0),
             held: Cell::new(0),
@@ -134,7 +135,10 @@ impl Client {
     pub(crate) fn has_room(&self, sequence: Sequence, context: &Context<'_>) -> bool {
         let room = self.gone.get() || self.ring.borrow().has_room(sequence);
         if !room {
-            *self.feeder.borrow_mut() = Some(context.waker().clone());
+            let mut feeders = self.feeders.borrow_mut();
+            if !feeders.iter().any(|it| it.will_wake(context.waker())) {
+                feeders.push(context.waker().clone());
+            }
         }
         room
     }
@@ -166,9 +170,10 @@ impl Client {
     /// Lets who waits to give a piece look again, if one may be taken. Others come first: else the
     /// two would go on by themselves until the whole reply is through.
     pub(crate) fn feed(&self) {
-        if self.ring.borrow().is_low()
-            && let Some(feeder) = self.feeder.borrow_mut().take()
-        {
+        if self.feeders.borrow().is_empty() || !self.ring.borrow().is_low() {
+            return;
+        }
+        for feeder in self.feeders.take() {
             wake_after_others(&mut Context::from_waker(&feeder));
         }
     }
@@ -182,7 +187,14 @@ impl Client {
         let expected = in_flight.saturating_mul(self.reply_size.get());
         in_flight < limits.max_in_flight.min(self.window.get())
             && expected <= limits.reply_buffer
-            && ring.buffered().saturating_add(self.held.get()) <= limits.reply_buffer
+            && self.may_go_on(limits)
+    }
+
+    /// Whether more is taken of a request that has its place already: not while too much waits for
+    /// the client.
+    pub(crate) fn may_go_on(&self, limits: &ListenerLimits) -> bool {
+        let buffered = self.ring.borrow().buffered();
+        buffered.saturating_add(self.held.get()) <= limits.reply_buffer
     }
 
     /// About how large this client's largest recent reply was, in bytes.
@@ -320,16 +332,24 @@ impl Client {
         self.body.set(body.or(incomplete.then_some((now, 0))));
     }
 
-    pub(crate) fn note_clogged(&self, clogged: bool, now: Instant) {
+    /// The time, if too many reply bytes wait.
+    pub(crate) fn note_clogged(&self, clogged: Option<Instant>) {
         let since = self.clogged_since.get();
         self.clogged_since
-            .set(clogged.then(|| since.unwrap_or(now)));
+            .set(clogged.map(|now| since.unwrap_or(now)));
     }
 
-    /// Whether pieces of a reply wait for the client, and whether it has just read something.
-    pub(crate) fn note_unread(&self, unread: bool, progress: bool, now: Instant) {
+    /// The time, if pieces of a reply wait for the client, and whether it has just read something.
+    pub(crate) fn note_unread(&self, unread: Option<Instant>, progress: bool) {
         let since = self.unread_since.get().filter(|_| !progress);
-        self.unread_since.set(unread.then(|| since.unwrap_or(now)));
+        self.unread_since
+            .set(unread.map(|now| since.unwrap_or(now)));
+    }
+
+    /// Whether an earlier reply has not come, so that nothing of this one can be taken however much
+    /// the client reads.
+    pub(crate) fn is_out_of_turn(&self, sequence: Sequence) -> bool {
+        !self.gone.get() && self.ring.borrow().is_out_of_turn(sequence)
     }
 
     /// Since when the client last sent something.
@@ -363,6 +383,52 @@ impl Client {
             && self.idle_for(now) >= limit
         {
             self.end(Ending::Now("idle-timeout"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_coming_goes_on_however_large_the_last_reply_was() {
+        let client = Client::new(1, String::new(), Instant::now());
+        let limits = ListenerLimits {
+            reply_buffer: 1000,
+            ..ListenerLimits::default()
+        };
+        let last = client.reserve(false);
+        client.fill(last, &[b'x'; 2000]);
+        assert!(!client.may_go_on(&limits), "the last reply is not read");
+        client.ring().borrow_mut().wrote(2000);
+        client.reserve(false);
+        assert!(!client.may_ask(&limits), "one more such reply");
+        assert!(client.may_go_on(&limits));
+        client.hold(1000);
+        assert!(!client.may_go_on(&limits), "parts of a reply wait");
+    }
+
+    #[test]
+    fn everybody_who_waits_to_give_a_piece_is_woken() {
+        struct Count(std::sync::atomic::AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let client = Client::new(1, String::new(), Instant::now());
+        client.reserve(false);
+        let second = client.reserve(false);
+        let counts = [(); 2].map(|()| Arc::new(Count(0.into())));
+        for count in counts.iter().chain(&counts) {
+            let waker = Waker::from(Arc::clone(count));
+            assert!(!client.has_room(second, &Context::from_waker(&waker)));
+        }
+        assert!(client.is_out_of_turn(second));
+        client.feed();
+        for count in &counts {
+            assert_eq!(count.0.load(std::sync::atomic::Ordering::Relaxed), 1);
         }
     }
 }

@@ -205,7 +205,12 @@ impl<D: Dialogue> Connection<D> {
     }
 
     fn below_limits(&self) -> bool {
-        self.client.may_ask(self.dialogue.limits())
+        let limits = self.dialogue.limits();
+        if self.dialogue.is_mid_request() {
+            // The request has its place already: more of it is no further reply.
+            return self.client.may_go_on(limits);
+        }
+        self.client.may_ask(limits)
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
@@ -318,12 +323,12 @@ impl<D: Dialogue> Connection<D> {
         let stuck = !progress && waiting;
         let unread = waiting && ring.is_in_pieces();
         drop(ring);
-        self.client.note_unread(unread, progress, clock::now());
+        let clogged = stuck || buffered > self.dialogue.limits().reply_buffer;
+        // The clock is looked at only for who reads slowly.
+        let now = (unread || clogged).then(clock::now);
+        self.client.note_unread(now.filter(|_| unread), progress);
+        self.client.note_clogged(now.filter(|_| clogged));
         self.client.feed();
-        self.client.note_clogged(
-            stuck || buffered > self.dialogue.limits().reply_buffer,
-            clock::now(),
-        );
         let many = self.client.in_flight() > 0 || self.client.patient.get();
         if buffered > self.dialogue.limits().reply_hard_limit() && many {
             self.client.end(Ending::Now("reply-buffer"));

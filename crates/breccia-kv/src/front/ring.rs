@@ -77,6 +77,11 @@ impl ReplyRing {
         }
     }
 
+    /// Whether an earlier reply has not come.
+    pub(crate) fn is_out_of_turn(&self, sequence: Sequence) -> bool {
+        sequence.0 != self.base
+    }
+
     /// Whether few enough bytes wait for the client to read them.
     pub(crate) fn is_low(&self) -> bool {
         self.out.len() - self.written <= PIECES_BYTES
@@ -86,6 +91,7 @@ impl ReplyRing {
     pub fn piece(&mut self, sequence: Sequence, bytes: &[u8]) {
         if let Some(Slot::Waiting { muted: false }) = self.slots.front()
             && sequence.0 == self.base
+            && !bytes.is_empty()
         {
             self.in_pieces = true;
             self.out.extend_from_slice(bytes);
@@ -287,13 +293,16 @@ mod tests {
             ring.reserve(false),
         );
         assert!(!ring.has_room(large), "an earlier reply is missing");
+        assert!(ring.is_out_of_turn(large));
         ring.fill(last, b"last");
         ring.fill(first, b"first");
         assert!(ring.has_room(large));
-        assert!(!ring.is_begun(large));
+        ring.piece(large, b"");
+        assert!(!ring.is_begun(large), "nothing has come");
         ring.piece(large, &vec![b'x'; PIECES_BYTES]);
         assert!(ring.is_begun(large));
         assert!(!ring.has_room(large), "too much waits");
+        assert!(!ring.is_out_of_turn(large));
         ring.wrote(5 + PIECES_BYTES);
         assert!(ring.has_room(large));
         ring.piece(large, b"end");

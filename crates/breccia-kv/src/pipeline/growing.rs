@@ -42,6 +42,13 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.piecemeal && (self.growing || self.has_unsent())
     }
 
+    /// Whether a reply that comes now answers no request, or one that was not written whole.
+    pub(super) fn is_answered_early(&self) -> bool {
+        // Before a request that comes bit by bit there may be a canary, which is answered as ever.
+        let incomplete = self.entries.len() == 1 && self.is_incomplete();
+        self.sent == 0 || (self.sent == 1 && (self.partial > 0 || incomplete))
+    }
+
     /// How many bytes the growing request takes now; `None` if it has failed.
     #[must_use]
     pub fn takes(&self) -> Option<usize> {

@@ -45,6 +45,8 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         let entry = self.entries.front_mut();
         let recipient = entry.and_then(|entry| entry.recipient.as_mut());
         if recipient.is_none_or(Recipient::takes_pieces) {
+            self.in_pieces = true;
+            self.uneven = true;
             Taking::Pieces
         } else {
             Taking::Whole
@@ -53,6 +55,7 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
 
     /// The next reply is too large for who must have it whole: it is refused, and thrown away.
     pub fn refuse_large(&mut self, cause: &Cause) {
+        self.uneven = true;
         let recipient = self.entries.front_mut().and_then(|it| it.recipient.take());
         if let Some(recipient) = recipient {
             recipient.fail(&Failure {
@@ -72,8 +75,12 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         }
     }
 
-    /// The last piece has come.
-    pub fn end_pieces(&mut self) {
+    /// The last piece has come. What the same client asked for next counts from now.
+    pub fn end_pieces(&mut self, now: Instant) {
+        if let Some(entry) = self.entries.front_mut() {
+            entry.at = now;
+        }
+        self.excuse_followers();
         if let Some(entry) = self.answered()
             && let Some(recipient) = entry.recipient
         {
@@ -97,12 +104,46 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.heard_at = Some(now);
     }
 
-    /// Since when somebody waits for a reply behind the next one, if anybody does.
+    /// What is behind a reply in pieces and belongs to its reader counts from the last of them: its
+    /// reader is waited for, not the server.
+    pub(super) fn excuse_followers(&mut self) {
+        let mut sent = self.entries.iter_mut().take(self.sent);
+        let Some(first) = sent.next().filter(|_| self.in_pieces) else {
+            return;
+        };
+        let Some(reader) = first.recipient.as_ref().map(Recipient::owner) else {
+            return;
+        };
+        for entry in sent {
+            if (entry.recipient.as_ref()).is_some_and(|it| it.owner() == reader) {
+                entry.at = entry.at.max(first.at);
+            }
+        }
+    }
+
+    /// Since when somebody else than its reader waits for a reply behind the next one, if anybody
+    /// does.
     #[must_use]
     pub fn others_since(&self) -> Option<Instant> {
-        let mut others = self.entries.iter().take(self.sent).skip(1);
-        let first = others.find(|entry| entry.recipient.is_some())?;
-        Some(first.at)
+        let mut sent = self.entries.iter().take(self.sent);
+        let reader = sent.next()?.recipient.as_ref().map(Recipient::owner);
+        let is_other = |recipient: &R| reader.is_none_or(|reader| recipient.owner() != reader);
+        let mut others = sent.filter(|entry| entry.recipient.as_ref().is_some_and(is_other));
+        others.next().map(|entry| entry.at)
+    }
+
+    /// Whether a reply behind the next one is waited for.
+    #[must_use]
+    pub fn has_followers(&self) -> bool {
+        let mut followers = self.entries.iter().take(self.sent).skip(1);
+        followers.any(|entry| entry.recipient.is_some())
+    }
+
+    /// Whether the next reply has to wait for an earlier one of its client, from another server.
+    #[must_use]
+    pub fn is_out_of_turn(&self) -> bool {
+        let recipient = self.entries.front().and_then(|it| it.recipient.as_ref());
+        recipient.is_some_and(Recipient::is_out_of_turn)
     }
 
     /// The recipient of the next reply has kept others waiting for too long.

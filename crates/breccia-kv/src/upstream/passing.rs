@@ -16,14 +16,21 @@ use crate::pipeline::{Cause, Pipeline, Recipient, Taking, Unsent};
 /// A reply that must be held whole, to be merged or changed, is at most this large.
 pub(crate) const MAX_HELD_REPLY: usize = 256 << 20;
 
-/// A reader that others wait for is not cut off for a shorter pause than this.
+/// A reader that others wait for is not cut off for shorter pauses than this, all together. (Who
+/// reads slowly but steadily pauses often, and never for long.)
 const LEAST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Why a large reply was thrown away that came before an earlier one of its client.
+const OUT_OF_TURN: &str = "a large reply came before that to an earlier request, of another shard, \
+                           and others wait behind it";
 
 /// A reply on its way in pieces.
 #[derive(Debug)]
 pub(super) struct Passing {
     /// Since when its recipient takes no more.
     held_back: Option<Instant>,
+    /// How long it took no more before that, all in all.
+    paused: Duration,
 }
 
 impl Passing {
@@ -34,26 +41,36 @@ impl Passing {
         pipeline: &mut Pipeline<R, W::Shape>,
         context: &mut Context<'_>,
     ) -> Result<bool, Cause> {
-        let alone = pipeline.others_since().is_none() && !pipeline.has_unsent();
+        let alone = !pipeline.has_followers() && !pipeline.has_unsent();
         if upstream.is_retired() && pipeline.is_for_nobody() && alone {
             // Nobody needs what else would come.
             upstream.closing.set(true);
             return Err(given_up());
         }
         if pipeline.has_room(context) {
-            self.held_back = None;
+            if let Some(since) = self.held_back.take() {
+                self.paused += clock::now().saturating_duration_since(since);
+            }
             return Ok(true);
         }
         let now = clock::now();
         let since = *self.held_back.get_or_insert(now);
+        let paused = self.paused + now.saturating_duration_since(since);
         // Those who wait behind it hear something before their own time is over.
         let patience = upstream.current.borrow().terms.limits.timeout / 2;
         let waiting = pipeline.others_since();
-        if waiting.is_some_and(|at| now.saturating_duration_since(at) >= patience)
-            && now.saturating_duration_since(since) >= LEAST_PAUSE
+        if waiting.is_none_or(|at| now.saturating_duration_since(at) < patience)
+            || paused < LEAST_PAUSE.min(patience)
         {
-            pipeline.cut_off();
+            return Ok(false);
         }
+        if pipeline.is_out_of_turn() {
+            // Its client is not to blame: another server is. Nothing of the reply was given.
+            pipeline.refuse_large(&Cause::LargeReply(OUT_OF_TURN.into()));
+            self.held_back = None;
+            return Ok(true);
+        }
+        pipeline.cut_off();
         Ok(false)
     }
 
@@ -78,10 +95,12 @@ pub(super) fn pass_on<W: Wire, R: Recipient>(
             return Err(Cause::Lost(why.into()));
         }
     };
-    pipeline.piece(bytes.get(..count).unwrap_or_default(), now);
+    if count > 0 {
+        pipeline.piece(bytes.get(..count).unwrap_or_default(), now);
+    }
     if ended {
         *scanner = W::Scanner::default();
-        pipeline.end_pieces();
+        pipeline.end_pieces(now);
     }
     Ok((count, ended))
 }
@@ -119,7 +138,10 @@ impl<W: Wire, R: Recipient + 'static> Upstream<W, R> {
             Taking::Pieces => {}
         }
         self.retire(pipeline);
-        Ok(Some(Passing { held_back: None }))
+        Ok(Some(Passing {
+            held_back: None,
+            paused: Duration::ZERO,
+        }))
     }
 
     /// Lets another connection take the place of this one. What is not sent moves there, unless it

@@ -30,6 +30,8 @@ const HURRIED_PIECE_BYTES: usize = BUSY_READ_BYTES;
 /// How long replies are waited for that a server owes which has lost its role: long enough for what
 /// it has answered already.
 const FAREWELL: Duration = Duration::from_millis(200);
+/// A part of a reply in pieces that must be seen whole, which is a line, is at most this long.
+const MAX_HELD_PART: usize = 16 << 20;
 /// Reads in one turn before other connections get theirs.
 const READS_PER_TURN: usize = 8;
 
@@ -110,7 +112,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
     fn receive(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         if self.passing.is_some() && self.filled > 0 {
             // What was held back.
-            self.take_replies(context)?;
+            self.take_replies(context, false)?;
         }
         let mut begun = false;
         for _ in 0..READS_PER_TURN {
@@ -120,11 +122,17 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             let most = self.passing.as_ref().map(|_| self.piece_bytes());
             let mut room = self.received.get_mut(self.filled..).unwrap_or_default();
             if let Some(most) = most {
-                if std::mem::replace(&mut begun, true) {
+                // What nobody takes hurries through.
+                let hurries = self.upstream.pipeline.borrow().is_for_nobody();
+                if std::mem::replace(&mut begun, true) && !hurries {
                     break;
                 }
                 let count = most.min(room.len());
                 room = room.get_mut(..count).unwrap_or_default();
+            }
+            if room.is_empty() {
+                // Nothing read into no room would look like the end.
+                return Ok(());
             }
             let mut buffer = ReadBuf::new(room);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
@@ -140,7 +148,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                     if self.upstream.options.through.is_none() {
                         self.upstream.health.note_bytes();
                     }
-                    self.take_replies(context)?;
+                    self.take_replies(context, true)?;
                 }
             }
         }
@@ -166,11 +174,14 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
         }
     }
 
-    fn take_replies(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
+    /// Gives on what was received. `fresh`: some of it only now.
+    fn take_replies(&mut self, context: &mut Context<'_>, fresh: bool) -> Result<(), Cause> {
         let mut pipeline = self.upstream.pipeline.borrow_mut();
         let now = clock::now();
-        pipeline.heard(now);
-        let mut at = 0;
+        if fresh {
+            pipeline.heard(now);
+        }
+        let (mut at, mut cut) = (0, false);
         while at < self.filled {
             let bytes = self.received.get(at..self.filled).unwrap_or_default();
             if let Some(passing) = &mut self.passing {
@@ -181,6 +192,8 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                 let (count, ended) = pass_on::<W, R>(scanner, &mut pipeline, bytes, now)?;
                 at += count;
                 if !ended {
+                    // The beginning of a part that is seen whole or not at all.
+                    cut = count == 0;
                     break;
                 }
                 self.passing = None;
@@ -223,25 +236,30 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             metrics.answered_after(now.saturating_duration_since(sent));
         }
         drop(pipeline);
-        self.make_room(at)
+        if cut && self.filled >= MAX_HELD_PART {
+            let why = "a line of a reply is larger than 16 MiB";
+            return Err(Cause::Lost(why.into()));
+        }
+        self.make_room(at, cut || self.passing.is_none());
+        if self.filled >= MAX_REPLY_BYTES {
+            return Err(Cause::Lost("a reply is larger than 1 GiB".into()));
+        }
+        Ok(())
     }
 
-    /// Moves what is not yet a whole reply to the front, and fits the buffer to the traffic.
-    fn make_room(&mut self, consumed: usize) -> Result<(), Cause> {
+    /// Moves what is not yet a whole reply to the front, and fits the buffer to the traffic. `grows`:
+    /// nothing can be taken out of it before there is more in it.
+    fn make_room(&mut self, consumed: usize, grows: bool) {
         let was_full = self.filled == self.received.len();
         self.received.copy_within(consumed..self.filled, 0);
         self.filled -= consumed;
-        if self.filled == self.received.len() && self.passing.is_none() {
-            if self.filled >= MAX_REPLY_BYTES {
-                return Err(Cause::Lost("a reply is larger than 1 GiB".into()));
-            }
+        if self.filled == self.received.len() && grows && self.filled < MAX_REPLY_BYTES {
             self.received.resize(self.filled * 2, 0);
         } else if was_full && self.received.len() < BUSY_READ_BYTES {
             self.received.resize(self.received.len() * 2, 0);
         } else if self.filled == 0 && self.received.len() > BUSY_READ_BYTES {
             self.received = vec![0; READ_BYTES];
         }
-        Ok(())
     }
 
     /// Puts the write off until sockets were looked at once more: the requests of clients that are

@@ -140,6 +140,38 @@ fn a_client_that_waits_for_a_place_gets_one_or_hears_why_not() -> Result<()> {
 }
 
 #[test]
+fn slow_senders_lose_their_places_one_by_one_to_those_who_wait() -> Result<()> {
+    let _alone = alone();
+    let server = Redis::new()?;
+    let mut config = Config::new("redis")?;
+    config.top = "workers = 1\n".to_owned();
+    let gateway = config.over(std::slice::from_ref(&server)).start()?;
+    let mut slow = Vec::new();
+    for number in 0..16 {
+        let mut client = open(&gateway.address())?;
+        client.write_all(&head(&format!("slow{number}"), 64 * MIB))?;
+        send_value(&mut client, 100_000)?;
+        slow.push(client);
+    }
+    let sending = std::thread::spawn(move || {
+        for _ in 0..30 {
+            std::thread::sleep(Duration::from_millis(200));
+            slow.retain_mut(|client| client.write_all(&[b'x'; 20_000]).is_ok());
+        }
+        slow.len()
+    });
+    // Their pace is known after some seconds.
+    std::thread::sleep(Duration::from_millis(4500));
+    let mut client = open(&gateway.address())?;
+    let reply = set(&mut client, "quick", 5 * MIB)?;
+    let left = sending.join().unwrap_or_default();
+    println!("{left} of 16 are left");
+    ensure!(reply == "+OK", "{reply}");
+    ensure!((10..16).contains(&left), "{left} slow senders are left");
+    Ok(())
+}
+
+#[test]
 fn a_reader_that_takes_nothing_is_closed_and_nobody_waits_for_it() -> Result<()> {
     let _alone = alone();
     let server = Redis::new()?;

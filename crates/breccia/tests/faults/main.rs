@@ -17,6 +17,7 @@ mod driver;
 mod hostile;
 mod huge;
 mod huge_faults;
+mod huge_readers;
 mod kill;
 mod large;
 mod partial;

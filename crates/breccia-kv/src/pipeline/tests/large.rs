@@ -145,10 +145,46 @@ fn a_reply_in_pieces_counts_from_its_last_piece_and_others_from_their_own_time()
     assert_eq!(bench.queue.expire(bench.at(5000)), 1);
     assert_eq!(bench.queue.others_since(), None);
     bench.queue.piece(b"2", bench.at(8000));
-    bench.queue.end_pieces();
+    bench.queue.end_pieces(bench.at(8000));
     assert_eq!(bench.log(), ["p<1", "other: unknown", "p<2", "p."]);
     assert!(bench.queue.deliver(b"late"), "for the other");
     assert!(bench.queue.is_empty());
+}
+
+#[test]
+fn what_a_reader_asked_for_behind_its_reply_counts_from_the_end_of_it() {
+    let mut bench = Bench::new();
+    for name in ["p", "pa", "other", "pb"] {
+        bench.ask(0, name);
+    }
+    bench.write(0, 100);
+    assert_eq!(bench.queue.take_large(), Taking::Pieces);
+    assert_eq!(bench.queue.others_since(), Some(bench.at(0)));
+    bench.queue.piece(b"1", bench.at(4000));
+    assert_eq!(bench.queue.expire(bench.at(5000)), 1);
+    assert_eq!(bench.queue.others_since(), None, "its own are no others");
+    assert!(bench.queue.has_followers());
+    bench.queue.holds_back(bench.at(8000));
+    assert_eq!(bench.queue.expire(bench.at(12_999)), 0);
+    bench.queue.end_pieces(bench.at(12_999));
+    assert_eq!(bench.queue.expire(bench.at(17_998)), 0);
+    assert_eq!(bench.queue.expire(bench.at(17_999)), 2);
+    let log = ["p<1", "other: unknown", "p.", "pa: unknown", "pb: unknown"];
+    assert_eq!(bench.log(), log);
+}
+
+#[test]
+fn others_are_told_in_time_though_a_reader_s_own_requests_stand_between() {
+    let mut bench = Bench::new();
+    for name in ["p", "pa", "other"] {
+        bench.ask(0, name);
+    }
+    bench.write(0, 100);
+    assert_eq!(bench.queue.take_large(), Taking::Pieces);
+    bench.queue.piece(b"1", bench.at(4000));
+    bench.queue.end_pieces(bench.at(4000));
+    assert_eq!(bench.queue.expire(bench.at(5000)), 1);
+    assert_eq!(bench.log(), ["p<1", "p.", "other: unknown"]);
 }
 
 #[test]
@@ -163,7 +199,7 @@ fn a_reply_that_must_be_whole_may_be_refused() {
         .refuse_large(&Cause::LargeReply("too large".into()));
     assert_eq!(bench.log(), ["whole: unknown"]);
     bench.queue.piece(b"1", bench.at(0));
-    bench.queue.end_pieces();
+    bench.queue.end_pieces(bench.at(0));
     assert!(bench.log().is_empty() && bench.queue.is_empty());
 }
 

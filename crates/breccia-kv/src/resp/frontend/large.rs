@@ -14,11 +14,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use breccia_core::error::Effect;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use breccia_net::clock;
 
 use super::super::codec::reply::Expected;
 use super::super::codec::request::{Passed, Pending, ProtocolError, Request, RequestParser, Rest};
@@ -30,6 +29,7 @@ use super::metrics::Outcome;
 use super::redirect;
 use super::route::{Command, Route, Split};
 use super::service::Backend;
+use super::streams::{MAX_STREAMS, Place, Sender, Streams};
 use super::ticket::{Asked, Ticket};
 use crate::front::connection::Next;
 use crate::pipeline::{Cause, Failure, Recipient};
@@ -42,21 +42,6 @@ pub(crate) const STREAM_FROM: usize = 1 << 20;
 const BEGIN_BYTES: usize = 64 * 1024;
 /// With less room than this at the server nothing is taken: a header would be cut again and again.
 const LEAST_ROOM: usize = 1024;
-/// Requests that may be streamed to one server at once by one worker.
-pub(crate) const MAX_STREAMS: usize = 16;
-
-/// The places of streamed requests to one server.
-pub(crate) struct Streams(Arc<Semaphore>);
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_STREAMS)))
-    }
-}
-
-/// A place among [`MAX_STREAMS`], given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Place(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
 
 /// What came of waiting for a place.
 #[derive(Default)]
@@ -78,6 +63,7 @@ pub(crate) struct Large {
 
 struct Way {
     lease: Lease,
+    sender: Rc<Sender>,
     asked: Asked,
 }
 
@@ -204,10 +190,7 @@ impl RespDialogue {
                     effect: Effect::NotApplied,
                 }));
             }
-            Waited::Nothing => {
-                let places = Arc::clone(&leaf.streams.0);
-                places.try_acquire_owned().ok().map(Place)
-            }
+            Waited::Nothing => leaf.streams.try_take(),
         };
         let Some(place) = found else {
             self.wait_for_place(&leaf.streams);
@@ -221,7 +204,7 @@ impl RespDialogue {
     }
 
     fn wait_for_place(&mut self, streams: &Streams) {
-        let places = Arc::clone(&streams.0);
+        let places = streams.clone();
         let (waited, patience) = (Rc::clone(&self.large.waited), self.settings.limits.deadline);
         self.work
             .start(&self.client, wait_for(places, waited, patience));
@@ -236,7 +219,15 @@ impl RespDialogue {
         let ticket = redirect::shield(&self.forward(), streamed.leaf, ticket);
         let expires = self.now + self.settings.limits.deadline;
         match lease.upstream.begin(ticket, Expected::One, expires, head) {
-            Ok(()) => Some(Way { lease, asked }),
+            Ok(()) => {
+                let leaf = self.forward().leaf(streamed.leaf);
+                let sender = leaf.streams.watch(&self.client, &lease.upstream);
+                Some(Way {
+                    lease,
+                    sender,
+                    asked,
+                })
+            }
             Err((ticket, failure)) => {
                 ticket.fail(&failure);
                 None
@@ -275,6 +266,7 @@ impl RespDialogue {
                 if let Some(way) = &self.large.way {
                     let upstream = &way.lease.upstream;
                     upstream.grow(bytes.get(..count).unwrap_or_default());
+                    way.sender.sent(count, clock::now());
                 }
                 if ended {
                     self.end_large();
@@ -306,10 +298,7 @@ impl RespDialogue {
     }
 }
 
-async fn wait_for(places: Arc<Semaphore>, waited: Rc<RefCell<Waited>>, patience: Duration) {
-    let found = tokio::time::timeout(patience, places.acquire_owned()).await;
-    *waited.borrow_mut() = match found {
-        Ok(Ok(place)) => Waited::Found(Place(place)),
-        _ => Waited::Late,
-    };
+async fn wait_for(places: Streams, waited: Rc<RefCell<Waited>>, patience: Duration) {
+    let found = places.wait(patience).await;
+    *waited.borrow_mut() = found.map_or(Waited::Late, Waited::Found);
 }

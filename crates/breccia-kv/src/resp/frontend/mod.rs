@@ -33,6 +33,7 @@ mod scripts;
 mod service;
 mod session;
 mod settings;
+mod streams;
 mod ticket;
 mod transaction;
 mod trunk;

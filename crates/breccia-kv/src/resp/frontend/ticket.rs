@@ -296,6 +296,13 @@ impl Recipient for Ticket {
         }
     }
 
+    fn is_out_of_turn(&self) -> bool {
+        match self {
+            Self::Pieces(asked) => asked.client.is_out_of_turn(asked.sequence),
+            _ => false,
+        }
+    }
+
     fn wants_more(&self) {
         if let Some(client) = self.client() {
             client.wake();
