@@ -131,13 +131,23 @@ pub struct Endpoint {
     /// The same as `current` has; to be looked at without its lock.
     epoch: AtomicU64,
     current: watch::Sender<Arc<Current>>,
-    doubts: Notify,
+    doubts: Arc<Notify>,
 }
 
 impl Endpoint {
     /// An endpoint and what the process knows of its health.
     #[must_use]
     pub fn new(terms: Terms, health: Arc<EndpointHealth>) -> Arc<Self> {
+        Self::made(terms, health, Arc::default())
+    }
+
+    /// An endpoint whose doubts are heard where those of `other` are.
+    #[must_use]
+    pub fn beside(other: &Self, terms: Terms, health: Arc<EndpointHealth>) -> Arc<Self> {
+        Self::made(terms, health, Arc::clone(&other.doubts))
+    }
+
+    fn made(terms: Terms, health: Arc<EndpointHealth>, doubts: Arc<Notify>) -> Arc<Self> {
         let current = Current {
             terms,
             epoch: 0,
@@ -149,7 +159,7 @@ impl Endpoint {
             health,
             epoch: AtomicU64::new(0),
             current: watch::Sender::new(Arc::new(current)),
-            doubts: Notify::new(),
+            doubts,
         })
     }
 
@@ -174,18 +184,32 @@ impl Endpoint {
 
     /// Puts other terms in force, for open connections too.
     pub fn set(&self, terms: Terms) {
-        self.change(terms, false);
+        self.change(false, |_| terms);
+    }
+
+    /// Puts other terms in force at the place where the endpoint is, whatever place they name: it
+    /// may have moved since they were made.
+    pub fn renew(&self, terms: &Terms) {
+        self.change(false, |now| {
+            let mut place = terms.place.on(now.address.clone());
+            place.vacant.clone_from(&now.vacant);
+            Terms {
+                place,
+                ..terms.clone()
+            }
+        });
     }
 
     /// The same where the former server is known to have lost its role: open connections are made
     /// anew even if the address is the same, and what they are owed is not waited for.
     pub fn supersede(&self, terms: Terms) {
-        self.change(terms, true);
+        self.change(true, |_| terms);
     }
 
-    fn change(&self, terms: Terms, supersedes: bool) {
+    fn change(&self, supersedes: bool, terms: impl FnOnce(&Place) -> Terms) {
         self.current.send_modify(|current| {
             let before = &current.terms.place;
+            let terms = terms(before);
             let epoch = current.epoch + 1;
             let moved = supersedes || terms.place.is_elsewhere(before);
             let renewed = moved || terms.place.lets_in_otherwise(before);
@@ -249,6 +273,15 @@ mod tests {
         endpoint.supersede(endpoint.current().terms.clone());
         let now = endpoint.current();
         assert_eq!((now.renewed, now.moved, now.superseded), (6, 6, 6));
+        let mut renewed = endpoint.current().terms.clone();
+        (renewed.place.address, renewed.max_leases) = (address(1), 9);
+        endpoint.renew(&renewed);
+        let now = endpoint.current();
+        assert_eq!(
+            (now.terms.place.address.clone(), now.terms.max_leases),
+            (address(2), 9)
+        );
+        assert_eq!((now.epoch, now.moved), (7, 6));
         let shown = format!("{:?}", endpoint.current());
         assert!(!shown.contains("password"), "{shown}");
     }

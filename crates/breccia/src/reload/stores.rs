@@ -136,6 +136,8 @@ struct Renewal {
     store: String,
     endpoint: Arc<Endpoint>,
     terms: Terms,
+    /// Whether it stays where it is: that is for others to say, not for the file.
+    stays: bool,
     /// Whether its plan has changed, and not only, perhaps, the files of its `tls`.
     changed: bool,
 }
@@ -153,16 +155,11 @@ impl RenewedStores {
             };
             match registry::terms(name, new) {
                 Ok(Some(terms)) if matches!(new, StorePlan::RedisGroup(_)) => {
-                    // Where its servers are is not the file's to say.
-                    let mut terms = terms;
-                    let now = endpoint.current();
-                    let (address, vacant) = (&now.terms.place.address, &now.terms.place.vacant);
-                    terms.place = terms.place.on(address.clone());
-                    terms.place.vacant.clone_from(vacant);
                     renewed.push(Renewal {
                         store: name.clone(),
                         endpoint: Arc::clone(endpoint),
                         terms,
+                        stays: true,
                         changed: old != Some(new),
                     });
                 }
@@ -171,6 +168,7 @@ impl RenewedStores {
                         store: name.clone(),
                         endpoint: Arc::clone(endpoint),
                         terms,
+                        stays: false,
                         changed: old != Some(new),
                     });
                 }
@@ -207,18 +205,23 @@ impl RenewedStores {
                 store,
                 endpoint,
                 terms,
+                stays,
                 changed,
             } = renewal;
             let former = endpoint.current();
             let (was, is) = (&former.terms.place.address, terms.place.address.clone());
-            if *was != is {
+            if !stays && *was != is {
                 tracing::warn!(store, %was, address = %is, "the store has moved");
                 endpoint.health().move_to(is);
             }
             if let Some(cluster) = gateway.inventory().clusters.get(&store) {
                 cluster.renew(&terms);
             }
-            endpoint.set(terms);
+            if stays {
+                endpoint.renew(&terms);
+            } else {
+                endpoint.set(terms);
+            }
             if changed {
                 // The files were read a moment ago: what is broken since then is found when the
                 // probe, or the look at the marker, connects.

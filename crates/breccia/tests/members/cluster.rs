@@ -358,6 +358,69 @@ fn a_million_requests_while_slots_move_and_a_primary_is_lost() -> Result<()> {
 }
 
 #[test]
+fn somebody_elses_server_at_an_address_of_the_cluster_gets_nothing() -> Result<()> {
+    let cluster = RedisCluster::start(3, false, FAILED_AFTER)?;
+    let port = free_port()?;
+    let gateway = Breccia::start(&config(&cluster, port, 1))?;
+    let mut client = client(port)?;
+    check(&mut client, "SET k:0 v", "+OK")?;
+    check(&mut client, "FLUSHALL", "+OK")?;
+    // Another cluster from here on, of one server, which claims everything with a high epoch.
+    let mut foreign = cluster.client(0)?;
+    foreign.expect_ok(&[b"CLUSTER", b"RESET", b"HARD"])?;
+    foreign.expect_ok(&[b"CLUSTER", b"SET-CONFIG-EPOCH", b"50"])?;
+    foreign.expect_ok(&[b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383"])?;
+    wait_until(Duration::from_secs(10), "the stranger to be seen", || {
+        Ok(gateway.log().contains("not of this cluster").then_some(()))
+    })?;
+    let (mut taken, mut refused) = (0, 0);
+    for number in 0..200 {
+        let reply = client.words(&format!("SET k:{number} v"))?;
+        let reply = String::from_utf8_lossy(&reply).into_owned();
+        if reply == "+OK\r\n" {
+            taken += 1;
+        } else {
+            ensure!(reply.starts_with("-SHARDDOWN"), "{reply}");
+            ensure!(reply.contains("not applied"), "{reply}");
+            refused += 1;
+        }
+    }
+    ensure!(foreign.reply("DBSIZE")?.integer() == Some(0));
+    ensure!(
+        taken > 80 && refused > 30,
+        "{taken} taken, {refused} refused"
+    );
+    let told = gateway.log().matches("not of this cluster").count();
+    ensure!(told < 5, "it is logged {told} times");
+    Ok(())
+}
+
+#[test]
+fn a_lost_server_of_the_cluster_is_noticed_however_rarely_it_is_probed() -> Result<()> {
+    let mut cluster = RedisCluster::start(3, true, FAILED_AFTER)?;
+    let port = free_port()?;
+    let text = config(&cluster, port, 2);
+    let text = text.replace("[listener.l]", "probe-interval = \"20s\"\n[listener.l]");
+    let _gateway = Breccia::start(&text)?;
+    let mut client = client(port)?;
+    for number in 0..60 {
+        check(&mut client, &format!("SET k:{number} v"), "+OK")?;
+    }
+    cluster.servers[2].kill9();
+    let begun = Instant::now();
+    wait_until(Duration::from_secs(12), "all slots to be served", || {
+        for number in 0..60 {
+            if client.words(&format!("SET k:{number} v"))? != b"+OK\r\n" {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })?;
+    println!("all slots were served after {:?}", begun.elapsed());
+    Ok(())
+}
+
+#[test]
 fn the_gateway_starts_without_the_cluster_and_heals() -> Result<()> {
     let cluster = RedisCluster::start(3, false, FAILED_AFTER)?;
     let (port, dead) = (free_port()?, free_port()?);

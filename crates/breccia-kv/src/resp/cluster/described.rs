@@ -85,6 +85,8 @@ pub(super) struct Merged {
     pub(super) servers: Vec<Described>,
     /// The owner of each slot, by its place in `servers`.
     pub(super) owners: Vec<Option<usize>>,
+    /// The epoch of each slot's claim; 0 where there is none.
+    pub(super) epochs: Vec<u64>,
 }
 
 impl Merged {
@@ -133,8 +135,11 @@ pub(super) fn merge(answers: &[Vec<Described>]) -> Merged {
             }
         }
     }
+    let epochs = owners.iter();
+    let epochs = epochs.map(|owner| owner.map_or(0, |(epoch, _)| epoch));
     Merged {
         servers,
+        epochs: epochs.collect(),
         owners: owners
             .into_iter()
             .map(|owner| owner.map(|(_, place)| place))

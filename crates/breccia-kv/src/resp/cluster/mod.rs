@@ -6,9 +6,10 @@
 
 mod described;
 pub(super) mod probing;
+mod trust;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -59,7 +60,7 @@ pub struct SlotMap {
 impl SlotMap {
     fn new(version: u64, owners: Vec<Option<u16>>, replicas: BTreeMap<u16, Vec<u16>>) -> Self {
         let mut primaries: Vec<u16> = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut bytes = Vec::with_capacity(owners.len() * 2);
         for owner in &owners {
             if let Some(number) = owner
@@ -114,6 +115,11 @@ struct State {
     /// Numbers by address, and by the names that servers announce.
     numbers: BTreeMap<Address, u16>,
     map: Arc<SlotMap>,
+    /// The epoch of each slot's claim.
+    epochs: Vec<u64>,
+    /// Whom the configuration names, and the ids of the cluster's servers.
+    seeds: Vec<Address>,
+    ids: BTreeSet<String>,
 }
 
 /// See the module's page.
@@ -142,6 +148,9 @@ impl Cluster {
                 servers: Vec::new(),
                 numbers: BTreeMap::new(),
                 map: SlotMap::unknown(),
+                epochs: vec![0; SLOTS],
+                seeds: Vec::new(),
+                ids: BTreeSet::new(),
             }),
         })
     }
@@ -218,7 +227,7 @@ impl Cluster {
         let mut state = self.lock();
         state.terms = terms.clone();
         for server in &state.servers {
-            server.endpoint.set(on(terms, &server.address));
+            server.endpoint.renew(terms);
         }
     }
 
@@ -233,9 +242,49 @@ impl Cluster {
         self.version.store(version, Ordering::Release);
     }
 
-    /// Takes over what servers have said. Answers whether a server owns slots that owned none, or
-    /// none that owned some.
-    fn take_over(&self, merged: &Merged) -> bool {
+    /// The configuration names these. Others than before may be those of another cluster.
+    fn seed(&self, seeds: &[Address]) {
+        let mut state = self.lock();
+        if state.seeds != seeds {
+            state.seeds = seeds.to_vec();
+            forget(&mut state);
+        }
+    }
+
+    /// The ids of the cluster's servers.
+    fn ids(&self) -> BTreeSet<String> {
+        self.lock().ids.clone()
+    }
+
+    /// Most seeds agree that it is another cluster now.
+    fn begin_anew(&self) {
+        forget(&mut self.lock());
+    }
+
+    /// Sends nothing to an address any more: somebody else's server is there.
+    fn shut(&self, address: &Address, why: &str) {
+        self.turn(address, Some(why));
+    }
+
+    /// One of the cluster's servers is there (again).
+    fn reopen(&self, address: &Address) {
+        self.turn(address, None);
+    }
+
+    fn turn(&self, address: &Address, vacant: Option<&str>) {
+        let Some(server) = self.number_of(address).and_then(|it| self.server(it)) else {
+            return;
+        };
+        let mut terms = server.endpoint.current().terms.clone();
+        if terms.place.vacant.is_some() != vacant.is_some() {
+            terms.place.vacant = vacant.map(Into::into);
+            server.endpoint.supersede(terms);
+        }
+    }
+
+    /// Takes over what servers have said, `most` of those who were asked or only some. Answers
+    /// whether a server owns slots that owned none, or none that owned some.
+    fn take_over(&self, merged: &Merged, most: bool) -> bool {
         let mut state = self.lock();
         let mut numbers = Vec::with_capacity(merged.servers.len());
         for described in &merged.servers {
@@ -245,11 +294,13 @@ impl Cluster {
             }
             numbers.push(number);
         }
-        let owners: Vec<Option<u16>> = merged
+        let mut owners: Vec<Option<u16>> = merged
             .owners
             .iter()
             .map(|owner| numbers.get((*owner)?).copied().flatten())
             .collect();
+        keep_newer(&mut state, merged, &numbers, &mut owners, most);
+        state.remember(merged, most);
         let mut replicas: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
         for (primary, replica) in merged.replicas() {
             let number = |place: usize| numbers.get(place).copied().flatten();
@@ -298,6 +349,18 @@ impl Cluster {
         }
     }
 
+    /// Those of these addresses that have numbers.
+    fn known(&self, addresses: &[Address]) -> Vec<Arc<Server>> {
+        let state = self.lock();
+        let numbers: BTreeSet<u16> = addresses
+            .iter()
+            .filter_map(|address| state.numbers.get(address).copied())
+            .collect();
+        let servers = numbers.into_iter();
+        let servers = servers.filter_map(|number| state.servers.get(usize::from(number)));
+        servers.cloned().collect()
+    }
+
     /// Every replica that is known now.
     pub(super) fn replicas(&self) -> Vec<Arc<Server>> {
         let state = self.lock();
@@ -333,7 +396,8 @@ impl Cluster {
         }
         let number = u16::try_from(state.servers.len()).ok()?;
         let health = EndpointHealth::new(format!("{} {address}", self.store), address.clone());
-        let endpoint = Endpoint::new(on(&state.terms, address), health);
+        // What speaks against any of the servers is heard where the cluster is watched.
+        let endpoint = Endpoint::beside(&self.contact, on(&state.terms, address), health);
         state.servers.push(Arc::new(Server {
             number,
             address: address.clone(),
@@ -345,6 +409,47 @@ impl Cluster {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Notes who the cluster's servers are. Those who are no longer named are forgotten once most
+    /// have said so.
+    fn remember(&mut self, merged: &Merged, most: bool) {
+        if most || self.ids.len() > MOST_SERVERS {
+            self.ids.clear();
+        }
+        let ids = merged.servers.iter().map(|server| server.id.clone());
+        self.ids.extend(ids);
+    }
+}
+
+fn forget(state: &mut State) {
+    state.ids.clear();
+    state.epochs.fill(0);
+}
+
+/// Keeps the owner of each slot whose claim is newer than what a few have said, unless it says
+/// itself that it has the slot no more: those few may be out of date.
+fn keep_newer(
+    state: &mut State,
+    merged: &Merged,
+    numbers: &[Option<u16>],
+    owners: &mut [Option<u16>],
+    most: bool,
+) {
+    let own = merged.servers.iter().zip(numbers);
+    let own = own.filter_map(|(server, number)| number.filter(|_| server.is_own));
+    let own: BTreeSet<u16> = own.collect();
+    let former = Arc::clone(&state.map);
+    let claims = merged.epochs.iter().zip(&former.owners);
+    for ((owner, known), (epoch, former)) in owners.iter_mut().zip(&mut state.epochs).zip(claims) {
+        let stays = !most && epoch < known;
+        if stays && former.is_some_and(|former| !own.contains(&former)) {
+            *owner = *former;
+        } else {
+            *known = *epoch;
+        }
     }
 }
 
@@ -393,12 +498,12 @@ mod tests {
     fn numbers_stay_and_versions_grow_only_with_changes() {
         let cluster = cluster();
         let before = "a h:1@2 master - 0 0 1 connected 0-8191\nb h:2@3 master - 0 0 2 connected 8192-16383\n";
-        assert!(cluster.take_over(&said(before)));
+        assert!(cluster.take_over(&said(before), true));
         assert_eq!(
             (cluster.version(), cluster.map().primaries.clone()),
             (1, vec![0, 1])
         );
-        assert!(!cluster.take_over(&said(before)));
+        assert!(!cluster.take_over(&said(before), true));
         assert_eq!(cluster.version(), 1);
         cluster.hint(0, 1);
         assert_eq!((cluster.version(), cluster.map().owner(0)), (2, Some(1)));
@@ -406,9 +511,61 @@ mod tests {
         assert_eq!(cluster.version(), 2);
         let server = cluster.server(0).unwrap();
         let after = "b h:2@3 master - 0 0 2 connected 8192-16383\nc h:3@4 master - 0 0 3 connected 0-8191\n";
-        assert!(cluster.take_over(&said(after)));
+        assert!(cluster.take_over(&said(after), true));
         assert_eq!(cluster.map().primaries, [2, 1]);
         assert_eq!(server.endpoint.current().superseded, 1);
         assert_eq!(cluster.number_of(&Address::tcp("h", 1).unwrap()), Some(0));
+    }
+
+    #[test]
+    fn a_few_who_are_out_of_date_do_not_take_a_map_back() {
+        let cluster = cluster();
+        let owner = || cluster.map().owner(0).and_then(|it| cluster.server(it));
+        let owner = || owner().map(|server| server.address.to_string());
+        let new = "a h:1@2 master,fail - 0 0 1 connected\nb h:2@3 myself,master - 0 0 4 connected 0-16383\n";
+        let old =
+            "a h:1@2 master - 0 0 1 connected 0-16383\nc h:3@4 myself,slave a 0 0 1 connected\n";
+        cluster.take_over(&said(new), true);
+        cluster.take_over(&said(old), false);
+        assert_eq!(owner().as_deref(), Some("h:2"));
+        // Its owner itself says otherwise, or most do.
+        let given =
+            "b h:2@3 myself,master - 0 0 4 connected\na h:1@2 master - 0 0 1 connected 0-16383\n";
+        cluster.take_over(&said(given), false);
+        assert_eq!(owner().as_deref(), Some("h:1"));
+        cluster.take_over(&said(new), true);
+        cluster.take_over(&said(old), true);
+        assert_eq!(owner().as_deref(), Some("h:1"));
+    }
+
+    #[test]
+    fn nothing_is_sent_where_somebody_elses_server_is() {
+        let cluster = cluster();
+        cluster.take_over(&said("a h:1@2 master - 0 0 1 connected 0-16383\n"), true);
+        let (server, address) = (cluster.server(0).unwrap(), Address::tcp("h", 1).unwrap());
+        let why = || server.endpoint.current().terms.place.vacant.clone();
+        cluster.shut(&address, "another");
+        assert_eq!(why().as_deref(), Some("another"));
+        cluster.renew(&cluster.contact().current().terms.clone());
+        assert_eq!(
+            why().as_deref(),
+            Some("another"),
+            "a reload does not open it"
+        );
+        cluster.reopen(&address);
+        assert_eq!(why(), None);
+        assert!(cluster.ids().contains("a"));
+        cluster.seed(&[address]);
+        assert!(cluster.ids().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_to_any_server_is_heard_at_the_contact() {
+        let cluster = cluster();
+        cluster.take_over(&said("a h:1@2 master - 0 0 1 connected 0-16383\n"), true);
+        cluster.server(0).unwrap().endpoint.doubt();
+        let heard = cluster.contact().doubted();
+        let limit = std::time::Duration::from_secs(1);
+        assert!(tokio::time::timeout(limit, heard).await.is_ok());
     }
 }

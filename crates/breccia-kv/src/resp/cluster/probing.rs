@@ -1,4 +1,4 @@
-//! Probes of a cluster's servers: one task for each that owns slots.
+//! Probes of a cluster's servers: one task for each.
 //!
 //! Invariant: any answer shows life, also that the login is wrong, or that a script runs.
 

@@ -16,6 +16,7 @@ use super::super::asker::Asker;
 use super::super::codec::reply::text;
 use super::described::{Described, merge, read};
 use super::probing::Probes;
+use super::trust::{Answer, sift};
 use super::{Cluster, on};
 use crate::endpoint::Place;
 
@@ -29,6 +30,9 @@ const SHORT_PAUSE: Duration = Duration::from_millis(100);
 const LONG_PAUSE: Duration = Duration::from_millis(250);
 /// How long the rest is waited for once most have answered.
 const GRACE: Duration = Duration::from_millis(50);
+
+/// What is wrong where somebody else's server answers.
+const FOREIGN: &str = "a server that is not of this cluster answers there";
 
 /// Whom to ask, and how often.
 #[derive(Debug, Clone)]
@@ -54,11 +58,13 @@ pub async fn watch(
         cluster,
         kept: BTreeMap::new(),
         members: Vec::new(),
-        alive: BTreeSet::new(),
+        alive: BTreeMap::new(),
+        foreign: BTreeSet::new(),
         probes: Probes::default(),
         pause: SHORT_PAUSE,
         silent: false,
     };
+    watch.cluster.seed(&watch.options.seeds);
     let mut looking = Some(looking);
     loop {
         if watch.look().await {
@@ -79,8 +85,10 @@ struct Watch {
     kept: BTreeMap<Address, Asker>,
     /// Everybody of whom the last answers told.
     members: Vec<Address>,
-    /// Who has answered lately.
-    alive: BTreeSet<Address>,
+    /// Who has answered lately: where it was asked, and where it says it is.
+    alive: BTreeMap<Address, Address>,
+    /// Where somebody else's server answered lately.
+    foreign: BTreeSet<Address>,
     probes: Probes,
     pause: Duration,
     /// Whether it was logged that nobody answers.
@@ -90,15 +98,19 @@ struct Watch {
 impl Watch {
     /// Asks around and takes over what is said; whether the contact has changed.
     async fn look(&mut self) -> bool {
-        let (answers, trouble) = self.ask().await;
+        let (answers, asked, mut trouble) = self.ask().await;
+        let answers = self.told_apart(answers);
         if answers.is_empty() {
+            if let Some(address) = self.foreign.first() {
+                trouble = format!("{address}: {FOREIGN}");
+            }
             self.complain(&trouble);
             self.pause = (self.pause * 2).min(self.options.interval.max(SHORT_PAUSE));
             return self.vacate(&trouble);
         }
         self.silent = false;
         let merged = merge(&answers);
-        self.cluster.take_over(&merged);
+        self.cluster.take_over(&merged, answers.len() > asked / 2);
         let members = merged.servers.iter().filter(|it| !it.has_failed);
         self.members = members.map(|it| it.address.clone()).collect();
         let config = ProbeConfig {
@@ -106,9 +118,13 @@ impl Watch {
             timeout: self.options.patience,
         };
         let primaries = self.cluster.primaries();
-        let mut probed = primaries.clone();
-        if self.cluster.reads_replicas() {
-            probed.extend(self.cluster.replicas());
+        // Everybody, also who owns no slot: one that was down is found up before it is needed.
+        let everybody = merged.servers.iter().map(|it| it.address.clone());
+        let mut probed = self.cluster.known(&everybody.collect::<Vec<_>>());
+        for primary in &primaries {
+            if !probed.iter().any(|it| it.number == primary.number) {
+                probed.push(Arc::clone(primary));
+            }
         }
         self.probes.follow(&probed, config);
         let all_up = primaries
@@ -123,12 +139,45 @@ impl Watch {
         self.lead_contact(&merged.servers)
     }
 
+    /// The answers of the cluster's own servers. Where others answer nothing is sent any more.
+    fn told_apart(&mut self, answers: Vec<Answer>) -> Vec<Vec<Described>> {
+        let store = &self.cluster.store;
+        let sifted = sift(answers, &self.cluster.ids(), &self.options.seeds);
+        if sifted.replaced {
+            tracing::warn!(
+                store,
+                "most of the urls name another cluster than before: it is used"
+            );
+            self.cluster.begin_anew();
+        }
+        let example = sifted.ours.first().map(|it| it.from.to_string());
+        for answer in &sifted.foreign {
+            self.alive.remove(&answer.from);
+            self.cluster.shut(&answer.from, FOREIGN);
+            if self.foreign.insert(answer.from.clone()) {
+                let id = answer.own().map_or("-", |own| own.id.as_str());
+                tracing::warn!(
+                    store, address = %answer.from, id, ours = example.as_deref().unwrap_or("-"),
+                    "{FOREIGN}: its answer does not count, and it is sent nothing"
+                );
+            }
+        }
+        for answer in &sifted.ours {
+            let own = answer.own().map_or(&answer.from, |own| &own.address);
+            self.alive.insert(answer.from.clone(), own.clone());
+            self.foreign.remove(&answer.from);
+            self.cluster.reopen(&answer.from);
+        }
+        sifted.ours.into_iter().map(|it| it.servers).collect()
+    }
+
     /// Leads the store's own endpoint to a server that is up, if it is at none.
     fn lead_contact(&self, servers: &[Described]) -> bool {
         let contact = self.cluster.contact();
         let current = contact.current();
         let place = &current.terms.place;
-        let fit = |server: &&Described| !server.has_failed && self.alive.contains(&server.address);
+        let alive: BTreeSet<&Address> = self.alive.values().collect();
+        let fit = |server: &&Described| !server.has_failed && alive.contains(&server.address);
         let fits = |address: &Address| servers.iter().any(|it| it.address == *address && fit(&it));
         if place.vacant.is_none() && fits(&place.address) {
             return false;
@@ -155,7 +204,8 @@ impl Watch {
         let current = contact.current();
         let why = format!("no server of the cluster has answered ({trouble})");
         let known = current.terms.place.vacant.as_deref();
-        if known.is_some_and(|known| known != why) {
+        let lost = known.is_none() && self.foreign.contains(&current.terms.place.address);
+        if lost || known.is_some_and(|known| known != why) {
             let mut terms = current.terms.clone();
             terms.place.vacant = Some(why.into());
             contact.set(terms);
@@ -163,8 +213,9 @@ impl Watch {
         false
     }
 
-    /// What servers say of each other, and what is wrong with the first of those who say nothing.
-    async fn ask(&mut self) -> (Vec<Vec<Described>>, String) {
+    /// What servers say of each other, how many were asked, and what is wrong with the first of
+    /// those who say nothing.
+    async fn ask(&mut self) -> (Vec<Answer>, usize, String) {
         let place = self.cluster.contact().current().terms.place.clone();
         let whom = self.whom();
         let mut tasks = JoinSet::new();
@@ -187,13 +238,12 @@ impl Watch {
                 self.options.patience * 2
             };
             let Ok(Some(ended)) = tokio::time::timeout(limit, tasks.join_next()).await else {
-                return (answers, trouble.unwrap_or_default());
+                return (answers, whom.len(), trouble.unwrap_or_default());
             };
             match ended {
-                Ok((address, Ok((asker, described)))) => {
-                    self.kept.insert(address.clone(), asker);
-                    self.alive.insert(address);
-                    answers.push(described);
+                Ok((from, Ok((asker, servers)))) => {
+                    self.kept.insert(from.clone(), asker);
+                    answers.push(Answer { from, servers });
                 }
                 Ok((address, Err(why))) => {
                     self.alive.remove(&address);

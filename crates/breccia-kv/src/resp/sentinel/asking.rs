@@ -126,9 +126,15 @@ async fn question(asker: &mut Asker, place: &Place, service: &str) -> Result<Sai
     let replicas = replicas.unwrap_or_default();
     Ok((
         answer,
-        servers(&others, |_| true),
+        servers(&others, is_up),
         servers(&replicas, is_sound),
     ))
+}
+
+/// Whether a sentinel finds another one alive. It keeps those that are gone for ever.
+fn is_up(state: &[(String, String)]) -> bool {
+    let flags = state.iter().find(|(name, _)| name == "flags");
+    !flags.is_some_and(|(_, flags)| flags.split(',').any(|flag| flag == "s_down"))
 }
 
 /// Whether a sentinel finds nothing wrong with a replica.

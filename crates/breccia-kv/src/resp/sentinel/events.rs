@@ -18,6 +18,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const ENTER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is subscribed: the steps of a failover from which a new primary is known.
+///
+/// The first is heeded although the other sentinels' agreement comes up to a second later: by hand
+/// the former primary goes on acknowledging in that second, and all of it would be lost.
 const CHANNELS: [&[u8]; 4] = [
     b"+failover-state-wait-promotion",
     b"+promoted-slave",

@@ -16,16 +16,16 @@ mod events;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use breccia_core::address::Address;
 use breccia_net::clock;
 use breccia_net::health::ProbeConfig;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use self::asking::{Askers, RoleAsker};
-use self::choice::{Answer, Role, newest, supplants};
+use self::choice::{Answer, Role, is_agreed, newest, supplants};
 use self::events::{Hint, listen};
 use super::cluster::Cluster;
 use super::cluster::probing::Probes;
@@ -39,6 +39,8 @@ const SPACING: Duration = Duration::from_millis(50);
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a server that a sentinel has chosen is asked whether it is the primary by now.
 const CHOSEN_LIMIT: Duration = Duration::from_secs(10);
+/// A sentinel that only others have named is forgotten after so long without an answer.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// Hints that wait.
 const HINTS: usize = 64;
 
@@ -77,6 +79,16 @@ fn unnamed(trouble: Option<String>) -> String {
     format!("no sentinel has named its primary ({trouble})")
 }
 
+/// Where an endpoint was led before a reload.
+fn known_before(endpoint: &Endpoint) -> Option<(Address, Option<u64>)> {
+    let current = endpoint.current();
+    let place = &current.terms.place;
+    place
+        .vacant
+        .is_none()
+        .then(|| (place.address.clone(), None))
+}
+
 fn by_address(places: &[Place]) -> BTreeMap<Address, Place> {
     let each = places.iter().take(MOST);
     each.map(|place| (place.address.clone(), place.clone()))
@@ -94,11 +106,12 @@ pub async fn watch(
     let (hints, mut heard) = mpsc::channel(HINTS);
     let mut watch = Watch {
         sentinels: BTreeMap::new(),
+        heard: BTreeMap::new(),
         askers: Askers::default(),
         servers: RoleAsker::default(),
         listening: JoinSet::new(),
         probes: Probes::default(),
-        believed: None,
+        believed: known_before(&endpoint),
         complaint: None,
         pause: SHORT_PAUSE,
         hints,
@@ -129,13 +142,16 @@ struct Watch<F> {
     endpoint: Arc<Endpoint>,
     moved: F,
     sentinels: BTreeMap<Address, Place>,
+    /// When each has last answered, and what listens to its events.
+    heard: BTreeMap<Address, (Instant, AbortHandle)>,
     askers: Askers,
     servers: RoleAsker,
     listening: JoinSet<()>,
     probes: Probes,
     hints: mpsc::Sender<Hint>,
-    /// The primary, and the epoch of the configuration that made it one.
-    believed: Option<(Address, u64)>,
+    /// The primary, and the epoch of the configuration that made it one: none for what was found
+    /// before a reload.
+    believed: Option<(Address, Option<u64>)>,
     /// What was logged of sentinels that do not answer.
     complaint: Option<String>,
     pause: Duration,
@@ -148,18 +164,58 @@ impl<F: Fn() + Send> Watch<F> {
             return;
         }
         let service = self.options.service.clone();
-        self.listening
-            .spawn(listen(place.clone(), service, self.hints.clone()));
+        let listening = listen(place.clone(), service, self.hints.clone());
+        let listening = self.listening.spawn(listening);
+        self.heard
+            .insert(place.address.clone(), (clock::now(), listening));
         self.sentinels.insert(place.address.clone(), place);
+    }
+
+    /// Forgets whom only others have named, and who has long not answered.
+    fn forget(&mut self, answers: &[Answer]) {
+        let now = clock::now();
+        for answer in answers {
+            if let Some((heard, _)) = self.heard.get_mut(&answer.from) {
+                *heard = now;
+            }
+        }
+        let named = &self.options.sentinels;
+        self.heard.retain(|address, (heard, listening)| {
+            let stays = now.saturating_duration_since(*heard) < FORGOTTEN_AFTER
+                || named.iter().any(|place| place.address == *address);
+            if !stays {
+                listening.abort();
+                self.sentinels.remove(address);
+            }
+            stays
+        });
+    }
+
+    /// Leads the endpoint back to the primary, should something else have led it away.
+    fn hold(&self) {
+        let current = self.endpoint.current();
+        if let Some((address, _)) = &self.believed
+            && *address != current.terms.place.address
+        {
+            let place = current.terms.place.on(address.clone());
+            self.endpoint.health().move_to(address.clone());
+            self.endpoint.supersede(Terms {
+                place,
+                ..current.terms.clone()
+            });
+            (self.moved)();
+        }
     }
 
     /// Asks everybody, and follows what they say.
     async fn look(&mut self) {
+        self.hold();
         let patience = self.options.patience;
         let asked = self
             .askers
             .ask(&self.sentinels, &self.options.service, patience);
         let found = asked.await;
+        self.forget(&found.given);
         if let Some(known) = self.options.sentinels.first().cloned() {
             for other in found.others {
                 self.add(known.on(other));
@@ -180,16 +236,17 @@ impl<F: Fn() + Send> Watch<F> {
         if let Some((address, epoch)) = &mut self.believed
             && *address == best.primary
         {
-            *epoch = best.epoch.max(*epoch);
+            *epoch = Some(best.epoch).max(*epoch);
         }
         let believed = self.believed.clone();
         let known = believed.as_ref().map(|(address, epoch)| (address, *epoch));
-        let certain = supplants(best, known, &Role::Primary);
+        let agreed = is_agreed(best, &found.given, self.sentinels.len());
+        let certain = supplants(best, known, &Role::Primary, agreed);
         let now = match &believed {
             Some((address, _)) if !certain => self.role_of(address).await,
             _ => Role::Primary,
         };
-        if supplants(best, known, &now) {
+        if supplants(best, known, &now, agreed) {
             self.try_to_follow(best).await;
         } else if now.may_lead() {
             self.pause = self.options.interval;
@@ -225,7 +282,7 @@ impl<F: Fn() + Send> Watch<F> {
         let role = self.role_of(&answer.primary).await;
         if role.may_lead() {
             self.pause = self.options.interval;
-            return self.follow(&answer.primary, &answer.from, answer.epoch);
+            return self.follow(&answer.primary, &answer.from, Some(answer.epoch));
         }
         let (from, primary) = (&answer.from, &answer.primary);
         let named = format!("sentinel {from} names {primary}");
@@ -252,7 +309,7 @@ impl<F: Fn() + Send> Watch<F> {
                 return;
             }
             if self.role_of(&chosen).await == Role::Primary {
-                let epoch = known.map_or(0, |(_, epoch)| epoch);
+                let epoch = known.and_then(|(_, epoch)| epoch);
                 return self.follow(&chosen, &from, epoch);
             }
             match tokio::time::timeout(SPACING, heard.recv()).await {
@@ -269,7 +326,7 @@ impl<F: Fn() + Send> Watch<F> {
         }
     }
 
-    fn follow(&mut self, primary: &Address, sentinel: &Address, epoch: u64) {
+    fn follow(&mut self, primary: &Address, sentinel: &Address, epoch: Option<u64>) {
         self.believed = Some((primary.clone(), epoch));
         let current = self.endpoint.current();
         let (was, vacant) = (&current.terms.place.address, &current.terms.place.vacant);
