@@ -215,6 +215,26 @@ fn a_request_that_was_put_off_is_not_applied_after_a_later_one() -> Result<()> {
 }
 
 #[test]
+fn several_keys_that_were_put_off_are_not_written_after_one_was_read() -> Result<()> {
+    let text = "-TRYAGAIN Multiple keys request during rehashing of slot";
+    let fake = Fake::start(1, first("MSET {k}a", 1, text))?;
+    let port = free_port()?;
+    let _gateway = fake.gateway(port, "")?;
+    let mut client = client(port)?;
+    let requests = [
+        "SET {k}a v1",
+        "MSET {k}a v2 {k}b v2 other v2",
+        "GET {k}a",
+        "GET other",
+    ];
+    let replies = pipelined(&mut client, &requests)?;
+    ensure!(replies[1].contains("not applied on"), "{replies:?}");
+    ensure!(replies[2..] == ["$2 v1", "$2 v2"], "{replies:?}");
+    ensure!(client.words("GET {k}a")? == b"$2\r\nv1\r\n");
+    Ok(())
+}
+
+#[test]
 fn requests_that_are_all_refused_are_applied_in_their_order() -> Result<()> {
     let fake = Fake::start(1, first("SET", 7, "-CLUSTERDOWN The cluster is down"))?;
     let port = free_port()?;

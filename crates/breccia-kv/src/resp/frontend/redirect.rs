@@ -155,7 +155,8 @@ impl Kept {
 
     /// A request of a replica only reads: the primary is asked instead, whatever became of it.
     pub(super) fn fail(self: Box<Self>, failure: &Failure) {
-        if self.home.is_some() && clock::now() < self.expires {
+        let large = matches!(failure.cause, Cause::LargeReply(_));
+        if self.home.is_some() && !large && clock::now() < self.expires {
             return Rc::clone(&self.redirects).take(self, Redirection::Later, Duration::ZERO);
         }
         if failure.effect == Effect::Unknown {
@@ -176,14 +177,10 @@ impl Kept {
         self.release()
     }
 
-    /// Those of its client that were refused must not be sent again after it.
     fn note_answered(&self) {
-        if let Some((sequence, client)) = self.inner.place()
-            && client.redirected.get()
-            && !self.loose
-            && let Some(served) = self.redirects.lines.borrow_mut().get_mut(&client.id)
-        {
-            served.line.note_answered(sequence, Touch::of(&self.frame));
+        if !self.loose {
+            let touch = || Touch::of(&self.frame);
+            self.redirects.note_answered(&self.inner, touch);
         }
     }
 
@@ -210,12 +207,14 @@ impl Kept {
 pub(crate) struct Shielded {
     pub(super) inner: Ticket,
     cluster: Arc<Cluster>,
+    /// Where others of its client may wait for it.
+    hold: Option<Hold>,
 }
 
 impl Shielded {
     pub(super) fn deliver(self, reply: &[u8]) {
         match Redirection::read_exact(reply) {
-            None => self.inner.deliver(reply),
+            None => self.settle().deliver(reply),
             Some(redirection) => {
                 redirection.note(&self.cluster, None);
                 let mut told = Vec::new();
@@ -225,6 +224,23 @@ impl Shielded {
                 self.inner.deliver(&told);
             }
         }
+    }
+
+    pub(super) fn fail(self, failure: &Failure) {
+        let ticket = if failure.effect == Effect::Unknown {
+            self.settle()
+        } else {
+            self.inner
+        };
+        ticket.fail(failure);
+    }
+
+    /// The ticket of a request that is answered.
+    pub(super) fn settle(self) -> Ticket {
+        if let Some(hold) = &self.hold {
+            hold.redirects.note_answered(&self.inner, || Touch::UNKNOWN);
+        }
+        self.inner
     }
 }
 
@@ -239,6 +255,7 @@ pub(super) fn shield(forward: &Forward, leaf: LeafIndex, ticket: Ticket) -> Tick
             Ticket::Shielded(Box::new(Shielded {
                 inner: ticket,
                 cluster: Arc::clone(cluster),
+                hold: None,
             }))
         }
         _ => ticket,
@@ -266,9 +283,15 @@ pub(super) fn enqueue(
     let ticket = match forward.fleet.cluster_of(leaf) {
         // A single primary's answers are its own.
         Some(_) if upstream.is_lease() && !forward.fleet.has_slots_at(leaf) => ticket,
-        Some(_) if !room || (upstream.is_lease() && blocks.is_none()) => {
-            shield(forward, leaf, ticket)
-        }
+        Some(_) if upstream.is_lease() && blocks.is_none() => shield(forward, leaf, ticket),
+        Some(_) if !room => match shield(forward, leaf, ticket) {
+            Ticket::Shielded(mut shielded) => {
+                let client = shielded.inner.client();
+                shielded.hold = Some(Hold::new(redirects, client, 0));
+                Ticket::Shielded(shielded)
+            }
+            other => other,
+        },
         Some(_) => {
             let now = clock::now();
             let client = ticket.client();

@@ -18,6 +18,7 @@ use super::line::{Line, Pass, Waiting};
 use super::redirect::{Destination, Kept, MOST_HOPS, PAUSE, destination, resend};
 use super::redirection::Redirection;
 use super::service::Forward;
+use super::ticket::Ticket;
 use super::touch::Touch;
 use crate::front::client::Client;
 
@@ -31,12 +32,12 @@ const DISAGREED: &str = "the servers of the cluster do not agree who owns its sl
 const ENDED: &str = "its listener has ended";
 
 /// A request, and what its server said of it.
-pub(super) type Refused = (Box<Kept>, Redirection);
+type Refused = (Box<Kept>, Redirection);
 
 /// A client of which some requests were refused.
-pub(super) struct Served {
+struct Served {
     client: Rc<Client>,
-    pub(super) line: Line<Refused>,
+    line: Line<Refused>,
     /// When the line is looked at again.
     look: Option<Instant>,
 }
@@ -45,7 +46,7 @@ pub(super) struct Served {
 pub(crate) struct Redirects {
     /// Refused requests, by the number of their client. While a client has some, nothing new of it is
     /// dispatched; they go on once no other request of it is with a server.
-    pub(super) lines: RefCell<BTreeMap<u64, Served>>,
+    lines: RefCell<BTreeMap<u64, Served>>,
     /// Clients whose lines are to be looked at: now, and then.
     ready: RefCell<BTreeSet<u64>>,
     looks: RefCell<BTreeSet<(Instant, u64)>>,
@@ -88,13 +89,15 @@ impl Redirects {
         client.redirected.set(true);
         kept.hold.come_back();
         let now = clock::now();
-        if let Some(deadline) = kept.blocks
-            && now.saturating_duration_since(kept.sent.1) > PAUSE
-        {
-            // It has blocked until now; a server that takes no requests refuses at once.
-            kept.expires = now + deadline;
-        }
         let alone = redirection == Redirection::Later;
+        if let Some(deadline) = kept.blocks {
+            // Whether it has blocked until now: a server that takes no requests refuses at once, and
+            // slowly at most.
+            let least = if alone { deadline / 2 } else { PAUSE };
+            if now.saturating_duration_since(kept.sent.1) > least {
+                kept.expires = now + deadline;
+            }
+        }
         let waiting = Waiting {
             sequence,
             touch: (!kept.loose).then(|| Touch::of(&kept.frame)),
@@ -113,6 +116,17 @@ impl Redirects {
         served.line.insert(waiting);
         drop(lines);
         self.look_at(id);
+    }
+
+    /// A request was answered, or perhaps applied: those of its client that were refused before must
+    /// not be sent again after it.
+    pub(super) fn note_answered(&self, ticket: &Ticket, touch: impl FnOnce() -> Touch) {
+        if let Some((sequence, client)) = ticket.place()
+            && client.redirected.get()
+            && let Some(served) = self.lines.borrow_mut().get_mut(&client.id)
+        {
+            served.line.note_answered(sequence, touch());
+        }
     }
 
     pub(super) fn look_at(&self, client: u64) {

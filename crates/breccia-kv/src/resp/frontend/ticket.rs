@@ -255,7 +255,7 @@ impl Recipient for Ticket {
             }
             Self::Numbered(number) => number.learn(None),
             Self::Kept(kept) => kept.fail(failure),
-            Self::Shielded(shielded) => shielded.inner.fail(failure),
+            Self::Shielded(shielded) => shielded.fail(failure),
             Self::Begun(_) | Self::Ignored => {}
         }
     }
@@ -284,7 +284,7 @@ impl Recipient for Ticket {
         // A large reply is an answer: nobody sends the request elsewhere any more.
         *self = match std::mem::replace(self, Self::Ignored) {
             Self::Kept(kept) if kept.may_settle() => kept.settle(),
-            Self::Shielded(shielded) => shielded.inner,
+            Self::Shielded(shielded) => shielded.settle(),
             other => other,
         };
         let Some(asked) = self.passes_to() else {

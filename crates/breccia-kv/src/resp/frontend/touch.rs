@@ -22,7 +22,7 @@ pub(super) struct Touch {
 }
 
 impl Touch {
-    const UNKNOWN: Self = Self {
+    pub(super) const UNKNOWN: Self = Self {
         slot: None,
         writes: true,
         runs_code: true,
@@ -79,8 +79,8 @@ pub(super) fn shortened(frame: &[u8], waited: Duration) -> Option<Vec<u8>> {
             }
             _ => return None,
         };
-        let asked = std::str::from_utf8(request.arguments().nth(index)?).ok()?;
-        let asked: f64 = asked.parse().ok()?;
+        let text = std::str::from_utf8(request.arguments().nth(index)?).ok()?;
+        let asked: f64 = text.parse().ok()?;
         let asked = if in_ms { asked / 1000.0 } else { asked };
         if !(asked.is_finite() && asked > 0.0) {
             return None;
@@ -89,6 +89,9 @@ pub(super) fn shortened(frame: &[u8], waited: Duration) -> Option<Vec<u8>> {
         let left = (asked - waited.as_secs_f64()).max(0.001);
         let left = if in_ms {
             format!("{:.0}", (left * 1000.0).ceil())
+        } else if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            // Old servers take whole seconds only.
+            format!("{:.0}", left.ceil())
         } else {
             format!("{left:.3}")
         };
@@ -152,10 +155,12 @@ mod tests {
             let shorter = shortened(&frame(words), Duration::from_millis(1500));
             assert_eq!(shorter, wanted.map(frame), "{words}");
         };
-        check("BLPOP l 5", Some("BLPOP l 3.500"));
-        check("BLPOP l 1", Some("BLPOP l 0.001"));
+        check("BLPOP l 5.0", Some("BLPOP l 3.500"));
+        check("BLPOP l 5", Some("BLPOP l 4"));
+        check("BLPOP l 1", Some("BLPOP l 1"));
+        check("BLPOP l 1.2", Some("BLPOP l 0.001"));
         check("BLPOP l 0", None);
-        check("BLMPOP 5 1 l LEFT", Some("BLMPOP 3.500 1 l LEFT"));
+        check("BLMPOP 5.5 1 l LEFT", Some("BLMPOP 4.000 1 l LEFT"));
         check(
             "XREAD BLOCK 2000 STREAMS s $",
             Some("XREAD BLOCK 500 STREAMS s $"),
