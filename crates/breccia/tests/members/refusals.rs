@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use breccia_testkit::{Breccia, Reply, RespClient, free_port};
 
-/// What a test wants said to a request, instead of an answer, by the server of a number.
+/// What a test wants said to a request, instead of an answer, by the server of a number. A request
+/// after ASKING begins with that.
 type Refuse = Box<dyn FnMut(usize, &str) -> Option<String> + Send>;
 
 struct Shared {
@@ -98,6 +99,7 @@ fn serve(shared: &Shared, number: usize, stream: TcpStream) -> Option<()> {
     let mut out = stream.try_clone().ok()?;
     let mut input = BufReader::new(stream);
     let mut line = String::new();
+    let mut asking = false;
     loop {
         line.clear();
         input.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -114,13 +116,14 @@ fn serve(shared: &Shared, number: usize, stream: TcpStream) -> Option<()> {
                 words.push(String::from_utf8(word).ok()?);
             }
         }
-        let reply = answer(shared, number, &words)?;
+        let reply = answer(shared, (number, asking), &words)?;
+        asking = words == ["ASKING"];
         out.write_all(reply.as_bytes()).ok()?;
     }
 }
 
 /// `None`: the connection is closed instead.
-fn answer(shared: &Shared, number: usize, words: &[String]) -> Option<String> {
+fn answer(shared: &Shared, (number, asking): (usize, bool), words: &[String]) -> Option<String> {
     let request = words.join(" ");
     match words.first()?.as_str() {
         "PING" => return Some("+PONG\r\n".to_owned()),
@@ -147,7 +150,12 @@ fn answer(shared: &Shared, number: usize, words: &[String]) -> Option<String> {
     }
     let mut refuse = shared.refuse.lock().ok()?;
     shared.heard.lock().ok()?.push(request.clone());
-    if let Some(refusal) = refuse(number, &request) {
+    let said = if asking {
+        format!("ASKING {request}")
+    } else {
+        request
+    };
+    if let Some(refusal) = refuse(number, &said) {
         return (refusal != "close").then(|| format!("{refusal}\r\n"));
     }
     let mut values = shared.values.lock().ok()?;
@@ -337,14 +345,15 @@ fn what_a_dying_replica_leaves_unanswered_is_read_from_the_primary() -> Result<(
 
 #[test]
 fn several_keys_wait_until_their_slot_has_moved() -> Result<()> {
-    let second = Arc::new(Mutex::new((0, None)));
+    let second = Arc::new(Mutex::new((Vec::new(), None)));
     let named = Arc::clone(&second);
     let fake = Fake::start(2, move |number, request| {
-        let (port, until) = &mut *named.lock().ok()?;
+        let (ports, until): &mut (Vec<u16>, Option<Instant>) = &mut *named.lock().ok()?;
         let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(600));
         let text = match number {
-            _ if !request.starts_with("MSET") => return None,
-            0 => format!("-ASK 7629 127.0.0.1:{port}"),
+            _ if !request.contains("MSET") => return None,
+            0 => format!("-ASK 7629 127.0.0.1:{}", ports[1]),
+            _ if !request.starts_with("ASKING") => format!("-MOVED 7629 127.0.0.1:{}", ports[0]),
             _ if Instant::now() < until => {
                 "-TRYAGAIN Multiple keys request during rehashing of slot".to_owned()
             }
@@ -352,7 +361,7 @@ fn several_keys_wait_until_their_slot_has_moved() -> Result<()> {
         };
         Some(text)
     })?;
-    second.lock().unwrap_or_else(PoisonError::into_inner).0 = fake.ports[1];
+    second.lock().unwrap_or_else(PoisonError::into_inner).0 = fake.ports.clone();
     let port = free_port()?;
     let _gateway = fake.gateway(port, "")?;
     let mut client = client(port)?;
