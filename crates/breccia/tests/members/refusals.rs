@@ -23,7 +23,7 @@ struct Shared {
     values: Mutex<BTreeMap<String, String>>,
     /// Requests on keys, as they came.
     heard: Mutex<Vec<String>>,
-    nodes: String,
+    described: String,
 }
 
 /// Servers with the same data; the first owns all slots.
@@ -66,7 +66,7 @@ impl Fake {
             refuse: Mutex::new(Box::new(refuse)),
             values: Mutex::default(),
             heard: Mutex::default(),
-            nodes: ports.iter().enumerate().map(line).collect(),
+            described: ports.iter().enumerate().map(line).collect(),
         });
         for (number, listener) in listeners.into_iter().enumerate() {
             let shared = Arc::clone(&shared);
@@ -128,9 +128,9 @@ fn answer(shared: &Shared, (number, asking): (usize, bool), words: &[String]) ->
     match words.first()?.as_str() {
         "PING" => return Some("+PONG\r\n".to_owned()),
         "CLUSTER" => {
-            let nodes = &shared.nodes;
+            let described = &shared.described;
             let id = format!("{number:040} ");
-            let own: String = nodes
+            let own: String = described
                 .split_inclusive('\n')
                 .map(|line| {
                     if line.starts_with(&id) {
