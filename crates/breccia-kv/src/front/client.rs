@@ -65,6 +65,8 @@ pub struct Client {
     /// Whether a request of its was sent to another server than at first, and the client has not been
     /// without requests in flight since.
     pub(crate) redirected: Cell<bool>,
+    /// How many of its requests are with servers of clusters.
+    pub(crate) at_servers: Cell<usize>,
 }
 
 /// The ending of a client that another one has ended.
@@ -108,6 +110,7 @@ impl Client {
             patient: Cell::new(false),
             hurried: Cell::new(false),
             redirected: Cell::new(false),
+            at_servers: Cell::new(0),
         })
     }
 

@@ -11,6 +11,13 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequence(u32);
 
+impl Sequence {
+    /// Whether the request came later than another one of the same client.
+    pub(crate) fn is_after(self, other: Self) -> bool {
+        (1..=u32::MAX / 2).contains(&self.0.wrapping_sub(other.0))
+    }
+}
+
 /// Replies up to this size are parked inside their slot.
 const INLINE: usize = 22;
 /// A buffer larger than this is given back once it is empty.

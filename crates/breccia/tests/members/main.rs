@@ -8,4 +8,5 @@ mod cluster;
 #[path = "../gateway/common.rs"]
 mod common;
 mod load;
+mod refusals;
 mod sentinel;

@@ -462,7 +462,7 @@ fn on(terms: &Terms, address: &Address) -> Terms {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::endpoint::Place;
     use crate::io::DEFAULT_LIMITS;
@@ -472,6 +472,16 @@ mod tests {
         let health = EndpointHealth::new("c".into(), address.clone());
         let terms = Terms::simple(Place::plain(address), DEFAULT_LIMITS);
         Cluster::new("c".into(), Endpoint::new(terms, health), false)
+    }
+
+    /// A cluster whose servers, at these addresses, own nothing yet.
+    pub(in crate::resp) fn known(addresses: &[&str]) -> Arc<Cluster> {
+        let cluster = cluster();
+        for address in addresses {
+            let address: Address = address.parse().unwrap();
+            cluster.meet(&mut cluster.lock(), &address);
+        }
+        cluster
     }
 
     fn said(text: &str) -> Merged {

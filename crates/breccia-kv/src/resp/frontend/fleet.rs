@@ -13,7 +13,7 @@ use breccia_net::metrics;
 use super::super::cluster::{Cluster, NAMED_PRIMARY, Server, SlotMap, slot_of};
 use super::leaf::{Leaf, RespLeaf};
 use super::metrics::FrontMetrics;
-use super::redirect::Redirects;
+use super::redirects::Redirects;
 use super::service::{Forward, kept_leaf};
 use crate::front::kept::Kept;
 use crate::scan_cursor::check_of;

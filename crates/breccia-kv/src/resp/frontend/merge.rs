@@ -18,6 +18,7 @@ use super::metrics::Outcome;
 use super::ticket::{Asked, Convert};
 use super::wire_error::failure_text;
 use crate::front::client::Client;
+use crate::front::ring::Sequence;
 use crate::pipeline::Failure;
 use crate::topology::LeafIndex;
 
@@ -115,6 +116,11 @@ impl Merge {
     /// Who waits for the reply.
     pub(crate) fn client(&self) -> &Rc<Client> {
         &self.asked.client
+    }
+
+    /// The request's place among those of its client.
+    pub(crate) fn sequence(&self) -> Sequence {
+        self.asked.sequence
     }
 
     /// The reply of one shard came late.

@@ -157,6 +157,25 @@ impl Ticket {
         }
     }
 
+    /// Its place among the requests of its client, and who that is.
+    pub(crate) fn place(&self) -> Option<(Sequence, &Rc<Client>)> {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) | Self::Converted(asked, _) => {
+                Some((asked.sequence, &asked.client))
+            }
+            Self::Part(merge, _) => Some((merge.sequence(), merge.client())),
+            _ => None,
+        }
+    }
+
+    /// The row of its command, if it is one and gets the reply as it is.
+    pub(crate) fn row(&self) -> Option<u16> {
+        match self {
+            Self::Reply(asked) | Self::Script(asked, _) => Some(asked.row),
+            _ => None,
+        }
+    }
+
     /// The client that waits.
     pub(crate) fn client(&self) -> Option<&Rc<Client>> {
         match self {
@@ -236,7 +255,7 @@ impl Recipient for Ticket {
             }
             Self::Numbered(number) => number.learn(None),
             Self::Kept(kept) => kept.fail(failure),
-            Self::Shielded(shielded) => shielded.inner.fail(failure),
+            Self::Shielded(shielded) => shielded.fail(failure),
             Self::Begun(_) | Self::Ignored => {}
         }
     }
@@ -265,7 +284,7 @@ impl Recipient for Ticket {
         // A large reply is an answer: nobody sends the request elsewhere any more.
         *self = match std::mem::replace(self, Self::Ignored) {
             Self::Kept(kept) if kept.may_settle() => kept.settle(),
-            Self::Shielded(shielded) => shielded.inner,
+            Self::Shielded(shielded) => shielded.settle(),
             other => other,
         };
         let Some(asked) = self.passes_to() else {
