@@ -226,9 +226,8 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                     }
                 }
                 Scan::Wrong(why) => {
-                    return Err(Cause::Lost(
-                        format!("the server broke the protocol: {why}").into(),
-                    ));
+                    let why = format!("the server broke the protocol: {why}");
+                    return Err(Cause::Lost(why.into()));
                 }
             }
         }
