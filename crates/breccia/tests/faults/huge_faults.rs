@@ -156,7 +156,7 @@ fn slow_senders_lose_their_places_one_by_one_to_those_who_wait() -> Result<()> {
     let sending = std::thread::spawn(move || {
         for _ in 0..30 {
             std::thread::sleep(Duration::from_millis(200));
-            slow.retain_mut(|client| client.write_all(&[b'x'; 20_000]).is_ok());
+            slow.retain_mut(|client| client.write_all(&vec![b'x'; 20_000]).is_ok());
         }
         slow.len()
     });
