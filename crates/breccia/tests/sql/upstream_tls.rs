@@ -58,7 +58,7 @@ fn ca(files: &Certificates) -> String {
 fn trouble(config: &str, server: &str, part: &str) -> Result<()> {
     let breccia = Breccia::start_unready(config)?;
     let mut last = String::new();
-    let begin = format!("; {server}: it is down: {server}");
+    let begin = format!("; {server}: it is down: ");
     let told = wait_until(Duration::from_secs(20), part, || {
         let (status, body) = breccia.admin("/readyz")?;
         ensure!(status == 503, "it is ready: {body}");
