@@ -16,6 +16,7 @@
 
 mod growing;
 mod passing;
+mod sifting;
 mod widening;
 
 use std::collections::VecDeque;
@@ -557,39 +558,6 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         self.heard_at = None;
         self.owed_since = None;
         self.sample = None;
-    }
-
-    fn remove_unsent(
-        &mut self,
-        failure: &Failure,
-        mut remove: impl FnMut(&Entry<R, S>) -> bool,
-    ) -> usize {
-        if self.entries.len() == self.sent {
-            return 0;
-        }
-        let before = self.entries.len();
-        let unsent = self.entries.split_off(self.sent);
-        let old = std::mem::take(&mut self.buffer);
-        let mut position = self.start + self.partial;
-        let begun = old.get(self.start..position).unwrap_or_default();
-        self.buffer.extend_from_slice(begun);
-        self.start = 0;
-        for entry in unsent {
-            let end = position + entry.length;
-            if remove(&entry) {
-                // The last one, if it was growing, does so no more.
-                self.growing &= end < old.len();
-                if let Some(recipient) = entry.recipient {
-                    recipient.fail(failure);
-                }
-            } else {
-                self.buffer
-                    .extend_from_slice(old.get(position..end).unwrap_or_default());
-                self.entries.push_back(entry);
-            }
-            position = end;
-        }
-        before - self.entries.len()
     }
 }
 

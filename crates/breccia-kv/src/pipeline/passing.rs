@@ -165,31 +165,20 @@ impl<R: Recipient, S: Copy> Pipeline<R, S> {
         let owner = |entry: &super::Entry<R, S>| entry.recipient.as_ref().map(Recipient::owner);
         let sent = self.entries.iter().take(self.sent);
         let waiting: Vec<u64> = sent.filter_map(owner).collect();
-        let unsent = self.entries.split_off(self.sent);
-        let old = std::mem::take(&mut self.buffer);
-        let mut position = self.start + self.partial;
-        let begun = old.get(self.start..position).unwrap_or_default();
-        self.buffer.extend_from_slice(begun);
-        self.start = 0;
         let mut taken = Vec::new();
-        for entry in unsent {
-            let end = position + entry.length;
-            let bytes = old.get(position..end).unwrap_or_default();
-            position = end;
-            match entry.recipient {
-                Some(recipient) if !waiting.contains(&recipient.owner()) => taken.push(Unsent {
+        self.sift_unsent(|entry, bytes| match entry.recipient {
+            Some(recipient) if !waiting.contains(&recipient.owner()) => {
+                taken.push(Unsent {
                     recipient,
                     shape: entry.shape,
                     patience: entry.patience,
                     expires: entry.at,
                     bytes: bytes.to_vec(),
-                }),
-                _ => {
-                    self.buffer.extend_from_slice(bytes);
-                    self.entries.push_back(entry);
-                }
+                });
+                None
             }
-        }
+            _ => Some(entry),
+        });
         taken
     }
 }
