@@ -103,43 +103,39 @@ impl Neighbours {
     }
 
     /// Gives each request its own part of the reply: its hit, if it has one, and the end. What is
-    /// missing because the server broke off with an error gets that error.
+    /// missing because the server broke off with an error gets that error. A hit that nobody asked
+    /// for fails them all: another one would look like a miss.
     pub(super) fn deliver(&self, reply: &[u8]) {
-        if !self.fits(reply) {
+        let mut values = Values::new(reply);
+        let mut next = values.next();
+        let mut hits = Vec::with_capacity(self.members.len());
+        let mut start = 0;
+        for member in &self.members {
+            let key = self.text.get(start..member.end).unwrap_or_default();
+            start = member.end;
+            let hit = next.take_if(|hit| hit.key == key);
+            if hit.is_some() {
+                next = values.next();
+            }
+            hits.push(hit.map(|hit| hit.whole));
+        }
+        if next.is_some() {
             let cause = Cause::Lost("it answered with keys that were not asked for".into());
             let effect = Effect::NotApplied;
             return self.fail(&Failure { cause, effect });
         }
-        let mut hits = Values::new(reply).peekable();
-        let last = last_line(reply);
         let mut own = Vec::new();
-        let mut start = 0;
-        for member in &self.members {
-            let key = self.text.get(start..member.end).unwrap_or_default();
-            start = member.end;
-            match hits.next_if(|hit| hit.key == key) {
-                Some(hit) => {
-                    own.clear();
-                    own.extend_from_slice(hit.whole);
-                    own.extend_from_slice(END);
-                    member.asked.answered_by(member.leaf, &own);
-                }
-                None => member.asked.answered_by(member.leaf, last),
-            }
+        for (member, hit) in self.members.iter().zip(hits) {
+            let Some(hit) = hit else {
+                // What is left is the line that ends the reply.
+                member.asked.answered_by(member.leaf, values.rest());
+                continue;
+            };
+            own.clear();
+            own.extend_from_slice(hit);
+            own.extend_from_slice(b"END\r\n");
+            member.asked.answered_by(member.leaf, &own);
         }
-    }
-
-    /// Whether each hit is of a key that was asked for, in that order: else a hit would look like a
-    /// miss.
-    fn fits(&self, reply: &[u8]) -> bool {
-        let mut hits = Values::new(reply).peekable();
-        let mut start = 0;
-        for member in &self.members {
-            let key = self.text.get(start..member.end).unwrap_or_default();
-            start = member.end;
-            hits.next_if(|hit| hit.key == key);
-        }
-        hits.peek().is_none()
     }
 
     pub(super) fn fail(&self, failure: &Failure) {
@@ -159,17 +155,4 @@ fn expected(asked: &Asked) -> usize {
         0 => UNKNOWN_BYTES,
         known => known,
     }
-}
-
-const END: &[u8] = b"END\r\n";
-
-/// The line that ends a retrieval's reply: `END`, or an error.
-fn last_line(reply: &[u8]) -> &[u8] {
-    // A block ends in a line end of its own, and an error's line is never this word.
-    if reply.ends_with(b"\r\nEND\r\n") || reply == END {
-        return END;
-    }
-    let mut hits = Values::new(reply);
-    hits.by_ref().for_each(drop);
-    hits.rest()
 }
