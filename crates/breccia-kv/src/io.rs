@@ -83,8 +83,7 @@ impl KvIo {
         let errand: Errand = Box::new(move || {
             tokio::task::spawn_local(serve::<W>(receiver, options));
         });
-        // If the thread is gone, the receiver is, too, and requests fail.
-        let _ = self.errands.send(errand);
+        self.run(errand);
         Lane {
             name,
             sender,
@@ -123,7 +122,7 @@ impl KvIo {
                 }
             });
         });
-        let _ = self.errands.send(errand);
+        self.run(errand);
         Probing {
             _until_dropped: sender,
         }
