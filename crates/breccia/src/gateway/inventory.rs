@@ -85,7 +85,7 @@ impl Inventory {
         let servers = keep(&known.servers, registry::servers(plan, &endpoints)?);
         Ok(Self {
             drains: drains.collect(),
-            trunks: keep(&known.trunks, registry::trunks(plan, metrics)?),
+            trunks: registry::trunks(plan, &known.trunks, metrics)?,
             clusters: keep(&known.clusters, clusters(plan, &servers)),
             servers,
             identities: keep(&known.identities, markers::identities(plan, &layouts)),

@@ -37,9 +37,11 @@ pub(crate) fn servers(
     Ok(servers)
 }
 
-/// The shared connections of Redis stores whose workers have none of their own. A thread each.
+/// The shared connections of Redis stores whose workers have none of their own, as they are known, or
+/// made now. A thread each.
 pub(crate) fn trunks(
     plan: &Plan,
+    known: &BTreeMap<String, Arc<Trunks>>,
     metrics: &Registry,
 ) -> Result<BTreeMap<String, Arc<Trunks>>, Trouble> {
     let mut trunks = BTreeMap::new();
@@ -48,8 +50,13 @@ pub(crate) fn trunks(
             continue;
         };
         if redis.connections_per == ConnectionsPer::Process {
-            let io = KvIo::start().map_err(Trouble::failed)?;
-            trunks.insert(name.clone(), Trunks::new(io, metrics.clone()));
+            let own = if let Some(known) = known.get(name) {
+                Arc::clone(known)
+            } else {
+                let io = KvIo::start().map_err(Trouble::failed)?;
+                Trunks::new(io, metrics.clone())
+            };
+            trunks.insert(name.clone(), own);
         }
     }
     Ok(trunks)
