@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use breccia_blob::s3::frontend::SharedSettings as S3Settings;
-use breccia_config::{ConnectionsPer, Plan, StorePlan};
+use breccia_config::{ConnectionsPer, Plan, RedisPlan, StorePlan};
 use breccia_net::clock;
 use breccia_net::drain::{Drain, Phase};
 use breccia_net::layout_store::LayoutStore;
@@ -251,21 +251,17 @@ impl Gateway {
             .filter(|listener| listener.sql.is_none())
             .flat_map(|listener| plan.served(listener))
             .collect();
+        let of_redis = |plan: &RedisPlan, servers: usize| {
+            let owners = match plan.connections_per {
+                ConnectionsPer::Process => 1,
+                _ => self.workers,
+            };
+            let each = plan.connections.saturating_mul(owners);
+            each.saturating_mul(servers).saturating_mul(RESP_VERSIONS)
+        };
         let each = served.iter().map(|(name, store)| match store {
-            StorePlan::Redis(plan) => {
-                let owners = match plan.connections_per {
-                    ConnectionsPer::Process => 1,
-                    _ => self.workers,
-                };
-                let each = plan.connections.saturating_mul(owners);
-                each.saturating_mul(RESP_VERSIONS)
-            }
-            StorePlan::RedisGroup(plan) => {
-                let servers = self.servers_of(name).max(1);
-                let connections = plan.redis.connections.saturating_mul(servers);
-                let each = connections.saturating_mul(self.workers);
-                each.saturating_mul(RESP_VERSIONS)
-            }
+            StorePlan::Redis(plan) => of_redis(plan, 1),
+            StorePlan::RedisGroup(plan) => of_redis(&plan.redis, self.servers_of(name).max(1)),
             StorePlan::Memcached(plan) => plan.connections.saturating_mul(self.workers),
             StorePlan::S3(plan) => plan.http.max_connections,
             StorePlan::Azure(plan) => plan.http.max_connections,
