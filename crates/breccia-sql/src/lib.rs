@@ -4,9 +4,16 @@
 //! statement reaches a replica only on a positive proof that it reads, and only one that has
 //! replayed all that its session may have seen.
 
+pub mod choice;
 pub mod class;
+pub mod consistency;
 pub mod error;
+pub mod freshness;
+pub mod heard;
+pub mod pause;
+pub mod pool;
 pub mod postgres;
-pub mod token;
+pub mod routed;
+pub mod sampler;
 
 pub use error::SqlError;

@@ -19,4 +19,5 @@ pub mod pool;
 pub mod scram;
 pub mod settings;
 pub mod statement;
+pub mod token;
 pub mod upstream;

@@ -13,13 +13,13 @@ use breccia_net::{NetError, clock};
 use tokio::sync::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::cluster::heard::{Answer, Heard, Report};
-use super::cluster::sampler::Sample;
+use super::cluster::report::{Answer, Heard, Report};
 use super::cluster::{Cluster, Database, Server};
+use super::token::Lsn;
 use super::upstream::{Endpoint, Instance, Login, Row, Upstream};
 use crate::class::{CatalogueBuilder, QUERIES};
 use crate::error::SqlError;
-use crate::token::Lsn;
+use crate::sampler::Sample;
 
 /// Role, timeline, identity, position. A replica tells the timeline it receives; without the right
 /// to see that, the one of its last restart point. More columns may be put behind; [`report`] reads
@@ -305,7 +305,7 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
     }
 }
 
-fn sampled(row: &Row, number: u64, at: Instant, line: &Line) -> Option<Sample> {
+fn sampled(row: &Row, number: u64, at: Instant, line: &Line) -> Option<Sample<Lsn>> {
     let [recovery, position, seen] = row.as_slice() else {
         return None;
     };

@@ -10,7 +10,7 @@ use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan};
 use breccia_sql::SqlError;
 use breccia_sql::postgres::monitor::{ROLE, report};
 use breccia_sql::postgres::upstream::{Login, Row};
-use breccia_sql::token::Lsn;
+use breccia_sql::postgres::token::Lsn;
 
 use super::logins;
 use crate::registry;

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub use super::heard::{Answer, Heard, Report};
-use crate::token::Lsn;
+pub use super::report::{Answer, Heard, Report};
+use crate::postgres::token::Lsn;
 
 /// What holds for every session until the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,7 +335,7 @@ impl Election {
 /// What the servers say that were heard lately.
 fn reports(heard: &[Heard]) -> impl Iterator<Item = (usize, Report)> + '_ {
     let all = heard.iter().enumerate();
-    all.filter_map(|(server, heard)| Some((server, heard.report()?)))
+    all.filter_map(|(server, heard)| Some((server, *heard.report()?)))
 }
 
 /// A replica of the same cluster that is on a newer timeline than `claimant`, and which.

@@ -4,45 +4,36 @@
 //! Invariant: a view is replaced as a whole, and workers hold the one they began a statement with.
 
 pub mod election;
-pub mod heard;
-pub mod pause;
-pub mod sampler;
+pub mod report;
 mod standing;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use breccia_core::hash::splitmix64;
 use breccia_net::clock;
 use breccia_net::health::EndpointHealth;
-use breccia_net::metrics::{self, Registry, SharedCounter};
+use breccia_net::metrics::Registry;
 use tokio::sync::Notify;
 
 use super::pool::{Pool, PoolLimits};
 use super::statement::Statements;
+use super::token::Lsn;
 use super::upstream::{Credential, Endpoint, Login};
+use crate::choice;
 use crate::class::Classifier;
-use crate::token::{Lsn, Question};
+pub use crate::consistency::Consistency;
+use crate::freshness::Question;
+use crate::pause::{Gate, Gates};
+use crate::routed::Routed;
+use crate::sampler::Sampler;
 use election::{Election, View};
-use heard::{Answer, Heard, Report};
-use pause::Pauses;
-use sampler::Sampler;
+use report::{Answer, Heard, Report};
 
 /// How often a catalogue is read soon after a change of which nobody heard the end.
 const DOUBTS: u64 = 10;
-
-/// How fresh a read must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consistency {
-    /// Never older than what its session wrote or has read.
-    Session,
-    /// Never older than any commit acknowledged before it arrived.
-    Store,
-    /// At most `max-lag` old.
-    Eventual,
-}
 
 /// A server of a cluster.
 #[derive(Debug)]
@@ -95,9 +86,8 @@ pub struct Server {
     /// Where and how.
     pub options: ServerOptions,
     /// Its positions.
-    pub sampler: Sampler,
-    running: AtomicUsize,
-    paused: AtomicBool,
+    pub sampler: Sampler<Lsn>,
+    gate: Arc<Gate>,
     /// Set by an administrator: no new statement goes there.
     pub drained: AtomicBool,
     heard: Mutex<Heard>,
@@ -116,8 +106,20 @@ impl Server {
         self.answer().map(|answer| answer.report)
     }
 
+    /// Whether this server is paused by itself, whatever its composite is.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.gate.is_paused()
+    }
+
+    /// Statements and transactions that run there now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.gate.running()
+    }
+
     fn answer(&self) -> Option<Answer> {
-        lock(&self.heard).answer()
+        lock(&self.heard).answer().copied()
     }
 
     /// What a replica has replayed for certain, by the latest sample or report.
@@ -255,7 +257,7 @@ pub struct Cluster {
     pub statements: Statements,
     /// Reads and writes by where they went and why.
     pub routed: Routed,
-    pauses: Pauses,
+    gates: Arc<Gates>,
     election: Mutex<Election>,
     view: Mutex<Arc<View>>,
     version: AtomicU64,
@@ -267,69 +269,26 @@ pub struct Cluster {
     pub(super) missed: Notify,
 }
 
-/// Counters of `breccia_sql_routed_total` and `breccia_sql_pinned_total`, made when first needed.
-#[derive(Debug)]
-pub struct Routed {
-    registry: Registry,
-    statements: Mutex<HashMap<(bool, &'static str), SharedCounter>>,
-    pinned: Mutex<HashMap<&'static str, SharedCounter>>,
-}
-
-impl Routed {
-    fn new(registry: Registry) -> Self {
-        Self {
-            registry,
-            statements: Mutex::default(),
-            pinned: Mutex::default(),
-        }
-    }
-
-    /// The counter of statements that went to a replica or the primary for `reason`.
-    pub fn routed(&self, replica: bool, reason: &'static str) -> SharedCounter {
-        let target = if replica { "replica" } else { "primary" };
-        let make = || {
-            self.registry
-                .shared_counter(&metrics::SQL_ROUTED, &[target, reason])
-        };
-        lock(&self.statements)
-            .entry((replica, reason))
-            .or_insert_with(make)
-            .clone()
-    }
-
-    /// A session is pinned for `reason`.
-    pub fn pinned(&self, reason: &'static str) {
-        let make = || {
-            self.registry
-                .shared_counter(&metrics::SQL_PINNED, &[reason])
-        };
-        lock(&self.pinned)
-            .entry(reason)
-            .or_insert_with(make)
-            .increment();
-    }
-}
-
 impl Cluster {
     /// A cluster of which nothing is known yet. [`super::monitor::watch`] finds out.
     #[must_use]
     pub fn new(options: ClusterOptions, servers: Vec<ServerOptions>, registry: &Registry) -> Self {
         let names = servers.iter().map(|it| it.endpoint.name.clone()).collect();
-        let server = |options| Server {
+        let gates = Gates::new(servers.len());
+        let server = |(options, gate): (ServerOptions, &Arc<Gate>)| Server {
             options,
             sampler: Sampler::default(),
-            running: AtomicUsize::new(0),
-            paused: AtomicBool::new(false),
+            gate: Arc::clone(gate),
             drained: AtomicBool::new(false),
             heard: Mutex::default(),
         };
         Self {
             election: Mutex::new(Election::new(names, options.max_lag)),
             options,
-            servers: servers.into_iter().map(server).collect(),
+            servers: servers.into_iter().zip(gates.all()).map(server).collect(),
             statements: Statements::default(),
             routed: Routed::new(registry.clone()),
-            pauses: Pauses::default(),
+            gates,
             view: Mutex::default(),
             version: AtomicU64::new(0),
             databases: Mutex::default(),
@@ -413,7 +372,7 @@ impl Cluster {
         *current = Arc::new(view);
         drop(current);
         self.version.fetch_add(1, Ordering::AcqRel);
-        self.pauses.turn();
+        self.gates.turn();
     }
 
     /// What an operator should know of the step from one view to the next.
@@ -454,37 +413,57 @@ impl Cluster {
     /// A replica that may serve, of two drawn at random the one with less to do for its weight.
     #[must_use]
     pub fn choose(&self, view: &View, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.is_paused() {
+            return None;
+        }
         let able =
             |server: &usize| self.server(*server).is_some_and(Server::usable) && fits(*server);
-        let mut first = None;
-        let mut second = None;
-        let count = view.replicas.iter().filter(|server| able(server)).count();
-        if count > 0 && !self.is_paused() {
-            let random = splitmix64(clock::seed());
-            let draw = |random: u64| usize::try_from(random % count as u64).unwrap_or(0);
-            let nth = |n| {
-                view.replicas
-                    .iter()
-                    .copied()
-                    .filter(|server| able(server))
-                    .nth(n)
-            };
-            first = nth(draw(random));
-            second = nth(draw(random >> 32));
-        }
-        let (first, second) = (first?, second?);
         let load = |server: usize| {
             let server = self.server(server);
-            server.map_or(u64::MAX, |server| {
-                let running = server.running.load(Ordering::Relaxed) as u64 + 1;
-                running * 1000 / u64::from(server.options.weight.max(1))
-            })
+            server.map_or(u64::MAX, |it| choice::load(it.running(), it.options.weight))
         };
-        Some(if load(second) < load(first) {
-            second
-        } else {
-            first
-        })
+        let fitting = view.replicas.iter().copied().filter(able);
+        choice::choose(fitting, splitmix64(clock::seed()), load)
+    }
+
+    /// What administrators hold back, and what still runs.
+    #[must_use]
+    pub fn gates(&self) -> &Arc<Gates> {
+        &self.gates
+    }
+
+    /// Holds back what has not begun: on one server, or on all. `false`: no more.
+    pub fn pause(&self, server: Option<usize>, paused: bool) {
+        self.gates.pause(server, paused);
+    }
+
+    /// Whether nothing may begin on a server; a number that is nobody's stands for one to come.
+    #[must_use]
+    pub fn holds_back(&self, server: usize) -> bool {
+        self.gates.holds_back(server)
+    }
+
+    /// Whether all of it is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.gates.is_paused()
+    }
+
+    /// Sessions that wait for the end of a pause.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.gates.waiting()
+    }
+
+    /// Waits until there is another view than that of `version`.
+    pub async fn left(&self, version: u64) {
+        self.gates.wait_while(|| self.version() == version).await;
+    }
+
+    /// Waits until `may_go`, which is asked again whenever a server is resumed or the view changes;
+    /// whether it came to that by `end`.
+    pub async fn wait_turn(&self, end: Instant, may_go: impl FnMut() -> bool) -> bool {
+        self.gates.wait_turn(end, may_go).await
     }
 
     /// A database, perhaps met for the first time.

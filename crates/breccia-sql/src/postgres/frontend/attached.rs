@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use super::client::{Client, HIGH_WATER, Outgoing, READ_AHEAD, SCRATCH, poll_read};
 use super::expected::Expected;
-use crate::postgres::cluster::pause::Running;
+use crate::pause::Running;
 use crate::postgres::codec::message::Status;
 use crate::postgres::pool::Lease;
-use crate::token::{Home, Lsn};
+use crate::postgres::token::{Home, Lsn};
 
 /// A connection a session holds.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Waiting while an administrator has paused a server, or all of them; and the answer where no
 //! connection can be had.
 //!
-//! Not what is paused ([`crate::postgres::cluster::pause`]). Invariant: what has begun goes on to its
+//! Not what is paused ([`crate::pause`]). Invariant: what has begun goes on to its
 //! end, what has not waits for `queue-timeout` at most, and is answered then.
 
 use std::sync::Arc;

@@ -19,11 +19,11 @@ use super::looks::goes_down;
 use super::route::Place;
 use super::session::{Session, is_of_the_connection};
 use crate::error::SqlError;
-use crate::postgres::cluster::pause::Running;
+use crate::pause::Running;
 use crate::postgres::codec::message;
 use crate::postgres::pool::{Lease, Pool};
+use crate::postgres::token::Lsn;
 use crate::postgres::upstream::Upstream;
-use crate::token::Lsn;
 
 impl Session {
     /// Takes a connection and brings it to the session's settings. `false`: the connection does not
@@ -40,7 +40,7 @@ impl Session {
         let (server, replica) = (place.server, place.replica);
         let pool = self.pool(server, replica)?;
         let mut lease = self.lend(&pool).await?;
-        let running = Running::on(&self.listener.cluster, server);
+        let running = Running::on(self.listener.cluster.gates(), server);
         if self.listener.cluster.holds_back(server) {
             lease.give_back();
             return Err(self.paused());
@@ -72,7 +72,7 @@ impl Session {
         let Some(mut lease) = pool.lend_at_once() else {
             return false;
         };
-        let running = Running::on(&self.listener.cluster, place.server);
+        let running = Running::on(self.listener.cluster.gates(), place.server);
         let ready = lease.upstream().is_some_and(|upstream| {
             self.join(upstream);
             let (here, there) = (&self.settings, &upstream.applied);

@@ -9,9 +9,9 @@ use breccia_net::clock;
 
 use super::session::Session;
 use crate::postgres::cluster::election::View;
-use crate::postgres::cluster::sampler::{Sample, Ticket};
 use crate::postgres::cluster::{Consistency, Server};
-use crate::token::{Home, Lsn, Need};
+use crate::postgres::token::{Home, Lsn, Need};
+use crate::sampler::{Sample, Ticket};
 
 /// The pause between two looks at a replica that is not there yet.
 const LOOK_PAUSE: Duration = Duration::from_micros(500);
@@ -65,7 +65,7 @@ impl Session {
         }
         let Need::Floor {
             home: Some(home), ..
-        } = self.freshness.need(view.epoch, view.first)
+        } = self.freshness.need(view.epoch, &view.first)
         else {
             return None;
         };
@@ -106,15 +106,15 @@ impl Session {
         Ok(match self.listener.cluster.options.consistency {
             Consistency::Eventual => (Lsn(0), None),
             Consistency::Store => (self.stamp_now(view, end).await.ok_or("no-position")?, None),
-            Consistency::Session => match self.freshness.need(view.epoch, view.first) {
+            Consistency::Session => match self.freshness.need(view.epoch, &view.first) {
                 Need::Primary => return Err("foreign-token"),
                 Need::Stamp => {
                     let stamp = self.stamp(view, end).await.ok_or("no-position")?;
                     // A token may have told of more.
-                    (stamp.max(self.freshness.floor()), None)
+                    (stamp.max(*self.freshness.floor()), None)
                 }
                 Need::Floor { floor, home } => {
-                    self.freshness.follow(view.epoch, view.first);
+                    self.freshness.follow(view.epoch, &view.first);
                     (floor, home)
                 }
             },
@@ -144,7 +144,7 @@ impl Session {
         let sample = sampler.wait(sampler.ticket(), end).await;
         let sample = sample.ok_or("replica-lost")?;
         if sample.run == home.run && sample.since.is_some_and(|since| since < home.last) {
-            self.freshness.left_home(sample.seen);
+            self.freshness.left_home(&sample.seen);
             return Ok(sample.seen);
         }
         // It was started again since, or is another one of that name: the primary knows it all.
@@ -197,7 +197,7 @@ impl Session {
         let end = self.asked + self.listener.cluster.options.replica_wait;
         let floor = match self.listener.cluster.options.consistency {
             Consistency::Eventual => Lsn(0),
-            Consistency::Session if self.freshness.is_met_by(has) => Lsn(0),
+            Consistency::Session if self.freshness.is_met_by(&has) => Lsn(0),
             Consistency::Session => return Some("behind"),
             Consistency::Store => match self.stamp_now(&view, end).await {
                 Some(floor) => floor,
@@ -220,7 +220,7 @@ impl Session {
     }
 
     /// What a replica says once it has replayed `floor`, if it does by `end`; asked from now on.
-    async fn reached(&self, server: usize, floor: Lsn, end: Instant) -> Option<Sample> {
+    async fn reached(&self, server: usize, floor: Lsn, end: Instant) -> Option<Sample<Lsn>> {
         let sampler = &self.listener.cluster.server(server)?.sampler;
         loop {
             let sample = sampler.wait(sampler.ticket(), end).await?;

@@ -34,8 +34,8 @@ use crate::postgres::codec::CodecError;
 use crate::postgres::codec::message::Status;
 use crate::postgres::pool::{Greeting, Lease, Pool};
 use crate::postgres::settings::Settings;
+use crate::postgres::token::Freshness;
 use crate::postgres::upstream::{Credential, Login};
-use crate::token::Freshness;
 
 /// How long a connection that ends may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use super::session::Session;
 use crate::class::Class;
 use crate::error::SqlError;
 use crate::postgres::codec::message;
-use crate::token::Token;
+use crate::postgres::token::Token;
 
 /// An answer of Breccia's own that is an error.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ impl Session {
             .attached
             .as_ref()
             .is_some_and(|it| it.seen || it.replica);
-        let known = self.freshness.known(view.epoch).filter(|_| !seen);
+        let known = self.freshness.known(view.epoch).copied().filter(|_| !seen);
         let lsn = if let Some(lsn) = known {
             lsn
         } else {
@@ -305,7 +305,8 @@ impl Session {
                 })?;
                 let view = self.look();
                 let (system, timeline) = (view.system, view.timeline);
-                self.freshness.import(token, view.epoch, system, timeline);
+                self.freshness
+                    .import_token(token, view.epoch, system, timeline);
             }
             (other, _) => return Err(unknown(other, SET_HINT)),
         }

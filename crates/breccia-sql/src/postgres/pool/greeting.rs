@@ -23,7 +23,11 @@ pub struct Greeting {
 impl Pool {
     /// Keeps what a connection has shown, in place of what is known.
     pub fn keep_greeting(&self, greeting: Greeting) {
-        let mut known = self.greeting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .kept()
+            .greeting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *known = Some(greeting);
     }
 
@@ -33,7 +37,11 @@ impl Pool {
         if !self.is_crowded() {
             return None;
         }
-        let known = self.greeting.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self
+            .kept()
+            .greeting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         known
             .as_ref()
             .filter(|known| *known.settings == *settings)

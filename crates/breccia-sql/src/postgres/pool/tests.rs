@@ -4,12 +4,16 @@
 //! while fewer hold a connection than there may be.
 
 use std::net::TcpListener;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 
 use breccia_core::address::Address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use std::thread;
+use std::time::Duration;
+
+use breccia_net::clock;
+use breccia_net::health::EndpointHealth;
 
 use super::*;
 use crate::postgres::codec::message::{self, Status};
@@ -121,7 +125,7 @@ fn a_server_that_is_down_keeps_nobody_waiting() {
     run(async {
         let held = pool.lend().await.expect("a connection");
         let late = async {
-            pool.health.connect_failed("connection refused");
+            pool.health().connect_failed("connection refused");
             // It is of no use any more.
             drop(held);
         };

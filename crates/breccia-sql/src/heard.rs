@@ -5,49 +5,32 @@
 
 use std::time::Instant;
 
-use crate::token::Lsn;
-
-/// What a server says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
-    /// Whether it follows another server.
-    pub recovery: bool,
-    /// The timeline it is on; a replica that cannot tell says none.
-    pub timeline: Option<u32>,
-    /// The cluster's identity.
-    pub system: u64,
-    /// Where it is: written to, or replayed.
-    pub position: Lsn,
-    /// How much of that replicas may have by now; of a replica, `position`.
-    pub flushed: Lsn,
-}
-
 /// An answer, and whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct Answer<R> {
     /// What it says.
-    pub report: Report,
+    pub report: R,
     /// When it was asked.
     pub at: Instant,
-    /// The run of the server that said so: see [`crate::postgres::upstream::Instance`].
+    /// The run of the server that said so: it tells one start of it from another.
     pub run: u64,
 }
 
 /// What a server was last heard to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Heard {
+pub enum Heard<R> {
     /// It has not been asked.
     #[default]
     Nothing,
     /// Its last question was answered.
-    Said(Answer),
+    Said(Answer<R>),
     /// Its last question was not; what it said before, if it did.
-    Quiet(Option<Answer>),
+    Quiet(Option<Answer<R>>),
     /// Nothing listens there, or two questions in a row were not answered.
     Gone,
 }
 
-impl Heard {
+impl<R> Heard<R> {
     /// A question was not answered, though something may listen there.
     #[must_use]
     pub fn unanswered(self) -> Self {
@@ -75,18 +58,18 @@ impl Heard {
 
     /// What it says now.
     #[must_use]
-    pub fn answer(&self) -> Option<Answer> {
+    pub fn answer(&self) -> Option<&Answer<R>> {
         match self {
-            Self::Said(answer) => Some(*answer),
+            Self::Said(answer) => Some(answer),
             _ => None,
         }
     }
 
     /// What it says, or said just before a question that was not answered.
     #[must_use]
-    pub fn report(&self) -> Option<Report> {
+    pub fn report(&self) -> Option<&R> {
         match self {
-            Self::Said(answer) | Self::Quiet(Some(answer)) => Some(answer.report),
+            Self::Said(answer) | Self::Quiet(Some(answer)) => Some(&answer.report),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! Positions of one server, asked for on behalf of all who wait.
 //!
-//! Not the asking: [`crate::postgres::monitor`] does that. Invariant: a sample that fits a ticket
+//! Not the asking: each wire's monitor does that. Invariant: a sample that fits a ticket
 //! began after the ticket was taken, so it covers all that its holder had seen by then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,24 +8,24 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
-use crate::token::Lsn;
+use crate::freshness::Position;
 
 /// What a server said of its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sample {
+pub struct Sample<P> {
     /// It fits tickets up to this.
     pub number: u64,
     /// Whether it follows another server.
     pub recovery: bool,
-    /// A primary: where the next record will be written. A replica: what is replayed for certain.
-    pub position: Lsn,
+    /// A primary: where it is. A replica: what is replayed for certain.
+    pub position: P,
     /// A replica: what a read there can have seen at most.
-    pub seen: Lsn,
+    pub seen: P,
     /// When it was asked; none before the first.
     pub at: Option<Instant>,
     /// When the connection was made that it was asked on: the server runs since then at least.
     pub since: Option<Instant>,
-    /// The run of the server: see [`crate::postgres::upstream::Instance`].
+    /// The run of the server: it tells one start of it from another.
     pub run: u64,
 }
 
@@ -35,16 +35,16 @@ pub struct Ticket(pub u64);
 
 /// The positions of one server.
 #[derive(Debug)]
-pub struct Sampler {
+pub struct Sampler<P> {
     /// The number of the last question that has begun.
     begun: AtomicU64,
     /// The highest number that somebody waits for.
     wanted: AtomicU64,
     asked: Notify,
-    latest: watch::Sender<Sample>,
+    latest: watch::Sender<Sample<P>>,
 }
 
-impl Default for Sampler {
+impl<P: Position> Default for Sampler<P> {
     fn default() -> Self {
         Self {
             begun: AtomicU64::new(0),
@@ -55,7 +55,7 @@ impl Default for Sampler {
     }
 }
 
-impl Sampler {
+impl<P: Position> Sampler<P> {
     /// The ticket of the next sample that begins, if one does: nothing is asked for it. One load.
     #[must_use]
     pub fn ticket(&self) -> Ticket {
@@ -64,8 +64,8 @@ impl Sampler {
 
     /// The latest sample.
     #[must_use]
-    pub fn latest(&self) -> Sample {
-        *self.latest.borrow()
+    pub fn latest(&self) -> Sample<P> {
+        self.latest.borrow().clone()
     }
 
     /// Sees to it that a ticket's sample is asked for, by now or soon.
@@ -75,7 +75,7 @@ impl Sampler {
     }
 
     /// Waits for the sample of a ticket; `None` if there is none by `end`.
-    pub async fn wait(&self, ticket: Ticket, end: Instant) -> Option<Sample> {
+    pub async fn wait(&self, ticket: Ticket, end: Instant) -> Option<Sample<P>> {
         let latest = self.latest();
         if latest.number >= ticket.0 {
             return Some(latest);
@@ -84,12 +84,12 @@ impl Sampler {
         self.ask(ticket);
         let fits = receiver.wait_for(|sample| sample.number >= ticket.0);
         let found = tokio::time::timeout_at(end.into(), fits).await.ok()?.ok()?;
-        Some(*found)
+        Some(found.clone())
     }
 
     /// For the one who asks the server: waits until somebody wants a sample; its number. The question
     /// must begin after this.
-    pub(in crate::postgres) async fn next_question(&self) -> u64 {
+    pub(crate) async fn next_question(&self) -> u64 {
         while self.wanted.load(Ordering::Acquire) <= self.latest.borrow().number {
             self.asked.notified().await;
         }
@@ -97,7 +97,7 @@ impl Sampler {
     }
 
     /// For the one who asks the server: what it said.
-    pub(in crate::postgres) fn publish(&self, sample: Sample) {
+    pub(crate) fn publish(&self, sample: Sample<P>) {
         self.latest.send_replace(sample);
     }
 }
@@ -110,17 +110,30 @@ mod tests {
 
     use super::*;
 
-    fn answer(number: u64) -> Sample {
+    #[derive(Debug, Clone, Copy, PartialEq, Default)]
+    struct At(u64);
+
+    impl Position for At {
+        fn covers(&self, other: &Self) -> bool {
+            self.0 >= other.0
+        }
+
+        fn raise(&mut self, other: &Self) {
+            self.0 = self.0.max(other.0);
+        }
+    }
+
+    fn answer(number: u64) -> Sample<At> {
         Sample {
             number,
-            position: Lsn(number * 10),
+            position: At(number * 10),
             ..Sample::default()
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn any_sample_that_began_later_fits_a_ticket() {
-        let sampler = Sampler::default();
+        let sampler = Sampler::<At>::default();
         let end = clock::now() + Duration::from_secs(1);
         let first = sampler.ticket();
         assert_eq!(sampler.wait(first, end).await, None, "nobody answers");
@@ -140,7 +153,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ticket_alone_asks_nothing() {
-        let sampler = Sampler::default();
+        let sampler = Sampler::<At>::default();
         let _ticket = sampler.ticket();
         let pause = Duration::from_secs(1);
         let asks = tokio::time::timeout(pause, sampler.next_question()).await;
