@@ -4,11 +4,14 @@
 //! statement reaches a replica only on a positive proof that it reads, and only one that has
 //! replayed all that its session may have seen.
 
+mod bells;
 pub mod choice;
 pub mod class;
 pub mod consistency;
 pub mod error;
+mod flow;
 pub mod freshness;
+mod guesses;
 pub mod heard;
 pub mod pause;
 pub mod pool;

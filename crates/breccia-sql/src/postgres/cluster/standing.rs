@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Cluster;
+use crate::bells::Views;
 use super::election::View;
 
 impl Cluster {
@@ -52,5 +53,15 @@ impl Cluster {
             }
             Some(_) => "it is behind where the primary was when Breccia first saw it".to_owned(),
         })
+    }
+}
+
+impl Views for Cluster {
+    fn version(&self) -> u64 {
+        Self::version(self)
+    }
+
+    async fn left(&self, version: u64) {
+        Self::left(self, version).await;
     }
 }

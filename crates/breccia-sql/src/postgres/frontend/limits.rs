@@ -12,7 +12,7 @@ use breccia_net::clock;
 use breccia_net::drain::Phase;
 
 use super::attached::{Attached, Event, poll_turn};
-use super::bells::Stands;
+use crate::bells::Stands;
 use super::session::{End, HEALTH_LOOK, Session};
 
 /// A time that is up.

@@ -16,14 +16,12 @@ mod arrival;
 mod attached;
 mod batch;
 mod begun;
-mod bells;
 mod cancel;
 mod client;
 mod deposed;
 mod expected;
 mod feed;
 mod gate;
-mod guesses;
 mod hear;
 mod lend;
 mod limits;
@@ -59,10 +57,10 @@ use super::pool::PoolLimits;
 use super::scram::Verifier;
 use super::upstream::{Credential, Upstream};
 pub use arrival::ALPN;
-use bells::{Bells, Rung};
+use crate::bells::{Bells, Rung};
 pub use cancel::Cancels;
 use client::{SCRATCH, Scratch};
-pub use guesses::Guesses;
+pub use crate::guesses::Guesses;
 use tell::Gates;
 
 /// Who may log in.

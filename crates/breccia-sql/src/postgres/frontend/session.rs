@@ -15,7 +15,7 @@ use breccia_net::stream::close_gently;
 use super::SqlListener;
 use super::attached::{Attached, Event};
 use super::batch::{Extent, MAX_BATCH, extent};
-use super::bells::{Rung, Timer};
+use crate::bells::{Rung, Timer};
 use super::cancel::Registered;
 use super::client::{Client, HIGH_WATER, Outgoing};
 use super::expected::{Expected, News};

@@ -16,11 +16,19 @@ use breccia_net::drain::Drain;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
-use crate::postgres::cluster::Cluster;
+
+/// What sessions are told of their servers, from one view to the next.
+pub(crate) trait Views: Send + Sync + 'static {
+    /// The number of the view in force.
+    fn version(&self) -> u64;
+
+    /// Ends when another one than `version` is in force.
+    fn left(&self, version: u64) -> impl Future<Output = ()> + Send;
+}
 
 /// The sessions of one listener on one worker.
 #[derive(Debug, Default)]
-pub(super) struct Bells {
+pub(crate) struct Bells {
     bells: RefCell<BTreeMap<u64, Rc<Bell>>>,
     last: Cell<u64>,
 }
@@ -35,7 +43,7 @@ struct Bell {
 
 /// A session's own; gone with it.
 #[derive(Debug)]
-pub(super) struct Rung {
+pub(crate) struct Rung {
     bells: Rc<Bells>,
     number: u64,
     bell: Rc<Bell>,
@@ -43,7 +51,7 @@ pub(super) struct Rung {
 
 impl Bells {
     /// None yet; they ring when the gateway stops, and when the view of `cluster` changes.
-    pub(super) fn start(cluster: &Arc<Cluster>, drain: &Drain) -> Rc<Self> {
+    pub(crate) fn start<V: Views>(cluster: &Arc<V>, drain: &Drain) -> Rc<Self> {
         let bells = Rc::new(Self::default());
         tokio::task::spawn_local(at_the_end(Rc::downgrade(&bells), drain.clone()));
         let (version, cluster) = (cluster.version(), Arc::clone(cluster));
@@ -52,7 +60,7 @@ impl Bells {
     }
 
     /// Takes a session.
-    pub(super) fn hang(self: &Rc<Self>) -> Rung {
+    pub(crate) fn hang(self: &Rc<Self>) -> Rung {
         let number = self.last.get() + 1;
         self.last.set(number);
         let bell = Rc::new(Bell::default());
@@ -84,7 +92,7 @@ async fn at_the_end(bells: Weak<Bells>, drain: Drain) {
     }
 }
 
-async fn at_each_view(bells: Weak<Bells>, cluster: Arc<Cluster>, version: u64) {
+async fn at_each_view<V: Views>(bells: Weak<Bells>, cluster: Arc<V>, version: u64) {
     let mut version = version;
     loop {
         cluster.left(version).await;
@@ -100,7 +108,7 @@ async fn at_each_view(bells: Weak<Bells>, cluster: Arc<Cluster>, version: u64) {
 impl Rung {
     /// The session is about to wait. It has looked whether anything has happened, and is woken for what
     /// happens from now on.
-    pub(super) fn note(&self, context: &Context<'_>, keeps: bool) {
+    pub(crate) fn note(&self, context: &Context<'_>, keeps: bool) {
         self.bell.keeps.set(keeps);
         let mut waker = self.bell.waker.borrow_mut();
         match &mut *waker {
@@ -119,7 +127,7 @@ impl Drop for Rung {
 /// A timer that is only set anew for a time before the one it is set for: what is due later is looked
 /// at when it goes off.
 #[derive(Debug, Default)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     set: bool,
     soon: bool,
@@ -127,7 +135,7 @@ pub(super) struct Timer {
 
 /// How a timer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stands {
+pub(crate) enum Stands {
     /// It is not set.
     Unset,
     /// It goes off so soon that it need not be looked at before.
@@ -140,7 +148,7 @@ pub(super) enum Stands {
 
 impl Timer {
     /// How it stands, without asking the clock.
-    pub(super) fn stands(&self) -> Stands {
+    pub(crate) fn stands(&self) -> Stands {
         match &self.sleep {
             Some(sleep) if self.set => match sleep.is_elapsed() {
                 true => Stands::Over,
@@ -152,12 +160,12 @@ impl Timer {
     }
 
     /// What it went off for was looked at.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.set = false;
     }
 
     /// Ends at `end`, or before. Set for no later than `soon`, it stands so.
-    pub(super) fn poll(
+    pub(crate) fn poll(
         &mut self,
         end: Instant,
         soon: Instant,

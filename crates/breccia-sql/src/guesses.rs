@@ -44,12 +44,12 @@ struct Entry {
 
 /// A user at an address.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Who(u64);
+pub(crate) struct Who(u64);
 
 impl Guesses {
     /// Who `user` at the address of `peer` is. An IPv6 client can choose the second half of its
     /// address.
-    pub(super) fn who(&self, user: &str, peer: &str) -> Who {
+    pub(crate) fn who(&self, user: &str, peer: &str) -> Who {
         let address = peer.parse().map(|peer: SocketAddr| peer.ip());
         Who(match address {
             Ok(IpAddr::V6(address)) => self.hasher.hash_one((user, address.to_bits() >> 64)),
@@ -59,7 +59,7 @@ impl Guesses {
     }
 
     /// How long the next challenge waits; `None`: too many wait already.
-    pub(super) fn wait(&self, who: Who, now: Instant) -> Option<Duration> {
+    pub(crate) fn wait(&self, who: Who, now: Instant) -> Option<Duration> {
         let mut table = self.lock();
         let Some(entry) = table.entry(who).filter(|entry| entry.failures >= FREE) else {
             return Some(Duration::ZERO);
@@ -74,7 +74,7 @@ impl Guesses {
     }
 
     /// The proof was wrong.
-    pub(super) fn failed(&self, who: Who, now: Instant) {
+    pub(crate) fn failed(&self, who: Who, now: Instant) {
         let mut table = self.lock();
         table.turn(now);
         let mut entry = table.entry(who).map(|entry| *entry).unwrap_or_default();
@@ -84,7 +84,7 @@ impl Guesses {
     }
 
     /// It was right.
-    pub(super) fn passed(&self, who: Who) {
+    pub(crate) fn passed(&self, who: Who) {
         let mut table = self.lock();
         table.young.remove(&who.0);
         table.old.remove(&who.0);
