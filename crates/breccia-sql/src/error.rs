@@ -61,6 +61,14 @@ pub enum SqlError {
         #[source]
         source: CodecError,
     },
+    /// The server's bytes are no packets of its protocol.
+    #[error("{server}: {what}")]
+    Malformed {
+        /// The store.
+        server: String,
+        /// What is wrong.
+        what: String,
+    },
     /// The server refused the login.
     #[error("{server} refused the login of role {role:?}: {text} (SQLSTATE {sqlstate})")]
     Refused {
@@ -70,6 +78,8 @@ pub enum SqlError {
         role: String,
         /// The server's code.
         sqlstate: String,
+        /// The server's number of it, where its protocol has one.
+        errno: Option<u16>,
         /// The server's words.
         text: String,
     },
@@ -153,6 +163,8 @@ pub enum SqlError {
         server: String,
         /// The server's code.
         sqlstate: String,
+        /// The server's number of it, where its protocol has one.
+        errno: Option<u16>,
         /// The server's words.
         text: String,
     },
@@ -163,6 +175,8 @@ pub enum SqlError {
         server: String,
         /// The server's code.
         sqlstate: String,
+        /// The server's number of it, where its protocol has one.
+        errno: Option<u16>,
         /// The server's words.
         text: String,
     },
@@ -175,13 +189,41 @@ impl SqlError {
             Self::Settings {
                 server,
                 sqlstate,
+                errno,
                 text,
             } => Self::Question {
                 server,
                 sqlstate,
+                errno,
                 text,
             },
             other => other,
+        }
+    }
+
+    /// What was refused was no question, but a setting.
+    pub(crate) fn of_settings(self) -> Self {
+        match self {
+            Self::Question {
+                server,
+                sqlstate,
+                errno,
+                text,
+            } => Self::Settings {
+                server,
+                sqlstate,
+                errno,
+                text,
+            },
+            other => other,
+        }
+    }
+
+    /// A server's bytes are no packets.
+    pub(crate) fn malformed(server: String, what: &impl std::fmt::Display) -> Self {
+        Self::Malformed {
+            server,
+            what: what.to_string(),
         }
     }
 
@@ -194,7 +236,7 @@ impl SqlError {
             | Self::NoTls { .. }
             | Self::Lost { .. }
             | Self::NoPrimary { .. } => ErrorKind::Unreachable,
-            Self::Codec { .. } => ErrorKind::Protocol,
+            Self::Codec { .. } | Self::Malformed { .. } => ErrorKind::Protocol,
             Self::Refused { .. }
             | Self::Settings { .. }
             | Self::Question { .. }
@@ -227,7 +269,7 @@ impl SqlError {
     #[must_use]
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Lost { .. } | Self::Codec { .. } => Effect::Unknown,
+            Self::Lost { .. } | Self::Codec { .. } | Self::Malformed { .. } => Effect::Unknown,
             _ => Effect::NotApplied,
         }
     }
@@ -251,7 +293,7 @@ impl SqlError {
             Self::NoTls { .. } => "08001",
             Self::Lost { .. } | Self::Left => "08006",
             Self::Cancelled => "57014",
-            Self::Codec { .. } => "08P01",
+            Self::Codec { .. } | Self::Malformed { .. } => "08P01",
             Self::Login { .. } | Self::Scram { .. } => "28000",
             Self::LastValue => "55000",
             Self::PoolFull { .. } | Self::Crowded => "53300",

@@ -13,6 +13,8 @@ mod flow;
 pub mod freshness;
 mod guesses;
 pub mod heard;
+// MYSQL
+pub mod mysql;
 pub mod pause;
 pub mod pool;
 pub mod postgres;

@@ -488,6 +488,7 @@ impl Endpoint {
             server: self.name.clone(),
             role: login.role.clone(),
             sqlstate,
+            errno: None,
             text,
         }
     }
@@ -499,6 +500,7 @@ impl Endpoint {
         SqlError::Settings {
             server: self.name.clone(),
             sqlstate,
+            errno: None,
             text,
         }
     }

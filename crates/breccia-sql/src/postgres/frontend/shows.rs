@@ -264,6 +264,7 @@ impl Session {
             set.map_err(|refusal| SqlError::Settings {
                 server: self.listener.cluster.options.name.clone(),
                 sqlstate: refusal.state.to_owned(),
+                errno: None,
                 text: format!("{}. {}", refusal.text, refusal.hint)
                     .trim_end()
                     .to_owned(),

@@ -1,0 +1,59 @@
+//! The pools of MySQL's connections.
+//!
+//! Not how they are lent ([`crate::pool`]). Invariant: a connection that is lent has nothing unread.
+
+use std::io;
+use std::time::Instant;
+
+use breccia_net::stream::Stream;
+
+use super::upstream::{Endpoint, Login, Upstream};
+use crate::error::SqlError;
+use crate::pool;
+
+/// Connections of one login on one server.
+pub type Pool = pool::Pool<Endpoint>;
+/// A connection that is lent.
+pub type Lease = pool::Lease<Endpoint>;
+
+impl pool::Wire for Endpoint {
+    type Login = Login;
+    type Connection = Upstream;
+    type Kept = ();
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn open(&self, login: &Login) -> Result<Upstream, SqlError> {
+        Self::open(self, login).await
+    }
+}
+
+impl pool::Connection for Upstream {
+    fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    fn with_stream(
+        mut self: Box<Self>,
+        change: impl FnOnce(Stream) -> io::Result<Stream>,
+    ) -> io::Result<Box<Self>> {
+        self.stream = change(self.stream)?;
+        Ok(self)
+    }
+
+    fn has_unread(&self) -> bool {
+        !self.received.is_empty()
+    }
+
+    fn born(&self) -> Instant {
+        self.born
+    }
+
+    fn rest(&mut self) {
+        if self.received.is_empty() {
+            self.received = bytes::BytesMut::new();
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What a session has set, as its server told it, and how another connection is brought there.
+//!
+//! Not a parser of SET: servers tell every variable that changed, with its value. Invariant: a
+//! connection runs nothing of a session before it is at the session's settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// Variables that a server tells of, and that are no setting of a session: what it did, or what is
+/// Breccia's own.
+const NO_SETTINGS: [&str; 12] = [
+    "error_count",
+    "gtid_seq_no",
+    "identity",
+    "in_transaction",
+    "insert_id",
+    "last_gtid",
+    "last_insert_id",
+    "pseudo_thread_id",
+    "rand_seed1",
+    "rand_seed2",
+    "rowcount",
+    "warning_count",
+];
+/// What a replica's connection has for good, whatever the session's is there.
+const NOT_ON_REPLICAS: [&str; 3] = ["autocommit", "transaction_read_only", "tx_read_only"];
+/// The most variables kept of one session; a server has fewer that can be set.
+pub const MAX_VARIABLES: usize = 1024;
+
+/// What a session has set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Settings {
+    variables: BTreeMap<String, String>,
+    schema: Option<String>,
+}
+
+/// Whether a server's word of a variable is for the session to keep.
+#[must_use]
+pub fn is_setting(name: &str) -> bool {
+    !NO_SETTINGS.contains(&name)
+}
+
+impl Settings {
+    /// A variable has this value now.
+    pub fn set(&mut self, name: &str, value: &str) {
+        if self.variables.len() < MAX_VARIABLES || self.variables.contains_key(name) {
+            self.variables.insert(name.to_owned(), value.to_owned());
+        }
+    }
+
+    /// The value of a variable, if the session has set it.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// The current schema.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
+    /// Another schema is current.
+    pub fn enter(&mut self, schema: &str) {
+        self.schema = (!schema.is_empty()).then(|| schema.to_owned());
+    }
+
+    /// The names of the variables.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
+    }
+
+    /// The statement that brings a connection to these settings, which began with `base`, from
+    /// `applied`, which began with `their_base`; `None`: it is there. What neither a session nor its
+    /// beginning tells is the server's default.
+    #[must_use]
+    pub fn since(
+        &self,
+        base: &Self,
+        applied: &Self,
+        their_base: &Self,
+        replica: bool,
+    ) -> Option<String> {
+        let sets = [self, base, applied, their_base];
+        let names: BTreeSet<&str> = sets.iter().flat_map(|it| it.names()).collect();
+        let mut sql = String::new();
+        for name in names {
+            let wanted = self.get(name).or_else(|| base.get(name));
+            let there = applied.get(name).or_else(|| their_base.get(name));
+            if wanted == there || (replica && NOT_ON_REPLICAS.contains(&name)) {
+                continue;
+            }
+            sql.push_str(if sql.is_empty() { "SET " } else { ", " });
+            // Writing to a String cannot fail.
+            let _ = write!(sql, "SESSION {name} = ");
+            match wanted {
+                Some(value) => write_value(&mut sql, name, value),
+                None => sql.push_str("DEFAULT"),
+            }
+        }
+        (!sql.is_empty()).then_some(sql)
+    }
+}
+
+/// Writes a value as SQL that is read alike under every `sql_mode`.
+fn write_value(sql: &mut String, name: &str, value: &str) {
+    if name == "character_set_results" && value.is_empty() {
+        sql.push_str("NULL");
+    } else if is_number(value) {
+        sql.push_str(value);
+    } else if value.contains('\\') {
+        sql.push_str("X'");
+        for byte in value.bytes() {
+            let _ = write!(sql, "{byte:02X}");
+        }
+        sql.push('\'');
+    } else {
+        let _ = write!(sql, "'{}'", value.replace('\'', "''"));
+    }
+}
+
+fn is_number(value: &str) -> bool {
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
+    let all = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    all(whole) && all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::default();
+        for (name, value) in pairs {
+            settings.set(name, value);
+        }
+        settings
+    }
+
+    #[test]
+    fn a_connection_is_brought_from_one_session_to_another() {
+        let base = settings(&[("sql_mode", "STRICT_ALL_TABLES")]);
+        let from = settings(&[("sql_mode", "ANSI"), ("lc_time_names", "de_DE")]);
+        let to = settings(&[("time_zone", "+02:00"), ("sql_select_limit", "7")]);
+        let sql = to.since(&base, &from, &base, false).expect("they differ");
+        assert_eq!(
+            sql,
+            "SET SESSION lc_time_names = DEFAULT, SESSION sql_mode = 'STRICT_ALL_TABLES', \
+             SESSION sql_select_limit = 7, SESSION time_zone = '+02:00'"
+        );
+        assert_eq!(to.since(&base, &to, &base, false), None);
+        let newer = settings(&[("sql_mode", "ANSI")]);
+        let sql = to.since(&base, &to, &newer, false).expect("made under another default");
+        assert_eq!(sql, "SET SESSION sql_mode = 'STRICT_ALL_TABLES'");
+    }
+
+    #[test]
+    fn what_a_replica_has_for_good_is_left_alone() {
+        let to = settings(&[("autocommit", "OFF")]);
+        let none = Settings::default();
+        assert_eq!(to.since(&none, &none, &none, true), None);
+        let sql = to.since(&none, &none, &none, false).expect("they differ");
+        assert_eq!(sql, "SET SESSION autocommit = 'OFF'");
+    }
+
+    #[test]
+    fn values_are_written_for_every_mode() {
+        let check = |name: &str, value: &str, expected: &str| {
+            let mut sql = String::new();
+            write_value(&mut sql, name, value);
+            assert_eq!(sql, expected, "{name} = {value:?}");
+        };
+        check("character_set_results", "", "NULL");
+        check("max_statement_time", "1.000000", "1.000000");
+        check("x", "-5", "-5");
+        check("x", "5.", "'5.'");
+        check("x", "a'b", "'a''b'");
+        check("x", "a\\b", "X'615C62'");
+        check("time_zone", "+01:00", "'+01:00'");
+    }
+}
