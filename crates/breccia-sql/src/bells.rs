@@ -16,7 +16,6 @@ use breccia_net::drain::Drain;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
-
 /// What sessions are told of their servers, from one view to the next.
 pub(crate) trait Views: Send + Sync + 'static {
     /// The number of the view in force.

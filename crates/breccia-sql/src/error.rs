@@ -93,6 +93,19 @@ pub enum SqlError {
         /// Why, and what to do.
         what: &'static str,
     },
+    /// The server wants the user to prove itself in a way that is not spoken here.
+    #[error(
+        "{server}: user {role:?} cannot be logged in: the server asks for {method:?}, which is not \
+         spoken here; have it IDENTIFIED by mysql_native_password, caching_sha2_password or ed25519"
+    )]
+    Method {
+        /// The store.
+        server: String,
+        /// The user.
+        role: String,
+        /// The way that the server asks for.
+        method: String,
+    },
     /// The login's exchange failed.
     #[error("{server}: {source}")]
     Scram {
@@ -241,7 +254,9 @@ impl SqlError {
             | Self::Settings { .. }
             | Self::Question { .. }
             | Self::LastValue => ErrorKind::Server,
-            Self::Login { .. } | Self::Scram { .. } => ErrorKind::Unauthorized,
+            Self::Login { .. } | Self::Method { .. } | Self::Scram { .. } => {
+                ErrorKind::Unauthorized
+            }
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::PoolFull { .. }
             | Self::Paused { .. }
@@ -294,7 +309,7 @@ impl SqlError {
             Self::Lost { .. } | Self::Left => "08006",
             Self::Cancelled => "57014",
             Self::Codec { .. } | Self::Malformed { .. } => "08P01",
-            Self::Login { .. } | Self::Scram { .. } => "28000",
+            Self::Login { .. } | Self::Method { .. } | Self::Scram { .. } => "28000",
             Self::LastValue => "55000",
             Self::PoolFull { .. } | Self::Crowded => "53300",
             // cannot_connect_now: clients know it as worth another try.

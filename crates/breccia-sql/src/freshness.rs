@@ -104,14 +104,14 @@ impl<P: Position> Freshness<P> {
     }
 
     /// A position of the primary that was asked for after its last use by this session.
-    pub fn stamped(&mut self, epoch: u64, position: P) {
+    pub fn stamped(&mut self, epoch: u64, position: &P) {
         if epoch == self.epoch {
             // What a replica has shown lies before the position, and that replica goes on serving.
             if self.home.is_none() {
-                self.floor.raise(&position);
+                self.floor.raise(position);
             }
         } else {
-            (self.epoch, self.floor, self.home) = (epoch, position, None);
+            (self.epoch, self.floor, self.home) = (epoch, position.clone(), None);
         }
         (self.dirty, self.question) = (false, None);
     }
@@ -123,8 +123,13 @@ impl<P: Position> Freshness<P> {
         self.home = None;
     }
 
-    /// What a session elsewhere has seen, on the primary of `epoch`.
-    pub fn import(&mut self, position: &P, epoch: u64) {
+    /// What a session elsewhere has seen, on the primary of `epoch`; unless it is `known` to be of that
+    /// one's cluster, it cannot be compared with what is seen here, and only the primary can be right.
+    pub fn import(&mut self, position: &P, epoch: u64, known: bool) {
+        if !known {
+            self.foreign = true;
+            return;
+        }
         if epoch != self.epoch {
             (self.epoch, self.floor) = (epoch, P::default());
             self.used_primary(None);
@@ -134,11 +139,6 @@ impl<P: Position> Freshness<P> {
             self.used_primary(None);
         }
         self.floor.raise(position);
-    }
-
-    /// What a session elsewhere has seen cannot be compared with what is seen here.
-    pub fn import_foreign(&mut self) {
-        self.foreign = true;
     }
 
     /// Whether a token can be told without asking the primary: the floor of this epoch.

@@ -5,6 +5,7 @@
 //! replayed all that its session may have seen.
 
 mod bells;
+mod cache;
 pub mod choice;
 pub mod class;
 pub mod consistency;

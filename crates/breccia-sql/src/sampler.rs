@@ -16,7 +16,7 @@ pub struct Sample<P> {
     /// It fits tickets up to this.
     pub number: u64,
     /// Whether it follows another server.
-    pub recovery: bool,
+    pub replica: bool,
     /// A primary: where it is. A replica: what is replayed for certain.
     pub position: P,
     /// A replica: what a read there can have seen at most.

@@ -3,12 +3,12 @@
 //! Not a router: what a session does with a verdict depends on what the session did before.
 //! Invariant: a verdict that depends on a literal is never remembered under a masked text.
 
-use super::cache::{Cache, Found};
 use super::commands::{self, Shape};
 use super::lexer::{self, Doubt, Kind, Lexer, Token};
 use super::shapes::Shapes;
 use super::walls::{self, Words};
 use super::{Catalogue, Class, Signs, Verdict, prove};
+use crate::cache::{Cache, Found};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -28,7 +28,7 @@ struct Inner {
     last: Option<Arc<Catalogue>>,
     /// Counts catalogues: a verdict reached under an older one is not remembered.
     epoch: u64,
-    cache: Cache,
+    cache: Cache<Verdict>,
 }
 
 /// Tells what texts are, by the catalogue of one database.

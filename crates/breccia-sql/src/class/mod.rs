@@ -7,7 +7,6 @@
 //! is not a query by its first words, `walls` refuses by tokens alone, and `prove` walks the tree
 //! of a query and asks `catalogue` about every name in it.
 
-mod cache;
 pub mod catalogue;
 mod classify;
 mod commands;

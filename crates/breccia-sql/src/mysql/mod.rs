@@ -11,7 +11,12 @@
 //! capabilities reads them differently, and except those of questions the client did not ask.
 
 pub mod auth;
+pub mod class;
+pub mod cluster;
 pub mod codec;
+pub mod frontend;
+pub mod gtid;
+pub mod monitor;
 pub mod pool;
 pub mod settings;
 pub mod statements;

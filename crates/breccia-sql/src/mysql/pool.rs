@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use breccia_net::stream::Stream;
 
+use super::monitor::run_question;
 use super::upstream::{Endpoint, Login, Upstream};
 use crate::error::SqlError;
 use crate::pool;
@@ -26,7 +27,17 @@ impl pool::Wire for Endpoint {
     }
 
     async fn open(&self, login: &Login) -> Result<Upstream, SqlError> {
-        Self::open(self, login).await
+        let mut upstream = Self::open(self, login).await?;
+        if login.read_only {
+            // A replica's connection is of use only if it leads to the server whose position is known.
+            let question = run_question(upstream.server);
+            let rows = self.ask(&mut upstream, question).await?;
+            let run = rows
+                .first()
+                .and_then(|row| row.first()?.as_deref()?.parse().ok());
+            upstream.run = run.unwrap_or(0);
+        }
+        Ok(upstream)
     }
 }
 

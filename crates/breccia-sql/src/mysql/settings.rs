@@ -151,7 +151,9 @@ mod tests {
         );
         assert_eq!(to.since(&base, &to, &base, false), None);
         let newer = settings(&[("sql_mode", "ANSI")]);
-        let sql = to.since(&base, &to, &newer, false).expect("made under another default");
+        let sql = to
+            .since(&base, &to, &newer, false)
+            .expect("made under another default");
         assert_eq!(sql, "SET SESSION sql_mode = 'STRICT_ALL_TABLES'");
     }
 

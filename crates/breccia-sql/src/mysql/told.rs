@@ -9,9 +9,15 @@ use crate::error::SqlError;
 #[must_use]
 pub fn code_of(error: &SqlError) -> (u16, [u8; 5]) {
     match error {
-        SqlError::Refused { sqlstate, errno, .. }
-        | SqlError::Settings { sqlstate, errno, .. }
-        | SqlError::Question { sqlstate, errno, .. } => {
+        SqlError::Refused {
+            sqlstate, errno, ..
+        }
+        | SqlError::Settings {
+            sqlstate, errno, ..
+        }
+        | SqlError::Question {
+            sqlstate, errno, ..
+        } => {
             let state = sqlstate.as_bytes().try_into().unwrap_or(*b"HY000");
             (errno.unwrap_or(1105), state)
         }
@@ -25,7 +31,9 @@ pub fn code_of(error: &SqlError) -> (u16, [u8; 5]) {
         // ER_QUERY_INTERRUPTED.
         SqlError::Cancelled => (1317, *b"70100"),
         // ER_ACCESS_DENIED_ERROR.
-        SqlError::Login { .. } | SqlError::Scram { .. } => (1045, *b"28000"),
+        SqlError::Login { .. } | SqlError::Method { .. } | SqlError::Scram { .. } => {
+            (1045, *b"28000")
+        }
         // ER_SERVER_SHUTDOWN: there is no server for it now, and another try may find one.
         SqlError::Connect { .. }
         | SqlError::Down { .. }

@@ -7,41 +7,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use breccia_core::address::Address;
-use breccia_net::stream::{Socket, Stream, connect};
+use breccia_net::clock;
+use breccia_net::stream::Stream;
 use breccia_net::tls::TlsClient;
-use breccia_net::{NetError, clock};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::auth;
-use super::codec::handshake::{AuthSwitch, Greeting, Response, write_head};
+use super::auth::client::Secret;
 use super::codec::{
-    self, CodecError, ErrPacket, HEADER_BYTES, MAX_PACKET, OkPacket, PrepareOk, capabilities,
-    command, lenenc, status, write_packet,
+    self, CodecError, ErrPacket, HEADER_BYTES, MAX_PACKET, OkPacket, PrepareOk, command, lenenc,
+    status, write_packet,
 };
 use super::settings::Settings;
 use super::statements::Prepared;
 use crate::error::SqlError;
 
+mod login;
+
 /// The longest answer to a question of Breccia's own.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// What every connection can, whatever its client could.
-const ALWAYS: u64 = capabilities::LONG_PASSWORD
-    | capabilities::LONG_FLAG
-    | capabilities::PROTOCOL_41
-    | capabilities::TRANSACTIONS
-    | capabilities::SECURE_CONNECTION
-    | capabilities::PLUGIN_AUTH
-    | capabilities::PLUGIN_AUTH_LENENC
-    | capabilities::SESSION_TRACK
-    | capabilities::DEPRECATE_EOF;
-/// What a server must be able to do.
-const NEEDED: u64 = capabilities::PROTOCOL_41
-    | capabilities::SECURE_CONNECTION
-    | capabilities::PLUGIN_AUTH
-    | capabilities::SESSION_TRACK
-    | capabilities::DEPRECATE_EOF;
-
+/// Columns of such an answer: no server has more in a table.
+const MAX_COLUMNS: u64 = 4096;
 /// What a connection begins with, of which texts and rows depend.
 const BASE: [&str; 8] = [
     "autocommit",
@@ -85,13 +71,16 @@ pub enum Credential {
     None,
     /// A password.
     Password(String),
+    /// `SHA1(password)`, which a client's own login has shown: it opens `mysql_native_password`.
+    NativeHash([u8; 20]),
 }
 
 impl Credential {
-    fn password(&self) -> &[u8] {
+    fn secret(&self) -> Secret<'_> {
         match self {
-            Self::None => b"",
-            Self::Password(password) => password.as_bytes(),
+            Self::None => Secret::Password(b""),
+            Self::Password(password) => Secret::Password(password.as_bytes()),
+            Self::NativeHash(hash) => Secret::NativeHash(hash),
         }
     }
 }
@@ -195,40 +184,15 @@ impl Endpoint {
     }
 
     async fn open_patiently(&self, login: &Login) -> Result<Upstream, SqlError> {
-        let stream = connect(&self.address, None, self.timeout).await;
-        let stream = stream.map_err(|source| SqlError::Connect {
-            server: self.name.clone(),
-            source,
-        })?;
-        let mut wire = Exchange {
-            endpoint: self,
-            stream,
-            received: BytesMut::new(),
-            sequence: 0,
-        };
-        let packet = wire.next().await?;
-        if packet.first() == Some(&0xff) {
-            return Err(self.refused(login, &packet));
-        }
-        let greeting = Greeting::parse(&packet).map_err(|it| self.codec(it))?;
-        let lacks = NEEDED & !greeting.capabilities;
-        if lacks != 0 {
-            return Err(self.cannot(
-                login,
-                "the server is older than MySQL 5.7.5 or MariaDB 10.2, which Breccia needs",
-            ));
-        }
-        let agreed = (ALWAYS | login.capabilities) & greeting.capabilities;
-        let agreed = wire.encrypt(agreed, &greeting, login).await?;
-        self.prove(&mut wire, login, &greeting, agreed).await?;
+        let met = login::meet(self, login).await?;
         let mut upstream = Upstream {
-            stream: wire.stream,
-            received: wire.received,
-            connection_id: greeting.connection,
+            stream: met.stream,
+            received: met.received,
+            connection_id: met.greeting.connection,
             login: login.clone(),
-            server: ServerKind::of(&greeting.version),
-            version: greeting.version,
-            capabilities: agreed,
+            server: ServerKind::of(&met.greeting.version),
+            version: met.greeting.version,
+            capabilities: met.agreed,
             base: Arc::default(),
             applied: Arc::default(),
             prepared: Prepared::default(),
@@ -237,86 +201,6 @@ impl Endpoint {
         };
         self.set_up(&mut upstream).await?;
         Ok(upstream)
-    }
-
-    /// Answers the greeting and whatever the server asks for then.
-    async fn prove(
-        &self,
-        wire: &mut Exchange<'_>,
-        login: &Login,
-        greeting: &Greeting,
-        agreed: u64,
-    ) -> Result<(), SqlError> {
-        let (mut plugin, mut nonce) = (greeting.plugin.clone(), greeting.nonce.clone());
-        if !matches!(plugin.as_str(), auth::NATIVE | auth::CACHING_SHA2) {
-            auth::NATIVE.clone_into(&mut plugin);
-        }
-        let response = Response {
-            capabilities: agreed,
-            collation: login.collation,
-            user: login.user.as_bytes().to_vec(),
-            proof: self.proof(wire, login, &plugin, &nonce)?,
-            schema: None,
-            plugin: Some(plugin.as_bytes().to_vec()),
-        };
-        let mut payload = Vec::new();
-        response.write(&mut payload);
-        wire.send(&payload).await?;
-        loop {
-            let packet = wire.next().await?;
-            match packet.first() {
-                Some(0x00) => return Ok(()),
-                Some(0xff) => return Err(self.refused(login, &packet)),
-                Some(0xfe) => {
-                    let switch = AuthSwitch::parse(&packet).map_err(|it| self.codec(it))?;
-                    let Some(switch) = switch else {
-                        return Err(self.cannot(
-                            login,
-                            "the server asks for a password of before MySQL 4.1; set it anew there",
-                        ));
-                    };
-                    (plugin, nonce) = (switch.plugin, switch.nonce);
-                    let proof = self.proof(wire, login, &plugin, &nonce)?;
-                    wire.send(&proof).await?;
-                }
-                Some(0x01) if plugin == auth::CACHING_SHA2 => match packet.get(1) {
-                    Some(&auth::FAST_OK) => {}
-                    Some(&auth::FULL) if wire.is_private() => {
-                        let mut password = login.credential.password().to_vec();
-                        password.push(0);
-                        wire.send(&password).await?;
-                    }
-                    _ => {
-                        return Err(self.cannot(
-                            login,
-                            "the server asks for the password itself (caching_sha2_password) over \
-                             a connection that is not encrypted; set tls for the store",
-                        ));
-                    }
-                },
-                _ => return Err(self.codec(CodecError::Malformed)),
-            }
-        }
-    }
-
-    fn proof(
-        &self,
-        wire: &Exchange<'_>,
-        login: &Login,
-        plugin: &str,
-        nonce: &[u8],
-    ) -> Result<Vec<u8>, SqlError> {
-        let password = login.credential.password();
-        match plugin {
-            auth::NATIVE => Ok(auth::native(password, nonce)),
-            auth::CACHING_SHA2 => Ok(auth::caching_sha2(password, nonce)),
-            auth::CLEAR if wire.is_private() => Ok([password, b"\0"].concat()),
-            _ => Err(self.cannot(
-                login,
-                "the server asks for a way of authentication that is not spoken here; use \
-                 mysql_native_password or caching_sha2_password for this user",
-            )),
-        }
     }
 
     /// Has the server tell every change of the session, and asks what it begins with.
@@ -331,20 +215,24 @@ impl Endpoint {
         }
         self.run(upstream, &sql).await?;
         if upstream.login.read_only {
-            self.run(upstream, "SET SESSION TRANSACTION READ ONLY").await?;
+            self.run(upstream, "SET SESSION TRANSACTION READ ONLY")
+                .await?;
         }
+        let renamed = !maria && !has_old_names(&upstream.version);
         let columns = BASE.map(|name| match name {
-            "tx_isolation" if !maria => "@@transaction_isolation".to_owned(),
+            "tx_isolation" if renamed => "@@transaction_isolation".to_owned(),
             name => format!("@@{name}"),
         });
-        let rows = self.ask(upstream, &format!("SELECT {}", columns.join(", "))).await?;
+        let rows = self
+            .ask(upstream, &format!("SELECT {}", columns.join(", ")))
+            .await?;
         let row = rows.into_iter().next().unwrap_or_default();
         let mut base = Settings::default();
         for (name, value) in BASE.iter().zip(row) {
             let value = value.unwrap_or_default();
             match *name {
                 "autocommit" => base.set(name, if value == "0" { "OFF" } else { "ON" }),
-                "tx_isolation" if !maria => base.set("transaction_isolation", &value),
+                "tx_isolation" if renamed => base.set("transaction_isolation", &value),
                 name => base.set(name, &value),
             }
         }
@@ -360,7 +248,8 @@ impl Endpoint {
 
     /// Asks for rows of text and the names of their columns.
     pub async fn table(&self, upstream: &mut Upstream, sql: &str) -> Result<Table, SqlError> {
-        self.command(upstream, command::QUERY, sql.as_bytes()).await?;
+        self.command(upstream, command::QUERY, sql.as_bytes())
+            .await?;
         let mut table = Table::default();
         let first = self.next(upstream).await?;
         match first.first() {
@@ -368,7 +257,10 @@ impl Endpoint {
             Some(0x00) => return Ok(table),
             _ => {}
         }
-        let (columns, _) = lenenc::read_int(&first).ok_or(self.codec(CodecError::Malformed))?;
+        let columns = lenenc::read_int(&first).map(|(columns, _)| columns);
+        let Some(columns @ 1..=MAX_COLUMNS) = columns else {
+            return Err(self.codec(CodecError::Malformed));
+        };
         for _ in 0..columns {
             let packet = self.next(upstream).await?;
             table.columns.push(self.column(&packet)?);
@@ -416,15 +308,40 @@ impl Endpoint {
     }
 
     /// Runs a statement that has no rows.
+    ///
+    /// Bounded by the endpoint's `timeout`, as all that Breccia itself asks for a session: after an error
+    /// that is not the server's answer the connection is of no use.
     pub async fn run(&self, upstream: &mut Upstream, sql: &str) -> Result<u16, SqlError> {
-        self.command(upstream, command::QUERY, sql.as_bytes()).await?;
+        self.in_time(self.run_patiently(upstream, sql)).await
+    }
+
+    async fn run_patiently(&self, upstream: &mut Upstream, sql: &str) -> Result<u16, SqlError> {
+        self.command(upstream, command::QUERY, sql.as_bytes())
+            .await?;
         self.done(upstream).await
     }
 
     /// Enters a schema.
     pub async fn enter(&self, upstream: &mut Upstream, schema: &str) -> Result<(), SqlError> {
-        self.command(upstream, command::INIT_DB, schema.as_bytes()).await?;
-        self.done(upstream).await.map(drop)
+        let entering = async {
+            self.command(upstream, command::INIT_DB, schema.as_bytes())
+                .await?;
+            self.done(upstream).await.map(drop)
+        };
+        self.in_time(entering).await
+    }
+
+    /// Asks for one value, in the same time.
+    pub async fn ask_value(
+        &self,
+        upstream: &mut Upstream,
+        sql: &str,
+    ) -> Result<Option<String>, SqlError> {
+        let rows = self.in_time(self.ask(upstream, sql)).await?;
+        Ok(rows
+            .into_iter()
+            .next()
+            .and_then(|row| row.into_iter().next()?))
     }
 
     /// OK or an error; the status flags.
@@ -446,6 +363,14 @@ impl Endpoint {
 
     /// Prepares a statement whose description nobody wants; its number.
     pub async fn prepare(&self, upstream: &mut Upstream, sql: &[u8]) -> Result<u32, SqlError> {
+        self.in_time(self.prepare_patiently(upstream, sql)).await
+    }
+
+    async fn prepare_patiently(
+        &self,
+        upstream: &mut Upstream,
+        sql: &[u8],
+    ) -> Result<u32, SqlError> {
         self.command(upstream, command::STMT_PREPARE, sql).await?;
         let packet = self.next(upstream).await?;
         if packet.first() == Some(&0xff) {
@@ -486,7 +411,9 @@ impl Endpoint {
     }
 
     async fn next(&self, upstream: &mut Upstream) -> Result<BytesMut, SqlError> {
-        self.read(&mut upstream.stream, &mut upstream.received).await.map(|(_, packet)| packet)
+        self.read(&mut upstream.stream, &mut upstream.received)
+            .await
+            .map(|(_, packet)| packet)
     }
 
     /// Reads a packet; its number and its payload.
@@ -504,7 +431,10 @@ impl Endpoint {
                     return Ok((header.sequence, packet));
                 }
             }
-            let read = stream.read_buf(received).await.map_err(|it| self.lost(it))?;
+            let read = stream
+                .read_buf(received)
+                .await
+                .map_err(|it| self.lost(it))?;
             if read == 0 {
                 return Err(self.lost(std::io::ErrorKind::UnexpectedEof.into()));
             }
@@ -552,6 +482,14 @@ impl Endpoint {
     }
 }
 
+/// Whether a MySQL server of this version has no `transaction_isolation`, which came with 5.7.20.
+fn has_old_names(version: &str) -> bool {
+    let mut numbers = version.split(|it: char| !it.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|it| it.parse::<u32>().ok());
+    let version = (next(), next(), next());
+    version < (Some(5), Some(7), Some(20))
+}
+
 /// What an error packet says.
 fn said(packet: &[u8]) -> (u16, String, String) {
     match ErrPacket::parse(packet) {
@@ -564,76 +502,26 @@ fn said(packet: &[u8]) -> (u16, String, String) {
     }
 }
 
-/// A connection before its login.
-struct Exchange<'a> {
-    endpoint: &'a Endpoint,
-    stream: Stream,
-    received: BytesMut,
-    sequence: u8,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Exchange<'_> {
-    async fn next(&mut self) -> Result<BytesMut, SqlError> {
-        let reading = self.endpoint.read(&mut self.stream, &mut self.received);
-        let (sequence, packet) = reading.await?;
-        self.sequence = sequence.wrapping_add(1);
-        Ok(packet)
-    }
-
-    async fn send(&mut self, payload: &[u8]) -> Result<(), SqlError> {
-        let mut out = Vec::new();
-        write_packet(&mut out, &mut self.sequence, payload);
-        let sent = self.stream.write_all(&out).await;
-        sent.map_err(|it| self.endpoint.lost(it))?;
-        self.stream.flush().await.map_err(|it| self.endpoint.lost(it))
-    }
-
-    /// Whether nobody can listen.
-    fn is_private(&self) -> bool {
-        self.stream.is_tls() || matches!(self.stream, Stream::Unix(_))
-    }
-
-    /// TLS as the store asks for it; what is agreed then.
-    async fn encrypt(
-        &mut self,
-        agreed: u64,
-        greeting: &Greeting,
-        login: &Login,
-    ) -> Result<u64, SqlError> {
-        let offered = greeting.capabilities & capabilities::SSL != 0;
-        let client = match &self.endpoint.tls {
-            UpstreamTls::Off => return Ok(agreed),
-            UpstreamTls::Prefer(_) if !offered => return Ok(agreed),
-            UpstreamTls::Prefer(client) | UpstreamTls::Require(client) => client.clone(),
-        };
-        if matches!(self.stream, Stream::Unix(_)) {
-            return Ok(agreed);
+    #[test]
+    fn a_variable_is_asked_by_the_name_it_has_there() {
+        for (version, old) in [
+            ("5.7.12-log", true),
+            ("5.7.19", true),
+            ("5.7.20", false),
+            ("5.7.44-percona", false),
+            ("8.0.36", false),
+            ("9.1.0", false),
+        ] {
+            assert_eq!(has_old_names(version), old, "{version}");
+            assert_eq!(ServerKind::of(version), ServerKind::MySql);
         }
-        if !offered {
-            return Err(SqlError::NoTls {
-                server: self.endpoint.name.clone(),
-            });
-        }
-        let agreed = agreed | capabilities::SSL;
-        let mut payload = Vec::new();
-        write_head(&mut payload, agreed, login.collation);
-        self.send(&payload).await?;
-        // Not plain any more while hands are shaken.
-        let (near, _) = tokio::io::duplex(1);
-        let socket = match std::mem::replace(&mut self.stream, Stream::Pipe(near)) {
-            Stream::Tcp(tcp) => Socket::Tcp(tcp),
-            Stream::Unix(unix) => Socket::Unix(unix),
-            _ => return Ok(agreed),
-        };
-        let shaken = client.handshake(socket).await;
-        let stream = shaken.map_err(|source| SqlError::Connect {
-            server: self.endpoint.name.clone(),
-            source: NetError::Handshake {
-                peer: self.endpoint.address.to_string(),
-                source,
-            },
-        })?;
-        self.stream = Stream::TlsClient(Box::new(stream));
-        Ok(agreed)
+        assert_eq!(
+            ServerKind::of("5.5.5-10.11.6-MariaDB-log"),
+            ServerKind::MariaDb
+        );
     }
 }

@@ -323,7 +323,7 @@ fn sampled(row: &Row, number: u64, at: Instant, line: &Line) -> Option<Sample<Ls
         at: Some(at),
         since: Some(since),
         run: instance.run,
-        recovery,
+        replica: recovery,
         position,
         seen: seen.unwrap_or(position),
     })

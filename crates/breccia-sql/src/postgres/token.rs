@@ -101,11 +101,8 @@ impl Position for Lsn {
 impl Freshness {
     /// A token of a session elsewhere; `system` and `timeline` are those in force.
     pub fn import_token(&mut self, token: Token, epoch: u64, system: u64, timeline: u32) {
-        if token.system == system && token.timeline == timeline {
-            self.import(&token.lsn, epoch);
-        } else {
-            self.import_foreign();
-        }
+        let known = token.system == system && token.timeline == timeline;
+        self.import(&token.lsn, epoch, known);
     }
 }
 
@@ -157,13 +154,13 @@ mod tests {
         session.used_primary(Some(question));
         assert_eq!(session.need(1, &Lsn(5)), Need::Stamp);
         assert_eq!(session.question(), Some(question));
-        session.stamped(1, Lsn(9));
+        session.stamped(1, &Lsn(9));
         assert_eq!(session.question(), None);
         session.used_replica(home(9));
         assert_eq!(session.need(1, &Lsn(5)), floor(9, Some(home(9))));
         session.left_home(&Lsn(12));
         assert_eq!(session.need(1, &Lsn(5)), floor(12, None));
-        session.stamped(1, Lsn(3));
+        session.stamped(1, &Lsn(3));
         assert_eq!(
             session.need(1, &Lsn(5)),
             floor(12, None),
@@ -174,7 +171,7 @@ mod tests {
     #[test]
     fn another_epoch_begins_where_its_primary_was_first_seen() {
         let mut session = Freshness::default();
-        session.stamped(1, Lsn(100));
+        session.stamped(1, &Lsn(100));
         session.used_replica(home(100));
         let need = Need::Floor {
             floor: Lsn(40),
@@ -206,7 +203,7 @@ mod tests {
             lsn: Lsn(lsn),
         };
         let mut session = Freshness::default();
-        session.stamped(1, Lsn(5));
+        session.stamped(1, &Lsn(5));
         session.used_replica(home(6));
         session.import_token(token(5), 1, 1, 1);
         assert!(session.is_met_by(&Lsn(6)));
@@ -220,11 +217,11 @@ mod tests {
             !session.is_met_by(&Lsn(9)),
             "it is not known how far that is"
         );
-        session.stamped(1, Lsn(7));
+        session.stamped(1, &Lsn(7));
         assert!(!session.is_met_by(&Lsn(8)) && session.is_met_by(&Lsn(9)));
         // In a transaction that a replica serves, before the session has a home.
         let mut other = Freshness::default();
-        other.stamped(1, Lsn(5));
+        other.stamped(1, &Lsn(5));
         other.import_token(token(9), 1, 1, 1);
         assert!(!other.is_met_by(&Lsn(8)));
         let foreign = Token {

@@ -5,10 +5,19 @@
 
 use ring::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
+pub mod client;
+pub mod ed25519;
+pub mod rsa;
+pub mod server;
+
 /// SHA-1 twice over: MySQL's way since 4.1, and MariaDB's.
 pub const NATIVE: &str = "mysql_native_password";
 /// SHA-256: MySQL's way since 8.0.
 pub const CACHING_SHA2: &str = "caching_sha2_password";
+/// A signature: MariaDB's way for those who ask for it.
+pub const ED25519: &str = "client_ed25519";
+/// What `caching_sha2_password` came after; a client that names it can do that too.
+pub const SHA256_PASSWORD: &str = "sha256_password";
 /// The password itself; only where nobody can listen.
 pub const CLEAR: &str = "mysql_clear_password";
 
@@ -25,10 +34,31 @@ pub fn native(password: &[u8], nonce: &[u8]) -> Vec<u8> {
     if password.is_empty() {
         return Vec::new();
     }
-    let sha1 = |parts: &[&[u8]]| hash(&SHA1_FOR_LEGACY_USE_ONLY, parts);
-    let once = sha1(&[password]);
-    let twice = sha1(&[&once]);
-    xor(&once, &sha1(&[nonce, &twice]))
+    native_of_hash(&native_hash(password), nonce)
+}
+
+/// `SHA1(password)`: all that [`native`] needs.
+#[must_use]
+pub fn native_hash(password: &[u8]) -> [u8; 20] {
+    sha1(&[password])
+}
+
+/// `SHA1(SHA1(password))`, as a server keeps it, of `SHA1(password)`.
+#[must_use]
+pub fn stored_hash(hash: &[u8; 20]) -> [u8; 20] {
+    sha1(&[hash])
+}
+
+/// The proof of `mysql_native_password`, by `SHA1(password)`.
+#[must_use]
+pub fn native_of_hash(hash: &[u8; 20], nonce: &[u8]) -> Vec<u8> {
+    xor(hash, &sha1(&[nonce, &stored_hash(hash)]))
+}
+
+/// `SHA1(password)` as a proof shows it to one that keeps `stored`; whether it fits is not told.
+fn native_hash_of(proof: &[u8], stored: &[u8; 20], nonce: &[u8]) -> Option<[u8; 20]> {
+    let proof: &[u8; 20] = proof.try_into().ok()?;
+    xor(proof, &sha1(&[nonce, stored])).try_into().ok()
 }
 
 /// The proof of `caching_sha2_password`: SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce).
@@ -57,9 +87,18 @@ pub fn proves(plugin: &str, proof: &[u8], password: &[u8], nonce: &[u8]) -> Opti
             let said = proof.strip_suffix(b"\0").unwrap_or(proof);
             return Some(equal(said, password));
         }
+        ED25519 => return Some(ed25519::proves(proof, password, nonce)),
         _ => return None,
     };
     Some(equal(proof, &expected))
+}
+
+fn sha1(parts: &[&[u8]]) -> [u8; 20] {
+    let mut out = [0; 20];
+    for (to, from) in out.iter_mut().zip(hash(&SHA1_FOR_LEGACY_USE_ONLY, parts)) {
+        *to = from;
+    }
+    out
 }
 
 fn hash(how: &'static digest::Algorithm, parts: &[&[u8]]) -> Vec<u8> {
@@ -71,35 +110,20 @@ fn hash(how: &'static digest::Algorithm, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 fn xor(one: &[u8], other: &[u8]) -> Vec<u8> {
-    one.iter().zip(other).map(|(one, other)| one ^ other).collect()
+    one.iter()
+        .zip(other)
+        .map(|(one, other)| one ^ other)
+        .collect()
 }
 
 /// Whether two proofs are the same, in a time that tells nothing of where they differ.
 fn equal(one: &[u8], other: &[u8]) -> bool {
-    let differ = one.iter().zip(other).fold(0, |sum, (one, other)| sum | (one ^ other));
+    let differ = one
+        .iter()
+        .zip(other)
+        .fold(0, |sum, (one, other)| sum | (one ^ other));
     one.len() == other.len() && differ == 0
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_proof_is_of_one_password_and_one_challenge() {
-        let nonce: Vec<u8> = (1..=20).collect();
-        for (plugin, proof) in [
-            (NATIVE, native(b"secret", &nonce)),
-            (CACHING_SHA2, caching_sha2(b"secret", &nonce)),
-            (CLEAR, b"secret\0".to_vec()),
-        ] {
-            assert_eq!(proves(plugin, &proof, b"secret", &nonce), Some(true), "{plugin}");
-            assert_eq!(proves(plugin, &proof, b"Secret", &nonce), Some(false), "{plugin}");
-            assert_eq!(proves(plugin, b"", b"secret", &nonce), Some(false), "{plugin}");
-        }
-        let other: Vec<u8> = (2..=21).collect();
-        let proof = native(b"secret", &nonce);
-        assert_eq!(proves(NATIVE, &proof, b"secret", &other), Some(false));
-        assert_eq!(proves(NATIVE, b"", b"", &nonce), Some(true));
-        assert_eq!(proves("dialog", b"", b"", &nonce), None);
-    }
-}
+mod tests;

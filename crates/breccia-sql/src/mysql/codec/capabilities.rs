@@ -10,6 +10,8 @@ pub const FOUND_ROWS: u64 = 1 << 1;
 pub const LONG_FLAG: u64 = 1 << 2;
 /// A schema is named at login.
 pub const CONNECT_WITH_DB: u64 = 1 << 3;
+/// `schema.table.column` is refused.
+pub const NO_SCHEMA: u64 = 1 << 4;
 /// The protocol may be compressed.
 pub const COMPRESS: u64 = 1 << 5;
 /// LOAD DATA LOCAL may ask for files.
@@ -38,7 +40,25 @@ pub const PLUGIN_AUTH: u64 = 1 << 19;
 pub const CONNECT_ATTRS: u64 = 1 << 20;
 /// What proves the user may be longer than 255 bytes.
 pub const PLUGIN_AUTH_LENENC: u64 = 1 << 21;
+/// A client can do what a password that has expired needs.
+pub const CAN_HANDLE_EXPIRED_PASSWORDS: u64 = 1 << 22;
 /// Changes of the session are told in OK.
 pub const SESSION_TRACK: u64 = 1 << 23;
 /// Rows end with OK.
 pub const DEPRECATE_EOF: u64 = 1 << 24;
+/// Descriptions of columns may be left away.
+pub const OPTIONAL_RESULTSET_METADATA: u64 = 1 << 25;
+/// The protocol may be compressed by zstd.
+pub const ZSTD_COMPRESSION: u64 = 1 << 26;
+/// Texts may carry attributes and parameters.
+pub const QUERY_ATTRIBUTES: u64 = 1 << 27;
+/// More than one proof may be asked for.
+pub const MULTI_FACTOR: u64 = 1 << 28;
+/// MariaDB: reports of progress.
+pub const MARIADB_PROGRESS: u64 = 1 << 32;
+/// MariaDB: several executions in one packet.
+pub const MARIADB_STMT_BULK_OPERATIONS: u64 = 1 << 34;
+/// MariaDB: more of the types of columns.
+pub const MARIADB_EXTENDED_TYPE_INFO: u64 = 1 << 35;
+/// MariaDB: descriptions of columns may be left away where they are known.
+pub const MARIADB_CACHE_METADATA: u64 = 1 << 36;

@@ -27,7 +27,7 @@ pub const CHANGE_USER: u8 = 0x11;
 /// The binary log follows.
 pub const BINLOG_DUMP: u8 = 0x12;
 /// A replica makes itself known.
-pub const REGISTER_SLAVE: u8 = 0x15;
+pub const REGISTER_REPLICA: u8 = 0x15;
 /// Prepares a statement.
 pub const STMT_PREPARE: u8 = 0x16;
 /// Runs a prepared statement.

@@ -7,6 +7,8 @@ use super::{CodecError, Reader, capabilities, lenenc};
 
 /// Bytes of a server's challenge, without its NUL.
 pub const NONCE_BYTES: usize = 20;
+/// Its challenges may hold NULs, and have none behind them; MariaDB's clients take no other.
+const WITHOUT_NUL: &str = "client_ed25519";
 /// The longest packet of a client before it is known.
 pub const MAX_LOGIN_BYTES: usize = 64 * 1024;
 
@@ -119,7 +121,9 @@ impl Response {
     #[must_use]
     pub fn is_ssl_request(payload: &[u8]) -> bool {
         payload.len() == HEAD_BYTES
-            && payload.get(1).is_some_and(|byte| u64::from(*byte) << 8 & capabilities::SSL != 0)
+            && payload
+                .get(1)
+                .is_some_and(|byte| u64::from(*byte) << 8 & capabilities::SSL != 0)
     }
 
     /// Reads a client's answer.
@@ -174,8 +178,8 @@ impl Response {
             out.push(u8::try_from(self.proof.len()).unwrap_or(0));
             out.extend_from_slice(&self.proof);
         }
-        if let Some(schema) = &self.schema {
-            out.extend_from_slice(schema);
+        if self.capabilities & capabilities::CONNECT_WITH_DB != 0 {
+            out.extend_from_slice(self.schema.as_deref().unwrap_or_default());
             out.push(0);
         }
         if let Some(plugin) = &self.plugin {
@@ -260,9 +264,13 @@ impl AuthSwitch {
         }
         let plugin = String::from_utf8_lossy(reader.text()?).into_owned();
         let rest = reader.rest();
+        let nonce = match plugin.as_str() {
+            WITHOUT_NUL => rest,
+            _ => rest.strip_suffix(b"\0").unwrap_or(rest),
+        };
         Ok(Some(Self {
             plugin,
-            nonce: rest.strip_suffix(b"\0").unwrap_or(rest).to_vec(),
+            nonce: nonce.to_vec(),
         }))
     }
 
@@ -272,6 +280,8 @@ impl AuthSwitch {
         out.extend_from_slice(self.plugin.as_bytes());
         out.push(0);
         out.extend_from_slice(&self.nonce);
-        out.push(0);
+        if self.plugin != WITHOUT_NUL {
+            out.push(0);
+        }
     }
 }

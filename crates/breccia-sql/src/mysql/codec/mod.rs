@@ -110,7 +110,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], CodecError> {
-        let (now, later) = self.0.split_at_checked(count).ok_or(CodecError::Malformed)?;
+        let (now, later) = self
+            .0
+            .split_at_checked(count)
+            .ok_or(CodecError::Malformed)?;
         self.0 = later;
         Ok(now)
     }

@@ -38,6 +38,16 @@ impl PrepareOk {
             warnings,
         })
     }
+
+    /// Writes it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.push(0);
+        out.extend_from_slice(&self.statement.to_le_bytes());
+        out.extend_from_slice(&self.columns.to_le_bytes());
+        out.extend_from_slice(&self.parameters.to_le_bytes());
+        out.push(0);
+        out.extend_from_slice(&self.warnings.to_le_bytes());
+    }
 }
 
 /// Where things stand in `COM_STMT_EXECUTE`, the command's byte being at 0.

@@ -42,15 +42,12 @@ impl<'a> OkPacket<'a> {
         let (affected, insert_id) = (reader.int()?, reader.int()?);
         let (flags, warnings) = (reader.u16()?, reader.u16()?);
         let (mut info, mut state): (&[u8], &[u8]) = (b"", b"");
-        if negotiated & capabilities::SESSION_TRACK != 0 {
-            if !reader.is_empty() {
-                info = reader.string()?;
-            }
-            if flags & status::SESSION_STATE_CHANGED != 0 && !reader.is_empty() {
-                state = reader.string()?;
-            }
-        } else {
-            info = reader.rest();
+        if !reader.is_empty() {
+            info = reader.string()?;
+        }
+        let tracks = negotiated & capabilities::SESSION_TRACK != 0;
+        if tracks && flags & status::SESSION_STATE_CHANGED != 0 && !reader.is_empty() {
+            state = reader.string()?;
         }
         Ok(Self {
             header,
@@ -70,11 +67,9 @@ impl<'a> OkPacket<'a> {
         lenenc::write_int(out, self.insert_id);
         out.extend_from_slice(&self.status.to_le_bytes());
         out.extend_from_slice(&self.warnings.to_le_bytes());
-        if negotiated & capabilities::SESSION_TRACK == 0 {
-            out.extend_from_slice(self.info);
-            return;
-        }
-        let changed = self.status & status::SESSION_STATE_CHANGED != 0;
+        // The manual has it without a length where changes are not told; servers write one always.
+        let tracks = negotiated & capabilities::SESSION_TRACK != 0;
+        let changed = tracks && self.status & status::SESSION_STATE_CHANGED != 0;
         if changed || !self.info.is_empty() {
             lenenc::write_str(out, self.info);
         }
@@ -111,7 +106,8 @@ impl<'a> ErrPacket<'a> {
         }
         let code = reader.u16()?;
         let rest = reader.rest();
-        let (sqlstate, message) = match rest.strip_prefix(b"#").and_then(<[u8]>::split_first_chunk) {
+        let (sqlstate, message) = match rest.strip_prefix(b"#").and_then(<[u8]>::split_first_chunk)
+        {
             Some((sqlstate, message)) => (*sqlstate, message),
             None => (*b"HY000", rest),
         };

@@ -129,7 +129,7 @@ impl Server {
     #[must_use]
     pub fn replayed(&self) -> Option<Replayed> {
         let sample = self.sampler.latest();
-        let sampled = sample.at.filter(|_| sample.recovery).map(|asked| Replayed {
+        let sampled = sample.at.filter(|_| sample.replica).map(|asked| Replayed {
             position: sample.position,
             asked,
             run: sample.run,

@@ -6,8 +6,8 @@
 use std::sync::atomic::Ordering;
 
 use super::Cluster;
-use crate::bells::Views;
 use super::election::View;
+use crate::bells::Views;
 
 impl Cluster {
     /// Why a server takes no statements in `view`; `None`: it does.

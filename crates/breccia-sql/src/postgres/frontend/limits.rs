@@ -12,8 +12,8 @@ use breccia_net::clock;
 use breccia_net::drain::Phase;
 
 use super::attached::{Attached, Event, poll_turn};
-use crate::bells::Stands;
 use super::session::{End, HEALTH_LOOK, Session};
+use crate::bells::Stands;
 
 /// A time that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

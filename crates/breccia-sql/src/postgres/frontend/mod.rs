@@ -56,11 +56,11 @@ use super::cluster::Cluster;
 use super::pool::PoolLimits;
 use super::scram::Verifier;
 use super::upstream::{Credential, Upstream};
-pub use arrival::ALPN;
 use crate::bells::{Bells, Rung};
+pub use crate::guesses::Guesses;
+pub use arrival::ALPN;
 pub use cancel::Cancels;
 use client::{SCRATCH, Scratch};
-pub use crate::guesses::Guesses;
 use tell::Gates;
 
 /// Who may log in.

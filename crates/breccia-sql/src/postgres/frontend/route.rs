@@ -174,10 +174,10 @@ impl Session {
         let primary = *view.primary.as_ref().ok()?;
         let sampler = &self.listener.cluster.server(primary)?.sampler;
         let sample = sampler.wait(ticket, end).await?;
-        if sample.recovery || self.look().epoch != view.epoch {
+        if sample.replica || self.look().epoch != view.epoch {
             return None;
         }
-        self.freshness.stamped(view.epoch, sample.position);
+        self.freshness.stamped(view.epoch, &sample.position);
         Some(sample.position)
     }
 
@@ -224,7 +224,7 @@ impl Session {
         let sampler = &self.listener.cluster.server(server)?.sampler;
         loop {
             let sample = sampler.wait(sampler.ticket(), end).await?;
-            if sample.recovery && sample.position >= floor {
+            if sample.replica && sample.position >= floor {
                 return Some(sample);
             }
             if clock::now() + LOOK_PAUSE >= end {

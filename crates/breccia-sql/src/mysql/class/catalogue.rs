@@ -1,0 +1,186 @@
+//! What the tables, views and functions of a database are, as far as the proof needs it.
+//!
+//! Pure: rows of [`QUERIES`] are handed in. Not a copy of the schema: no columns are known.
+//! Invariant: a view is provable only if all that its definition names is.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash as _, Hasher as _};
+
+use super::prove::{self, Reason};
+
+/// What is asked: tables with kind, engine and how names compare; views; functions.
+pub const QUERIES: [&str; 3] = [
+    "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, @@lower_case_table_names \
+     FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN \
+     ('information_schema', 'performance_schema', 'mysql', 'sys') \
+     AND TABLE_TYPE NOT LIKE '%TEMPORARY%' ORDER BY 1, 2, 3",
+    "SELECT TABLE_SCHEMA, TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS \
+     WHERE TABLE_SCHEMA NOT IN ('sys') ORDER BY 1, 2",
+    "SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES ORDER BY 1, 2",
+];
+
+/// A row of an answer.
+pub type Row = Vec<Option<String>>;
+
+/// Engines whose tables hold the same on a replica, and only for what was committed or replicated.
+const ENGINES: [&str; 5] = ["innodb", "rocksdb", "tokudb", "aria", "myisam"];
+/// Schemas of the server itself.
+const OWN_SCHEMAS: [&str; 4] = ["information_schema", "performance_schema", "mysql", "sys"];
+/// How deep views may name views.
+const MOST_ROUNDS: usize = 32;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    Table,
+    View { proven: bool, uses_now: bool },
+    Not(Reason),
+}
+
+/// What is known of a server's tables, views and functions.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    relations: HashMap<String, HashMap<String, Relation>>,
+    routines: HashSet<String>,
+    /// Names are compared in lower case.
+    folds: bool,
+    fingerprint: u64,
+}
+
+impl Catalogue {
+    /// Builds it from the answers to [`QUERIES`], in their order.
+    #[must_use]
+    pub fn from_rows(tables: &[Row], views: &[Row], routines: &[Row]) -> Self {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (tables, views, routines).hash(&mut hasher);
+        let mut catalogue = Self {
+            fingerprint: hasher.finish(),
+            folds: tables
+                .first()
+                .and_then(|row| cell(row, 4))
+                .is_some_and(|it| it != "0"),
+            ..Self::default()
+        };
+        for row in tables {
+            let (Some(schema), Some(name)) = (cell(row, 0), cell(row, 1)) else {
+                continue;
+            };
+            let relation = judge(cell(row, 2).unwrap_or_default(), cell(row, 3));
+            catalogue.put(schema, name, relation);
+        }
+        for row in routines {
+            if let Some(name) = cell(row, 1) {
+                catalogue.routines.insert(name.to_lowercase());
+            }
+        }
+        catalogue.prove_views(views);
+        catalogue
+    }
+
+    /// Two catalogues with the same number were built from the same rows.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    fn put(&mut self, schema: &str, name: &str, relation: Relation) {
+        let (schema, name) = (self.fold(schema), self.fold(name));
+        self.relations
+            .entry(schema)
+            .or_default()
+            .insert(name, relation);
+    }
+
+    fn fold(&self, name: &str) -> String {
+        if self.folds {
+            name.to_lowercase()
+        } else {
+            name.to_owned()
+        }
+    }
+
+    /// Views that name only what is proven are proven, round by round: a ring never is.
+    fn prove_views(&mut self, views: &[Row]) {
+        let mut open: Vec<_> = views
+            .iter()
+            .filter_map(|row| Some((cell(row, 0)?, cell(row, 1)?, cell(row, 2)?)))
+            .collect();
+        for _ in 0..MOST_ROUNDS {
+            let before = open.len();
+            let mut proven = Vec::new();
+            open.retain(|(schema, name, definition)| {
+                let proof = prove::definition(self, definition);
+                if let Ok(proof) = proof {
+                    proven.push((*schema, *name, proof.uses_now));
+                }
+                proof.is_err()
+            });
+            for (schema, name, uses_now) in proven {
+                self.put(
+                    schema,
+                    name,
+                    Relation::View {
+                        proven: true,
+                        uses_now,
+                    },
+                );
+            }
+            if open.is_empty() || open.len() == before {
+                break;
+            }
+        }
+    }
+
+    /// Whether a stored function, of whatever schema, or a procedure bears this name, in lower case.
+    pub(super) fn is_routine(&self, name: &str) -> bool {
+        self.routines.contains(name)
+    }
+
+    /// Whether there is a relation of this name.
+    pub(super) fn knows(&self, schema: &str, name: &str) -> bool {
+        let schema = self.relations.get(&self.fold(schema));
+        schema.is_some_and(|names| names.contains_key(&self.fold(name)))
+    }
+
+    /// Whether a relation may be read on a replica, and whether it tells the time.
+    pub(super) fn relation(&self, schema: &str, name: &str) -> Result<bool, Reason> {
+        own_schema(schema)?;
+        let names = self
+            .relations
+            .get(&self.fold(schema))
+            .ok_or("unknown-table")?;
+        match names.get(&self.fold(name)) {
+            None => Err("unknown-table"),
+            Some(Relation::Table) => Ok(false),
+            Some(Relation::View {
+                proven: true,
+                uses_now,
+            }) => Ok(*uses_now),
+            Some(Relation::View { proven: false, .. }) => Err("view"),
+            Some(Relation::Not(reason)) => Err(reason),
+        }
+    }
+}
+
+/// The schemas of the server itself differ from server to server.
+pub(super) fn own_schema(schema: &str) -> Result<(), Reason> {
+    let own = OWN_SCHEMAS.iter().any(|it| it.eq_ignore_ascii_case(schema));
+    if own { Err("catalogue") } else { Ok(()) }
+}
+
+fn judge(kind: &str, engine: Option<&str>) -> Relation {
+    let engine = engine.unwrap_or_default().to_ascii_lowercase();
+    match kind {
+        "VIEW" => Relation::View {
+            proven: false,
+            uses_now: false,
+        },
+        "BASE TABLE" | "SYSTEM VERSIONED" if ENGINES.contains(&engine.as_str()) => Relation::Table,
+        "BASE TABLE" | "SYSTEM VERSIONED" => Relation::Not("engine"),
+        "SEQUENCE" => Relation::Not("sequence"),
+        _ => Relation::Not("unknown-table"),
+    }
+}
+
+fn cell(row: &Row, at: usize) -> Option<&str> {
+    row.get(at)?.as_deref()
+}

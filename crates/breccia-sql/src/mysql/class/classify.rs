@@ -1,0 +1,279 @@
+//! From a text to its verdict, with what is remembered of texts alike.
+//!
+//! Invariant: nothing is a read while no catalogue is known, and nothing that was reached with one
+//! catalogue is told once there is another.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::catalogue::Catalogue;
+use super::commands::{self, Shape};
+use super::lexer::{self, Notes};
+use super::prove::{self, Reason};
+use super::remembered::{self, Remembered};
+use super::walls;
+use super::words::Words;
+use super::{Class, Mode, Verdict};
+
+/// Texts that are longer are not proven.
+const LONGEST_PROVEN: usize = 256 * 1024;
+/// Texts that are longer are not even cut.
+const LONGEST: usize = 1 << 20;
+
+/// Tells what texts are; shared by all threads.
+#[derive(Debug, Default)]
+pub struct Classifier {
+    held: RwLock<Held>,
+    /// The version of what is held, to be seen without waiting.
+    version: AtomicU64,
+    remembered: Remembered,
+}
+
+/// What is known of the schemas; each change of it has its own number.
+#[derive(Debug, Default)]
+struct Held {
+    version: u64,
+    catalogue: Option<Arc<Catalogue>>,
+}
+
+impl Classifier {
+    /// What a text is, in a session with this mode and current schema.
+    #[must_use]
+    pub fn classify(&self, sql: &[u8], mode: Mode, schema: Option<&str>) -> Arc<Verdict> {
+        let version = self.version.load(Ordering::Acquire);
+        let key = remembered::key(sql, mode, schema, version);
+        if let Some(found) = key.and_then(|key| self.remembered.get(key)) {
+            return found;
+        }
+        let (at, catalogue) = {
+            let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+            (held.version, held.catalogue.clone())
+        };
+        let verdict = Arc::new(judge(catalogue.as_deref(), sql, mode, schema));
+        if let Some(key) = key.filter(|_| at == version && !rests_on_literals(&verdict.class)) {
+            self.remembered.put(key, &verdict);
+        }
+        verdict
+    }
+
+    fn change(&self, catalogue: Option<Arc<Catalogue>>, held: &mut Held) {
+        held.version += 1;
+        held.catalogue = catalogue;
+        self.version.store(held.version, Ordering::Release);
+    }
+
+    /// From now on this is true of the schemas.
+    pub fn set_catalogue(&self, catalogue: Catalogue) {
+        self.set_catalogue_if(catalogue, || true);
+    }
+
+    /// As [`Self::set_catalogue`], if that is still so once nobody else can change it; whether it was.
+    pub fn set_catalogue_if(&self, catalogue: Catalogue, still: impl FnOnce() -> bool) -> bool {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let still = still();
+        if still {
+            self.change(Some(Arc::new(catalogue)), &mut held);
+        }
+        still
+    }
+
+    /// Nothing is known of the schemas: nothing is a read until a catalogue is set again.
+    pub fn forget(&self) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        self.change(None, &mut held);
+    }
+
+    /// What is known of the schemas.
+    #[must_use]
+    pub fn catalogue(&self) -> Option<Arc<Catalogue>> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.catalogue.clone()
+    }
+
+    /// Why a text is what it is, statement by statement, in words for an administrator.
+    #[must_use]
+    pub fn blame(&self, sql: &[u8], mode: Mode, schema: Option<&str>) -> String {
+        let Ok((tokens, notes)) = lexer::tokens(sql, mode) else {
+            return "the text cannot be cut into words: something in it is not ended".to_owned();
+        };
+        let words = Words {
+            sql,
+            tokens: &tokens,
+        };
+        let catalogue = self.catalogue();
+        let lines = words.statements().into_iter().map(|statement| {
+            let class = class_of(catalogue.as_deref(), &statement, notes, schema).class;
+            let shown = statement
+                .span(0, statement.len().saturating_sub(1))
+                .into_owned();
+            let shown: String = shown.chars().take(200).collect();
+            format!("{shown}: {}", super::shown(&class))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Whether a class depends on what a literal says: it is not that of all texts alike.
+fn rests_on_literals(class: &Class) -> bool {
+    matches!(
+        class,
+        Class::Set
+            | Class::SetAutocommit(_)
+            | Class::OwnSet { .. }
+            | Class::OwnMisplaced
+            | Class::Kill { .. }
+    )
+}
+
+fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&str>) -> Verdict {
+    if sql.len() > LONGEST {
+        // Most are bulk inserts; what they do to the session, the server tells.
+        return Verdict {
+            ddl: mode.multi_statements,
+            single: !mode.multi_statements,
+            may_set_last_insert_id: true,
+            ..Verdict::of_primary("long")
+        };
+    }
+    let Ok((tokens, notes)) = lexer::tokens(sql, mode) else {
+        return Verdict::of_primary("unlexed");
+    };
+    let merges = !mode.multi_statements;
+    let words = Words {
+        sql,
+        tokens: &tokens,
+    };
+    let mut verdict = verdict(catalogue, words, notes, schema, merges);
+    // In some character sets a quote or a backslash may be half of a character.
+    if !mode.legible && !sql.is_ascii() && !matches!(verdict.class, Class::Pin(_)) {
+        verdict.class = Class::Primary("charset");
+    }
+    verdict
+}
+
+fn verdict(
+    catalogue: Option<&Catalogue>,
+    words: Words<'_>,
+    notes: Notes,
+    schema: Option<&str>,
+    merges: bool,
+) -> Verdict {
+    let mut statements = words.statements();
+    if merges && statements.first().is_some_and(commands::has_body) {
+        // Semicolons belong to a body, and what it says is not said to this session.
+        statements = vec![words];
+    }
+    let mut verdict = Verdict {
+        hint_primary: notes.hint,
+        single: statements.len() <= 1,
+        ..Verdict::of_primary("several")
+    };
+    let (mut pin, mut own) = (None, false);
+    for statement in &statements {
+        let known = class_of(catalogue, statement, notes, schema);
+        verdict.asks_last_insert_id |= known.asks_last_insert_id;
+        verdict.asks_previous |= known.asks_previous;
+        verdict.calculates_found_rows |= known.calculates_found_rows;
+        verdict.may_set_last_insert_id |= known.may_set_last_insert_id;
+        verdict.uses_now |= known.uses_now;
+        verdict.ddl |= known.ddl;
+        match known.class {
+            Class::Pin(reason) => pin = pin.or(Some(reason)),
+            Class::OwnShow { .. }
+            | Class::OwnSet { .. }
+            | Class::OwnReset { .. }
+            | Class::OwnMisplaced => own = true,
+            _ => {}
+        }
+        verdict.class = known.class;
+    }
+    if statements.is_empty() {
+        let class = if notes.executable {
+            Class::Primary("executable-comment")
+        } else {
+            Class::Empty
+        };
+        verdict.class = class;
+    } else if statements.len() > 1 {
+        verdict.class = match pin {
+            _ if own => Class::OwnMisplaced,
+            Some(reason) => Class::Pin(reason),
+            None => Class::Primary("several"),
+        };
+    }
+    verdict
+}
+
+/// What one statement is.
+fn class_of(
+    catalogue: Option<&Catalogue>,
+    words: &Words<'_>,
+    notes: Notes,
+    schema: Option<&str>,
+) -> Verdict {
+    let mut verdict = Verdict::of_primary("unproven");
+    let flags = walls::flags(words);
+    verdict.asks_last_insert_id = flags.asks_last_insert_id;
+    verdict.asks_previous = flags.asks_previous;
+    verdict.calculates_found_rows = flags.calculates_found_rows;
+    verdict.may_set_last_insert_id = flags.may_set_last_insert_id || commands::may_insert(words);
+    verdict.uses_now = flags.uses_now;
+    let program = commands::has_body(words);
+    verdict.class = match commands::shape(words) {
+        Shape::Known(class) => class,
+        Shape::Query => match flags.pin {
+            Some(reason) => Class::Pin(reason),
+            None => match read(catalogue, words, notes, schema) {
+                Ok(uses_now) => {
+                    verdict.uses_now |= uses_now;
+                    Class::Read
+                }
+                Err(reason) => Class::Primary(reason),
+            },
+        },
+    };
+    verdict.ddl = verdict.class == Class::Ddl;
+    verdict.asks_previous |= verdict.class == Class::ShowWarnings;
+    if let Some(reason) = flags.pin
+        && !program
+        && !matches!(verdict.class, Class::Pin(_))
+    {
+        verdict.class = Class::Pin(reason);
+    }
+    // Whether the words of such a comment are said at all depends on the server.
+    let kept = matches!(
+        verdict.class,
+        Class::Pin(_) | Class::Ddl | Class::Primary(_) | Class::LoadLocal
+    );
+    if notes.executable && !kept {
+        verdict.class = Class::Primary("executable-comment");
+    }
+    verdict
+}
+
+fn read(
+    catalogue: Option<&Catalogue>,
+    words: &Words<'_>,
+    notes: Notes,
+    schema: Option<&str>,
+) -> Result<bool, Reason> {
+    if notes.executable {
+        return Err("executable-comment");
+    }
+    if notes.sets_by_hint {
+        return Err("optimizer-hint");
+    }
+    if notes.foreign {
+        return Err("charset");
+    }
+    if words.sql.len() > LONGEST_PROVEN {
+        return Err("long");
+    }
+    let catalogue = catalogue.ok_or("no-catalogue")?;
+    let proof = prove::query(catalogue, words, schema)?;
+    let flags = walls::flags(words);
+    if flags.may_set_last_insert_id || flags.asks_last_insert_id || flags.asks_previous {
+        return Err("function");
+    }
+    Ok(proof.uses_now)
+}

@@ -1,0 +1,197 @@
+//! What a statement is: a proof that it only reads, or the reason why it goes to the primary.
+//!
+//! Pure: no socket, no clock; the rows of the catalogue are handed in. Not a check of syntax: the
+//! server does that. Invariant: every doubt is a reason for the primary.
+//!
+//! The way of a text: `lexer` cuts it, `remembered` may know a text alike, `commands` knows by its first words all that is no query,
+//! `walls` refuses by tokens alone, and `prove` walks the tree of a query and asks `catalogue` about
+//! every relation in it.
+
+mod builtin;
+mod catalogue;
+mod classify;
+mod commands;
+pub mod lexer;
+mod prove;
+mod remembered;
+mod walls;
+mod words;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_random;
+
+use std::fmt::Write as _;
+
+pub use catalogue::{Catalogue, QUERIES, Row};
+pub use classify::Classifier;
+
+/// How texts are read in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one setting of the session"
+)]
+pub struct Mode {
+    /// `sql_mode` has `ANSI_QUOTES`: double quotes hold names.
+    pub ansi_quotes: bool,
+    /// `sql_mode` has `NO_BACKSLASH_ESCAPES`.
+    pub no_backslash_escapes: bool,
+    /// `sql_mode` has `PIPES_AS_CONCAT`.
+    pub pipes_as_concat: bool,
+    /// No byte of ASCII is half of a character in `character_set_client`, as it is in sjis, gbk and
+    /// big5.
+    pub legible: bool,
+    /// `sql_mode` has `IGNORE_SPACE`, or the client asked for it.
+    pub ignore_space: bool,
+    /// A text may have several statements.
+    pub multi_statements: bool,
+}
+
+/// What a text is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing at all: empty, or only comments.
+    Empty,
+    /// One statement proven to read only: it may run on a replica.
+    Read,
+    /// Goes to the primary, and why: a short fixed word that can label a metric.
+    Primary(&'static str),
+    /// BEGIN or START TRANSACTION.
+    Begin {
+        /// READ ONLY is said.
+        read_only: bool,
+        /// WITH CONSISTENT SNAPSHOT or READ WRITE is said.
+        characteristics: bool,
+    },
+    /// COMMIT, without CHAIN or RELEASE.
+    Commit,
+    /// ROLLBACK of the whole transaction, without CHAIN or RELEASE.
+    Rollback,
+    /// SET TRANSACTION: of the next transaction only.
+    SetTransaction,
+    /// SET of settings of the session, which the server tells of.
+    Set,
+    /// SET autocommit, alone in its text.
+    SetAutocommit(bool),
+    /// USE of a schema.
+    Use(String),
+    /// Changes the schema: the catalogue must be read again.
+    Ddl,
+    /// Changes its session in a way that cannot be moved: the session keeps its connection.
+    Pin(&'static str),
+    /// `SHOW breccia.name`: for Breccia itself.
+    OwnShow {
+        /// What follows `breccia.`, in lower case.
+        name: String,
+    },
+    /// `SET breccia.name = value`: for Breccia itself.
+    OwnSet {
+        /// What follows `breccia.`, in lower case.
+        name: String,
+        /// The value, without its quotes.
+        value: String,
+    },
+    /// `RESET breccia.name`: for Breccia itself.
+    OwnReset {
+        /// What follows `breccia.`, in lower case.
+        name: String,
+    },
+    /// Something of Breccia's own where it cannot be: among other statements, say.
+    OwnMisplaced,
+    /// SHOW WARNINGS, SHOW ERRORS, their counts, GET DIAGNOSTICS: about the statement before.
+    ShowWarnings,
+    /// KILL.
+    Kill {
+        /// Only what runs is ended, and not the connection.
+        query: bool,
+        /// The connection; `None`: it is named otherwise.
+        id: Option<u64>,
+    },
+    /// LOAD DATA LOCAL or LOAD XML LOCAL: the client is asked for a file.
+    LoadLocal,
+}
+
+/// The class of a text and what else its session must know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact, independent of the others"
+)]
+pub struct Verdict {
+    /// What the text is.
+    pub class: Class,
+    /// A comment says `breccia: primary`.
+    pub hint_primary: bool,
+    /// Some statement of the text changes the schema.
+    pub ddl: bool,
+    /// At most one statement.
+    pub single: bool,
+    /// Asks for the last insert id: `LAST_INSERT_ID()`, `@@last_insert_id`, `@@identity`.
+    pub asks_last_insert_id: bool,
+    /// Asks about the statement before: `FOUND_ROWS()`, `ROW_COUNT()`, warnings and their counts.
+    pub asks_previous: bool,
+    /// Says `SQL_CALC_FOUND_ROWS`.
+    pub calculates_found_rows: bool,
+    /// May set the last insert id.
+    pub may_set_last_insert_id: bool,
+    /// Tells the time, also in a view.
+    pub uses_now: bool,
+}
+
+impl Verdict {
+    /// The verdict of one statement that goes to the primary for this reason.
+    #[must_use]
+    pub fn of_primary(reason: &'static str) -> Self {
+        Self {
+            class: Class::Primary(reason),
+            hint_primary: false,
+            ddl: false,
+            single: true,
+            asks_last_insert_id: false,
+            asks_previous: false,
+            calculates_found_rows: false,
+            may_set_last_insert_id: false,
+            uses_now: false,
+        }
+    }
+}
+
+/// A class in words for an administrator.
+#[must_use]
+pub fn shown(class: &Class) -> String {
+    let mut text = String::new();
+    let _ = match class {
+        Class::Empty => write!(text, "nothing"),
+        Class::Read => write!(text, "a read: a replica may serve it"),
+        Class::Primary(reason) => write!(text, "goes to the primary ({reason}): {}", why(reason)),
+        Class::Pin(reason) => write!(text, "its session keeps its connection ({reason})"),
+        other => write!(text, "goes to the primary or is answered here: {other:?}"),
+    };
+    text
+}
+
+/// What a reason means.
+fn why(reason: &str) -> &'static str {
+    match reason {
+        "no-catalogue" => "the tables of the primary have not been read yet, or have just changed",
+        "unknown-table" => "a table in it is not known, or may not be seen by the monitoring user",
+        "catalogue" => "it reads the server's own tables, which differ between servers",
+        "view" => "it reads a view whose definition is not proven to read only",
+        "engine" => "it reads a table of an engine that does not hold the same on a replica",
+        "sequence" => "it uses a sequence",
+        "function" => "it calls a function that is not known to read only",
+        "variable" => "it reads a variable that differs between connections or servers",
+        "locks" => "it locks what it reads",
+        "into" => "it writes what it reads to a file or a variable",
+        "executable-comment" => "it has a comment that some servers run",
+        "optimizer-hint" => "it has a hint that sets a variable",
+        "charset" => "its bytes can be read in several ways, by the character set",
+        "unlexed" => "it cannot be cut into words",
+        "unproven" => "its syntax is not one that is proven",
+        "long" | "too-long" => "it is too long to be proven",
+        "several" => "it has several statements",
+        _ => "it is not a read",
+    }
+}

@@ -1,0 +1,91 @@
+//! What administrators do to a cluster: pause and resume, and name a primary.
+//!
+//! Not draining, which is a flag of the server. Invariant: what has begun goes on to its end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use breccia_net::clock;
+
+use super::{Cluster, Server, lock};
+use crate::bells::Views;
+use crate::pause::Gates;
+
+impl Server {
+    /// It was met, and greets with this version.
+    pub(in crate::mysql) fn note_version(&self, version: &str) {
+        let mut known = lock(&self.version);
+        if known.as_deref() != Some(version) {
+            *known = Some(version.to_owned());
+        }
+    }
+}
+
+impl Views for Cluster {
+    fn version(&self) -> u64 {
+        Self::version(self)
+    }
+
+    async fn left(&self, version: u64) {
+        Self::left(self, version).await;
+    }
+}
+
+impl Cluster {
+    /// The version of the primary as it greets, or of another server before there is one.
+    #[must_use]
+    pub fn version_text(&self) -> Option<String> {
+        let primary = self.view().primary.clone().ok();
+        let first = primary.and_then(|it| self.server(it));
+        let known = |server: &Server| lock(&server.version).clone();
+        first
+            .and_then(known)
+            .or_else(|| self.servers.iter().find_map(known))
+    }
+
+    /// An administrator names the primary among several claimants; `None`: no more.
+    pub fn name_primary(&self, server: Option<usize>) {
+        lock(&self.election).name(server);
+        self.weigh(clock::now());
+    }
+
+    /// What administrators hold back, and what still runs.
+    #[must_use]
+    pub fn gates(&self) -> &Arc<Gates> {
+        &self.gates
+    }
+
+    /// Holds back what has not begun: on one server, or on all. `false`: no more.
+    pub fn pause(&self, server: Option<usize>, paused: bool) {
+        self.gates.pause(server, paused);
+    }
+
+    /// Whether nothing may begin on a server; a number that is nobody's stands for one to come.
+    #[must_use]
+    pub fn holds_back(&self, server: usize) -> bool {
+        self.gates.holds_back(server)
+    }
+
+    /// Whether all of it is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.gates.is_paused()
+    }
+
+    /// Sessions that wait for the end of a pause.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.gates.waiting()
+    }
+
+    /// Waits until there is another view than that of `version`.
+    pub async fn left(&self, version: u64) {
+        self.gates.wait_while(|| self.version() == version).await;
+    }
+
+    /// Waits until `may_go`, which is asked again whenever a server is resumed or the view changes;
+    /// whether it came to that by `end`.
+    pub async fn wait_turn(&self, end: Instant, may_go: impl FnMut() -> bool) -> bool {
+        self.gates.wait_turn(end, may_go).await
+    }
+}

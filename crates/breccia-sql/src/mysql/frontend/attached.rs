@@ -1,0 +1,285 @@
+//! Connections that a session holds, and when it gives them back.
+//!
+//! Not which one a statement needs ([`super::route`]). Invariant: a connection that is given back is
+//! idle, and what a later statement of this session may ask it (the last insert id) is known here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+
+use super::relay::{Noted, Outcome};
+use super::session::Session;
+use crate::mysql::codec::status;
+use crate::mysql::gtid::Gtids;
+use crate::mysql::pool::{Lease, Pool};
+use crate::pause::Running;
+
+/// How long a connection stays with a session after an answer that its client may ask more about: the
+/// rows found, the warnings, the last insert id. While others wait for connections it does not.
+pub(super) const LINGER: Duration = Duration::from_millis(100);
+
+/// A connection that a session holds.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) lease: Lease,
+    /// Its server, by number.
+    pub(super) server: usize,
+    pub(super) replica: bool,
+    /// The epoch in which it was taken.
+    pub(super) epoch: u64,
+    /// What the server has replayed for certain: of a replica.
+    pub(super) has: Gtids,
+    /// Which run of the server it leads to.
+    pub(super) run: u64,
+    /// The flags of its last answer.
+    pub(super) status: u16,
+    /// Tables are locked.
+    pub(super) locked: bool,
+    /// The next transaction has characteristics of its own, or an XA transaction is under way.
+    pub(super) special: bool,
+    /// Something on it was not read to its end, or it is not as it should be: it is closed.
+    pub(super) tainted: bool,
+    /// It is closed once the session needs it no more.
+    pub(super) spoilt: bool,
+    /// Cursors that are open, and statements with data sent ahead.
+    pub(super) open: usize,
+    /// It is kept for questions about the last answer, since then.
+    pub(super) lingers_since: Option<Instant>,
+    /// The last statement of the session ran here, and nothing since.
+    pub(super) latest: bool,
+    /// A statement of this session may have set the last insert id, which was not asked for yet.
+    pub(super) sets_insert_id: bool,
+    /// Its last insert id is this session's.
+    pub(super) owns_insert_id: bool,
+    /// It counts as running something on its server.
+    pub(super) running: Running,
+}
+
+impl Attached {
+    pub(super) fn new(
+        lease: Lease,
+        (server, replica): (usize, bool),
+        epoch: u64,
+        running: Running,
+    ) -> Self {
+        Self {
+            lease,
+            server,
+            replica,
+            epoch,
+            has: Gtids::default(),
+            run: 0,
+            status: status::AUTOCOMMIT,
+            locked: false,
+            special: false,
+            tainted: false,
+            spoilt: false,
+            open: 0,
+            lingers_since: None,
+            latest: false,
+            sets_insert_id: false,
+            owns_insert_id: false,
+            running,
+        }
+    }
+
+    /// Whether what runs on it next must run there.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.status & status::IN_TRANS != 0 || self.locked || self.special
+    }
+
+    /// Whether it may be given back as far as the server's state goes.
+    pub(super) fn is_free(&self) -> bool {
+        !self.in_transaction() && self.open == 0
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        self.lease.pool()
+    }
+}
+
+/// Whether a connection stays with a session for a while though nothing is open on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stays {
+    /// It does not.
+    No,
+    /// If others have enough of them.
+    IfIdle,
+    /// The client may well ask about what it was answered: of warnings, an error, or counted rows.
+    Asked,
+}
+
+impl Session {
+    /// What an answer tells of the connection and of the session. Returns the identifier of a
+    /// transaction that was committed.
+    pub(super) fn absorb(&mut self, attached: &mut Attached, outcome: &Outcome) -> Option<Gtids> {
+        if let Some(status) = outcome.status {
+            attached.status = status;
+        }
+        let mut committed = None;
+        let mut known = false;
+        let before = Arc::clone(&self.settings);
+        for noted in &outcome.noted {
+            match noted {
+                Noted::Variable(name, value) => {
+                    let name = String::from_utf8_lossy(name);
+                    let value = String::from_utf8_lossy(value);
+                    if name == "last_gtid" {
+                        committed = value.parse().ok().map(Gtids::MariaDb);
+                        continue;
+                    }
+                    known = true;
+                    if name.starts_with("session_track") {
+                        self.pin("session-track");
+                    } else if !attached.replica && crate::mysql::settings::is_setting(&name) {
+                        Arc::make_mut(&mut self.settings).set(&name, &value);
+                    }
+                }
+                Noted::Schema(schema) => {
+                    known = true;
+                    let schema = String::from_utf8_lossy(schema);
+                    Arc::make_mut(&mut self.settings).enter(&schema);
+                }
+                Noted::Gtids(text) => {
+                    let text = std::str::from_utf8(text).ok();
+                    committed = text.and_then(|it| it.parse().ok()).map(Gtids::MySql);
+                }
+                Noted::Transaction(state) => attached.locked = state.get(7) == Some(&b'L'),
+                Noted::Characteristics(sql) => attached.special = !sql.is_empty(),
+                Noted::Untracked => {}
+            }
+        }
+        if outcome.noted.contains(&Noted::Untracked) && !known && !attached.replica {
+            // A user variable, a temporary table, a statement prepared by SQL: it stays there.
+            self.pin("untracked");
+        }
+        if !Arc::ptr_eq(&before, &self.settings)
+            && let Some(upstream) = attached.lease.upstream()
+        {
+            upstream.applied = Arc::clone(&self.settings);
+        }
+        committed
+    }
+
+    /// Whether an answer told of a character set and not of the collation that came with it.
+    pub(super) fn misses_collation(outcome: &Outcome) -> bool {
+        let told = |wanted: &[u8]| {
+            let is = |noted: &Noted| matches!(noted, Noted::Variable(name, _) if name == wanted);
+            outcome.noted.iter().any(is)
+        };
+        told(b"character_set_connection") && !told(b"collation_connection")
+    }
+
+    /// A session keeps its connection to the primary, or lets it go, after a statement there.
+    pub(super) async fn settle_home(&mut self, mut attached: Attached, stays: Stays) {
+        let size = self.listener.limits.pool.size();
+        let keeps = !attached.is_free()
+            || self.pinned.is_some()
+            || self.listener.limits.session_mode
+            || match stays {
+                Stays::No => false,
+                Stays::IfIdle => !is_busy(attached.pool(), size),
+                Stays::Asked => true,
+            };
+        if attached.tainted || !keeps {
+            self.give_back(attached).await;
+            return;
+        }
+        if attached.is_free() {
+            // A transaction goes on to its end, whoever holds back what has not begun.
+            attached.running.rest();
+        }
+        let only_lingers = attached.is_free() && self.pinned.is_none();
+        attached.lingers_since = only_lingers.then_some(self.asked);
+        self.home = Some(attached);
+    }
+
+    /// The same of a connection to a replica. `asks_more`: its client may well ask about the answer.
+    pub(super) async fn settle_away(
+        &mut self,
+        mut attached: Attached,
+        asks_more: bool,
+        now: Instant,
+    ) {
+        let size = self.listener.limits.pool.size();
+        let lingers = asks_more || !is_busy(attached.pool(), size);
+        if attached.tainted || (attached.is_free() && !lingers) {
+            self.give_back(attached).await;
+            return;
+        }
+        if attached.is_free() {
+            attached.running.rest();
+        }
+        attached.lingers_since = attached.is_free().then_some(now);
+        self.away = Some(attached);
+    }
+
+    /// Gives a connection back, once what a later statement may ask of it is known.
+    pub(super) async fn give_back(&mut self, mut attached: Attached) {
+        self.registered.leaves(attached.server);
+        if attached.tainted || attached.spoilt || !attached.is_free() {
+            // Closed with its permit.
+            return;
+        }
+        if attached.sets_insert_id {
+            let pool = Arc::clone(attached.pool());
+            let Some(upstream) = attached.lease.upstream() else {
+                return;
+            };
+            let asked = pool
+                .endpoint()
+                .ask_value(upstream, "SELECT LAST_INSERT_ID()")
+                .await;
+            let value = asked.ok().flatten().and_then(|it| it.parse().ok());
+            let Some(value) = value else {
+                return;
+            };
+            self.last_insert_id = value;
+        }
+        attached.lease.give_back_at(clock::now());
+    }
+
+    /// Gives back connections that are kept only for questions: those that have waited long enough, or
+    /// all.
+    pub(super) async fn end_lingering(&mut self, all: bool) {
+        let over = |attached: &Attached| {
+            attached
+                .lingers_since
+                .is_some_and(|since| all || clock::now().saturating_duration_since(since) >= LINGER)
+        };
+        if self.away.as_ref().is_some_and(over)
+            && let Some(away) = self.away.take()
+        {
+            self.give_back(away).await;
+        }
+        let kept = self.listener.limits.session_mode;
+        if self.home.as_ref().is_some_and(over) {
+            if kept {
+                if let Some(home) = &mut self.home {
+                    home.lingers_since = None;
+                }
+            } else if let Some(home) = self.home.take() {
+                self.give_back(home).await;
+            }
+        }
+    }
+
+    /// Lets go of all connections; those of which something is open are closed.
+    pub(super) async fn let_go(&mut self, _reason: Option<&str>) {
+        for attached in [self.home.take(), self.away.take()].into_iter().flatten() {
+            let mut attached = attached;
+            // A pinned one has something that nobody else may find there.
+            attached.tainted |= self.pinned.is_some();
+            attached.sets_insert_id = false;
+            self.give_back(attached).await;
+        }
+    }
+}
+
+/// Whether a pool has so few connections left that none of them lingers.
+fn is_busy(pool: &Pool, size: usize) -> bool {
+    let (idle, open) = pool.counts();
+    let lent = open.saturating_sub(idle);
+    4 * lent > 3 * size
+}

@@ -1,0 +1,312 @@
+//! What each command of a client is, and who answers it.
+//!
+//! Not how it is served ([`super::serve`]). Source: the protocol's "Command Phase". Invariant: each
+//! command that has an answer gets exactly one, and what is not known is refused by name.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::own;
+use super::relay::{Outcome, Shape};
+use super::serve::{Ask, command_bytes};
+use super::session::{Begun, Command, End, Session};
+use crate::mysql::class::{Class, Verdict};
+use crate::mysql::codec::{capabilities, command};
+use crate::mysql::settings::Settings;
+
+/// `ER_UNKNOWN_COM_ERROR`.
+const UNKNOWN_COMMAND: u16 = 1047;
+
+impl Session {
+    /// Serves a command; its buffer, to be used again.
+    pub(super) async fn dispatch(&mut self, command: Command) -> Result<BytesMut, End> {
+        if command.long {
+            self.serve_long(command.bytes).await?;
+            return Ok(BytesMut::new());
+        }
+        match command.kind() {
+            command::QUIT => return Err(End::Gone),
+            command::QUERY => self.query(&command).await?,
+            command::STMT_EXECUTE => self.execute(&command).await?,
+            command::STMT_PREPARE => self.prepare_statement(command.body()).await?,
+            command::STMT_CLOSE => self.close_statement(&command).await?,
+            command::STMT_RESET => self.reset_statement(&command).await?,
+            command::STMT_FETCH => self.fetch(&command).await?,
+            command::STMT_SEND_LONG_DATA => self.send_ahead(&command).await?,
+            command::PING => self.ping(&command).await?,
+            command::INIT_DB => self.pass_on(&command, Shape::Single, "set").await?,
+            command::FIELD_LIST => self.pass_on(&command, Shape::Fields, "catalogue").await?,
+            command::STATISTICS => self.pass_on(&command, Shape::Text, "status").await?,
+            command::PROCESS_INFO => self.pass_on(&command, Shape::Results, "status").await?,
+            command::REFRESH | command::DEBUG => {
+                self.pass_on(&command, Shape::Single, "status").await?;
+            }
+            command::PROCESS_KILL => {
+                let id = command.body().get(..4).and_then(|it| it.try_into().ok());
+                let id = id.map_or(0, u32::from_le_bytes);
+                self.kill(false, u64::from(id), None).await?;
+            }
+            command::SET_OPTION => self.set_option(&command).await?,
+            command::RESET_CONNECTION => {
+                self.reset().await;
+                self.answer_ok();
+            }
+            command::CHANGE_USER => self.change_user(&command).await?,
+            kind => self.refuse_command(kind),
+        }
+        Ok(command.bytes)
+    }
+
+    fn refuse_command(&mut self, kind: u8) {
+        let what = match kind {
+            command::BINLOG_DUMP | command::BINLOG_DUMP_GTID | command::REGISTER_REPLICA => {
+                "replicas follow a server, and not Breccia: point them at the primary itself"
+                    .to_owned()
+            }
+            command::SHUTDOWN => "stop a server where it runs, and not through Breccia".to_owned(),
+            _ => {
+                self.answer_error(UNKNOWN_COMMAND, *b"08S01", "Unknown command");
+                return;
+            }
+        };
+        self.answer_error(UNKNOWN_COMMAND, *b"08S01", &format!("breccia: {what}"));
+    }
+
+    /// `COM_PING`. A server tells no rows of the statement before any more once it was asked whether it is
+    /// there, so whoever may ask about that is answered where that ran.
+    async fn ping(&mut self, command: &Command) -> Result<(), End> {
+        if !self.has_latest() {
+            self.answer_ok();
+            return Ok(());
+        }
+        let verdict = Verdict {
+            asks_previous: true,
+            ..Verdict::of_primary("ping")
+        };
+        let ask = Ask::Packets(&command.bytes, Shape::Single);
+        self.serve(ask, &verdict).await?;
+        Ok(())
+    }
+
+    /// Hands a command to the primary.
+    async fn pass_on(
+        &mut self,
+        command: &Command,
+        shape: Shape,
+        reason: &'static str,
+    ) -> Result<(), End> {
+        let verdict = Verdict::of_primary(reason);
+        self.serve(Ask::Packets(&command.bytes, shape), &verdict)
+            .await?;
+        Ok(())
+    }
+
+    /// `COM_QUERY`.
+    async fn query(&mut self, command: &Command) -> Result<(), End> {
+        if let Some(sql) = own::without_socket(command.body()) {
+            let packets = command_bytes(command::QUERY, sql.as_bytes());
+            return self
+                .query_of(&packets, &Arc::new(Verdict::of_primary("variable")))
+                .await;
+        }
+        let verdict = self.judge(command.body());
+        if self.answered_here(command.body(), &verdict).await? {
+            return Ok(());
+        }
+        self.query_of(&command.bytes, &verdict).await
+    }
+
+    async fn query_of(&mut self, packets: &[u8], verdict: &Arc<Verdict>) -> Result<(), End> {
+        if !self.note_before(verdict) {
+            return Ok(());
+        }
+        let ask = Ask::Packets(packets, Shape::Results);
+        let outcome = self.serve(ask, verdict).await?;
+        self.note_after(verdict, outcome.as_ref());
+        Ok(())
+    }
+
+    /// Answers what needs no server; whether it did.
+    async fn answered_here(&mut self, sql: &[u8], verdict: &Verdict) -> Result<bool, End> {
+        match &verdict.class {
+            Class::OwnShow { .. }
+            | Class::OwnSet { .. }
+            | Class::OwnReset { .. }
+            | Class::OwnMisplaced => self.answer_own(&verdict.class).await,
+            Class::Kill {
+                query,
+                id: Some(id),
+            } => self.kill(*query, *id, Some(sql)).await?,
+            Class::Begin { read_only, .. } => return Ok(self.begin(sql, *read_only)),
+            Class::Commit | Class::Rollback => return Ok(self.end_here()),
+            Class::SetTransaction => return Ok(self.hold_characteristics(sql)),
+            Class::Primary(_) | Class::Read => {
+                return Ok(own::answer_constant(self, sql));
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Whether a server knows of what is open, so that all goes there.
+    fn is_open_upstream(&self) -> bool {
+        let open = |attached: &super::attached::Attached| !attached.is_free();
+        self.pinned.is_some()
+            || self.home.as_ref().is_some_and(open)
+            || self.away.as_ref().is_some_and(open)
+    }
+
+    /// BEGIN is kept here where the transaction may begin on a replica.
+    fn begin(&mut self, sql: &[u8], read_only: bool) -> bool {
+        if self.is_open_upstream() || !(self.is_lazy() || read_only) {
+            return false;
+        }
+        self.begun = Some(Begun {
+            sql: Some(sql.to_vec()),
+            read_only,
+        });
+        self.transaction_since = Some(self.asked);
+        self.answer_ok();
+        true
+    }
+
+    /// COMMIT and ROLLBACK of what no server knows of.
+    fn end_here(&mut self) -> bool {
+        if self.is_open_upstream() {
+            return false;
+        }
+        if self.begun.take().is_some() {
+            self.next = None;
+            for held in [&mut self.home, &mut self.away].into_iter().flatten() {
+                // What was asked about the statement before would be asked about this one.
+                held.latest = false;
+            }
+        } else if self.has_latest() {
+            // The client may well ask about it, and then about the one before no more.
+            return false;
+        }
+        self.transaction_since = None;
+        self.answer_ok();
+        true
+    }
+
+    /// SET TRANSACTION without SESSION: kept for the next transaction.
+    fn hold_characteristics(&mut self, sql: &[u8]) -> bool {
+        if self.is_open_upstream() || self.begun.is_some() {
+            return false;
+        }
+        self.next = Some(sql.to_vec());
+        self.answer_ok();
+        true
+    }
+
+    /// What must be so before a statement is served; `false`: it is answered already.
+    pub(super) fn note_before(&mut self, verdict: &Verdict) -> bool {
+        if verdict.asks_previous && !self.has_latest() && self.pinned.is_none() {
+            let only_warnings = matches!(verdict.class, Class::ShowWarnings);
+            if !only_warnings || self.warnings > 0 {
+                self.pin("previous");
+                let why = "breccia: what is asked about the statement before is gone, since \
+                           connections are shared; ask at once, or in its transaction. From now \
+                           on this session keeps its connection";
+                self.answer_error(super::session::ER_UNKNOWN_ERROR, *b"HY000", why);
+                return false;
+            }
+        }
+        if let Class::Pin(reason) = verdict.class {
+            if self.away.as_ref().is_some_and(|away| !away.is_free()) {
+                let why = format!(
+                    "breccia: this changes the session ({reason}), and its READ ONLY transaction \
+                     runs on a replica; end it before"
+                );
+                self.answer_error(super::session::ER_UNKNOWN_ERROR, *b"HY000", &why);
+                return false;
+            }
+            self.pin(reason);
+        }
+        if !self.autocommits()
+            && self.begun.is_none()
+            && verdict.class == Class::Read
+            && self.is_lazy()
+            && !self.is_open_upstream()
+        {
+            // It begins here, and may go on without any server knowing.
+            self.begun = Some(Begun::default());
+            self.transaction_since = Some(self.asked);
+        }
+        true
+    }
+
+    /// Whether the connection of the last statement is still held.
+    fn has_latest(&self) -> bool {
+        [&self.home, &self.away]
+            .into_iter()
+            .flatten()
+            .any(|it| it.latest)
+    }
+
+    /// What must be noted once a statement is answered.
+    pub(super) fn note_after(&mut self, verdict: &Verdict, outcome: Option<&Outcome>) {
+        let done = outcome.is_some_and(|outcome| outcome.error.is_none());
+        if done && let Class::SetAutocommit(true) = verdict.class {
+            self.begun = None;
+        }
+    }
+
+    /// `COM_SET_OPTION`: whether several statements may come in one text.
+    async fn set_option(&mut self, command: &Command) -> Result<(), End> {
+        let option = command.body().get(..2).and_then(|it| it.try_into().ok());
+        match option.map(u16::from_le_bytes) {
+            Some(0) => self.capabilities |= capabilities::MULTI_STATEMENTS,
+            Some(1) => self.capabilities &= !capabilities::MULTI_STATEMENTS,
+            _ => {
+                self.answer_error(UNKNOWN_COMMAND, *b"08S01", "Unknown command");
+                return Ok(());
+            }
+        }
+        if self.home.as_ref().is_some_and(|home| !home.is_free()) || self.pinned.is_some() {
+            self.pass_on(command, Shape::Single, "set").await?;
+            if let Some(home) = &mut self.home {
+                // Nobody else may find it so.
+                home.spoilt = true;
+            }
+            return Ok(());
+        }
+        self.end_lingering(true).await;
+        // As servers answer it: an end of rows, not OK.
+        own::answer_eof(self);
+        Ok(())
+    }
+
+    /// `COM_RESET_CONNECTION`: the session is as it began, but for its schema.
+    pub(super) async fn reset(&mut self) {
+        if let Some(mut home) = self.home.take() {
+            let pool = Arc::clone(home.pool());
+            if home.in_transaction()
+                && self.pinned.is_none()
+                && let Some(upstream) = home.lease.upstream()
+            {
+                home.tainted |= pool.endpoint().run(upstream, "ROLLBACK").await.is_err();
+                home.status = 0;
+                home.special = false;
+            }
+            home.tainted |= self.pinned.is_some() || home.open > 0;
+            home.sets_insert_id = false;
+            self.give_back(home).await;
+        }
+        if let Some(mut away) = self.away.take() {
+            away.tainted |= !away.is_free();
+            self.give_back(away).await;
+        }
+        let schema = self.settings.schema().unwrap_or_default().to_owned();
+        let mut settings = Settings::default();
+        settings.enter(&schema);
+        self.settings = Arc::new(settings);
+        self.statements.clear();
+        self.pinned = None;
+        (self.begun, self.next) = (None, None);
+        (self.last_insert_id, self.warnings) = (0, 0);
+        self.transaction_since = None;
+    }
+}

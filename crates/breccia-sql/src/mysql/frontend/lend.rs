@@ -1,0 +1,333 @@
+//! A connection for a statement: the one that is held, or one of a pool, brought to the session's
+//! settings.
+//!
+//! Not which server. Invariant: nothing of a session is sent on a connection that is not at its
+//! settings, nor on a replica's that may have been made to another run of the server.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use breccia_net::clock;
+
+use super::attached::{Attached, Stays};
+use super::route::{Place, Proof};
+use super::serve::{Ask, write_command};
+use super::session::{End, Session};
+use crate::error::SqlError;
+use crate::flow::Outgoing;
+use crate::mysql::class::Verdict;
+use crate::mysql::codec::{capabilities, command};
+use crate::mysql::pool::Pool;
+use crate::mysql::statements::Key;
+use crate::mysql::told::code_of;
+use crate::pause::Running;
+
+/// The capabilities of a client that change what a server answers: pools are kept apart by them.
+pub(super) const KEPT_APART: u64 = capabilities::FOUND_ROWS
+    | capabilities::IGNORE_SPACE
+    | capabilities::LOCAL_FILES
+    | capabilities::MULTI_STATEMENTS
+    | capabilities::MULTI_RESULTS
+    | capabilities::PS_MULTI_RESULTS;
+
+impl Session {
+    /// Waits while all of the composite is paused.
+    pub(super) async fn pass_gate(&mut self) -> Result<(), SqlError> {
+        if self.in_transaction() || !self.listener.cluster.is_paused() {
+            return Ok(());
+        }
+        let end = self.gate_end();
+        let cluster = Arc::clone(&self.listener.cluster);
+        let turn = cluster.wait_turn(end, || !cluster.is_paused()).await;
+        turn.then_some(()).ok_or_else(|| self.paused())
+    }
+
+    fn gate_end(&self) -> Instant {
+        self.asked + self.listener.limits.pool.queue_timeout()
+    }
+
+    fn paused(&self) -> SqlError {
+        SqlError::Paused {
+            store: self.listener.cluster.options.name.clone(),
+            after: self.listener.limits.pool.queue_timeout(),
+        }
+    }
+
+    /// Answers with an error of Breccia's own: nothing was carried out.
+    pub(super) fn refuse(&mut self, error: &SqlError) {
+        let (code, sqlstate) = code_of(error);
+        tracing::debug!(listener = self.listener.name, %error, "a statement is refused");
+        let text = match error {
+            SqlError::Refused { text, .. }
+            | SqlError::Settings { text, .. }
+            | SqlError::Question { text, .. } => text.clone(),
+            other => format!("breccia: {other}; nothing was carried out"),
+        };
+        self.answer_error(code, sqlstate, &text);
+    }
+
+    /// The connection that a place needs, taken out of the session.
+    pub(super) async fn attach(&mut self, place: &Place) -> Result<Attached, SqlError> {
+        let held = if place.replica {
+            &mut self.away
+        } else {
+            &mut self.home
+        };
+        if let Some(attached) = held.take() {
+            if attached.server == place.server && !attached.tainted {
+                return self.begin_again(attached).await;
+            }
+            self.give_back(attached).await;
+        }
+        if !place.replica && place.server == usize::MAX {
+            let why = self.view.primary.clone().err().unwrap_or_default();
+            return Err(SqlError::NoPrimary {
+                store: self.listener.cluster.options.name.clone(),
+                why,
+            });
+        }
+        let mut running = Running::on(self.listener.cluster.gates(), place.server);
+        while !running.begins() {
+            self.wait_while_held(place.server).await?;
+        }
+        self.attach_anew(place, running).await
+    }
+
+    /// The connection that is held runs something again, once it may.
+    async fn begin_again(&mut self, mut attached: Attached) -> Result<Attached, SqlError> {
+        attached.lingers_since = None;
+        while attached.running.rests() && !attached.running.begins() {
+            if let Err(error) = self.wait_while_held(attached.server).await {
+                self.put_back(attached).await;
+                return Err(error);
+            }
+        }
+        Ok(attached)
+    }
+
+    async fn wait_while_held(&mut self, server: usize) -> Result<(), SqlError> {
+        let end = self.gate_end();
+        let cluster = Arc::clone(&self.listener.cluster);
+        let turn = cluster.wait_turn(end, || !cluster.holds_back(server)).await;
+        turn.then_some(()).ok_or_else(|| self.paused())
+    }
+
+    async fn attach_anew(&mut self, place: &Place, running: Running) -> Result<Attached, SqlError> {
+        let pool = self.pool(place.server, place.replica)?;
+        let mut lease = match pool.lend_at_once() {
+            Some(lease) => lease,
+            None => pool.lend().await?,
+        };
+        let (born, run) = match lease.upstream() {
+            Some(upstream) => (upstream.born, upstream.run),
+            None => (clock::now(), 0),
+        };
+        if let Some(proof) = &place.proof
+            && !self.still_fits(place.server, proof, born, run).await
+        {
+            lease.give_back();
+            return Err(SqlError::Down {
+                server: self.server_name(place.server),
+                why: "it is not known to have replayed enough since the connection was made"
+                    .to_owned(),
+            });
+        }
+        let at = (place.server, place.replica);
+        let mut attached = Attached::new(lease, at, self.view.epoch, running);
+        if let Some(proof) = &place.proof {
+            attached.has = proof.has.clone();
+            attached.run = proof.run;
+        }
+        Ok(attached)
+    }
+
+    /// Whether what is believed of a replica holds on a connection made at `born`, to this run of it.
+    async fn still_fits(&self, server: usize, proof: &Proof, born: Instant, run: u64) -> bool {
+        if born < proof.asked && run == proof.run {
+            return true;
+        }
+        match &proof.floor {
+            Some(floor) => self.still_has(server, floor, run).await,
+            None => false,
+        }
+    }
+
+    /// The pool of this session on a server.
+    pub(super) fn pool(&mut self, server: usize, read_only: bool) -> Result<Arc<Pool>, SqlError> {
+        let mut login = self.login.clone();
+        login.read_only = read_only;
+        login.with_schema = self.settings.schema().is_some();
+        login.capabilities = self.capabilities & KEPT_APART;
+        if let Some((user, credential)) = self.listener.cluster.client_login(server) {
+            login.user = user;
+            login.credential = credential;
+        }
+        let limits = &self.listener.limits.pool;
+        let pool = self.listener.cluster.pool(server, login, limits);
+        pool.ok_or_else(|| SqlError::Down {
+            server: self.server_name(server),
+            why: "it is not there any more".to_owned(),
+        })
+    }
+
+    /// Brings a connection to where the command may be sent.
+    pub(super) async fn prepare(
+        &mut self,
+        attached: &mut Attached,
+        ask: &Ask<'_>,
+        verdict: &Verdict,
+    ) -> Result<(), SqlError> {
+        let settings = Arc::clone(&self.settings);
+        self.bring(attached, &settings).await?;
+        if let Ask::Prepare(key, _) = ask {
+            let under = Arc::clone(&key.under);
+            self.bring(attached, &under).await?;
+        }
+        if let Ask::Execute(execution) = ask {
+            self.prepare_again(attached, execution.key()).await?;
+        }
+        self.open_transaction(attached).await?;
+        if verdict.asks_last_insert_id && !attached.replica && !attached.owns_insert_id {
+            let sql = format!("SET last_insert_id = {}", self.last_insert_id);
+            run(attached, &sql).await?;
+            attached.owns_insert_id = true;
+        }
+        if verdict.asks_previous && !attached.latest {
+            // Nobody else's warnings: MariaDB forgets them only by a statement with a table in it.
+            run(attached, "DO (SELECT 1 FROM (SELECT 1) AS one)").await?;
+        }
+        Ok(())
+    }
+
+    /// Brings a connection to some settings, unless it is there.
+    async fn bring(
+        &mut self,
+        attached: &mut Attached,
+        settings: &Arc<crate::mysql::settings::Settings>,
+    ) -> Result<(), SqlError> {
+        let (replica, base) = (attached.replica, Arc::clone(&self.base));
+        let pool = Arc::clone(attached.pool());
+        let Some(upstream) = attached.lease.upstream() else {
+            return Ok(());
+        };
+        if Arc::ptr_eq(&upstream.applied, settings) && Arc::ptr_eq(&upstream.base, &base) {
+            return Ok(());
+        }
+        let (applied, their_base) = (&upstream.applied, &upstream.base);
+        if let Some(sql) = settings.since(&base, applied, their_base, replica) {
+            pool.endpoint()
+                .run(upstream, &sql)
+                .await
+                .map_err(SqlError::of_settings)?;
+        }
+        if let Some(schema) = settings.schema()
+            && upstream.applied.schema() != Some(schema)
+        {
+            pool.endpoint().enter(upstream, schema).await?;
+        }
+        // Shared from now on, so that they are compared once and not for each statement.
+        upstream.applied = Arc::clone(settings);
+        upstream.base = base;
+        Ok(())
+    }
+
+    /// Prepares a statement where it is not known.
+    async fn prepare_again(&mut self, attached: &mut Attached, key: &Key) -> Result<(), SqlError> {
+        let known = attached
+            .lease
+            .upstream()
+            .map(|it| it.prepared.touch(key).is_some());
+        if known != Some(false) {
+            return Ok(());
+        }
+        let now = Arc::clone(&self.settings);
+        let elsewhere = *key.under != *now;
+        if elsewhere {
+            let under = Arc::clone(&key.under);
+            self.bring(attached, &under).await?;
+        }
+        let pool = Arc::clone(attached.pool());
+        if let Some(upstream) = attached.lease.upstream() {
+            let number = pool.endpoint().prepare(upstream, &key.sql).await?;
+            if let Some(closed) = upstream.prepared.add(key.clone(), number) {
+                let mut out = Outgoing::default();
+                write_command(&mut out.bytes, command::STMT_CLOSE, &closed.to_le_bytes());
+                pool.endpoint().send(upstream, &out.bytes).await?;
+            }
+        }
+        if elsewhere {
+            self.bring(attached, &now).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the server of the transaction that the client has begun, or of what the next one is to be.
+    async fn open_transaction(&mut self, attached: &mut Attached) -> Result<(), SqlError> {
+        let whole_there = self
+            .begun
+            .as_ref()
+            .is_some_and(|begun| begun.read_only && begun.sql.is_some() && !self.is_lazy());
+        if attached.replica && !whole_there {
+            return Ok(());
+        }
+        if attached.in_transaction() {
+            return Ok(());
+        }
+        let begun = self.begun.take().and_then(|begun| begun.sql);
+        let texts = [self.next.take(), begun];
+        for sql in texts.into_iter().flatten() {
+            let sql = String::from_utf8_lossy(&sql).into_owned();
+            run(attached, &sql).await?;
+            attached.status |= crate::mysql::codec::status::IN_TRANS;
+        }
+        Ok(())
+    }
+
+    /// Puts back a connection on which the command was not sent.
+    pub(super) async fn put_back(&mut self, attached: Attached) {
+        if attached.replica {
+            if attached.is_free() {
+                self.give_back(attached).await;
+            } else if !attached.tainted {
+                self.away = Some(attached);
+            }
+        } else {
+            self.settle_home(attached, Stays::No).await;
+        }
+    }
+
+    /// Ends a transaction or whatever else holds a session to a primary that is none any more.
+    pub(super) fn check_primary(&mut self) -> Result<(), End> {
+        let view = self.look();
+        let Some(home) = &self.home else {
+            return Ok(());
+        };
+        if view.primary == Ok(home.server) {
+            return Ok(());
+        }
+        if home.is_free() && self.pinned.is_none() {
+            if let Some(mut home) = self.home.take() {
+                home.tainted = true;
+                self.registered.leaves(home.server);
+            }
+            return Ok(());
+        }
+        let name = self.server_name(home.server);
+        if let Some(home) = &mut self.home {
+            home.tainted = true;
+        }
+        let why = format!(
+            "breccia: {name} is not the primary any more; what the session had open there is lost"
+        );
+        Err(End::Told(1053, b"08S01", why))
+    }
+}
+
+/// Runs a statement of Breccia's own on a connection that is held.
+async fn run(attached: &mut Attached, sql: &str) -> Result<(), SqlError> {
+    let pool = Arc::clone(attached.pool());
+    match attached.lease.upstream() {
+        Some(upstream) => pool.endpoint().run(upstream, sql).await.map(drop),
+        None => Ok(()),
+    }
+}

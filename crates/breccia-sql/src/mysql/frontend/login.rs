@@ -1,0 +1,589 @@
+//! The way from a connection to a session: TLS, who the client is, what it is at.
+//!
+//! Not what a session does. Source: the protocol's "Connection Phase". Invariant: a stranger learns
+//! not who exists, and nothing a client sent before its TLS handshake is believed after it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breccia_core::error::ErrorKind;
+use breccia_net::clock;
+use breccia_net::stream::{Socket, Stream};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::client::Client;
+use super::kill::Registered;
+use super::lend::KEPT_APART;
+use super::session::{Command, End, Identity, Session};
+use super::{MysqlListener, MysqlUser, Worker};
+use crate::bells::Timer;
+use crate::error::SqlError;
+use crate::freshness::Freshness;
+use crate::mysql::auth;
+use crate::mysql::auth::server::{CHANCE_BYTES, First, Known, Server, Step, nonce};
+use crate::mysql::codec::handshake::{
+    ChangeUser, Greeting, MAX_LOGIN_BYTES, NONCE_BYTES, Response,
+};
+use crate::mysql::codec::{
+    Change, CodecError, ErrPacket, OkPacket, capabilities, status, write_change, write_packet,
+};
+use crate::mysql::settings::Settings;
+use crate::mysql::told::code_of;
+use crate::mysql::upstream::{Credential, Login, ServerKind};
+
+/// A client must be logged in within this time: MySQL's `connect_timeout`.
+const LOGIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client waits for servers that have not been asked yet.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// A wrong password is answered after this long: who guesses, guesses slowly.
+const GUESS_PAUSE: Duration = Duration::from_secs(1);
+
+/// What Breccia can do for clients. Neither compression nor MariaDB's own flags: bulk execution and
+/// the caching of metadata.
+const OFFERED: u64 = capabilities::LONG_PASSWORD
+    | capabilities::FOUND_ROWS
+    | capabilities::LONG_FLAG
+    | capabilities::CONNECT_WITH_DB
+    | capabilities::IGNORE_SPACE
+    | capabilities::PROTOCOL_41
+    | capabilities::INTERACTIVE
+    | capabilities::TRANSACTIONS
+    | capabilities::SECURE_CONNECTION
+    | capabilities::MULTI_STATEMENTS
+    | capabilities::MULTI_RESULTS
+    | capabilities::PS_MULTI_RESULTS
+    | capabilities::PLUGIN_AUTH
+    | capabilities::CONNECT_ATTRS
+    | capabilities::PLUGIN_AUTH_LENENC
+    | capabilities::SESSION_TRACK
+    | capabilities::DEPRECATE_EOF;
+
+/// Why there is no session. The client was told, as far as it can be.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoginError {
+    #[error("the connection was lost ({0})")]
+    Lost(#[from] io::Error),
+    #[error("the TLS handshake failed ({0})")]
+    Handshake(io::Error),
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    #[error("user {0:?} at {1}: wrong password, or no such user")]
+    Password(String, String),
+    #[error("{0}")]
+    Upstream(#[from] SqlError),
+    #[error("{0}")]
+    Refused(&'static str),
+    #[error("it took too long")]
+    Late,
+}
+
+impl LoginError {
+    /// Whether somebody was turned away, and did not just leave or send what is no login.
+    pub(super) fn is_a_refusal(&self) -> bool {
+        !matches!(self, Self::Lost(_) | Self::Codec(_))
+    }
+
+    /// The number, the SQLSTATE and the words that a client is told.
+    fn told(&self) -> (u16, [u8; 5], String) {
+        match self {
+            Self::Password(user, peer) => (1045, *b"28000", denied(user, peer)),
+            Self::Upstream(error) => {
+                let (code, state) = code_of(error);
+                let text = match error {
+                    SqlError::Refused { text, .. } | SqlError::Question { text, .. } => {
+                        text.clone()
+                    }
+                    other => format!("breccia: {other}"),
+                };
+                (code, state, text)
+            }
+            Self::Codec(CodecError::TooOld) => (1251, *b"08004", self.to_string()),
+            Self::Late => (
+                1159,
+                *b"08S01",
+                "Got timeout reading communication packets".into(),
+            ),
+            other => (1043, *b"08S01", format!("Bad handshake: {other}")),
+        }
+    }
+}
+
+/// What a client is told that has not shown who it is.
+fn denied(user: &str, peer: &str) -> String {
+    let user: String = user.chars().take(64).collect();
+    let host = peer.parse::<SocketAddr>();
+    let host = host.map_or_else(|_| "localhost".to_owned(), |it| it.ip().to_string());
+    format!("Access denied for user '{user}'@'{host}' (using password: YES)")
+}
+
+/// Logs a client in.
+pub(super) async fn login(
+    listener: &Arc<MysqlListener>,
+    stream: Stream,
+    peer: &str,
+    worker: &Worker,
+) -> Result<Session, LoginError> {
+    let end = clock::now() + LOGIN_LIMIT;
+    let mut arrival = Arrival {
+        listener,
+        client: Client::new(stream, Rc::clone(&worker.scratch)),
+        registered: listener.clients.register(),
+        sequence: 0,
+        nonce: nonce(chance()?.get(..NONCE_BYTES).unwrap_or_default()),
+        known: OFFERED,
+    };
+    let arrived = tokio::time::timeout_at(end.into(), arrival.arrive(peer)).await;
+    let (identity, response) = match arrived.unwrap_or(Err(LoginError::Late)) {
+        Ok(arrived) => arrived,
+        Err(error) => {
+            arrival.refuse(&error, end).await;
+            return Err(error);
+        }
+    };
+    let (known, sequence) = (arrival.known, arrival.sequence);
+    let mut session = begin(arrival, identity, &response, peer.to_owned(), worker);
+    let greeting = session.greet(response.schema.as_deref());
+    let greeted = tokio::time::timeout_at(end.into(), greeting).await;
+    let mut out = Vec::new();
+    if let Err(error) = greeted.unwrap_or(Err(LoginError::Late)) {
+        let (code, sqlstate, text) = error.told();
+        write_error(&mut out, known, (code, sqlstate, &text));
+        write_packet(&mut session.client.out.bytes, &mut { sequence }, &out);
+        let _ = session.client.send(end).await;
+        return Err(error);
+    }
+    session.write_ok_to(&mut out);
+    write_packet(&mut session.client.out.bytes, &mut { sequence }, &out);
+    session.client.send(end).await?;
+    Ok(session)
+}
+
+/// Random bytes for challenges.
+fn chance() -> Result<[u8; CHANCE_BYTES], LoginError> {
+    let mut bytes = [0; CHANCE_BYTES];
+    let filled = SystemRandom::new().fill(&mut bytes);
+    filled.map_err(|_| LoginError::Refused("no random bytes"))?;
+    Ok(bytes)
+}
+
+fn known_of(user: Option<&MysqlUser>) -> Known {
+    user.map_or(Known::Nobody, |user| Known::Password(user.password.clone()))
+}
+
+/// Whether nobody can listen.
+fn is_private(stream: &Stream) -> bool {
+    stream.is_tls() || matches!(stream, Stream::Unix(_))
+}
+
+fn begin(
+    arrival: Arrival<'_>,
+    identity: Identity,
+    response: &Response,
+    peer: String,
+    worker: &Worker,
+) -> Session {
+    let listener = Arc::clone(arrival.listener);
+    let (user, credential) = identity.upstream.clone();
+    let view = listener.cluster.view();
+    let mut registered = arrival.registered;
+    registered.named(&identity.user);
+    Session {
+        login: Login {
+            user,
+            credential,
+            capabilities: response.capabilities & KEPT_APART,
+            collation: response.collation,
+            with_schema: false,
+            read_only: false,
+        },
+        rung: worker.hang(&listener),
+        listener,
+        client: arrival.client,
+        identity,
+        capabilities: response.capabilities,
+        base: Arc::default(),
+        settings: Arc::default(),
+        freshness: Freshness::default(),
+        pinned: None,
+        home: None,
+        away: None,
+        begun: None,
+        next: None,
+        statements: super::prepared::Statements::default(),
+        last_insert_id: 0,
+        warnings: 0,
+        nonce: arrival.nonce,
+        peer,
+        registered,
+        timer: Timer::default(),
+        view,
+        view_version: 0,
+        asked: clock::now(),
+        transaction_since: None,
+        counted: None,
+        last: None,
+    }
+}
+
+fn write_error(out: &mut Vec<u8>, known: u64, (code, sqlstate, text): (u16, [u8; 5], &str)) {
+    let error = ErrPacket {
+        code,
+        sqlstate,
+        message: text.as_bytes(),
+    };
+    error.write(out, known);
+}
+
+/// A client on its way in.
+struct Arrival<'a> {
+    listener: &'a Arc<MysqlListener>,
+    client: Client,
+    registered: Registered,
+    sequence: u8,
+    nonce: Vec<u8>,
+    known: u64,
+}
+
+impl Arrival<'_> {
+    /// Greets, encrypts, and finds out who the client is.
+    async fn arrive(&mut self, peer: &str) -> Result<(Identity, Response), LoginError> {
+        self.greet().await?;
+        let mut packet = self.read().await?;
+        if Response::is_ssl_request(&packet) {
+            self.encrypt().await?;
+            packet = self.read().await?;
+        }
+        let mut response = Response::parse(&packet)?;
+        let mut offered = OFFERED;
+        if self.listener.limits.local_infile {
+            offered |= capabilities::LOCAL_FILES;
+        }
+        response.capabilities &= offered;
+        self.known = response.capabilities;
+        if self.listener.tls.is_some() && !self.client.stream.is_tls() {
+            return Err(LoginError::Refused(
+                "this listener takes no connection without TLS",
+            ));
+        }
+        let plugin = response.plugin.clone();
+        let (user, proof) = (response.user.clone(), response.proof.clone());
+        let identity = self
+            .identify(peer, &user, &proof, plugin.as_deref())
+            .await?;
+        Ok((identity, response))
+    }
+
+    async fn greet(&mut self) -> Result<(), LoginError> {
+        let cluster = Arc::clone(&self.listener.cluster);
+        let patience = clock::now() + FIRST_LOOK;
+        while cluster.version_text().is_none() && clock::now() < patience {
+            tokio::time::sleep(FIRST_LOOK / 50).await;
+        }
+        let Some(version) = cluster.version_text() else {
+            let why = "no server of the store has been seen yet, so it is not known what they can";
+            return Err(LoginError::Refused(why));
+        };
+        let plugin = match ServerKind::of(&version) {
+            ServerKind::MariaDb => auth::NATIVE,
+            ServerKind::MySql => auth::CACHING_SHA2,
+        };
+        let mut offered = OFFERED;
+        if self.listener.tls.is_some() {
+            offered |= capabilities::SSL;
+        }
+        if self.listener.limits.local_infile {
+            offered |= capabilities::LOCAL_FILES;
+        }
+        let greeting = Greeting {
+            version,
+            connection: self.registered.number,
+            nonce: self.nonce.clone(),
+            capabilities: offered,
+            collation: 45,
+            status: status::AUTOCOMMIT,
+            plugin: plugin.to_owned(),
+        };
+        let mut payload = Vec::new();
+        greeting.write(&mut payload);
+        self.send(&payload).await
+    }
+
+    async fn read(&mut self) -> Result<Vec<u8>, LoginError> {
+        let (sequence, packet) = self.client.packet(MAX_LOGIN_BYTES).await?;
+        if sequence != self.sequence {
+            return Err(CodecError::OutOfOrder.into());
+        }
+        self.sequence = sequence.wrapping_add(1);
+        Ok(packet.to_vec())
+    }
+
+    async fn send(&mut self, payload: &[u8]) -> Result<(), LoginError> {
+        write_packet(&mut self.client.out.bytes, &mut self.sequence, payload);
+        let end = clock::now() + LOGIN_LIMIT;
+        Ok(self.client.send(end).await?)
+    }
+
+    async fn encrypt(&mut self) -> Result<(), LoginError> {
+        let Some(tls) = &self.listener.tls else {
+            return Err(LoginError::Refused("this listener has no TLS"));
+        };
+        if !self.client.inbound.is_empty() {
+            let why = "bytes came before the TLS handshake; somebody may have put them there";
+            return Err(LoginError::Refused(why));
+        }
+        let (near, _) = tokio::io::duplex(1);
+        let socket = match std::mem::replace(&mut self.client.stream, Stream::Pipe(near)) {
+            Stream::Tcp(tcp) => Socket::Tcp(tcp),
+            Stream::Unix(unix) => Socket::Unix(unix),
+            _ => return Err(LoginError::Refused("TLS inside TLS")),
+        };
+        let shaken = tls.handshake(socket).await.map_err(|error| {
+            self.listener.counters.handshakes_refused.increment();
+            LoginError::Handshake(error)
+        })?;
+        self.client.stream = Stream::TlsServer(Box::new(shaken));
+        Ok(())
+    }
+
+    /// Who the client is, once it has proved it.
+    async fn identify(
+        &mut self,
+        peer: &str,
+        user: &[u8],
+        proof: &[u8],
+        plugin: Option<&[u8]>,
+    ) -> Result<Identity, LoginError> {
+        let name = String::from_utf8_lossy(user).into_owned();
+        let Some(users) = &self.listener.users else {
+            // Everybody is let in, as the user of the stores.
+            return Ok(Identity {
+                upstream: (name.clone(), Credential::None),
+                user: name,
+            });
+        };
+        let guesses = Arc::clone(&self.listener.guesses);
+        let who = guesses.who(&name, peer);
+        let Some(wait) = guesses.wait(who, clock::now()) else {
+            let why = "too many logins of this user have failed from this address";
+            return Err(LoginError::Refused(why));
+        };
+        tokio::time::sleep(wait).await;
+        let known = users.get(&name).cloned();
+        let proved = self.prove(proof, plugin, known_of(known.as_ref())).await?;
+        let (true, Some(known)) = (proved, known) else {
+            guesses.failed(who, clock::now());
+            tokio::time::sleep(GUESS_PAUSE).await;
+            return Err(LoginError::Password(name, peer.to_owned()));
+        };
+        guesses.passed(who);
+        let own = (name.clone(), Credential::Password(known.password));
+        Ok(Identity {
+            user: name,
+            upstream: known.upstream.unwrap_or(own),
+        })
+    }
+
+    /// Whether the client's proof is that of the password; it may be asked for another kind of proof.
+    async fn prove(
+        &mut self,
+        proof: &[u8],
+        plugin: Option<&[u8]>,
+        known: Known,
+    ) -> Result<bool, LoginError> {
+        let private = is_private(&self.client.stream);
+        let first = First {
+            method: plugin,
+            proof,
+            nonce: &self.nonce,
+        };
+        let (server, mut step) = Server::start(known, private, &first, &chance()?);
+        loop {
+            match step {
+                Step::Ask(payload) => {
+                    self.send(&payload).await?;
+                    let proof = self.read().await?;
+                    step = server.answer(&proof);
+                }
+                Step::Proved { first, .. } => {
+                    server.nonce().clone_into(&mut self.nonce);
+                    if let Some(first) = first {
+                        self.send(&first).await?;
+                    }
+                    return Ok(true);
+                }
+                Step::Refused => return Ok(false),
+            }
+        }
+    }
+
+    async fn refuse(&mut self, error: &LoginError, end: Instant) {
+        if matches!(error, LoginError::Lost(_) | LoginError::Handshake(_)) {
+            return;
+        }
+        let (code, sqlstate, text) = error.told();
+        let mut payload = Vec::new();
+        write_error(&mut payload, self.known, (code, sqlstate, &text));
+        write_packet(&mut self.client.out.bytes, &mut self.sequence, &payload);
+        let _ = self.client.send(end.max(clock::now() + GUESS_PAUSE)).await;
+    }
+}
+
+impl Session {
+    /// Takes a first connection, so that a schema or user that does not exist is refused now, and
+    /// learns what connections begin with.
+    pub(super) async fn greet(&mut self, schema: Option<&[u8]>) -> Result<(), LoginError> {
+        let view = self.look();
+        let primary = view.primary.clone();
+        let replica = self.listener.cluster.choose(&view, |_| true);
+        let mut settings = Settings::default();
+        settings.enter(&String::from_utf8_lossy(schema.unwrap_or_default()));
+        self.settings = Arc::new(settings);
+        let failure = match primary {
+            Ok(primary) => match self.greet_at(primary, false).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
+            Err(why) => SqlError::NoPrimary {
+                store: self.listener.cluster.options.name.clone(),
+                why,
+            },
+        };
+        let gone = matches!(failure.kind(), ErrorKind::Unreachable | ErrorKind::Timeout);
+        match replica.filter(|_| gone) {
+            Some(replica) => Ok(self.greet_at(replica, true).await?),
+            None => Err(failure.into()),
+        }
+    }
+
+    async fn greet_at(&mut self, server: usize, read_only: bool) -> Result<(), SqlError> {
+        let pool = self.pool(server, read_only)?;
+        let mut lease = pool.lend().await?;
+        let Some(upstream) = lease.upstream() else {
+            return Ok(());
+        };
+        self.base = Arc::clone(&upstream.base);
+        if let Some(schema) = self.settings.schema()
+            && upstream.applied.schema() != Some(schema)
+        {
+            let mut there = (*upstream.applied).clone();
+            there.enter(schema);
+            pool.endpoint().enter(upstream, schema).await?;
+            upstream.applied = Arc::new(there);
+        }
+        lease.give_back();
+        Ok(())
+    }
+
+    fn write_ok_to(&self, payload: &mut Vec<u8>) {
+        let mut state = Vec::new();
+        let mut flags = self.own_status();
+        if let Some(schema) = self.settings.schema() {
+            write_change(&mut state, &Change::Schema(schema.as_bytes()));
+            flags |= status::SESSION_STATE_CHANGED;
+        }
+        if self.capabilities & capabilities::SESSION_TRACK == 0 {
+            flags &= !status::SESSION_STATE_CHANGED;
+        }
+        let ok = OkPacket {
+            header: 0,
+            affected: 0,
+            insert_id: 0,
+            status: flags,
+            warnings: 0,
+            info: b"",
+            state: &state,
+        };
+        ok.write(payload, self.capabilities);
+    }
+
+    /// `COM_CHANGE_USER`.
+    pub(super) async fn change_user(&mut self, command: &Command) -> Result<(), End> {
+        let asked = ChangeUser::parse(command.body(), self.capabilities)?;
+        let name = String::from_utf8_lossy(&asked.user).into_owned();
+        let known = self
+            .listener
+            .users
+            .as_ref()
+            .map(|users| users.get(&name).cloned());
+        let sequence = match &known {
+            None => 1,
+            Some(known) => {
+                let known = known_of(known.as_ref());
+                let proved = self.prove_again(known, &asked).await?;
+                let Some(sequence) = proved else {
+                    tokio::time::sleep(GUESS_PAUSE).await;
+                    let why = denied(&name, &self.peer);
+                    return Err(End::Told(1045, b"28000", why));
+                };
+                sequence
+            }
+        };
+        self.reset().await;
+        let upstream = known.flatten().map(|known| {
+            let own = (name.clone(), Credential::Password(known.password));
+            known.upstream.unwrap_or(own)
+        });
+        let (user, credential) = upstream.unwrap_or((name.clone(), Credential::None));
+        self.login.user.clone_from(&user);
+        self.login.credential = credential.clone();
+        if let Some(collation) = asked.collation {
+            self.login.collation = collation;
+        }
+        self.identity = Identity {
+            user: name.clone(),
+            upstream: (user, credential),
+        };
+        self.registered.named(&name);
+        self.settings = Arc::default();
+        self.freshness = Freshness::default();
+        self.freshness.used_primary(None);
+        if let Err(error) = self.greet(asked.schema.as_deref()).await {
+            let (code, _, text) = error.told();
+            return Err(End::Told(code, b"HY000", text));
+        }
+        let mut payload = Vec::new();
+        self.write_ok_to(&mut payload);
+        write_packet(&mut self.client.out.bytes, &mut { sequence }, &payload);
+        Ok(())
+    }
+
+    /// Asks a client for a proof; the number of the next packet to it, if it has the password.
+    async fn prove_again(&mut self, known: Known, asked: &ChangeUser) -> Result<Option<u8>, End> {
+        let Ok(chance) = chance() else {
+            return Ok(None);
+        };
+        let private = is_private(&self.client.stream);
+        // Clients answer the challenge of the login before, without being asked.
+        let first = First {
+            method: asked.plugin.as_deref(),
+            proof: &asked.proof,
+            nonce: &self.nonce,
+        };
+        let (server, mut step) = Server::start(known, private, &first, &chance);
+        let mut sequence = 1;
+        loop {
+            match step {
+                Step::Ask(payload) => {
+                    write_packet(&mut self.client.out.bytes, &mut sequence, &payload);
+                    self.flush().await?;
+                    let reading = self.client.packet(MAX_LOGIN_BYTES);
+                    let read = tokio::time::timeout(LOGIN_LIMIT, reading).await;
+                    let (number, proof) = read.map_err(|_| End::Gone)??;
+                    sequence = number.wrapping_add(1);
+                    step = server.answer(&proof);
+                }
+                Step::Proved { first, .. } => {
+                    server.nonce().clone_into(&mut self.nonce);
+                    if let Some(first) = first {
+                        write_packet(&mut self.client.out.bytes, &mut sequence, &first);
+                    }
+                    return Ok(Some(sequence));
+                }
+                Step::Refused => return Ok(None),
+            }
+        }
+    }
+}

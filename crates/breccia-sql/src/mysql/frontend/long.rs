@@ -1,0 +1,455 @@
+//! Commands too long to be kept: they go on piece by piece, and so does a file that a server asks for.
+//!
+//! Invariant: however long a command is, no more of it is held than one read brings, and the
+//! connection it goes to gets it whole or is closed.
+
+use std::sync::Arc;
+
+use breccia_net::clock;
+use bytes::{Buf, BytesMut};
+
+use super::prepared::NUMBER;
+use super::serve::{Ask, Trouble};
+use super::session::{Command, End, Session};
+use crate::error::SqlError;
+use crate::flow::Outgoing;
+use crate::mysql::class::Verdict;
+use crate::mysql::codec::{self, HEADER_BYTES, MAX_PACKET, command};
+use crate::mysql::upstream::Upstream;
+
+/// So much of a long command is looked at.
+const LOOKED_AT: usize = 512;
+
+/// A long command: what is here of it.
+#[derive(Debug)]
+pub(super) struct Long {
+    /// Read and not sent, from the head of its first packet on.
+    here: BytesMut,
+    /// The number a statement has on the connection, which goes in place of the client's.
+    number: Option<u32>,
+    /// What is put in at a place of the payload, for all that follows to move.
+    insert: Option<(usize, Vec<u8>)>,
+}
+
+impl Session {
+    /// Serves a command of which only the beginning is here.
+    pub(super) async fn serve_long(&mut self, here: BytesMut) -> Result<(), End> {
+        let kind = here.get(HEADER_BYTES).copied().unwrap_or(u8::MAX);
+        let mut long = Long {
+            here,
+            number: None,
+            insert: None,
+        };
+        match kind {
+            command::QUERY => {
+                let verdict = judge_long(&long.here);
+                self.serve(Ask::Long(&mut long), &verdict).await?;
+            }
+            command::STMT_EXECUTE => return self.execute_long(long).await,
+            command::STMT_SEND_LONG_DATA => return self.send_ahead_long(long).await,
+            _ => return Err(too_long()),
+        }
+        self.finish_refused(long).await
+    }
+
+    /// Drops what is left of a command that was refused before it was sent.
+    async fn finish_refused(&mut self, mut long: Long) -> Result<(), End> {
+        if long.here.is_empty() {
+            return Ok(());
+        }
+        // What was refused is on its way still: it is read, so that the answer is too.
+        loop {
+            let Some(header) = codec::header(&long.here) else {
+                if self.client.read().await? == 0 {
+                    return Err(End::Gone);
+                }
+                let more = self.client.inbound.split();
+                long.here.unsplit(more);
+                continue;
+            };
+            long.here.advance(HEADER_BYTES);
+            let mut left = header.length;
+            while left > 0 {
+                if long.here.is_empty() {
+                    if self.client.read().await? == 0 {
+                        return Err(End::Gone);
+                    }
+                    long.here = self.client.inbound.split();
+                }
+                let step = left.min(long.here.len());
+                long.here.advance(step);
+                left -= step;
+            }
+            if header.length < MAX_PACKET {
+                self.client.inbound = long.here;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends a long command to a server; the number of the first packet of its answer.
+    pub(super) async fn send_long(
+        &mut self,
+        upstream: &mut Upstream,
+        long: &mut Long,
+        server: usize,
+    ) -> Result<u8, Trouble> {
+        let mut out = Outgoing::default();
+        let mut pieces = Pieces::new(long);
+        loop {
+            while long.here.len() < HEADER_BYTES {
+                self.more(&mut long.here).await?;
+            }
+            let Some(header) = codec::header(&long.here) else {
+                return Err(End::Gone.into());
+            };
+            long.here.advance(HEADER_BYTES);
+            pieces.packet(header.length, &mut out.bytes);
+            let mut left = header.length;
+            while left > 0 {
+                if long.here.is_empty() {
+                    self.more(&mut long.here).await?;
+                }
+                let here = left.min(long.here.len());
+                let piece = long.here.split_to(here);
+                left -= here;
+                pieces.payload(&piece, &mut out.bytes);
+                self.send_upstream(upstream, &mut out, server).await?;
+            }
+            if header.length < MAX_PACKET {
+                pieces.end(&mut out.bytes);
+                self.send_upstream(upstream, &mut out, server).await?;
+                // What came behind it is the client's next command.
+                let rest = long.here.split();
+                let ahead = std::mem::replace(&mut self.client.inbound, rest);
+                self.client.inbound.unsplit(ahead);
+                return Ok(header.sequence.wrapping_add(1));
+            }
+        }
+    }
+
+    /// Reads more of a long command.
+    async fn more(&mut self, here: &mut BytesMut) -> Result<(), End> {
+        let limit = self.listener.limits.idle_in_transaction_timeout;
+        let reading = self.client.read();
+        let read = match limit {
+            Some(limit) => tokio::time::timeout_at((clock::now() + limit).into(), reading)
+                .await
+                .map_err(|_| End::Gone)?,
+            None => reading.await,
+        };
+        if read? == 0 {
+            return Err(End::Gone);
+        }
+        here.unsplit(self.client.inbound.split());
+        Ok(())
+    }
+
+    /// Sends a file of the client to the server that has asked for it; the number of its last packet.
+    pub(super) async fn send_file(
+        &mut self,
+        upstream: &mut Upstream,
+        server: usize,
+    ) -> Result<u8, Trouble> {
+        let mut out = Outgoing::default();
+        let mut here = self.client.inbound.split();
+        loop {
+            while here.len() < HEADER_BYTES {
+                self.more(&mut here).await?;
+            }
+            let Some(header) = codec::header(&here) else {
+                return Err(End::Gone.into());
+            };
+            let mut left = HEADER_BYTES + header.length;
+            while left > 0 {
+                if here.is_empty() {
+                    self.more(&mut here).await?;
+                }
+                let piece = here.split_to(left.min(here.len()));
+                left -= piece.len();
+                out.bytes.extend_from_slice(&piece);
+                self.send_upstream(upstream, &mut out, server).await?;
+            }
+            if header.length == 0 {
+                self.client.inbound = here;
+                return Ok(header.sequence);
+            }
+        }
+    }
+
+    /// `COM_STMT_SEND_LONG_DATA`: it has no answer; what went wrong is told when the statement runs.
+    pub(super) async fn send_ahead(&mut self, command: &Command) -> Result<(), End> {
+        let Some(number) = number_of(&command.bytes) else {
+            return Ok(());
+        };
+        let Some(there) = self.ready_for_data(number).await? else {
+            return cannot_send_ahead();
+        };
+        let mut bytes = command.bytes.to_vec();
+        let at = HEADER_BYTES + NUMBER.start..HEADER_BYTES + NUMBER.end;
+        if let Some(place) = bytes.get_mut(at) {
+            place.copy_from_slice(&there.to_le_bytes());
+        }
+        if let Some(mut home) = self.home.take() {
+            let pool = Arc::clone(home.pool());
+            if let Some(upstream) = home.lease.upstream() {
+                home.tainted |= pool.endpoint().send(upstream, &bytes).await.is_err();
+            }
+            self.home = Some(home);
+        }
+        Ok(())
+    }
+
+    async fn send_ahead_long(&mut self, mut long: Long) -> Result<(), End> {
+        let number = number_of(&long.here).unwrap_or_default();
+        let Some(there) = self.ready_for_data(number).await? else {
+            return cannot_send_ahead();
+        };
+        long.number = Some(there);
+        let Some(mut home) = self.home.take() else {
+            return cannot_send_ahead();
+        };
+        let server = home.server;
+        if let Some(upstream) = home.lease.upstream() {
+            match self.send_long(upstream, &mut long, server).await {
+                Ok(_) => {}
+                Err(Trouble::End(end)) => return Err(end),
+                Err(_) => return cannot_send_ahead(),
+            }
+        }
+        self.home = Some(home);
+        Ok(())
+    }
+
+    /// A statement runs whose parameters are too long to be kept.
+    async fn execute_long(&mut self, mut long: Long) -> Result<(), End> {
+        let number = number_of(&long.here).unwrap_or_default();
+        let payload = long.here.get(HEADER_BYTES..).unwrap_or_default();
+        let parts = self.statements.get_mut(number).map(|statement| {
+            let head = codec::ExecuteHead::parse(payload, statement.parameters);
+            (statement, head)
+        });
+        let Some((statement, head)) = parts else {
+            let why = format!("Unknown prepared statement handler ({number})");
+            self.answer_error(1243, *b"HY000", &why);
+            return self.finish_refused(long).await;
+        };
+        let head = head?;
+        if let Some(types) = &head.types {
+            statement.types = payload.get(types.clone()).map(Into::into);
+        } else if let (Some(types), Some(flag)) = (&statement.types, head.flag) {
+            long.insert = Some((flag, types.to_vec()));
+        }
+        let verdict = Verdict {
+            may_set_last_insert_id: true,
+            ..Verdict::of_primary("long")
+        };
+        // It is prepared first, so that its number there is known.
+        let Some(there) = self.ready_for_data(number).await? else {
+            let error = SqlError::Crowded;
+            self.refuse(&error);
+            return self.finish_refused(long).await;
+        };
+        long.number = Some(there);
+        self.forget_types(number);
+        self.serve(Ask::Long(&mut long), &verdict).await?;
+        self.release_statement(number).await;
+        self.finish_refused(long).await
+    }
+}
+
+/// What is known of a text that is too long to be read.
+fn judge_long(here: &[u8]) -> Verdict {
+    let begin = here.get(HEADER_BYTES + 1..).unwrap_or_default();
+    let begin = begin.get(..LOOKED_AT).unwrap_or(begin);
+    let first = begin
+        .trim_ascii_start()
+        .split(|byte| !byte.is_ascii_alphabetic())
+        .next();
+    let writes = first.is_some_and(|word| {
+        [&b"INSERT"[..], b"REPLACE", b"UPDATE", b"DELETE"]
+            .iter()
+            .any(|known| word.eq_ignore_ascii_case(known))
+    });
+    Verdict {
+        may_set_last_insert_id: true,
+        ddl: !writes,
+        ..Verdict::of_primary("long")
+    }
+}
+
+/// Data could not be sent ahead. There is no answer to say so in, and the statement must not run
+/// without it.
+fn cannot_send_ahead() -> Result<(), End> {
+    let why = "breccia: a parameter's data could not be sent to the primary".to_owned();
+    Err(End::Told(1158, b"08S01", why))
+}
+
+fn number_of(bytes: &[u8]) -> Option<u32> {
+    let at = HEADER_BYTES + NUMBER.start..HEADER_BYTES + NUMBER.end;
+    Some(u32::from_le_bytes(bytes.get(at)?.try_into().ok()?))
+}
+
+fn too_long() -> End {
+    let why = "Got a packet bigger than 'max_allowed_packet' bytes".to_owned();
+    End::Told(1153, b"08S01", why)
+}
+
+/// Packets that are written anew because something was put into the first.
+#[derive(Debug)]
+struct Pieces {
+    sequence: u8,
+    number: Option<u32>,
+    insert: Option<(usize, Vec<u8>)>,
+    /// Bytes of payload seen so far.
+    seen: usize,
+    /// What was put in has moved all that follows: so much of the end of a packet is in the next.
+    carry: Vec<u8>,
+    /// How many more bytes of what comes belong to the packet that was begun.
+    room: usize,
+    /// How many bytes what was put in is long.
+    moved: usize,
+    /// The length of the packet that was begun last.
+    last: usize,
+}
+
+impl Pieces {
+    fn new(long: &mut Long) -> Self {
+        let insert = long.insert.take();
+        Self {
+            sequence: 0,
+            number: long.number,
+            moved: insert.as_ref().map_or(0, |(_, bytes)| bytes.len()),
+            insert,
+            seen: 0,
+            carry: Vec::new(),
+            room: 0,
+            last: 0,
+        }
+    }
+
+    fn head(&mut self, length: usize, out: &mut Vec<u8>) {
+        let bytes = u32::try_from(length).unwrap_or_default().to_le_bytes();
+        out.extend_from_slice(bytes.get(..3).unwrap_or_default());
+        out.push(self.sequence);
+        self.sequence = self.sequence.wrapping_add(1);
+        (self.room, self.last) = (length, length);
+    }
+
+    /// A packet of so many bytes comes.
+    fn packet(&mut self, length: usize, out: &mut Vec<u8>) {
+        let grown = length + self.moved;
+        self.head(grown.min(MAX_PACKET), out);
+        let carry = std::mem::take(&mut self.carry);
+        self.put(&carry, out);
+    }
+
+    fn payload(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let mut bytes = piece.to_vec();
+        if let Some(number) = self.number {
+            for (at, byte) in NUMBER.zip(number.to_le_bytes()) {
+                if let Some(place) = at.checked_sub(self.seen).and_then(|it| bytes.get_mut(it)) {
+                    *place = byte;
+                }
+            }
+        }
+        let begin = self.seen;
+        self.seen += piece.len();
+        if let Some((flag, types)) = &self.insert
+            && (begin..self.seen).contains(flag)
+        {
+            let at = flag - begin;
+            if let Some(place) = bytes.get_mut(at) {
+                *place = 1;
+            }
+            let types = types.clone();
+            bytes.splice(at + 1..=at, types);
+            self.insert = None;
+        }
+        self.put(&bytes, out);
+    }
+
+    /// Writes what fits into the packet that was begun; the rest waits for the next.
+    fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let fits = self.room.min(bytes.len());
+        let (now, later) = bytes.split_at(fits);
+        out.extend_from_slice(now);
+        self.room -= fits;
+        self.carry.extend_from_slice(later);
+    }
+
+    /// No more packets come. A full one is not the last.
+    fn end(&mut self, out: &mut Vec<u8>) {
+        let carry = std::mem::take(&mut self.carry);
+        if !carry.is_empty() || self.last == MAX_PACKET {
+            self.head(carry.len(), out);
+            self.put(&carry, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes a payload as a client would, and reads what a server would see of what is sent on.
+    fn through(payload: &[u8], number: u32, insert: Option<(usize, Vec<u8>)>) -> Vec<u8> {
+        let mut packets = Vec::new();
+        codec::write_packet(&mut packets, &mut 0, payload);
+        let mut long = Long {
+            here: BytesMut::new(),
+            number: Some(number),
+            insert,
+        };
+        let mut pieces = Pieces::new(&mut long);
+        let (mut out, mut at) = (Vec::new(), 0);
+        while let Some(header) = packets.get(at..).and_then(codec::header) {
+            at += HEADER_BYTES;
+            pieces.packet(header.length, &mut out);
+            let body = packets.get(at..at + header.length).expect("whole");
+            for piece in body.chunks(1 << 20) {
+                pieces.payload(piece, &mut out);
+            }
+            at += header.length;
+        }
+        pieces.end(&mut out);
+        let (mut found, mut at, mut sequence) = (Vec::new(), 0, 0_u8);
+        loop {
+            let header = out.get(at..).and_then(codec::header).expect("a head");
+            assert_eq!(header.sequence, sequence);
+            sequence = sequence.wrapping_add(1);
+            at += HEADER_BYTES;
+            found.extend_from_slice(out.get(at..at + header.length).expect("whole"));
+            at += header.length;
+            if header.length < MAX_PACKET {
+                assert_eq!(at, out.len());
+                return found;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_put_in_moves_all_that_follows() {
+        for length in [
+            64,
+            MAX_PACKET - 3,
+            MAX_PACKET - 2,
+            MAX_PACKET,
+            MAX_PACKET + 9,
+            2 * MAX_PACKET - 2,
+        ] {
+            let payload: Vec<u8> = (0..length)
+                .map(|at| u8::try_from(at % 251).expect("small"))
+                .collect();
+            let mut expected = payload.clone();
+            expected.splice(1..5, 7_u32.to_le_bytes());
+            assert_eq!(through(&payload, 7, None), expected, "{length}");
+            if let Some(flag) = expected.get_mut(11) {
+                *flag = 1;
+            }
+            expected.splice(12..12, [3, 0]);
+            let found = through(&payload, 7, Some((11, vec![3, 0])));
+            assert_eq!(found, expected, "{length}");
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Statements that a client has prepared.
+//!
+//! Not those of a connection ([`crate::mysql::statements`]). Invariant: a client's number stands for
+//! the same text until the client closes it, whatever connection it runs on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::serve::Ask;
+use super::session::{Command, End, Session};
+use crate::mysql::class::{Class, Mode, Verdict};
+use crate::mysql::codec::{self, ExecuteHead, command, write_packet};
+use crate::mysql::statements::{Key, MAX_OF_CLIENT, MAX_TEXT_BYTES};
+use crate::mysql::upstream::Upstream;
+
+/// MariaDB's number for the statement that was prepared last: clients run it without having waited for
+/// its number.
+const LAST: u32 = u32::MAX;
+/// Where a statement's number stands in the commands that name one.
+pub(super) const NUMBER: std::ops::Range<usize> = 1..5;
+
+/// `ER_STMT_HAS_NO_OPEN_CURSOR`.
+const NO_OPEN_CURSOR: u16 = 1421;
+
+/// A statement of a client.
+#[derive(Debug)]
+pub(super) struct Statement {
+    pub(super) key: Key,
+    /// How its text is read.
+    pub(super) mode: Mode,
+    pub(super) parameters: u16,
+    /// The types its parameters were bound with last.
+    pub(super) types: Option<Arc<[u8]>>,
+    /// It holds its connection: a cursor is open, or data was sent ahead.
+    pub(super) holds: bool,
+}
+
+/// All statements of a client.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    known: HashMap<u32, Statement>,
+    last: u32,
+    /// The one that was prepared last, if that went well.
+    latest: Option<u32>,
+    bytes: usize,
+}
+
+impl Statements {
+    fn is_full(&self, more: usize) -> bool {
+        self.known.len() >= MAX_OF_CLIENT || self.bytes + more > MAX_TEXT_BYTES
+    }
+
+    fn next_number(&mut self) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if !matches!(self.last, 0 | LAST) && !self.known.contains_key(&self.last) {
+                return self.last;
+            }
+        }
+    }
+
+    fn insert(&mut self, number: u32, statement: Statement) {
+        self.bytes += statement.key.sql.len();
+        self.known.insert(number, statement);
+    }
+
+    pub(super) fn remove(&mut self, number: u32) -> Option<Statement> {
+        let found = self.known.remove(&self.resolve(number))?;
+        self.bytes -= found.key.sql.len();
+        Some(found)
+    }
+
+    /// The number that a client's stands for.
+    pub(super) fn resolve(&self, number: u32) -> u32 {
+        match (number, self.latest) {
+            (LAST, Some(latest)) => latest,
+            _ => number,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Statement> {
+        self.known.get_mut(&self.resolve(number))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.known.clear();
+        (self.bytes, self.latest) = (0, None);
+    }
+}
+
+/// A prepared statement that is to run.
+#[derive(Debug)]
+pub(super) struct Execution<'a> {
+    key: Key,
+    payload: &'a [u8],
+    head: ExecuteHead,
+    types: Option<Arc<[u8]>>,
+}
+
+impl Execution<'_> {
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Writes the command for a connection that has the statement.
+    pub(super) fn write(&self, upstream: &mut Upstream, out: &mut Vec<u8>) {
+        let mut payload = self.payload.to_vec();
+        if let Some(known) = upstream.prepared.touch(&self.key) {
+            if let Some(place) = payload.get_mut(NUMBER) {
+                place.copy_from_slice(&known.number.to_le_bytes());
+            }
+            if self.head.types.is_none() && known.types != self.types {
+                self.insert_types(&mut payload);
+            }
+            known.types.clone_from(&self.types);
+        }
+        write_packet(out, &mut 0, &payload);
+    }
+
+    /// The client has told the types before, and this connection does not know them.
+    fn insert_types(&self, payload: &mut Vec<u8>) {
+        let (Some(types), Some(flag)) = (&self.types, self.head.flag) else {
+            return;
+        };
+        if let Some(byte) = payload.get_mut(flag) {
+            *byte = 1;
+            payload.splice(flag + 1..=flag, types.iter().copied());
+        }
+    }
+}
+
+fn not_prepared(class: &Class) -> Option<&'static str> {
+    match class {
+        Class::OwnShow { .. }
+        | Class::OwnSet { .. }
+        | Class::OwnReset { .. }
+        | Class::OwnMisplaced => {
+            Some("breccia: SHOW, SET and RESET of breccia.* are sent as text, and not prepared")
+        }
+        _ => None,
+    }
+}
+
+fn number_of(payload: &[u8]) -> Option<u32> {
+    let bytes = payload.get(NUMBER)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+impl Session {
+    /// `COM_STMT_PREPARE`.
+    pub(super) async fn prepare_statement(&mut self, sql: &[u8]) -> Result<(), End> {
+        if self.statements.is_full(sql.len()) {
+            let why = "Can't create more than max_prepared_stmt_count statements of one client";
+            self.answer_error(1461, *b"42000", why);
+            return Ok(());
+        }
+        self.statements.latest = None;
+        let verdict = self.judge(sql);
+        if let Some(why) = not_prepared(&verdict.class) {
+            self.answer_error(1295, *b"HY000", why);
+            return Ok(());
+        }
+        let number = self.statements.next_number();
+        let key = Key {
+            sql: sql.into(),
+            under: Arc::clone(&self.settings),
+        };
+        // To prepare a statement is to run nothing: it needs no place of its own, only the tables.
+        let asked = Verdict {
+            asks_last_insert_id: false,
+            asks_previous: false,
+            may_set_last_insert_id: false,
+            ddl: false,
+            ..(*verdict).clone()
+        };
+        let outcome = self.serve(Ask::Prepare(&key, number), &asked).await?;
+        let prepared = outcome.and_then(|outcome| outcome.prepared);
+        if let Some((_, _, parameters)) = prepared {
+            let statement = Statement {
+                key,
+                mode: self.mode(),
+                parameters,
+                types: None,
+                holds: false,
+            };
+            self.statements.insert(number, statement);
+            self.statements.latest = Some(number);
+        }
+        Ok(())
+    }
+
+    /// `COM_STMT_EXECUTE`.
+    pub(super) async fn execute(&mut self, command: &Command) -> Result<(), End> {
+        let payload = command.payload();
+        let Some(number) = number_of(payload) else {
+            return Err(codec::CodecError::Malformed.into());
+        };
+        let Some(statement) = self.statements.get_mut(number) else {
+            self.unknown_statement(number, "mysqld_stmt_execute");
+            return Ok(());
+        };
+        let head = ExecuteHead::parse(payload, statement.parameters)?;
+        if let Some(types) = &head.types {
+            statement.types = payload.get(types.clone()).map(Into::into);
+        }
+        let cursor = head.flags != 0;
+        let execution = Execution {
+            key: statement.key.clone(),
+            payload,
+            types: statement.types.clone(),
+            head,
+        };
+        let (holds, mode) = (statement.holds, statement.mode);
+        let schema = execution.key.under.schema();
+        let sql = Arc::clone(&execution.key.sql);
+        let mut verdict = self
+            .listener
+            .cluster
+            .schemas
+            .classifier
+            .classify(&sql, mode, schema);
+        if (cursor || holds) && verdict.class == Class::Read {
+            let mut changed = (*verdict).clone();
+            changed.class = Class::Primary("cursor");
+            verdict = Arc::new(changed);
+        }
+        if !self.note_before(&verdict) {
+            return Ok(());
+        }
+        let outcome = self.serve(Ask::Execute(execution), &verdict).await?;
+        self.note_after(&verdict, outcome.as_ref());
+        let opened = cursor
+            && outcome
+                .and_then(|outcome| outcome.status)
+                .is_some_and(|it| it & codec::status::CURSOR_EXISTS != 0);
+        self.hold_for(number, opened);
+        self.release_free_home().await;
+        Ok(())
+    }
+
+    fn unknown_statement(&mut self, number: u32, whom: &str) {
+        let why = format!("Unknown prepared statement handler ({number}) given to {whom}");
+        self.answer_error(1243, *b"HY000", &why);
+    }
+
+    /// A statement holds the connection to the primary, or does not any more.
+    fn hold_for(&mut self, number: u32, holds: bool) {
+        let Some(statement) = self.statements.get_mut(number) else {
+            return;
+        };
+        let held = std::mem::replace(&mut statement.holds, holds);
+        if let Some(home) = &mut self.home {
+            match (held, holds) {
+                (false, true) => home.open += 1,
+                (true, false) => home.open = home.open.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives the connection back if nothing holds it any more.
+    async fn release_free_home(&mut self) {
+        let free =
+            |home: &super::attached::Attached| home.is_free() && home.lingers_since.is_none();
+        if self.pinned.is_none()
+            && self.home.as_ref().is_some_and(free)
+            && let Some(home) = self.home.take()
+        {
+            self.settle_home(home, super::attached::Stays::No).await;
+        }
+    }
+
+    /// A statement that ran with all that it needs lets its connection go.
+    pub(super) async fn release_statement(&mut self, number: u32) {
+        self.hold_for(number, false);
+        self.release_free_home().await;
+    }
+
+    /// The types that a statement was bound with on the connection that is kept are not known.
+    pub(super) fn forget_types(&mut self, number: u32) {
+        let Some(key) = self.statements.get_mut(number).map(|it| it.key.clone()) else {
+            return;
+        };
+        let upstream = self.home.as_mut().and_then(|home| home.lease.upstream());
+        if let Some(known) = upstream.and_then(|it| it.prepared.touch(&key)) {
+            known.types = None;
+        }
+    }
+
+    /// `COM_STMT_CLOSE`: it has no answer.
+    pub(super) async fn close_statement(&mut self, command: &Command) -> Result<(), End> {
+        let Some(number) = number_of(command.payload()) else {
+            return Ok(());
+        };
+        let held = self.statements.get_mut(number).is_some_and(|it| it.holds);
+        if held {
+            self.drop_held(number, command::STMT_CLOSE).await?;
+        }
+        self.statements.remove(number);
+        Ok(())
+    }
+
+    /// A statement that holds its connection is closed there.
+    async fn drop_held(&mut self, number: u32, kind: u8) -> Result<(), End> {
+        self.hold_for(number, false);
+        let Some(key) = self.statements.get_mut(number).map(|it| it.key.clone()) else {
+            return Ok(());
+        };
+        if let Some(mut home) = self.home.take() {
+            let pool = Arc::clone(home.pool());
+            if let Some(upstream) = home.lease.upstream()
+                && let Some(there) = upstream.prepared.remove(&key)
+            {
+                let packet = super::serve::command_bytes(kind, &there.to_le_bytes());
+                home.tainted |= pool.endpoint().send(upstream, &packet).await.is_err();
+            }
+            self.put_back(home).await;
+        }
+        Ok(())
+    }
+
+    /// `COM_STMT_RESET`: closes its cursor, forgets data that was sent ahead.
+    pub(super) async fn reset_statement(&mut self, command: &Command) -> Result<(), End> {
+        let number = number_of(command.payload()).unwrap_or_default();
+        let Some(statement) = self.statements.get_mut(number) else {
+            self.unknown_statement(number, "mysqld_stmt_reset");
+            return Ok(());
+        };
+        if statement.holds {
+            // Closed there, and prepared anew when it is used: that forgets all of it.
+            self.drop_held(number, command::STMT_CLOSE).await?;
+        }
+        self.answer_ok();
+        Ok(())
+    }
+
+    /// `COM_STMT_FETCH`.
+    pub(super) async fn fetch(&mut self, command: &Command) -> Result<(), End> {
+        let number = number_of(command.payload()).unwrap_or_default();
+        let Some(found) = self.statements.get_mut(number) else {
+            self.unknown_statement(number, "mysqld_stmt_fetch");
+            return Ok(());
+        };
+        if !found.holds {
+            let why = format!("The statement ({number}) has no open cursor");
+            self.answer_error(NO_OPEN_CURSOR, *b"HY000", &why);
+            return Ok(());
+        }
+        let key = found.key.clone();
+        let mut bytes = command.bytes.to_vec();
+        let there = self
+            .home
+            .as_mut()
+            .and_then(|home| home.lease.upstream())
+            .and_then(|upstream| upstream.prepared.touch(&key).map(|it| it.number));
+        let Some(there) = there else {
+            self.unknown_statement(number, "mysqld_stmt_fetch");
+            return Ok(());
+        };
+        let at = codec::HEADER_BYTES + NUMBER.start..codec::HEADER_BYTES + NUMBER.end;
+        if let Some(place) = bytes.get_mut(at) {
+            place.copy_from_slice(&there.to_le_bytes());
+        }
+        let verdict = Verdict::of_primary("cursor");
+        let ask = Ask::Packets(&bytes, super::relay::Shape::Rows);
+        let outcome = self.serve(ask, &verdict).await?;
+        let last = outcome
+            .and_then(|outcome| outcome.status)
+            .is_none_or(|it| it & codec::status::LAST_ROW_SENT != 0);
+        if last {
+            self.hold_for(number, false);
+            self.release_free_home().await;
+        }
+        Ok(())
+    }
+
+    /// The statement that data is sent ahead for, ready on the connection that the session keeps; its
+    /// number there.
+    pub(super) async fn ready_for_data(&mut self, number: u32) -> Result<Option<u32>, End> {
+        let Some(key) = self.statements.get_mut(number).map(|it| it.key.clone()) else {
+            return Ok(None);
+        };
+        let place = self.primary("long-data");
+        let Ok(mut home) = self.attach(&place).await else {
+            return Ok(None);
+        };
+        let verdict = Verdict::of_primary("long-data");
+        let empty = Execution {
+            key: key.clone(),
+            payload: &[],
+            head: ExecuteHead::default(),
+            types: None,
+        };
+        let ready = self
+            .prepare(&mut home, &Ask::Execute(empty), &verdict)
+            .await;
+        let there = home
+            .lease
+            .upstream()
+            .and_then(|it| it.prepared.touch(&key))
+            .map(|it| it.number);
+        if ready.is_err() {
+            home.tainted = true;
+            self.put_back(home).await;
+            return Ok(None);
+        }
+        self.home = Some(home);
+        self.hold_for(number, true);
+        Ok(there)
+    }
+}

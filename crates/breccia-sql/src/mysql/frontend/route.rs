@@ -1,0 +1,342 @@
+//! Which server a read goes to.
+//!
+//! Not what a read is. Invariant: a replica is chosen only if it has replayed all that the session
+//! may have seen, or all that anybody was told, as the cluster's consistency asks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+
+use super::session::Session;
+use crate::consistency::Consistency;
+use crate::freshness::{Home, Need, Position as _};
+use crate::mysql::class::{Class, Verdict};
+use crate::mysql::cluster::{Server, View};
+use crate::mysql::gtid::Gtids;
+use crate::sampler::{Sample, Ticket};
+
+/// The pause between two looks at a replica that is not there yet.
+const LOOK_PAUSE: Duration = Duration::from_micros(500);
+
+/// A statement asks about the one before, and goes where that ran.
+pub(super) const PREVIOUS: &str = "previous";
+/// A READ ONLY transaction runs on a replica.
+pub(super) const READ_ONLY: &str = "read-only";
+
+/// Where a statement goes, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) server: usize,
+    pub(super) replica: bool,
+    pub(super) reason: &'static str,
+    /// What is believed of a replica, and must still be so.
+    pub(super) proof: Option<Proof>,
+}
+
+/// What is believed of a replica: see [`Server::replayed`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// A connection older than this shows that it is still so.
+    pub(super) asked: Instant,
+    /// What the replica must have replayed; none if only the same run of it will do.
+    pub(super) floor: Option<Gtids>,
+    /// What it has replayed.
+    pub(super) has: Gtids,
+    /// Which run of it.
+    pub(super) run: u64,
+}
+
+impl Session {
+    /// The view in force.
+    pub(super) fn look(&mut self) -> Arc<View> {
+        let version = self.listener.cluster.version();
+        if version != self.view_version {
+            self.view = self.listener.cluster.view();
+            self.view_version = version;
+        }
+        Arc::clone(&self.view)
+    }
+
+    /// The primary, whichever it is then.
+    pub(super) fn primary(&mut self, reason: &'static str) -> Place {
+        let view = self.look();
+        Place {
+            server: view.primary.clone().unwrap_or(usize::MAX),
+            replica: false,
+            reason,
+            proof: None,
+        }
+    }
+
+    /// Where a statement goes.
+    pub(super) async fn place(&mut self, verdict: &Verdict) -> Place {
+        let follows =
+            verdict.asks_previous || matches!(verdict.class, Class::Commit | Class::Rollback);
+        if let Some(away) = self.away.as_ref().filter(|it| follows && it.latest) {
+            return Place {
+                server: away.server,
+                replica: true,
+                reason: PREVIOUS,
+                proof: None,
+            };
+        }
+        if let Some(away) = self.away.as_ref().filter(|away| !away.is_free()) {
+            // A READ ONLY transaction stays where it began, whatever is said in it.
+            return Place {
+                server: away.server,
+                replica: true,
+                reason: READ_ONLY,
+                proof: None,
+            };
+        }
+        if let Some(reason) = self.must_be_primary(verdict) {
+            return self.primary(reason);
+        }
+        if let Some(place) = self.place_at_home() {
+            return place;
+        }
+        match self.place_read().await {
+            Ok(place) => place,
+            Err(reason) => self.primary(reason),
+        }
+    }
+
+    /// Why a statement must go to the primary, as far as that is known without asking anybody.
+    fn must_be_primary(&self, verdict: &Verdict) -> Option<&'static str> {
+        if let Some(reason) = self.pinned {
+            return Some(reason);
+        }
+        if self.home.as_ref().is_some_and(|home| !home.is_free()) {
+            return Some("transaction");
+        }
+        match &verdict.class {
+            Class::Read => {}
+            Class::Primary(reason) | Class::Pin(reason) => return Some(reason),
+            Class::Ddl => return Some("ddl"),
+            Class::Set | Class::SetAutocommit(_) | Class::Use(_) => return Some("set"),
+            _ => return Some("write"),
+        }
+        if verdict.hint_primary {
+            return Some("hint");
+        }
+        if self.next.is_some() && self.begun.is_none() {
+            return Some("isolation");
+        }
+        if self.begun.is_none() && !self.autocommits() && !self.is_lazy() {
+            return Some("transaction");
+        }
+        if self
+            .begun
+            .as_ref()
+            .is_some_and(|begun| begun.sql.is_some() && !begun.read_only)
+            && !self.is_lazy()
+        {
+            return Some("transaction");
+        }
+        if (self.begun.is_some() || !self.autocommits()) && verdict.uses_now {
+            return Some("now");
+        }
+        None
+    }
+
+    /// Whether reads at the beginning of a transaction may go to replicas: under READ COMMITTED, where
+    /// each statement sees what is committed when it begins.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.listener.cluster.options.lazy && self.is_read_committed()
+    }
+
+    /// Whether the transaction that is open, or the next one, is READ COMMITTED.
+    pub(super) fn is_read_committed(&self) -> bool {
+        if let Some(next) = &self.next {
+            let text = String::from_utf8_lossy(next).to_ascii_uppercase();
+            if text.contains("ISOLATION") {
+                return text
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+                    .contains("READ COMMITTED");
+            }
+        }
+        let get = |name: &str| self.settings.get(name).or_else(|| self.base.get(name));
+        let level = get("transaction_isolation").or_else(|| get("tx_isolation"));
+        level == Some("READ-COMMITTED")
+    }
+
+    /// The replica that served this session last, if it may serve a read without being asked.
+    fn place_at_home(&mut self) -> Option<Place> {
+        let view = self.look();
+        if self.listener.cluster.options.consistency != Consistency::Session {
+            return None;
+        }
+        let Need::Floor {
+            home: Some(home), ..
+        } = self.freshness.need(view.epoch, &view.first)
+        else {
+            return None;
+        };
+        if !self.listener.cluster.may_serve(&view, home.server) {
+            return None;
+        }
+        let proof = Proof {
+            asked: home.last,
+            floor: None,
+            has: home.has.clone(),
+            run: home.run,
+        };
+        Some(found(home.server, Some(proof)))
+    }
+
+    /// The server a read goes to, where that is not its home; `Err`: why it must be the primary.
+    async fn place_read(&mut self) -> Result<Place, &'static str> {
+        let view = self.look();
+        if view.replicas.is_empty() {
+            return Err("no-replica");
+        }
+        let end = self.asked + self.listener.cluster.options.replica_wait;
+        let (mut floor, home) = self.floor(&view, end).await?;
+        // What the verdict rests on must be so on the replica too.
+        floor.raise(&self.listener.cluster.catalogue_floor());
+        if let Some(home) = home {
+            floor.raise(&self.leave_home(&home, &view, end).await?);
+        }
+        self.wait_for(&view, &floor, end).await
+    }
+
+    /// What a read may not be older than, and the replica that served last.
+    async fn floor(
+        &mut self,
+        view: &View,
+        end: Instant,
+    ) -> Result<(Gtids, Option<Home<Gtids>>), &'static str> {
+        Ok(match self.listener.cluster.options.consistency {
+            Consistency::Eventual => (Gtids::default(), None),
+            Consistency::Store => (self.stamp_now(view, end).await.ok_or("no-position")?, None),
+            Consistency::Session => match self.freshness.need(view.epoch, &view.first) {
+                Need::Primary => return Err("foreign-token"),
+                Need::Stamp => {
+                    let mut stamp = self.stamp(view, end).await.ok_or("no-position")?;
+                    // A token may have told of more.
+                    stamp.raise(self.freshness.floor());
+                    (stamp, None)
+                }
+                Need::Floor { floor, home } => {
+                    self.freshness.follow(view.epoch, &view.first);
+                    (floor, home)
+                }
+            },
+        })
+    }
+
+    /// What was read on a replica must not be unread elsewhere: how far was it at most?
+    async fn leave_home(
+        &mut self,
+        home: &Home<Gtids>,
+        view: &View,
+        end: Instant,
+    ) -> Result<Gtids, &'static str> {
+        let cluster = Arc::clone(&self.listener.cluster);
+        let server = cluster.server(home.server);
+        let sampler = server.map(|it| &it.sampler).ok_or("no-position")?;
+        let sample = sampler.wait(sampler.ticket(), end).await;
+        let sample = sample.ok_or("replica-lost")?;
+        if sample.run == home.run && sample.since.is_some_and(|since| since < home.last) {
+            self.freshness.left_home(&sample.seen);
+            return Ok(sample.seen);
+        }
+        // It was started again since, or is another one of that name: the primary knows it all.
+        self.freshness.used_primary(None);
+        self.stamp(view, end).await.ok_or("no-position")
+    }
+
+    /// A position of the primary behind all that this session has seen there; its floor is there then.
+    pub(super) async fn stamp(&mut self, view: &View, end: Instant) -> Option<Gtids> {
+        let primary = *view.primary.as_ref().ok()?;
+        let known = self.freshness.question();
+        let ticket = match known.filter(|known| known.server == primary) {
+            Some(known) => Ticket(known.number),
+            None => self.listener.cluster.server(primary)?.sampler.ticket(),
+        };
+        self.stamp_of(view, ticket, end).await
+    }
+
+    /// A position of the primary that is asked for from now on.
+    async fn stamp_now(&mut self, view: &View, end: Instant) -> Option<Gtids> {
+        let primary = *view.primary.as_ref().ok()?;
+        let ticket = self.listener.cluster.server(primary)?.sampler.ticket();
+        self.stamp_of(view, ticket, end).await
+    }
+
+    async fn stamp_of(&mut self, view: &View, ticket: Ticket, end: Instant) -> Option<Gtids> {
+        let primary = *view.primary.as_ref().ok()?;
+        let cluster = Arc::clone(&self.listener.cluster);
+        let sample = cluster.server(primary)?.sampler.wait(ticket, end).await?;
+        if sample.replica || self.look().epoch != view.epoch {
+            return None;
+        }
+        self.freshness.stamped(view.epoch, &sample.position);
+        Some(sample.position)
+    }
+
+    /// Whether a run of a replica has replayed `floor`, asked from now on.
+    pub(super) async fn still_has(&self, server: usize, floor: &Gtids, run: u64) -> bool {
+        let end = clock::now() + self.listener.cluster.options.replica_wait;
+        let reached = self.reached(server, floor, end).await;
+        reached.is_some_and(|sample| sample.run == run)
+    }
+
+    /// What a replica says once it has replayed `floor`, if it does by `end`; asked from now on.
+    async fn reached(&self, server: usize, floor: &Gtids, end: Instant) -> Option<Sample<Gtids>> {
+        let sampler = &self.listener.cluster.server(server)?.sampler;
+        loop {
+            let sample = sampler.wait(sampler.ticket(), end).await?;
+            if sample.replica && sample.position.covers(floor) {
+                return Some(sample);
+            }
+            if clock::now() + LOOK_PAUSE >= end {
+                return None;
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    /// A replica that has replayed `floor`, now or by `end`.
+    async fn wait_for(
+        &self,
+        view: &View,
+        floor: &Gtids,
+        end: Instant,
+    ) -> Result<Place, &'static str> {
+        let cluster = &self.listener.cluster;
+        let replayed = |server: usize| {
+            let known = cluster.server(server).and_then(Server::replayed);
+            known.filter(|known| known.position.covers(floor))
+        };
+        let proof = |asked, has, run| Proof {
+            asked,
+            floor: Some(floor.clone()),
+            has,
+            run,
+        };
+        if let Some(server) = cluster.choose(view, |server| replayed(server).is_some())
+            && let Some(known) = replayed(server)
+        {
+            let proof = proof(known.asked, known.position, known.run);
+            return Ok(found(server, Some(proof)));
+        }
+        let candidate = cluster.choose(view, |_| true).ok_or("no-replica")?;
+        let sample = self.reached(candidate, floor, end).await.ok_or("behind")?;
+        let (position, run) = (sample.position, sample.run);
+        let proof = sample.at.map(|asked| proof(asked, position, run));
+        Ok(found(candidate, proof))
+    }
+}
+
+fn found(server: usize, proof: Option<Proof>) -> Place {
+    Place {
+        server,
+        replica: true,
+        reason: "read",
+        proof,
+    }
+}

@@ -1,0 +1,529 @@
+//! One command's way: to a server, and its answer back.
+//!
+//! Not where it goes ([`super::route`]) nor what it is ([`super::dispatch`]). Invariant: what may have
+//! been carried out is never sent twice; a read is, as long as its client has seen nothing of it.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use breccia_net::clock;
+use bytes::BytesMut;
+
+use super::attached::{Attached, Stays};
+use super::relay::{Fed, Outcome, Relay, Shape};
+use super::route::{PREVIOUS, Place, READ_ONLY};
+use super::session::{End, Session};
+use crate::error::SqlError;
+use crate::flow::{Outgoing, READ_AHEAD, SCRATCH, poll_read};
+use crate::freshness::Home;
+use crate::mysql::class::Verdict;
+use crate::mysql::codec::{self, command};
+use crate::mysql::statements::Key;
+use crate::mysql::upstream::Upstream;
+
+/// How often a session that waits for an answer looks whether its server is what it was.
+const HEALTH_LOOK: Duration = Duration::from_millis(100);
+/// So much of an answer waits at most before it is sent on.
+const BATCH: usize = 32 * 1024;
+/// How often a read may be tried elsewhere.
+const TRIES: usize = 4;
+
+/// What is asked of a server.
+#[derive(Debug)]
+pub(super) enum Ask<'a> {
+    /// Packets, as they are.
+    Packets(&'a [u8], Shape),
+    /// A statement is prepared; the client is to know it by this number.
+    Prepare(&'a Key, u32),
+    /// A statement runs that the client has prepared.
+    Execute(super::prepared::Execution<'a>),
+    /// A command too long to be kept: what is here of it, and what it is.
+    Long(&'a mut super::long::Long),
+}
+
+impl Ask<'_> {
+    fn shape(&self) -> Shape {
+        match self {
+            Self::Packets(_, shape) => *shape,
+            Self::Prepare(_, number) => Shape::Prepared(*number),
+            Self::Execute(_) | Self::Long(_) => Shape::Results,
+        }
+    }
+
+    /// Whether it can be sent once more.
+    fn is_kept(&self) -> bool {
+        !matches!(self, Self::Long(_))
+    }
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Nothing was sent that could have been carried out.
+    Before(SqlError),
+    /// It was sent, and the connection is no more. `begun`: the client has some of the answer.
+    After {
+        /// Why.
+        error: SqlError,
+        /// See above.
+        begun: bool,
+    },
+    /// The session ends.
+    End(End),
+}
+
+impl From<End> for Trouble {
+    fn from(end: End) -> Self {
+        Self::End(end)
+    }
+}
+
+/// What was heard while an answer was awaited.
+enum Heard {
+    Server(io::Result<usize>),
+    ClientGone,
+    Late,
+}
+
+impl Session {
+    /// Serves one command whose statement is `verdict`; what its answer told, if it came.
+    pub(super) async fn serve(
+        &mut self,
+        mut ask: Ask<'_>,
+        verdict: &Verdict,
+    ) -> Result<Option<Outcome>, End> {
+        if let Err(error) = self.pass_gate().await {
+            self.refuse(&error);
+            return Ok(None);
+        }
+        let mut place = self.place(verdict).await;
+        for tried in 1.. {
+            let mark = self.client.out.bytes.len();
+            // What a READ ONLY transaction there has seen, no other server can go on from.
+            let moves = place.replica && !matches!(place.reason, READ_ONLY | PREVIOUS);
+            let again = moves && ask.is_kept() && tried < TRIES;
+            match self.attempt(&mut ask, verdict, &place).await {
+                Ok(outcome) if again && self.is_refused_there(&outcome) => {
+                    // A replica's word for it that something is wrong is not the last one.
+                    self.client.out.bytes.truncate(mark);
+                    place = self.primary("failed-on-replica");
+                }
+                Ok(outcome) => {
+                    self.count(&place);
+                    return Ok(Some(outcome));
+                }
+                Err(Trouble::Before(_) | Trouble::After { begun: false, .. }) if again => {
+                    self.client.out.bytes.truncate(mark);
+                    place = match tried {
+                        1 => self.place(verdict).await,
+                        _ => self.primary("replica-lost"),
+                    };
+                }
+                Err(Trouble::Before(error)) => {
+                    self.client.out.bytes.truncate(mark);
+                    self.refuse(&error);
+                    return Ok(None);
+                }
+                Err(Trouble::After { error, begun }) => return self.lost(&error, begun, mark),
+                Err(Trouble::End(end)) => return Err(end),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a replica has answered with an error alone, which the primary need not.
+    fn is_refused_there(&self, outcome: &Outcome) -> bool {
+        // ER_QUERY_INTERRUPTED, and two servers' words for a statement that took too long.
+        const LAST_WORDS: [u16; 3] = [1317, 1969, 3024];
+        let code = outcome.error.as_ref().map(|(code, ..)| *code);
+        outcome.parts == 0
+            && code.is_some_and(|code| !LAST_WORDS.contains(&code))
+            && self.away.as_ref().is_none_or(Attached::is_free)
+    }
+
+    fn count(&mut self, place: &Place) {
+        self.last = Some((place.server, place.reason));
+        if matches!(place.reason, "no-position" | "behind") {
+            // The next one shall find it.
+            self.listener.cluster.note_missed();
+        }
+        let known = self
+            .counted
+            .as_ref()
+            .filter(|(replica, reason, _)| *replica == place.replica && *reason == place.reason);
+        if known.is_none() {
+            let counter = self
+                .listener
+                .cluster
+                .routed
+                .routed(place.replica, place.reason);
+            self.counted = Some((place.replica, place.reason, counter));
+        }
+        if let Some((_, _, counter)) = &self.counted {
+            counter.increment();
+        }
+        let counters = &self.listener.counters;
+        if place.replica {
+            counters.reads.increment();
+        } else {
+            counters.writes.increment();
+        }
+    }
+
+    /// The connection is lost with a statement on it.
+    fn lost(&mut self, error: &SqlError, begun: bool, mark: usize) -> Result<Option<Outcome>, End> {
+        let open = self.transaction_since.take().is_some() || self.pinned.is_some();
+        if begun {
+            // Half an answer cannot be mended.
+            tracing::warn!(listener = self.listener.name, %error, "an answer was cut off");
+            return Err(End::Gone);
+        }
+        self.client.out.bytes.truncate(mark);
+        let why = format!("breccia: {error}; whether the statement was carried out is unknown");
+        // ER_NET_READ_ERROR: of the class that says the connection is no more.
+        if open {
+            return Err(End::Told(1158, b"08S01", why));
+        }
+        self.answer_error(1158, *b"08S01", &why);
+        Ok(None)
+    }
+
+    /// Sends the command to `place`, and hands on the answer.
+    async fn attempt(
+        &mut self,
+        ask: &mut Ask<'_>,
+        verdict: &Verdict,
+        place: &Place,
+    ) -> Result<Outcome, Trouble> {
+        let mut attached = self.attach(place).await.map_err(Trouble::Before)?;
+        let prepared = self.prepare(&mut attached, ask, verdict).await;
+        if let Err(error) = prepared {
+            let answered = matches!(error, SqlError::Question { .. } | SqlError::Settings { .. });
+            attached.tainted |= !answered || attached.in_transaction() || attached.replica;
+            let open = attached.in_transaction();
+            self.put_back(attached).await;
+            if open {
+                return Err(Trouble::After {
+                    error,
+                    begun: false,
+                });
+            }
+            return Err(Trouble::Before(error));
+        }
+        self.registered
+            .runs(attached.server, attached.lease.upstream());
+        let exchanged = self.exchange(&mut attached, ask, verdict).await;
+        self.registered.rests();
+        match exchanged {
+            Ok(outcome) => {
+                self.after(attached, verdict, &outcome).await;
+                Ok(outcome)
+            }
+            Err(trouble) => {
+                attached.tainted = true;
+                self.registered.leaves(attached.server);
+                Err(trouble)
+            }
+        }
+    }
+
+    /// What an answer means for the session, and for the connection it came on.
+    async fn after(&mut self, mut attached: Attached, verdict: &Verdict, outcome: &Outcome) {
+        if !verdict.asks_previous {
+            self.warnings = outcome.warnings.max(u16::from(outcome.error.is_some()));
+        }
+        let committed = self.absorb(&mut attached, outcome);
+        let now = clock::now();
+        for other in [&mut self.home, &mut self.away].into_iter().flatten() {
+            other.latest = false;
+        }
+        attached.latest = true;
+        if attached.in_transaction() {
+            self.transaction_since.get_or_insert(self.asked);
+        } else {
+            self.transaction_since = None;
+        }
+        let asks_more = verdict.asks_previous
+            || verdict.calculates_found_rows
+            || self.warnings > 0
+            || outcome.error.is_some();
+        if attached.replica {
+            self.freshness.used_replica(Home {
+                server: attached.server,
+                run: attached.run,
+                last: now,
+                has: attached.has.clone(),
+            });
+            self.settle_away(attached, asks_more, now).await;
+            return;
+        }
+        self.note_primary(&attached, committed);
+        if verdict.ddl {
+            self.listener.cluster.ddl_seen();
+        }
+        if verdict.may_set_last_insert_id || outcome.insert_id != 0 {
+            attached.sets_insert_id = true;
+            attached.owns_insert_id = true;
+        }
+        if Self::misses_collation(outcome) {
+            self.ask_collation(&mut attached).await;
+        }
+        let stays = if asks_more {
+            Stays::Asked
+        } else {
+            Stays::IfIdle
+        };
+        self.settle_home(attached, stays).await;
+    }
+
+    /// The primary was used: what the session may not read behind from now on.
+    fn note_primary(&mut self, attached: &Attached, committed: Option<crate::mysql::gtid::Gtids>) {
+        let open = attached.in_transaction();
+        match committed {
+            Some(gtids) if !open && gtids.is_whole_of(&self.listener.cluster.position()) => {
+                self.freshness.used_primary(None);
+                self.freshness.stamped(attached.epoch, &gtids);
+            }
+            _ => {
+                let question = if open {
+                    None
+                } else {
+                    self.listener.cluster.question(attached.server)
+                };
+                self.freshness.used_primary(question);
+            }
+        }
+    }
+
+    /// Asks for the collation that came with a character set.
+    async fn ask_collation(&mut self, attached: &mut Attached) {
+        let pool = Arc::clone(attached.pool());
+        let Some(upstream) = attached.lease.upstream() else {
+            return;
+        };
+        let asked = pool
+            .endpoint()
+            .ask_value(upstream, "SELECT @@collation_connection")
+            .await;
+        let value = asked.ok().flatten();
+        match value {
+            Some(value) => {
+                Arc::make_mut(&mut self.settings).set("collation_connection", &value);
+                upstream.applied = Arc::clone(&self.settings);
+            }
+            None => attached.tainted = true,
+        }
+    }
+
+    /// Sends the command and hands on its answer.
+    async fn exchange(
+        &mut self,
+        attached: &mut Attached,
+        ask: &mut Ask<'_>,
+        verdict: &Verdict,
+    ) -> Result<Outcome, Trouble> {
+        let server = attached.server;
+        let edit = self.edit(attached.replica);
+        let Some(upstream) = attached.lease.upstream() else {
+            return Err(End::Gone.into());
+        };
+        let mut sequence = 1;
+        let mut out = Outgoing::default();
+        match ask {
+            Ask::Packets(bytes, _) => out.bytes.extend_from_slice(bytes),
+            Ask::Prepare(key, _) => write_command(&mut out.bytes, command::STMT_PREPARE, &key.sql),
+            Ask::Execute(execution) => execution.write(upstream, &mut out.bytes),
+            Ask::Long(long) => sequence = self.send_long(upstream, long, server).await?,
+        }
+        let mut relay = Relay::new(
+            ask.shape(),
+            self.capabilities,
+            upstream.capabilities,
+            sequence,
+            self.own_status(),
+            edit,
+        );
+        let _ = verdict;
+        self.hand_on(upstream, &mut out, &mut relay, server).await?;
+        if let (Ask::Prepare(key, _), Some((number, ..))) = (&*ask, relay.outcome.prepared)
+            && let Some(closed) = upstream.prepared.add((*key).clone(), number)
+        {
+            write_command(&mut out.bytes, command::STMT_CLOSE, &closed.to_le_bytes());
+            self.send_upstream(upstream, &mut out, server).await?;
+        }
+        Ok(relay.outcome)
+    }
+
+    /// Sends what is in `out` and hands on the answer to its end.
+    async fn hand_on(
+        &mut self,
+        upstream: &mut Upstream,
+        out: &mut Outgoing,
+        relay: &mut Relay,
+        server: usize,
+    ) -> Result<(), Trouble> {
+        let mut begun = false;
+        loop {
+            let fed = relay.feed(&mut upstream.received, &mut self.client.out.bytes);
+            match fed {
+                Ok(Fed::Done) => return Ok(()),
+                Ok(Fed::Infile) => {
+                    self.flush().await?;
+                    relay.flushed();
+                    begun = true;
+                    let last = self.send_file(upstream, server).await?;
+                    relay.file_sent(last);
+                    continue;
+                }
+                Ok(Fed::More) => {}
+                Err(source) => {
+                    let error = SqlError::malformed(self.server_name(server), &source);
+                    return Err(Trouble::After { error, begun });
+                }
+            }
+            if self.client.out.waiting() >= BATCH {
+                begun = true;
+                self.flush().await?;
+                relay.flushed();
+            }
+            match self.listen(upstream, out).await {
+                Heard::Server(Ok(1..)) => {}
+                Heard::Server(read) => {
+                    let source = read.err().unwrap_or(io::ErrorKind::UnexpectedEof.into());
+                    let error = SqlError::Lost {
+                        server: self.server_name(server),
+                        source,
+                    };
+                    return Err(Trouble::After { error, begun });
+                }
+                Heard::ClientGone => {
+                    self.registered.stop(&self.listener);
+                    return Err(End::Gone.into());
+                }
+                Heard::Late => {
+                    // Whoever reads rows as they come should not wait for a batch of them.
+                    if self.client.out.waiting() > 0 {
+                        begun = true;
+                        self.flush().await?;
+                        relay.flushed();
+                    }
+                    self.check_server(server)
+                        .map_err(|error| Trouble::After { error, begun })?;
+                }
+            }
+        }
+    }
+
+    /// Waits for the server, and notices when the client leaves.
+    async fn listen(&mut self, upstream: &mut Upstream, out: &mut Outgoing) -> Heard {
+        let due = clock::now() + HEALTH_LOOK;
+        poll_fn(|context| {
+            if !out.is_out()
+                && let Poll::Ready(Err(error)) = out.poll_send(&mut upstream.stream, context)
+            {
+                return Poll::Ready(Heard::Server(Err(error)));
+            }
+            let client = &mut self.client;
+            let into = &mut upstream.received;
+            if let Poll::Ready(read) = poll_read(
+                &mut upstream.stream,
+                &client.scratch,
+                into,
+                SCRATCH,
+                context,
+            ) {
+                return Poll::Ready(Heard::Server(read));
+            }
+            if client.inbound.len() < READ_AHEAD {
+                let (stream, into) = (&mut client.stream, &mut client.inbound);
+                match poll_read(stream, &client.scratch, into, SCRATCH, context) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Heard::ClientGone),
+                    Poll::Ready(Ok(_)) => context.waker().wake_by_ref(),
+                    Poll::Pending => {}
+                }
+            }
+            self.timer_late(due, context)
+        })
+        .await
+    }
+
+    /// The timer that goes off now and then while an answer is awaited.
+    fn timer_late(
+        &mut self,
+        due: std::time::Instant,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Heard> {
+        use crate::bells::Stands;
+        match self.timer.stands() {
+            Stands::Soon => Poll::Pending,
+            Stands::Over => {
+                self.timer.clear();
+                Poll::Ready(Heard::Late)
+            }
+            Stands::Unset | Stands::Far => self.timer.poll(due, due, context).map(|()| Heard::Late),
+        }
+    }
+
+    /// Sends all of `out`.
+    pub(super) async fn send_upstream(
+        &mut self,
+        upstream: &mut Upstream,
+        out: &mut Outgoing,
+        server: usize,
+    ) -> Result<(), Trouble> {
+        loop {
+            let due = clock::now() + HEALTH_LOOK;
+            let sending = poll_fn(|context| out.poll_send(&mut upstream.stream, context));
+            match tokio::time::timeout_at(due.into(), sending).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(source)) => {
+                    let server = self.server_name(server);
+                    let error = SqlError::Lost { server, source };
+                    return Err(Trouble::After {
+                        error,
+                        begun: false,
+                    });
+                }
+                Err(_) => self.check_server(server).map_err(|error| Trouble::After {
+                    error,
+                    begun: false,
+                })?,
+            }
+        }
+    }
+
+    /// An error once a server is known to be down.
+    pub(super) fn check_server(&self, number: usize) -> Result<(), SqlError> {
+        let server = self.listener.cluster.server(number);
+        match server.and_then(|server| server.options.health.down()) {
+            None => Ok(()),
+            Some(reason) => Err(SqlError::Down {
+                server: self.server_name(number),
+                why: reason.text,
+            }),
+        }
+    }
+
+    pub(super) fn server_name(&self, number: usize) -> String {
+        let server = self.listener.cluster.server(number);
+        server.map_or("?", |server| server.name()).to_owned()
+    }
+}
+
+/// Writes a command of one packet, or of several if it is that long.
+pub(super) fn write_command(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
+    let mut payload = Vec::with_capacity(1 + body.len());
+    payload.push(kind);
+    payload.extend_from_slice(body);
+    codec::write_packet(out, &mut 0, &payload);
+}
+
+/// Makes packets of a command.
+pub(super) fn command_bytes(kind: u8, body: &[u8]) -> BytesMut {
+    let mut out = Vec::new();
+    write_command(&mut out, kind, body);
+    BytesMut::from(out.as_slice())
+}

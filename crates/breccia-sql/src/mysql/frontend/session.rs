@@ -1,0 +1,465 @@
+//! A client's session: what it is at, and what it does next.
+//!
+//! Not one command's way ([`super::serve`]). Invariant: between two commands a session holds a
+//! connection only if a transaction is open, if it is pinned, in session mode, or for the moment in
+//! which its client may ask about the last answer.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
+use breccia_net::drain::Phase;
+use breccia_net::metrics::SharedCounter;
+use breccia_net::stream::close_gently;
+use bytes::BytesMut;
+
+use super::MysqlListener;
+use super::attached::{Attached, LINGER};
+use super::client::Client;
+use super::kill::Registered;
+use super::prepared::Statements;
+use super::relay::Edit;
+use crate::bells::{Rung, Stands, Timer};
+use crate::flow::{SCRATCH, poll_read};
+use crate::freshness::Freshness;
+use crate::mysql::class::{Mode, Verdict};
+use crate::mysql::cluster::View;
+use crate::mysql::codec::{
+    self, CodecError, ErrPacket, HEADER_BYTES, OkPacket, capabilities, status,
+};
+use crate::mysql::gtid::Gtids;
+use crate::mysql::settings::Settings;
+use crate::mysql::upstream::{Credential, Login};
+
+/// How long a connection that ends may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// A command longer than this is not read whole: it goes to the primary as it comes.
+pub(super) const LONG: usize = 1 << 20;
+/// `ER_UNKNOWN_ERROR`: what is Breccia's own and has no number of its own.
+pub(super) const ER_UNKNOWN_ERROR: u16 = 1105;
+
+/// Who a client is.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    /// The name it gave.
+    pub(super) user: String,
+    /// The role to use upstream.
+    pub(super) upstream: (String, Credential),
+}
+
+/// Why a session ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client said goodbye or is gone.
+    Gone,
+    /// The client is told why: number, SQLSTATE, words.
+    Told(u16, &'static [u8; 5], String),
+}
+
+impl From<CodecError> for End {
+    fn from(error: CodecError) -> Self {
+        // ER_NET_PACKETS_OUT_OF_ORDER, ER_MALFORMED_PACKET and their kin are of this class.
+        Self::Told(1047, b"08S01", error.to_string())
+    }
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// A transaction that no server knows yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Begun {
+    /// What the client began it with; none: autocommit is off, and it has only read so far.
+    pub(super) sql: Option<Vec<u8>>,
+    /// READ ONLY was said.
+    pub(super) read_only: bool,
+}
+
+/// A command of the client, or its beginning.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// Head and payload as they came; of a long one as much as is here, and no head.
+    pub(super) bytes: BytesMut,
+    /// It is longer than [`LONG`], or continued.
+    pub(super) long: bool,
+}
+
+impl Command {
+    pub(super) fn payload(&self) -> &[u8] {
+        self.bytes.get(HEADER_BYTES..).unwrap_or_default()
+    }
+
+    /// Which command it is.
+    pub(super) fn kind(&self) -> u8 {
+        self.payload().first().copied().unwrap_or(u8::MAX)
+    }
+
+    /// What follows the command's byte.
+    pub(super) fn body(&self) -> &[u8] {
+        self.payload().get(1..).unwrap_or_default()
+    }
+}
+
+/// A client's session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) listener: Arc<MysqlListener>,
+    pub(super) client: Client,
+    pub(super) identity: Identity,
+    /// What the client negotiated; SET OPTION changes it.
+    pub(super) capabilities: u64,
+    /// How it logs in upstream.
+    pub(super) login: Login,
+    /// What connections of it begin with, and what the session is at.
+    pub(super) base: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) freshness: Freshness<Gtids>,
+    pub(super) pinned: Option<&'static str>,
+    /// The connection to the primary that is kept.
+    pub(super) home: Option<Attached>,
+    /// The connection to a replica that is kept.
+    pub(super) away: Option<Attached>,
+    /// A transaction that the client has begun and that no server, or only a replica, knows yet.
+    pub(super) begun: Option<Begun>,
+    /// What the next transaction begins with: SET TRANSACTION, as it was said.
+    pub(super) next: Option<Vec<u8>>,
+    pub(super) statements: Statements,
+    /// What `LAST_INSERT_ID()` is, once something of this session may have set it.
+    pub(super) last_insert_id: u64,
+    /// Where it comes from.
+    pub(super) peer: String,
+    /// The challenge that the client's last proof answered.
+    pub(super) nonce: Vec<u8>,
+    /// Warnings of the last statement, wherever it ran.
+    pub(super) warnings: u16,
+    pub(super) registered: Registered,
+    pub(super) rung: Rung,
+    pub(super) timer: Timer,
+    pub(super) view: Arc<View>,
+    pub(super) view_version: u64,
+    /// When the command that is served arrived.
+    pub(super) asked: Instant,
+    /// When the open transaction began.
+    pub(super) transaction_since: Option<Instant>,
+    /// Where the last statement went and why, and the counter of that.
+    pub(super) counted: Option<(bool, &'static str, SharedCounter)>,
+    /// Where the last statement went, by the server's number, and why.
+    pub(super) last: Option<(usize, &'static str)>,
+}
+
+impl Session {
+    /// Serves the client until it ends.
+    pub(super) async fn run(mut self) {
+        let end = loop {
+            if let Err(end) = self.step().await {
+                break end;
+            }
+        };
+        self.leave(end).await;
+    }
+
+    async fn step(&mut self) -> Result<(), End> {
+        let command = self.next_command().await?;
+        if self.registered.is_ended() {
+            // As one whose server has ended its thread.
+            return Err(End::Gone);
+        }
+        self.asked = clock::now();
+        let bytes = self.dispatch(command).await?;
+        self.client.reuse(bytes);
+        self.flush().await?;
+        let took = clock::now().saturating_duration_since(self.asked);
+        if took >= self.listener.limits.slow_statement {
+            self.tell_slow(took);
+        }
+        Ok(())
+    }
+
+    /// The log hears of a statement that took long, and not of its text, which holds values.
+    #[cold]
+    fn tell_slow(&self, took: Duration) {
+        let Some(left_out) = self.listener.counters.slow.pass(clock::now()) else {
+            return;
+        };
+        let (server, reason) = self.last.unwrap_or((usize::MAX, "here"));
+        tracing::warn!(
+            listener = self.listener.name,
+            user = self.identity.user,
+            schema = self.settings.schema().unwrap_or("-"),
+            server = self.server_name(server),
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            reason,
+            left_out,
+            "a slow statement"
+        );
+    }
+
+    /// Sends what waits for the client.
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
+        let end = clock::now() + self.listener.limits.write_timeout;
+        Ok(self.client.send(end).await?)
+    }
+
+    /// The next command, once it is here whole or known to be long.
+    async fn next_command(&mut self) -> Result<Command, End> {
+        loop {
+            if let Some(header) = codec::header(&self.client.inbound) {
+                let length = HEADER_BYTES + header.length;
+                if header.length > LONG {
+                    if self.client.inbound.len() > HEADER_BYTES + 1 {
+                        return Ok(Command {
+                            bytes: self.client.inbound.split(),
+                            long: true,
+                        });
+                    }
+                } else if self.client.inbound.len() >= length {
+                    return Ok(Command {
+                        bytes: self.client.take(length),
+                        long: false,
+                    });
+                }
+            }
+            self.wait_for_client().await?;
+        }
+    }
+
+    /// Waits until the client has sent something; looks meanwhile after what may not go on for ever.
+    async fn wait_for_client(&mut self) -> Result<(), End> {
+        self.client.rest();
+        let resting = clock::now();
+        loop {
+            self.end_lingering(false).await;
+            self.check_end(resting)?;
+            let due = self.due(resting);
+            let keeps = self.home.is_some();
+            let read = poll_fn(|context| {
+                self.rung.note(context, keeps);
+                let client = &mut self.client;
+                let (stream, into) = (&mut client.stream, &mut client.inbound);
+                if let Poll::Ready(read) =
+                    poll_read(stream, &client.scratch, into, SCRATCH, context)
+                {
+                    return Poll::Ready(Some(read));
+                }
+                if self.listener.drain.phase() != Phase::Running && !self.stays_for_drain() {
+                    return Poll::Ready(None);
+                }
+                let Some(due) = due else {
+                    return Poll::Pending;
+                };
+                match self.timer.stands() {
+                    Stands::Soon => Poll::Pending,
+                    Stands::Over => {
+                        self.timer.clear();
+                        Poll::Ready(None)
+                    }
+                    Stands::Unset | Stands::Far => {
+                        self.timer.poll(due, due, context).map(|()| None)
+                    }
+                }
+            })
+            .await;
+            match read {
+                Some(Ok(0) | Err(_)) => return Err(End::Gone),
+                Some(Ok(_)) if self.registered.is_ended() => return Err(killed()),
+                Some(Ok(_)) => return Ok(()),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether a session may go on for now though the gateway stops: its transaction is open.
+    fn stays_for_drain(&self) -> bool {
+        self.in_transaction() && self.listener.drain.phase() == Phase::Draining
+    }
+
+    /// Ends a session whose time is over.
+    fn check_end(&mut self, resting: Instant) -> Result<(), End> {
+        let limits = &self.listener.limits;
+        if self.listener.drain.phase() != Phase::Running && !self.stays_for_drain() {
+            let why = "Server shutdown in progress";
+            return Err(End::Told(1053, b"08S01", why.to_owned()));
+        }
+        let now = clock::now();
+        let over = |since: Instant, limit: Option<Duration>| {
+            limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
+        };
+        if self.registered.is_ended() {
+            return Err(killed());
+        }
+        let transaction = self.in_transaction();
+        if transaction && over(resting, limits.idle_in_transaction_timeout) {
+            let why = "breccia: the transaction was idle for longer than \
+                       idle-in-transaction-timeout, and is rolled back";
+            return Err(End::Told(1927, b"70100", why.to_owned()));
+        }
+        if let Some(since) = self.transaction_since.filter(|_| transaction)
+            && over(since, limits.transaction_timeout)
+        {
+            let why = "breccia: the transaction took longer than transaction-timeout, and is \
+                       rolled back";
+            return Err(End::Told(1927, b"70100", why.to_owned()));
+        }
+        if !transaction && over(resting, limits.idle_timeout) {
+            let why = "breccia: the client was silent for longer than idle-timeout";
+            return Err(End::Told(4031, b"08S01", why.to_owned()));
+        }
+        self.check_primary()
+    }
+
+    /// When something is to be looked after next, if nothing comes before.
+    fn due(&self, resting: Instant) -> Option<Instant> {
+        let limits = &self.listener.limits;
+        let mut due: Option<Instant> = None;
+        let mut add = |at: Option<Instant>| {
+            if let Some(at) = at {
+                due = Some(due.map_or(at, |known| known.min(at)));
+            }
+        };
+        if self.in_transaction() {
+            add(limits.idle_in_transaction_timeout.map(|it| resting + it));
+            add(self
+                .transaction_since
+                .zip(limits.transaction_timeout)
+                .map(|(at, it)| at + it));
+        } else {
+            add(limits.idle_timeout.map(|it| resting + it));
+        }
+        for attached in [&self.home, &self.away].into_iter().flatten() {
+            add(attached.lingers_since.map(|since| since + LINGER));
+        }
+        due
+    }
+
+    /// Whether the client is in a transaction, wherever it is known.
+    pub(super) fn in_transaction(&self) -> bool {
+        let open =
+            |attached: &Option<Attached>| attached.as_ref().is_some_and(Attached::in_transaction);
+        self.begun.is_some() || open(&self.home) || open(&self.away)
+    }
+
+    /// How texts are read now.
+    pub(super) fn mode(&self) -> Mode {
+        let get = |name: &str| self.settings.get(name).or_else(|| self.base.get(name));
+        let modes = get("sql_mode").unwrap_or_default();
+        let has = |mode: &str| modes.split(',').any(|it| it.eq_ignore_ascii_case(mode));
+        Mode {
+            ansi_quotes: has("ANSI_QUOTES") || has("ANSI"),
+            no_backslash_escapes: has("NO_BACKSLASH_ESCAPES"),
+            pipes_as_concat: has("PIPES_AS_CONCAT") || has("ANSI"),
+            ignore_space: has("IGNORE_SPACE")
+                || self.capabilities & capabilities::IGNORE_SPACE != 0,
+            // Under ORACLE, MariaDB reads another language.
+            legible: get("character_set_client").is_none_or(is_legible) && !has("ORACLE"),
+            multi_statements: self.capabilities & capabilities::MULTI_STATEMENTS != 0,
+        }
+    }
+
+    /// What a text is.
+    pub(super) fn judge(&self, sql: &[u8]) -> Arc<Verdict> {
+        let classifier = &self.listener.cluster.schemas.classifier;
+        classifier.classify(sql, self.mode(), self.settings.schema())
+    }
+
+    /// Whether autocommit is on for the client.
+    pub(super) fn autocommits(&self) -> bool {
+        let known = self.settings.get("autocommit");
+        known.or_else(|| self.base.get("autocommit")) != Some("OFF")
+    }
+
+    /// The flags of an answer that is given here.
+    pub(super) fn own_status(&self) -> u16 {
+        let mut flags = 0;
+        if self.autocommits() {
+            flags |= status::AUTOCOMMIT;
+        }
+        if self.in_transaction() {
+            flags |= status::IN_TRANS;
+        }
+        flags
+    }
+
+    /// How answers of a connection are told to the client.
+    pub(super) fn edit(&self, replica: bool) -> Edit {
+        let mut edit = Edit {
+            all_changes: self.pinned == Some("session-track"),
+            ..Edit::default()
+        };
+        if replica {
+            if !self.autocommits() {
+                edit.clear |= status::AUTOCOMMIT;
+            }
+            if self.begun.is_some() {
+                edit.set |= status::IN_TRANS;
+            }
+        }
+        edit
+    }
+
+    /// Answers with OK.
+    pub(super) fn answer_ok(&mut self) {
+        let ok = OkPacket {
+            header: 0,
+            affected: 0,
+            insert_id: 0,
+            status: self.own_status(),
+            warnings: 0,
+            info: b"",
+            state: b"",
+        };
+        let mut payload = Vec::new();
+        ok.write(&mut payload, self.capabilities);
+        codec::write_packet(&mut self.client.out.bytes, &mut 1, &payload);
+    }
+
+    /// Answers with an error.
+    pub(super) fn answer_error(&mut self, code: u16, sqlstate: [u8; 5], message: &str) {
+        self.listener.counters.failed.increment();
+        let error = ErrPacket {
+            code,
+            sqlstate,
+            message: message.as_bytes(),
+        };
+        let mut payload = Vec::new();
+        error.write(&mut payload, self.capabilities);
+        codec::write_packet(&mut self.client.out.bytes, &mut 1, &payload);
+    }
+
+    /// Pins the session to its connection, for good.
+    pub(super) fn pin(&mut self, reason: &'static str) {
+        if self.pinned.is_none() {
+            self.pinned = Some(reason);
+            self.listener.cluster.routed.pinned(reason);
+        }
+    }
+
+    /// Says goodbye. A connection that is in the middle of something is closed with the session.
+    async fn leave(mut self, end: End) {
+        self.let_go(None).await;
+        let last = clock::now() + GOODBYE;
+        if let End::Told(code, sqlstate, why) = &end {
+            self.answer_error(*code, **sqlstate, why);
+        }
+        let _ = self.client.send(last).await;
+        if self.listener.drain.phase() != Phase::Closing {
+            close_gently(&mut self.client.stream, GOODBYE).await;
+        }
+    }
+}
+
+/// Whether no character of a set has a byte in it that looks like a quote or a backslash.
+fn is_legible(set: &str) -> bool {
+    const NOT: [&str; 6] = ["big5", "cp932", "gb18030", "gbk", "sjis", "swe7"];
+    !NOT.contains(&set.to_ascii_lowercase().as_str())
+}
+
+/// The end of a session that another one has killed: `ER_CONNECTION_KILLED`.
+fn killed() -> End {
+    let why = "Connection was killed".to_owned();
+    End::Told(1927, b"70100", why)
+}
