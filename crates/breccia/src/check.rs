@@ -64,9 +64,12 @@ fn beyond_the_file(plan: &Plan) -> Vec<String> {
         if let Err(error) = Target::of(store) {
             faults.push(format!("store.{name}.{error}"));
         }
-        if let StorePlan::Postgresql(server) = store
-            && plan.is_only_sql(name)
-            && let Err(trouble) = registry::sql_endpoint(name, server)
+        if plan.is_only_sql(name)
+            && let Err(trouble) = match store {
+                StorePlan::Postgresql(server) => registry::sql_endpoint(name, server).map(drop),
+                StorePlan::Mysql(server) => registry::mysql_endpoint(name, server).map(drop),
+                _ => Ok(()),
+            }
         {
             faults.extend(trouble.into_lines());
         }

@@ -24,12 +24,11 @@ use breccia_net::drain::{Drain, Phase};
 use breccia_net::layout_store::LayoutStore;
 use breccia_net::metrics::{self, Registry};
 use breccia_net::worker::{ListenerHandle, ListenerIndex, Openings};
-use breccia_sql::postgres::cluster::Cluster;
-use breccia_sql::postgres::frontend::SharedListener;
 
 use crate::blobs::{Blobs, Leaves};
+use crate::clusters::AnyCluster;
 use crate::loading::{Given, Layouts};
-use crate::registry::{self, Wiring};
+use crate::registry::{self, SharedSql, Wiring};
 use crate::reload::LastReload;
 use crate::trouble::Trouble;
 use cluster::Serves;
@@ -68,8 +67,8 @@ pub(crate) struct Gateway {
     plan: Mutex<Arc<Plan>>,
     last_reload: Mutex<Option<LastReload>>,
     samples: Mutex<VecDeque<Sample>>,
-    clusters: Mutex<BTreeMap<String, Arc<Cluster>>>,
-    sql_listeners: Mutex<BTreeMap<String, Arc<SharedListener>>>,
+    clusters: Mutex<BTreeMap<String, AnyCluster>>,
+    sql_listeners: Mutex<BTreeMap<String, SharedSql>>,
 }
 
 /// Counters at one moment, by listener and by store.
@@ -156,31 +155,31 @@ impl Gateway {
     }
 
     /// The cluster of a `sql-read-replica`, once it is made.
-    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<Cluster>> {
-        self.lock_clusters().get(name).map(Arc::clone)
+    pub(crate) fn cluster(&self, name: &str) -> Option<AnyCluster> {
+        self.lock_clusters().get(name).cloned()
     }
 
     /// Keeps a cluster that was made.
-    pub(crate) fn keep_cluster(&self, name: &str, cluster: Arc<Cluster>) {
+    pub(crate) fn keep_cluster(&self, name: &str, cluster: AnyCluster) {
         self.lock_clusters().insert(name.to_owned(), cluster);
     }
 
     /// Every SQL listener that serves, by its name.
-    pub(crate) fn sql_listeners(&self) -> BTreeMap<String, Arc<SharedListener>> {
+    pub(crate) fn sql_listeners(&self) -> BTreeMap<String, SharedSql> {
         self.lock_sql_listeners().clone()
     }
 
     /// Keeps an SQL listener that was made.
-    pub(crate) fn keep_sql_listener(&self, name: &str, listener: Arc<SharedListener>) {
+    pub(crate) fn keep_sql_listener(&self, name: &str, listener: SharedSql) {
         self.lock_sql_listeners().insert(name.to_owned(), listener);
     }
 
-    fn lock_sql_listeners(&self) -> MutexGuard<'_, BTreeMap<String, Arc<SharedListener>>> {
+    fn lock_sql_listeners(&self) -> MutexGuard<'_, BTreeMap<String, SharedSql>> {
         let listeners = self.sql_listeners.lock();
         listeners.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_clusters(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Cluster>>> {
+    fn lock_clusters(&self) -> MutexGuard<'_, BTreeMap<String, AnyCluster>> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

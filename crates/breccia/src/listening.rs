@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use breccia_config::{ListenerPlan, Plan, Protocol};
+use breccia_config::{ListenerPlan, Plan};
 use breccia_net::NetError;
 use breccia_net::drain::Drain;
 use breccia_net::listener::Listener;
@@ -33,8 +33,8 @@ pub(crate) fn bind(
         listener: Listener::open(&registry::bind(plan))?,
         options: ListenerOptions {
             name: name.to_owned(),
-            // PostgreSQL's clients first ask for it: the protocol's own side shakes hands.
-            tls: tls.filter(|_| plan.protocol != Protocol::Postgresql),
+            // In SQL it is first spoken of in the protocol: its own side shakes hands.
+            tls: tls.filter(|_| !plan.protocol.is_sql()),
             max_clients: plan.max_clients,
             refusal: registry::refusal(plan.protocol),
             drain: drain.clone(),

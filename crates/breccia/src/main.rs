@@ -7,6 +7,7 @@ mod admin;
 mod blobs;
 mod check;
 mod cli;
+mod clusters;
 mod descriptors;
 mod explain;
 mod gateway;

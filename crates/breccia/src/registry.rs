@@ -34,7 +34,8 @@ use crate::gateway::{Gateway, Task};
 use crate::reach::{Prober, Target};
 pub(crate) use s3::{settings as s3_listener_settings, shared_settings as s3_settings};
 pub(crate) use servers::{servers, terms, trunks};
-pub(crate) use sql::{Renewed as RenewedSql, credential, endpoint as sql_endpoint};
+pub(crate) use sql::{Renewed as RenewedSql, SharedSql, credential, endpoint as sql_endpoint};
+pub(crate) use sql::{mysql_credential, mysql_endpoint, mysql_login};
 pub(crate) use watch::{start as start_watches, start_watch};
 pub(crate) use wiring::Wiring;
 
@@ -51,6 +52,8 @@ pub(crate) fn refusal(protocol: Protocol) -> &'static [u8] {
         Protocol::Postgresql => {
             b"E\0\0\0\x3bSFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0"
         }
+        // An ERR packet, 1040: no protocol is agreed on yet, so it has no SQLSTATE.
+        Protocol::Mysql => b"\x17\0\0\0\xff\x10\x04Too many connections",
         _ => b"",
     }
 }
@@ -224,7 +227,7 @@ impl Workshop for Workbench {
                 memcached::service(gateway, &wiring, &self.memcached, name, listener)
             }
             Protocol::S3 => s3::service(gateway, &wiring.s3, name),
-            Protocol::Postgresql => sql::service(&wiring.sql, name),
+            Protocol::Postgresql | Protocol::Mysql => sql::service(&wiring.sql, name),
             _ => Rc::new(Closed),
         })
     }

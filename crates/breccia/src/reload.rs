@@ -143,9 +143,9 @@ fn renew_sql(
             let tls = if takes {
                 tls.remove(&name)
             } else {
-                shared.get().tls.clone()
+                shared.tls()
             };
-            renewed.extend(RenewedSql::of(shared, listener, tls)?);
+            renewed.extend(RenewedSql::of(&shared, listener, tls)?);
         }
     }
     Ok(renewed)

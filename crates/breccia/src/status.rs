@@ -256,23 +256,23 @@ fn servers(cluster: &Value) -> Vec<Value> {
     };
     let mut out = Vec::new();
     if let Some(primary) = cluster.get("primary").and_then(Value::as_str) {
-        let timeline = shown(cluster, "timeline");
         let held = each("paused")
             .into_iter()
             .any(|it| it == primary || it == *name);
         let paused = if held { ", PAUSED" } else { "" };
-        let role = format!("primary, timeline {timeline}{paused}");
+        let timeline = cluster.get("timeline").and_then(Value::as_u64);
+        let timeline = timeline.map_or_else(String::new, |it| format!(", timeline {it}"));
+        let role = format!("primary{timeline}{paused}");
         out.push(row(primary, role, "-".to_owned()));
     } else {
         let role = format!("NO PRIMARY ({})", shown(cluster, "no_primary"));
         out.push(row("-", role, "-".to_owned()));
     }
     for replica in each("replicas") {
-        let lag = format!(
-            "{} s, {} bytes",
-            shown(&replica, "lag_seconds"),
-            shown(&replica, "lag_bytes")
-        );
+        // GTIDs do not count bytes.
+        let bytes = replica.get("lag_bytes").and_then(Value::as_u64);
+        let bytes = bytes.map_or_else(String::new, |it| format!(", {it} bytes"));
+        let lag = format!("{} s{bytes}", shown(&replica, "lag_seconds"));
         out.push(row(&shown(&replica, "name"), "replica".to_owned(), lag));
     }
     for aside in each("set_aside") {
@@ -401,6 +401,7 @@ mod tests {
                 { "name": "lost", "primary": null, "no_primary": "a is down" },
                 { "name": "still", "primary": "d", "timeline": 3, "paused": ["still"] },
                 { "name": "other", "primary": "e", "timeline": 3, "paused": ["f"] },
+                { "name": "my", "primary": "g", "replicas": [{ "name": "h", "lag_seconds": 1 }] },
             ],
         });
         let text = table(&status);
@@ -411,6 +412,8 @@ mod tests {
             "NO PRIMARY (a is down)",
             "still d primary, timeline 3, PAUSED",
             "other e primary, timeline 3 -",
+            "my g primary - 0 (0 idle)",
+            "my h replica 1 s 0 (0 idle)",
         ] {
             let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(words(&text).contains(&words(part)), "{part}: {text}");

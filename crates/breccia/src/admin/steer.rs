@@ -2,15 +2,13 @@
 //!
 //! Not who may: the caller has seen to the token. Invariant: whatever is not done is said, and why.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use breccia_net::{clock, metrics};
-use breccia_sql::postgres::cluster::{Cluster, Server};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use crate::clusters::AnyCluster;
 use crate::gateway::Gateway;
 
 /// What is wanted of a server.
@@ -36,7 +34,7 @@ pub(super) fn read(path: &str) -> Option<(&str, Action)> {
 }
 
 /// A server's place: its cluster, and its number there.
-type Place = (Arc<Cluster>, usize);
+type Place = (AnyCluster, usize);
 
 /// How long the answer to a pause waits for what still runs.
 const PAUSE_WAIT: Duration = Duration::from_secs(5);
@@ -49,7 +47,7 @@ pub(super) async fn steer(gateway: &Gateway, name: &str, action: Action) -> (Sta
     if let Some(cluster) = clusters.get(name)
         && matches!(action, Action::Pause | Action::Resume)
     {
-        let whole = [(Arc::clone(cluster), None)];
+        let whole = [(cluster.clone(), None)];
         return match action {
             Action::Pause => pause(gateway, &whole, name).await,
             _ => (StatusCode::OK, resume(gateway, &whole, name)),
@@ -58,8 +56,8 @@ pub(super) async fn steer(gateway: &Gateway, name: &str, action: Action) -> (Sta
     let places: Vec<Place> = clusters
         .values()
         .filter_map(|cluster| {
-            let number = cluster.servers.iter().position(|it| it.name() == name)?;
-            Some((Arc::clone(cluster), number))
+            let number = cluster.server_names().iter().position(|it| *it == name)?;
+            Some((cluster.clone(), number))
         })
         .collect();
     if places.is_empty() {
@@ -67,7 +65,7 @@ pub(super) async fn steer(gateway: &Gateway, name: &str, action: Action) -> (Sta
     }
     let paused = || -> Vec<Paused> {
         let each = places.iter();
-        each.map(|(cluster, number)| (Arc::clone(cluster), Some(*number)))
+        each.map(|(cluster, number)| (cluster.clone(), Some(*number)))
             .collect()
     };
     match action {
@@ -82,7 +80,7 @@ pub(super) async fn steer(gateway: &Gateway, name: &str, action: Action) -> (Sta
 }
 
 /// A cluster, and the server of it that is paused; none: all of it.
-type Paused = (Arc<Cluster>, Option<usize>);
+type Paused = (AnyCluster, Option<usize>);
 
 /// Holds back what has not begun, and waits a while for the end of what has.
 async fn pause(gateway: &Gateway, places: &[Paused], name: &str) -> (StatusCode, Value) {
@@ -100,16 +98,7 @@ async fn pause(gateway: &Gateway, places: &[Paused], name: &str) -> (StatusCode,
     if running == 0 {
         // Whatever is done to the server now, none of these would outlive it.
         for (cluster, server) in places {
-            let of_it = |it: &str| {
-                server.is_none_or(|number| {
-                    cluster
-                        .server(number)
-                        .is_some_and(|server| server.name() == it)
-                })
-            };
-            let pools = cluster.pools();
-            let pools = pools.iter().filter(|pool| of_it(&pool.endpoint().name));
-            pools.for_each(|pool| pool.close_idle());
+            cluster.close_idle(*server);
         }
         return (StatusCode::OK, body);
     }
@@ -136,11 +125,8 @@ fn set_paused(gateway: &Gateway, places: &[Paused], name: &str, paused: bool) {
 
 /// What runs in those places.
 fn runs(places: &[Paused]) -> usize {
-    let each = places.iter().map(|(cluster, server)| match server {
-        Some(number) => cluster.server(*number).map_or(0, Server::running),
-        None => cluster.servers.iter().map(Server::running).sum(),
-    });
-    each.sum()
+    let each = places.iter();
+    each.map(|(cluster, server)| cluster.running(*server)).sum()
 }
 
 fn refused(status: StatusCode, why: impl Into<String>) -> (StatusCode, Value) {
@@ -149,14 +135,10 @@ fn refused(status: StatusCode, why: impl Into<String>) -> (StatusCode, Value) {
 
 fn not_a_server(gateway: &Gateway, name: &str) -> (StatusCode, Value) {
     let clusters = gateway.clusters();
-    let servers = |cluster: &Cluster| -> Vec<String> {
-        let names = cluster.servers.iter().map(Server::name);
-        names.map(str::to_owned).collect()
-    };
     if let Some(cluster) = clusters.get(name) {
         let why = format!(
             "{name} is a sql-read-replica; name one of its servers: {}",
-            servers(cluster).join(", ")
+            cluster.server_names().join(", ")
         );
         return refused(StatusCode::CONFLICT, why);
     }
@@ -168,8 +150,8 @@ fn not_a_server(gateway: &Gateway, name: &str) -> (StatusCode, Value) {
         );
         return refused(StatusCode::CONFLICT, why);
     }
-    let mut known: Vec<String> = clusters.values().flat_map(|it| servers(it)).collect();
-    known.sort();
+    let mut known: Vec<&str> = clusters.values().flat_map(|it| it.server_names()).collect();
+    known.sort_unstable();
     known.dedup();
     let known = if known.is_empty() {
         "this gateway serves no SQL".to_owned()
@@ -187,12 +169,9 @@ fn drain(places: &[Place], name: &str, drained: bool) -> Value {
     let mut running = 0;
     let mut is_primary = false;
     for (cluster, number) in places {
-        let Some(server) = cluster.server(*number) else {
-            continue;
-        };
-        server.drained.store(drained, Ordering::Relaxed);
-        running += server.running();
-        is_primary |= cluster.view().primary == Ok(*number);
+        cluster.drain(*number, drained);
+        running += cluster.running(Some(*number));
+        is_primary |= cluster.now().primary == Ok(*number);
     }
     tracing::info!(store = name, drained, "an administrator steers a server");
     let mut body = json!({ "store": name, "drained": drained, "running": running });
@@ -207,30 +186,30 @@ fn drain(places: &[Place], name: &str, drained: bool) -> Value {
 /// Names the primary among several that claim to be it.
 fn primary(places: &[Place], name: &str) -> (StatusCode, Value) {
     for (cluster, number) in places {
-        if let Err(why) = claims(cluster, *number) {
+        if let Err(why) = cluster.claims(*number) {
             let why = format!(
                 "{name} does not claim to be the primary of {}: {why}",
-                cluster.options.name
+                cluster.name()
             );
             return refused(StatusCode::CONFLICT, why);
         }
     }
     let note = places
         .iter()
-        .find_map(|(cluster, it)| left_behind(cluster, *it));
+        .find_map(|(cluster, it)| cluster.left_behind(*it));
     let mut epochs = serde_json::Map::new();
     for (cluster, number) in places {
         cluster.name_primary(Some(*number));
-        let view = cluster.view();
-        if view.primary != Ok(*number) {
+        let now = cluster.now();
+        if now.primary != Ok(*number) {
             cluster.name_primary(None);
             let why = format!(
                 "{name} was named and is not followed in {}: ask /status what is said of it",
-                cluster.options.name
+                cluster.name()
             );
             return refused(StatusCode::CONFLICT, why);
         }
-        epochs.insert(cluster.options.name.clone(), view.epoch.into());
+        epochs.insert(cluster.name().to_owned(), now.epoch.into());
     }
     let mut body = json!({ "primary": name, "epoch": epochs });
     if let (Some(note), Some(map)) = (&note, body.as_object_mut()) {
@@ -239,33 +218,6 @@ fn primary(places: &[Place], name: &str) -> (StatusCode, Value) {
     let note = note.unwrap_or_default();
     tracing::warn!(store = name, note, "an administrator has named the primary");
     (StatusCode::OK, body)
-}
-
-/// What clients lose sight of if this server is followed, which may be what somebody wants.
-fn left_behind(cluster: &Cluster, number: usize) -> Option<String> {
-    let view = cluster.view();
-    let timeline = cluster.server(number)?.report()?.timeline?;
-    (timeline < view.timeline).then(|| {
-        format!(
-            "it is on the older timeline {timeline}: what was committed on timeline {} is not \
-             there; if that was no intention, name the other server again at once",
-            view.timeline
-        )
-    })
-}
-
-/// Whether a server says that it is a primary of the cluster that is known; else why not.
-fn claims(cluster: &Cluster, number: usize) -> Result<(), &'static str> {
-    let report = cluster.server(number).and_then(Server::report);
-    let report = report.ok_or("it does not answer; start it, or name another")?;
-    if report.recovery {
-        return Err("it is a replica; promote it first (pg_promote), then it is found by itself");
-    }
-    let known = cluster.view().system;
-    if known != 0 && report.system != known {
-        return Err("it belongs to another cluster (its system identifier differs)");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use breccia_config::{Plan, SqlPlan, StorePlan};
+use breccia_config::{Plan, Secret, SqlPlan, StorePlan};
 use breccia_sql::SqlError;
 use breccia_sql::postgres::settings::literal;
-use breccia_sql::postgres::upstream::{Credential, Login};
+use breccia_sql::postgres::upstream::Login;
 
 use crate::registry;
 
@@ -21,7 +21,7 @@ const MOST: usize = 100;
 struct Tried {
     server: String,
     role: String,
-    credential: Credential,
+    password: Option<Secret>,
     of: String,
 }
 
@@ -29,13 +29,19 @@ struct Tried {
 pub(super) async fn look(plan: &Plan, limit: Duration, answer: &BTreeSet<&str>) -> Vec<String> {
     let mut tasks = tokio::task::JoinSet::new();
     for (number, one) in tried(plan, answer).into_iter().take(MOST).enumerate() {
-        let Some(StorePlan::Postgresql(server)) = plan.stores.get(&one.server) else {
+        let Some(store) = plan.stores.get(&one.server).cloned() else {
             continue;
         };
-        let server = server.clone();
         tasks.spawn(async move {
-            let asking = tokio::time::timeout(limit, log_in(&one, &server));
+            let asking = async {
+                match &store {
+                    StorePlan::Postgresql(server) => log_in(&one, server).await,
+                    StorePlan::Mysql(server) => log_in_mysql(&one, server).await,
+                    _ => Ok(()),
+                }
+            };
             // A server that is slow now has been reported.
+            let asking = tokio::time::timeout(limit, asking);
             let why = asking.await.ok().and_then(Result::err);
             (number, why.map(|why| format!("{}: {why}", one.of)))
         });
@@ -109,10 +115,7 @@ fn tried(plan: &Plan, answer: &BTreeSet<&str>) -> Vec<Tried> {
     let mut all: Vec<Tried> = Vec::new();
     let mut add = |one: Tried| {
         let same = |it: &Tried| it.server == one.server && it.role == one.role;
-        if !all
-            .iter()
-            .any(|it| same(it) && it.credential == one.credential)
-        {
+        if !all.iter().any(|it| same(it) && it.password == one.password) {
             all.push(one);
         }
     };
@@ -121,36 +124,30 @@ fn tried(plan: &Plan, answer: &BTreeSet<&str>) -> Vec<Tried> {
             continue;
         }
         for (server, store) in plan.served(listener) {
-            let StorePlan::Postgresql(store) = store else {
+            let (StorePlan::Postgresql(store) | StorePlan::Mysql(store)) = store else {
                 continue;
             };
             if !answer.contains(server) {
                 continue;
             }
-            let one = |role: &str, credential, of| Tried {
+            let one = |role: &str, password: Option<&Secret>, of| Tried {
                 server: server.to_owned(),
                 role: role.to_owned(),
-                credential,
+                password: password.cloned(),
                 of,
             };
             if !store.user.is_empty() && store.monitor_user.is_some() {
                 let of = format!("store.{server}.user");
-                add(one(
-                    &store.user,
-                    registry::credential(store.password.as_ref()),
-                    of,
-                ));
+                add(one(&store.user, store.password.as_ref(), of));
             }
             for user in &listener.users {
                 let of = format!("listener.{name}.user {:?}", user.name);
                 let sql = user.sql.as_ref();
                 let upstream = sql.and_then(|sql| Some((sql.upstream_user.as_ref()?, sql)));
                 if let Some((role, sql)) = upstream {
-                    let credential = registry::credential(sql.upstream_password.as_ref());
-                    add(one(role, credential, of));
+                    add(one(role, sql.upstream_password.as_ref(), of));
                 } else if store.user.is_empty() && user.password.is_some() {
-                    let credential = registry::credential(user.password.as_ref());
-                    add(one(&user.name, credential, of));
+                    add(one(&user.name, user.password.as_ref(), of));
                 }
             }
         }
@@ -164,11 +161,25 @@ async fn log_in(one: &Tried, server: &SqlPlan) -> Result<(), String> {
     };
     let login = Login {
         role: one.role.clone(),
-        credential: one.credential.clone(),
+        credential: registry::credential(one.password.as_ref()),
         database: server.database.clone(),
         read_only: false,
     };
-    match endpoint.open(&login).await {
+    refusal(endpoint.open(&login).await.map(drop))
+}
+
+async fn log_in_mysql(one: &Tried, server: &SqlPlan) -> Result<(), String> {
+    let Ok((endpoint, _)) = registry::mysql_endpoint(&one.server, server) else {
+        return Ok(());
+    };
+    let credential = registry::mysql_credential(one.password.as_ref());
+    let login = registry::mysql_login(&one.role, credential);
+    refusal(endpoint.open(&login).await.map(drop))
+}
+
+/// What a login shows of the role itself.
+fn refusal(outcome: Result<(), SqlError>) -> Result<(), String> {
+    match outcome {
         // Whether a client may enter its own database is not known here.
         Err(SqlError::Refused { sqlstate, .. }) if !sqlstate.starts_with("28") => Ok(()),
         Err(

@@ -3,14 +3,16 @@
 //! Not their watch: a gateway asks again and again, this once. Invariant: what is asked here changes
 //! nothing, and each fault and each warning says what to do.
 
+mod mysql;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan};
+use breccia_config::{Plan, Protocol, SqlPlan, SqlReadReplicaPlan, StorePlan};
 use breccia_sql::SqlError;
 use breccia_sql::postgres::monitor::{ROLE, report};
-use breccia_sql::postgres::upstream::{Login, Row};
 use breccia_sql::postgres::token::Lsn;
+use breccia_sql::postgres::upstream::{Login, Row};
 
 use super::logins;
 use crate::registry;
@@ -89,6 +91,11 @@ pub(super) async fn look(plan: &Plan, limit: Duration) -> Findings {
         let StorePlan::SqlReadReplica(composite) = store else {
             continue;
         };
+        if plan.spoken(name) == Some(Protocol::Mysql) {
+            let asked = mysql::ask_all(plan, name, limit).await;
+            findings.weigh_mysql(name, composite, &asked);
+            continue;
+        }
         let asked = ask_all(plan, name, limit).await;
         findings.weigh(name, composite, &asked);
     }

@@ -3,10 +3,12 @@
 //! Not a request: the statement is never sent; only the catalogue of its database is read. Invariant:
 //! the statement is judged by the very classifier the gateway uses.
 
+mod mysql;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan, TransactionRouting};
+use breccia_config::{Plan, Protocol, SqlPlan, SqlReadReplicaPlan, StorePlan, TransactionRouting};
 use breccia_sql::class::{Blame, Catalogue, Class, Classifier, Verdict};
 use breccia_sql::postgres::monitor;
 use breccia_sql::postgres::upstream::Login;
@@ -29,9 +31,12 @@ pub(super) fn explain(
             mend(plan)
         )));
     };
+    if plan.spoken(name) == Some(Protocol::Mysql) {
+        return Ok(mysql::explain(name, composite, arguments, statement));
+    }
     let Some(StorePlan::Postgresql(primary)) = plan.stores.get(&composite.primary) else {
         return Err(Trouble::refused(format!(
-            "the primary of '{name}' is not of type postgresql; nothing else can be explained"
+            "the primary of '{name}' is of type neither postgresql nor mysql; nothing else can be explained"
         )));
     };
     let database = arguments.database.as_deref().unwrap_or(&primary.database);

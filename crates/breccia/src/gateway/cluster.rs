@@ -5,16 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use breccia_config::{ListenerPlan, Plan};
 use breccia_net::metrics;
-use breccia_sql::postgres::cluster::election::View;
-use breccia_sql::postgres::cluster::{Cluster, Consistency, Server};
+use breccia_sql::consistency::Consistency;
 use serde_json::{Value, json};
 
 use super::Gateway;
+use crate::clusters::{AnyCluster, Lag, Now, PoolNow, ServerNow, SqlCluster};
 
 /// Whether a listener of SQL can serve now.
 pub(super) enum Serves {
@@ -28,7 +26,7 @@ pub(super) enum Serves {
 
 impl Gateway {
     /// Every cluster that is in service, by its store's name.
-    pub(crate) fn clusters(&self) -> BTreeMap<String, Arc<Cluster>> {
+    pub(crate) fn clusters(&self) -> BTreeMap<String, AnyCluster> {
         self.lock_clusters().clone()
     }
 
@@ -39,13 +37,13 @@ impl Gateway {
         let Some(cluster) = self.cluster(store) else {
             return Some(Serves::Nothing(format!("{store} is not in service yet")));
         };
-        Some(serves(&cluster))
+        Some(serves(&*cluster))
     }
 
     /// `clusters` of `/status`.
     pub(super) fn cluster_values(&self) -> Vec<Value> {
         let clusters = self.clusters();
-        clusters.values().map(|it| value(it)).collect()
+        clusters.values().map(|it| value(&**it)).collect()
     }
 
     /// Sessions of all SQL listeners that were pinned since the start, by reason.
@@ -63,12 +61,11 @@ pub(super) fn pooled_connections(plan: &Plan) -> usize {
     each.fold(0, usize::saturating_add)
 }
 
-fn serves(cluster: &Cluster) -> Serves {
-    let view = cluster.view();
-    let able = |number: &usize| cluster.server(*number).is_some_and(is_able);
-    let reads = view.replicas.iter().any(able);
+fn serves(cluster: &dyn SqlCluster) -> Serves {
+    let now = cluster.now();
+    let reads = now.servers.iter().any(|it| it.is_replica && it.is_able());
     let mut lines = Vec::new();
-    let paused = paused(cluster);
+    let paused = paused(cluster, &now);
     if !paused.is_empty() {
         lines.push(format!(
             "paused by an administrator, and statements wait: POST /stores/{}/resume",
@@ -79,15 +76,15 @@ fn serves(cluster: &Cluster) -> Serves {
         // Its clients wait here, and would be refused elsewhere: it stays ready.
         return Serves::Partly(lines);
     }
-    if let Err(why) = primary(cluster, &view) {
+    if let Err(why) = primary(&now) {
         if !reads {
-            let others = set_aside(cluster, &view);
+            let others = set_aside(cluster, &now);
             let others = others.iter().map(|(name, why)| format!("; {name}: {why}"));
             let others: String = others.collect();
             let why = format!("there is neither a primary ({why}) nor a replica{others}");
             return Serves::Nothing(why);
         }
-        if cluster.options.consistency == Consistency::Store {
+        if cluster.consistency() == Consistency::Store {
             return Serves::Nothing(format!(
                 "there is no primary ({why}), and with consistency = \"store\" no read goes \
                  without its position"
@@ -96,7 +93,7 @@ fn serves(cluster: &Cluster) -> Serves {
         lines.push(format!("no primary: only reads ({why})"));
     }
     lines.extend(
-        set_aside(cluster, &view)
+        set_aside(cluster, &now)
             .into_iter()
             .map(|(name, why)| format!("{name} is not used ({why})")),
     );
@@ -107,117 +104,94 @@ fn serves(cluster: &Cluster) -> Serves {
     }
 }
 
-fn is_able(server: &Server) -> bool {
-    server.options.health.is_up() && !server.drained.load(Ordering::Relaxed) && !server.is_paused()
-}
-
 /// The primary, if it can be used now; else why not.
-fn primary<'a>(cluster: &'a Cluster, view: &View) -> Result<&'a Server, String> {
-    let number = view.primary.clone()?;
-    let server = cluster.server(number).ok_or("it is unknown")?;
-    match server.options.health.down() {
+fn primary(now: &Now) -> Result<&ServerNow, String> {
+    let number = now.primary.clone()?;
+    let server = now.servers.get(number).ok_or("it is unknown")?;
+    match &server.down {
         None => Ok(server),
-        Some(reason) => Err(format!("{} is down: {}", server.name(), reason.text)),
+        Some(reason) => Err(format!("{} is down: {reason}", server.name)),
     }
 }
 
 /// The servers that are not used, but for the primary, and why.
-fn set_aside(cluster: &Cluster, view: &View) -> Vec<(String, String)> {
-    let others = cluster.servers.iter().enumerate();
+fn set_aside<'a>(cluster: &dyn SqlCluster, now: &'a Now) -> Vec<(&'a str, &'a str)> {
+    let others = now.servers.iter().enumerate();
     let others = others.filter(|(number, server)| {
         // A pause of all is told once, for the composite.
-        let serves = cluster.is_paused() && is_able(server) && view.replicas.contains(number);
-        view.primary != Ok(*number) && !serves
+        let serves = cluster.is_paused() && server.is_able() && server.is_replica;
+        now.primary != Ok(*number) && !serves
     });
-    let aside = others.filter_map(|(number, server)| {
-        let why = cluster.unused(view, number)?;
-        Some((server.name().to_owned(), why))
-    });
+    let aside = others.filter_map(|(_, it)| Some((it.name.as_str(), it.unused.as_deref()?)));
     aside.collect()
 }
 
 /// The stores that are paused: the composite, servers of it.
-fn paused(cluster: &Cluster) -> Vec<String> {
-    let whole = cluster.is_paused().then(|| cluster.options.name.clone());
-    let servers = cluster.servers.iter().filter(|server| server.is_paused());
-    let servers = servers.map(|server| server.name().to_owned());
+fn paused(cluster: &dyn SqlCluster, now: &Now) -> Vec<String> {
+    let whole = cluster.is_paused().then(|| cluster.name().to_owned());
+    let servers = now.servers.iter().filter(|server| server.paused);
+    let servers = servers.map(|server| server.name.clone());
     whole.into_iter().chain(servers).collect()
 }
 
-fn value(cluster: &Cluster) -> Value {
-    let view = cluster.view();
-    let primary = primary(cluster, &view);
-    let aside = set_aside(cluster, &view);
-    let aside: Vec<Value> = aside
+fn value(cluster: &dyn SqlCluster) -> Value {
+    let now = cluster.now();
+    let primary = primary(&now);
+    let aside: Vec<Value> = set_aside(cluster, &now)
         .into_iter()
         .map(|(name, why)| json!({ "name": name, "why": why }))
         .collect();
-    let replicas = view.replicas.iter().filter_map(|number| {
-        let server = cluster.server(*number).filter(|server| is_able(server))?;
-        let (lag, bytes) = cluster.lag(*number)?;
-        Some(json!({
-            "name": server.name(),
-            "lag_seconds": lag.as_secs(),
-            "lag_bytes": bytes,
-            "running": server.running(),
-        }))
-    });
-    let drained = cluster.servers.iter();
-    let drained = drained.filter(|server| server.drained.load(Ordering::Relaxed));
-    let paused = paused(cluster);
+    let replicas = now
+        .servers
+        .iter()
+        .filter(|it| it.is_replica && it.is_able());
+    let replicas = replicas.filter_map(|server| Some(replica_value(server, server.lag?)));
+    let drained = now.servers.iter().filter(|server| server.drained);
+    let drained: Vec<&str> = drained.map(|server| server.name.as_str()).collect();
     let mut out = json!({
-        "name": cluster.options.name,
-        "consistency": match cluster.options.consistency {
+        "name": cluster.name(),
+        "consistency": match cluster.consistency() {
             Consistency::Session => "session",
             Consistency::Store => "store",
             Consistency::Eventual => "eventual",
         },
-        "primary": primary.as_ref().ok().map(|server| server.name()),
-        "timeline": view.timeline,
-        "epoch": view.epoch,
-        // A text: JSON's numbers are not this long everywhere.
-        "system": view.system.to_string(),
+        "primary": primary.as_ref().ok().map(|server| server.name.as_str()),
+        "epoch": now.epoch,
         "replicas": replicas.collect::<Vec<_>>(),
         "set_aside": aside,
-        "drained": drained.map(Server::name).collect::<Vec<_>>(),
-        "paused": paused,
+        "drained": drained,
+        "paused": paused(cluster, &now),
         "waiting": cluster.waiting(),
-        "pools": pool_values(cluster),
+        "pools": cluster.pools().into_iter().map(pool_value).collect::<Vec<_>>(),
     });
-    if let (Err(why), Some(map)) = (primary, out.as_object_mut()) {
-        map.insert("no_primary".to_owned(), why.into());
+    if let Some(map) = out.as_object_mut() {
+        let about = now.about.iter();
+        map.extend(about.map(|(key, value)| ((*key).to_owned(), value.clone())));
+        if let Err(why) = primary {
+            map.insert("no_primary".to_owned(), why.into());
+        }
+    }
+    out
+}
+
+fn replica_value(server: &ServerNow, lag: Lag) -> Value {
+    let mut out = json!({
+        "name": server.name, "lag_seconds": lag.seconds, "running": server.running,
+    });
+    if let (Some(bytes), Some(map)) = (lag.bytes, out.as_object_mut()) {
+        map.insert("lag_bytes".to_owned(), bytes.into());
     }
     out
 }
 
 /// One for each login.
-fn pool_values(cluster: &Cluster) -> Vec<Value> {
-    let mut pools = Vec::new();
-    for pool in cluster.pools() {
-        let (idle, open) = pool.counts();
-        let waiting = pool.waiting();
-        let server = pool.endpoint().name.clone();
-        let (role, database) = (pool.role().to_owned(), pool.database().to_owned());
-        let listener = pool.listener().to_owned();
-        pools.push((
-            listener,
-            server,
-            role,
-            database,
-            pool.is_read_only(),
-            idle,
-            open,
-            waiting,
-        ));
-    }
-    pools.sort();
-    let value = |(listener, server, role, database, read_only, idle, open, waiting)| {
-        json!({
-            "listener": listener, "server": server, "role": role, "database": database, "read_only": read_only,
-            "idle": idle, "open": open, "waiting": waiting,
-        })
-    };
-    pools.into_iter().map(value).collect()
+fn pool_value(pool: PoolNow) -> Value {
+    let (idle, open, waiting) = pool.counts;
+    let (of, value) = pool.of;
+    json!({
+        "listener": pool.listener, "server": pool.server, "role": pool.role, of: value,
+        "read_only": pool.read_only, "idle": idle, "open": open, "waiting": waiting,
+    })
 }
 
 /// The lines of `/readyz` about one listener that does not serve everything.

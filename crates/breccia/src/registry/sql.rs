@@ -1,43 +1,73 @@
-//! Wiring of listeners that speak PostgreSQL, and of the clusters behind them.
+//! Wiring of listeners that speak SQL, and of the clusters behind them.
 //!
-//! Not the protocol. Invariant: a cluster is made once, however many listeners serve it, and each
-//! of its servers has one prober.
+//! Not the protocols, and not what only one of them has (`postgresql.rs`, `mysql.rs`). Invariant: a cluster is made
+//! once, however many listeners serve it, and each of its servers has one prober.
 
+mod mysql;
+mod postgresql;
 mod secret;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use breccia_config::{
-    Consistency as PlannedConsistency, ListenerPlan, Plan, PoolMode, Secret, SqlListenerPlan,
-    SqlPlan, SqlReadReplicaPlan, SqlTlsMode, StorePlan, TransactionRouting,
+    Consistency as PlannedConsistency, ListenerPlan, Plan, Protocol, SqlListenerPlan, SqlPlan,
+    SqlReadReplicaPlan, SqlTlsMode, StorePlan,
 };
 use breccia_core::address::Address;
 use breccia_net::health::{EndpointHealth, ProbeConfig};
 use breccia_net::metrics;
 use breccia_net::tls::{TlsClient, TlsClientOptions, TlsServer};
 use breccia_net::worker::Service;
-use breccia_sql::postgres::cluster::{Cluster, ClusterOptions, Consistency, ServerOptions};
-use breccia_sql::postgres::frontend::{
-    AuthQuery, Cancels, Counters, SharedListener, SqlLimits, SqlListener, SqlService, SqlUser,
-};
-use breccia_sql::postgres::monitor;
-use breccia_sql::postgres::pool::{PoolLimits, PoolOptions};
-use breccia_sql::postgres::scram::Verifier;
-use breccia_sql::postgres::upstream::{Credential, Endpoint, UpstreamTls};
+use breccia_sql::consistency::Consistency;
+use breccia_sql::mysql::frontend as mysql_front;
+use breccia_sql::pool::PoolOptions;
+use breccia_sql::postgres::frontend as postgres_front;
 
+use crate::clusters::AnyCluster;
 use crate::gateway::Gateway;
 use crate::trouble::Trouble;
+pub(crate) use mysql::{
+    credential as mysql_credential, endpoint as mysql_endpoint, login as mysql_login,
+};
+pub(crate) use postgresql::{credential, endpoint};
 
 /// Roles and lag are asked at least this often, and an answer may take this long.
 const ROLE_INTERVAL: Duration = Duration::from_millis(500);
 const ROLE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Each SQL listener by its name, shared by all workers.
+/// A listener, shared by all workers.
+#[derive(Debug, Clone)]
+pub(crate) enum SharedSql {
+    /// One that speaks PostgreSQL.
+    Postgresql(Arc<postgres_front::SharedListener>),
+    /// One that speaks MySQL.
+    Mysql(Arc<mysql_front::SharedListener>),
+}
+
+impl SharedSql {
+    /// TLS as it is now.
+    pub(crate) fn tls(&self) -> Option<TlsServer> {
+        match self {
+            Self::Postgresql(shared) => shared.get().tls.clone(),
+            Self::Mysql(shared) => shared.get().tls.clone(),
+        }
+    }
+
+    /// The service on one worker. Runs on the worker.
+    fn service(&self) -> Rc<dyn Service> {
+        match self {
+            Self::Postgresql(shared) => postgres_front::SqlService::new(Arc::clone(shared)),
+            Self::Mysql(shared) => mysql_front::MysqlService::new(Arc::clone(shared)),
+        }
+    }
+}
+
+/// Each SQL listener by its name.
 #[derive(Default)]
-pub(super) struct SqlWiring(BTreeMap<String, Arc<SharedListener>>);
+pub(super) struct SqlWiring(BTreeMap<String, SharedSql>);
 
 impl SqlWiring {
     /// What the plan's SQL listeners lead to. The clusters are watched from now on, in the runtime
@@ -56,13 +86,22 @@ impl SqlWiring {
                 Trouble::refused(format!("listener.{name}: {error}"))
             };
             let tls = super::tls(listener).map_err(|error| place(&error))?;
-            if secret.is_empty() {
-                secret = secret::of(&plan.state_dir).map_err(Trouble::failed)?;
-            }
-            let bare = bare(gateway, name, listener, sql, cluster, secret.clone());
-            let made = renewed(&bare, listener, sql, tls).map_err(|error| place(&error))?;
-            let shared = SharedListener::new(made);
-            gateway.keep_sql_listener(name, Arc::clone(&shared));
+            let shared = match cluster {
+                AnyCluster::Postgresql(cluster) => {
+                    if secret.is_empty() {
+                        secret = secret::of(&plan.state_dir).map_err(Trouble::failed)?;
+                    }
+                    let secret = secret.clone();
+                    let bare = postgresql::bare(gateway, name, (listener, sql), cluster, secret);
+                    postgresql::shared(&bare, listener, sql, tls).map(SharedSql::Postgresql)
+                }
+                AnyCluster::Mysql(cluster) => {
+                    let plans = (listener, sql);
+                    mysql::shared(gateway, name, plans, cluster, tls).map(SharedSql::Mysql)
+                }
+            };
+            let shared = shared.map_err(|error| place(&error))?;
+            gateway.keep_sql_listener(name, shared.clone());
             wiring.0.insert(name.clone(), shared);
         }
         Ok(wiring)
@@ -70,119 +109,64 @@ impl SqlWiring {
 }
 
 /// The cluster of a store; made when it is first asked for.
-fn cluster(gateway: &Gateway, plan: &Plan, name: &str) -> Result<Option<Arc<Cluster>>, Trouble> {
+fn cluster(gateway: &Gateway, plan: &Plan, name: &str) -> Result<Option<AnyCluster>, Trouble> {
     let Some(StorePlan::SqlReadReplica(composite)) = plan.stores.get(name) else {
         return Ok(None);
     };
     if let Some(made) = gateway.cluster(name) {
         return Ok(Some(made));
     }
-    let mut probes = ProbeConfig {
-        interval: ROLE_INTERVAL,
-        timeout: ROLE_TIMEOUT,
-    };
-    let mut servers = Vec::new();
-    for (name, server) in plan.leaves(name) {
-        if let StorePlan::Postgresql(server) = server {
-            probes.interval = probes.interval.min(server.probe_interval);
-            servers.push(self::server(gateway, plan, name, server)?);
+    let made = match plan.spoken(name) {
+        Some(Protocol::Postgresql) => {
+            AnyCluster::Postgresql(postgresql::cluster(gateway, plan, name, composite)?)
         }
-    }
-    let made = Arc::new(Cluster::new(
-        options(name, composite),
-        servers,
-        &gateway.metrics,
-    ));
-    tokio::spawn(monitor::watch(
-        Arc::clone(&made),
-        probes,
-        gateway.metrics.clone(),
-    ));
-    gateway.keep_cluster(name, Arc::clone(&made));
+        Some(Protocol::Mysql) => AnyCluster::Mysql(mysql::cluster(gateway, plan, name, composite)?),
+        _ => return Ok(None),
+    };
+    gateway.keep_cluster(name, made.clone());
     Ok(Some(made))
 }
 
-fn options(name: &str, plan: &SqlReadReplicaPlan) -> ClusterOptions {
-    ClusterOptions {
-        name: name.to_owned(),
-        consistency: match plan.consistency {
-            PlannedConsistency::Store => Consistency::Store,
-            PlannedConsistency::Eventual => Consistency::Eventual,
-            _ => Consistency::Session,
-        },
-        max_lag: plan.max_lag,
-        replica_wait: plan.replica_wait,
-        lazy: plan.transactions == TransactionRouting::Lazy,
-        read_functions: plan.read_functions.clone(),
+/// How often the servers of a composite are asked for their roles.
+fn probes<'p>(servers: impl Iterator<Item = &'p SqlPlan>) -> ProbeConfig {
+    let intervals = servers.map(|server| server.probe_interval);
+    ProbeConfig {
+        interval: intervals.fold(ROLE_INTERVAL, Duration::min),
+        timeout: ROLE_TIMEOUT,
     }
 }
 
-fn server(
-    gateway: &Gateway,
-    plan: &Plan,
-    name: &str,
-    server: &SqlPlan,
-) -> Result<ServerOptions, Trouble> {
+fn consistency(plan: &SqlReadReplicaPlan) -> Consistency {
+    match plan.consistency {
+        PlannedConsistency::Store => Consistency::Store,
+        PlannedConsistency::Eventual => Consistency::Eventual,
+        _ => Consistency::Session,
+    }
+}
+
+/// The health of a server.
+fn health(gateway: &Gateway, plan: &Plan, name: &str, server: &SqlPlan) -> Arc<EndpointHealth> {
     // A server that also keeps blobs has a prober of that slice already.
     let inventory = gateway.inventory();
     let shared = inventory
         .endpoints
         .get(name)
         .filter(|_| plan.is_only_sql(name));
-    let health = if let Some(health) = shared {
-        Arc::clone(health)
-    } else {
-        let health = EndpointHealth::new(name.to_owned(), server.address.clone());
-        health.show_in(gateway.metrics.gauge(&metrics::STORE_UP, &[name]));
-        health
-    };
-    let (endpoint, own_role) = endpoint(name, server)?;
-    Ok(ServerOptions {
-        endpoint,
-        client_role: client_role(server),
-        own_role,
-        own_database: server.database.clone(),
-        weight: server.weight,
-        health,
-    })
+    if let Some(health) = shared {
+        return Arc::clone(health);
+    }
+    let health = EndpointHealth::new(name.to_owned(), server.address.clone());
+    health.show_in(gateway.metrics.gauge(&metrics::STORE_UP, &[name]));
+    health
 }
 
-/// Where a server is, and the role Breccia's own questions are asked as there, if one is configured.
-pub(crate) fn endpoint(
-    name: &str,
-    server: &SqlPlan,
-) -> Result<(Endpoint, Option<(String, Credential)>), Trouble> {
-    let monitor = server.monitor_user.clone();
-    let monitor = monitor.map(|user| (user, credential(server.monitor_password.as_ref())));
-    let own_role = monitor.or_else(|| client_role(server));
-    let endpoint = Endpoint {
-        name: name.to_owned(),
-        address: server.address.clone(),
-        tls: tls(name, server)?,
-        timeout: server.timeout,
-    };
-    Ok((endpoint, own_role))
-}
-
-/// Who clients are on a server; `None`: each is itself.
-fn client_role(server: &SqlPlan) -> Option<(String, Credential)> {
-    let password = server.password.as_ref();
-    (!server.user.is_empty()).then(|| (server.user.clone(), credential(password)))
-}
-
-/// What a role with this password proves itself with.
-pub(crate) fn credential(password: Option<&Secret>) -> Credential {
-    password.map_or(Credential::None, |password| {
-        Credential::Password(password.expose().to_owned())
-    })
-}
-
-fn tls(name: &str, server: &SqlPlan) -> Result<UpstreamTls, Trouble> {
+/// TLS towards a server, and whether it may go without if the server cannot; `None`: never.
+fn tls_client(name: &str, server: &SqlPlan) -> Result<Option<(TlsClient, bool)>, Trouble> {
     let (Some(tls), Address::Tcp { host, .. }) = (&server.tls, &server.address) else {
-        return Ok(UpstreamTls::Off);
+        return Ok(None);
     };
     if tls.mode == SqlTlsMode::Disable {
-        return Ok(UpstreamTls::Off);
+        return Ok(None);
     }
     let options = TlsClientOptions {
         ca: tls.ca.clone(),
@@ -196,109 +180,32 @@ fn tls(name: &str, server: &SqlPlan) -> Result<UpstreamTls, Trouble> {
         _ => TlsClient::new(&options, host),
     };
     let client = made.map_err(|error| Trouble::refused(format!("store.{name}: {error}")))?;
-    Ok(match tls.mode {
-        SqlTlsMode::Prefer => UpstreamTls::Prefer(client),
-        _ => UpstreamTls::Require(client),
-    })
-}
-
-/// A listener that lets nobody in yet; [`renewed`] makes it what its plan says.
-fn bare(
-    gateway: &Gateway,
-    name: &str,
-    plan: &ListenerPlan,
-    sql: &SqlListenerPlan,
-    cluster: Arc<Cluster>,
-    secret: Vec<u8>,
-) -> SqlListener {
-    let pools = PoolLimits::new(name, &pool_options(sql));
-    SqlListener {
-        name: name.to_owned(),
-        cluster,
-        users: Some(HashMap::new()),
-        auth_query: None,
-        tls: None,
-        allow_md5: false,
-        limits: limits(plan, sql, pools),
-        cancels: Arc::new(Cancels::default()),
-        secret,
-        guesses: Arc::default(),
-        drain: gateway.drain.clone(),
-        counters: Counters::new(&gateway.metrics, name),
-    }
-}
-
-/// A listener as its plan has it now. What is not the plan's stays.
-fn renewed(
-    before: &SqlListener,
-    plan: &ListenerPlan,
-    sql: &SqlListenerPlan,
-    tls: Option<TlsServer>,
-) -> Result<SqlListener, String> {
-    let same = before.auth_query.as_ref();
-    let same = same.filter(|query| Some(query.sql()) == sql.auth_query.as_deref());
-    let made = || sql.auth_query.clone().map(AuthQuery::new).map(Arc::new);
-    Ok(SqlListener {
-        name: before.name.clone(),
-        cluster: Arc::clone(&before.cluster),
-        users: users(plan, before)?,
-        auth_query: same.cloned().or_else(made),
-        tls,
-        allow_md5: sql.allow_md5,
-        limits: limits(plan, sql, Arc::clone(&before.limits.pool)),
-        cancels: Arc::clone(&before.cancels),
-        secret: before.secret.clone(),
-        guesses: Arc::clone(&before.guesses),
-        drain: before.drain.clone(),
-        counters: before.counters.clone(),
-    })
+    Ok(Some((client, tls.mode == SqlTlsMode::Prefer)))
 }
 
 /// What a reload makes of an SQL listener; nothing of it is in force yet.
-pub(crate) struct Renewed {
-    shared: Arc<SharedListener>,
-    listener: SqlListener,
-    pools: PoolOptions,
-}
+pub(crate) struct Renewed(Box<dyn FnOnce()>);
 
 impl Renewed {
     /// The listener as `plan` has it; `None`: that is no SQL listener.
     pub(crate) fn of(
-        shared: Arc<SharedListener>,
+        shared: &SharedSql,
         plan: &ListenerPlan,
         tls: Option<TlsServer>,
     ) -> Result<Option<Self>, String> {
         let Some(sql) = &plan.sql else {
             return Ok(None);
         };
-        let before = shared.get();
-        let listener = renewed(&before, plan, sql, tls)
-            .map_err(|error| format!("listener.{}: {error}", before.name))?;
-        Ok(Some(Self {
-            shared,
-            listener,
-            pools: pool_options(sql),
-        }))
+        let apply = match shared {
+            SharedSql::Postgresql(shared) => postgresql::renewal(shared, plan, sql, tls)?,
+            SharedSql::Mysql(shared) => mysql::renewal(shared, plan, sql, tls)?,
+        };
+        Ok(Some(Self(apply)))
     }
 
     /// Puts it in force: for clients to come, and the limits of pools for all.
     pub(crate) fn apply(self) {
-        self.listener.limits.pool.set(&self.pools);
-        self.listener.cluster.tidy();
-        self.shared.set(self.listener);
-    }
-}
-
-fn limits(plan: &ListenerPlan, sql: &SqlListenerPlan, pool: Arc<PoolLimits>) -> SqlLimits {
-    SqlLimits {
-        idle_timeout: plan.idle_timeout,
-        idle_in_transaction_timeout: sql.idle_in_transaction_timeout,
-        transaction_timeout: sql.transaction_timeout,
-        write_timeout: plan.write_timeout,
-        max_request_size: usize::try_from(plan.max_request_size).unwrap_or(usize::MAX),
-        slow_statement: sql.slow_statement,
-        session_mode: sql.pool_mode == PoolMode::Session,
-        pool,
+        (self.0)();
     }
 }
 
@@ -311,47 +218,10 @@ fn pool_options(sql: &SqlListenerPlan) -> PoolOptions {
     }
 }
 
-/// Who may log in; none are listed: everybody. A verifier takes long to make, so that of a password
-/// which was there before is taken over.
-fn users(
-    plan: &ListenerPlan,
-    before: &SqlListener,
-) -> Result<Option<HashMap<String, SqlUser>>, String> {
-    let mut users = HashMap::new();
-    for user in &plan.users {
-        let Some(sql) = &user.sql else {
-            continue;
-        };
-        let password = user.password.as_ref().map(|it| it.expose().to_owned());
-        let verifier = match (&password, &sql.scram_verifier) {
-            (_, Some(text)) => Verifier::read(text.expose())
-                .ok_or_else(|| format!("user {:?}: scram-verifier is malformed", user.name))?,
-            (Some(text), None) => {
-                let known = before.users.as_ref();
-                let same = known.and_then(|known| known.get(&user.name));
-                match same.filter(|same| same.password == password) {
-                    Some(same) => same.verifier.clone(),
-                    None => Verifier::drawn(&user.name, text, &before.secret),
-                }
-            }
-            (None, None) => return Err(format!("user {:?} has no password", user.name)),
-        };
-        let upstream = sql.upstream_user.clone();
-        let upstream = upstream.map(|role| (role, credential(sql.upstream_password.as_ref())));
-        let made = SqlUser {
-            verifier,
-            password,
-            upstream,
-        };
-        users.insert(user.name.clone(), made);
-    }
-    Ok((!users.is_empty()).then_some(users))
-}
-
 /// The service of one listener on one worker. Runs on the worker.
 pub(super) fn service(wiring: &SqlWiring, name: &str) -> Rc<dyn Service> {
     match wiring.0.get(name) {
-        Some(listener) => SqlService::new(Arc::clone(listener)),
+        Some(listener) => listener.service(),
         None => Rc::new(super::Closed),
     }
 }

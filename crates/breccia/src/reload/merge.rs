@@ -93,6 +93,7 @@ fn apply_listener(old: &mut ListenerPlan, new: &ListenerPlan) -> Vec<&'static st
             upstream_idle_timeout "upstream-idle-timeout",
             auth_query "auth-query",
             allow_md5 "allow-md5",
+            local_infile "local-infile",
         );
     }
     keys
