@@ -16,7 +16,10 @@ mod garage;
 mod gcs_stub;
 mod http_message;
 mod mariadb;
+mod mariadb_cluster;
 mod memcached;
+mod my_client;
+mod my_reply;
 mod ports;
 mod postgres;
 mod postgres_cluster;
@@ -40,7 +43,13 @@ pub use garage::{Garage, GarageOptions};
 pub use gcs_stub::GcsStub;
 pub use http_message::{HttpReply, http_call};
 pub use mariadb::{MariaDb, MariaDbOptions};
+pub use mariadb_cluster::{MariaDbCluster, MariaDbClusterOptions};
 pub use memcached::Memcached;
+pub use my_client::{
+    MY_CURSOR, MY_DEPRECATE_EOF, MY_FOUND_ROWS, MY_MODERN, MY_OLD, MY_SESSION_TRACK, MY_TRACKING,
+    MyClient, MyLogin, MyStatement, MyValue,
+};
+pub use my_reply::{MyFault, MyReply, MyResult};
 pub use ports::free_port;
 pub use postgres::{Postgres, PostgresOptions};
 pub use postgres_cluster::{ClusterOptions, PostgresCluster};

@@ -17,10 +17,10 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 const PACKAGE: &str = "mariadb-server";
 
 /// Debian makes this user for it.
-const SYSTEM_USER: &str = "mysql";
+pub(crate) const SYSTEM_USER: &str = "mysql";
 
-const USER: &str = "breccia";
-const PASSWORD: &str = "secret";
+pub(crate) const USER: &str = "breccia";
+pub(crate) const PASSWORD: &str = "secret";
 
 /// How a `MariaDB` is set up.
 #[derive(Debug, Clone, Default)]
@@ -53,19 +53,23 @@ impl MariaDb {
 
     /// Makes a data folder, starts its server and waits until it answers.
     pub fn start(options: MariaDbOptions) -> Result<MariaDb> {
-        let folder = tempfile::tempdir()?;
-        give_to(SYSTEM_USER, folder.path())?;
+        let folder = own_folder()?;
         initialise(folder.path())?;
+        let mut mariadb = MariaDb::open(folder, options)?;
+        mariadb.wait_ready()?;
+        Ok(mariadb)
+    }
+
+    /// Starts the server of a folder that is set up, and does not wait for it.
+    pub(crate) fn open(folder: TempDir, options: MariaDbOptions) -> Result<MariaDb> {
         let port = crate::free_port()?;
         let process = launch(&options, folder.path(), port)?;
-        let mut mariadb = MariaDb {
+        Ok(MariaDb {
             process,
             options,
             folder,
             port,
-        };
-        mariadb.wait_ready()?;
-        Ok(mariadb)
+        })
     }
 
     /// The port.
@@ -106,7 +110,12 @@ impl MariaDb {
 
     /// Runs SQL with the `mariadb` program; rows as lines, columns divided by tabs.
     pub fn query(&self, database: &str, sql: &str) -> Result<String> {
-        mariadb(self.port, database, sql)
+        mariadb(self.port, database, &["-N", "-B"], sql)
+    }
+
+    /// Runs SQL with the `mariadb` program; each column on its own line, `name: value`.
+    pub fn query_vertically(&self, database: &str, sql: &str) -> Result<String> {
+        mariadb(self.port, database, &["-E"], sql)
     }
 
     /// The child process.
@@ -136,19 +145,28 @@ impl MariaDb {
         self.wait_ready()
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    /// Whether it runs, and is not frozen.
+    pub fn is_live(&self) -> bool {
+        let state = crate::process::state(self.process.id());
+        state.is_some_and(|state| state != 'Z' && state != 'T')
+    }
+
+    /// Waits until it answers.
+    pub(crate) fn wait_ready(&mut self) -> Result<()> {
         let port = self.port;
         self.process
-            .wait_ready(START_LIMIT, || mariadb(port, "mysql", "SELECT 1").ok())?;
+            .wait_ready(START_LIMIT, || mariadb(port, "mysql", &[], "SELECT 1").ok())?;
         Ok(())
     }
 }
 
-fn mariadb(port: u16, database: &str, sql: &str) -> Result<String> {
+fn mariadb(port: u16, database: &str, options: &[&str], sql: &str) -> Result<String> {
     let mut command = Command::new("mariadb");
     command
         .args(["--no-defaults", "--protocol=tcp", "-h", "127.0.0.1"])
-        .args(["-P", &port.to_string(), "-u", USER, "-N", "-B", "-e", sql])
+        .args(["-P", &port.to_string(), "-u", USER])
+        .args(options)
+        .args(["-e", sql])
         .arg(database)
         .env("MYSQL_PWD", PASSWORD);
     run(&mut command)
@@ -157,9 +175,19 @@ fn mariadb(port: u16, database: &str, sql: &str) -> Result<String> {
 /// On a busy machine the installation fails now and then.
 const INSTALL_ATTEMPTS: usize = 3;
 
-fn initialise(folder: &Path) -> Result<()> {
+/// A new folder, which belongs to the user that servers run as.
+pub(crate) fn own_folder() -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    give_to(SYSTEM_USER, folder.path())?;
+    Ok(folder)
+}
+
+/// Makes the data of a server that was never started.
+pub(crate) fn initialise(folder: &Path) -> Result<()> {
+    // At each start, so it must not come into the binary log.
     let users = format!(
-        "CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n\
+        "SET SESSION sql_log_bin = 0;\n\
+         CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n\
          GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;\n"
     );
     std::fs::write(folder.join("users.sql"), users)?;

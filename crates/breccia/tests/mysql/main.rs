@@ -1,0 +1,16 @@
+//! Breccia before a MariaDB primary and two replicas, as clients and administrators meet it.
+//!
+//! Not MySQL 8, which is not to be had here: what only that does is tested by packets beside the code.
+//! Invariant: each test tells what it found by its name.
+
+mod clients;
+mod differential;
+mod differential_texts;
+mod failures;
+mod freshness;
+mod isolation;
+mod limits;
+mod rig;
+mod routing;
+mod stalwart;
+mod state;
