@@ -12,6 +12,8 @@
 )]
 
 mod memcached;
+mod mysql;
+mod mysql_class;
 mod others;
 mod pieces;
 mod postgres;
@@ -22,6 +24,8 @@ mod sql;
 mod typed;
 
 pub use memcached::{memcached_reply, memcached_request};
+pub use mysql::{my_auth, my_frames, my_handshake};
+pub use mysql_class::my_lexer;
 pub use others::{command_keys, config, layout_document};
 pub use postgres::{pg_frames, pg_scram, pg_startup};
 pub use resp::{resp_reply, resp_request};
@@ -33,7 +37,7 @@ pub use typed::{memcached_typed, resp_portable};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 22] = [
     ("resp_request", resp_request),
     ("resp_reply", resp_reply),
     ("memcached_request", memcached_request),
@@ -52,6 +56,10 @@ pub const TARGETS: [Target; 18] = [
     ("pg_frames", pg_frames),
     ("pg_scram", pg_scram),
     ("pg_lexer", pg_lexer),
+    ("my_frames", my_frames),
+    ("my_handshake", my_handshake),
+    ("my_auth", my_auth),
+    ("my_lexer", my_lexer),
 ];
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Not coverage-guided: libFuzzer is for that. Invariant: the same name and number give the same
 //! inputs on every machine.
 
+mod mysql;
 mod postgres;
 mod s3;
 
@@ -30,7 +31,11 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "pg_startup" => bytes(&postgres::STARTUPS),
         "pg_frames" => bytes(&postgres::FRAMES),
         "pg_scram" => bytes(&postgres::EXCHANGES),
+        "my_lexer" => bytes(&crate::mysql_class::STATEMENTS),
         "pg_lexer" => bytes(&postgres::STATEMENTS),
+        "my_frames" => bytes(&mysql::FRAMES),
+        "my_handshake" => bytes(&mysql::HANDSHAKES),
+        "my_auth" => bytes(&mysql::LOGINS),
         _ => bytes(&[CONFIG.as_bytes()]),
     };
     let mut all = edges(target);
