@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-const TARGETS: [&str; 18] = [
+const TARGETS: [&str; 22] = [
     "resp_request",
     "resp_reply",
     "memcached_request",
@@ -29,6 +29,10 @@ const TARGETS: [&str; 18] = [
     "pg_frames",
     "pg_scram",
     "pg_lexer",
+    "my_frames",
+    "my_handshake",
+    "my_auth",
+    "my_lexer",
 ];
 
 /// Runs all targets, or those named.

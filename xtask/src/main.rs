@@ -31,7 +31,9 @@ cargo xtask NAME
   bench blob [--quick] [--no-build] [--rounds N] [--only small|large]
                         Breccia over S3 servers and over files against one S3 server (Garage)
   bench sql [--quick] [--no-build] [--rounds N]
-                        Breccia before PostgreSQL and standbys against PgBouncer and pgpool-II";
+                        Breccia before PostgreSQL and standbys against PgBouncer and pgpool-II
+  bench mysql [--quick] [--no-build] [--rounds N]
+                        Breccia before MariaDB and replicas against the primary alone, by sysbench";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -56,6 +58,7 @@ fn chore(words: &[&str]) -> Result<()> {
         ["bench", "kv", options @ ..] => bench::run(options),
         ["bench", "blob", options @ ..] => bench::blob::run(options),
         ["bench", "sql", options @ ..] => bench::sql::run(options),
+        ["bench", "mysql", options @ ..] => bench::mysql::run(options),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

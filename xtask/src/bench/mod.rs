@@ -8,6 +8,7 @@
 pub(crate) mod blob;
 mod memcached;
 mod memory;
+pub(crate) mod mysql;
 mod redis;
 pub(crate) mod report;
 mod rig;

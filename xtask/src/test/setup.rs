@@ -1,5 +1,5 @@
 //! Brings in what the tests need: servers from Debian packages, clients and Azurite from `PyPI` and npm,
-//! Rust's clients of S3 and `PostgreSQL` from source.
+//! Rust's clients of S3, `PostgreSQL` and `MySQL` from source.
 //!
 //! As root it installs; otherwise it says what is missing and how to get it. Not installed: Garage, which is
 //! built from source for minutes; tests that can use one look for it themselves. Invariant: nothing
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, which};
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 28] = [
+const PROGRAMS: [(&str, &str); 29] = [
     ("ceph", "ceph-common"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),
@@ -42,6 +42,7 @@ const PROGRAMS: [(&str, &str); 28] = [
     ("setpriv", "util-linux"),
     ("sidekiq", "ruby-sidekiq"),
     ("strace", "strace"),
+    ("sysbench", "sysbench"),
 ];
 
 /// Where Debian keeps the server programs of each `PostgreSQL` version: in no PATH.
@@ -56,6 +57,12 @@ const RUBY_NAMESPACE: (&str, &str) = (
     "ruby-redis-namespace",
 );
 
+/// Where Debian keeps mysqlclient, which would have to be compiled elsewhere, and its package.
+const MYSQLCLIENT: (&str, &str) = (
+    "/usr/lib/python3/dist-packages/MySQLdb/__init__.py",
+    "python3-mysqldb",
+);
+
 /// Where client libraries in other languages are put.
 pub(super) fn clients_folder() -> PathBuf {
     process::root().join("target/clients")
@@ -66,10 +73,13 @@ pub(super) fn run() -> Result<()> {
     packages()?;
     python("clients", "python")?;
     python("sql", "sql-python")?;
+    python("mysql", "mysql-python")?;
     javascript("clients", "node")?;
     javascript("sql", "sql-node")?;
+    javascript("mysql", "mysql-node")?;
     rust("s3", "s3")?;
-    rust("sql", "sql-rust")
+    rust("sql", "sql-rust")?;
+    rust("mysql", "mysql-rust")
 }
 
 fn packages() -> Result<()> {
@@ -121,7 +131,7 @@ fn missing_packages() -> Vec<String> {
     if !has_postgres() {
         missing.push("postgresql".to_owned());
     }
-    for (file, package) in [JDBC, RUBY_NAMESPACE] {
+    for (file, package) in [JDBC, RUBY_NAMESPACE, MYSQLCLIENT] {
         if !Path::new(file).is_file() {
             missing.push(package.to_owned());
         }

@@ -5,10 +5,10 @@
 //! time per transaction: throughput shares the cores with pgbench and the servers. Invariant: what a
 //! target could not do is said in its words and never left out in silence.
 
-mod cluster;
+pub(crate) mod cluster;
 mod load;
 mod report;
-mod rig;
+pub(crate) mod rig;
 
 use std::process::Command;
 

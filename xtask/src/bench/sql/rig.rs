@@ -356,7 +356,8 @@ fn breccia(folder: &Path, cluster: &Cluster, admin: u16) -> Result<Server> {
         .with_context(|| std::fs::read_to_string(own.join("log")).unwrap_or_default())
 }
 
-fn breccia_routed(admin: u16) -> Result<Routed> {
+/// What a Breccia with this admin listener says of where it sent statements.
+pub(crate) fn breccia_routed(admin: u16) -> Result<Routed> {
     let mut stream = TcpStream::connect(("127.0.0.1", admin))?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
@@ -377,7 +378,7 @@ fn breccia_routed(admin: u16) -> Result<Routed> {
 }
 
 /// User and system seconds of a process, of those it has waited for, and of its living children.
-fn tree_cpu_seconds(id: u32) -> Result<f64> {
+pub(crate) fn tree_cpu_seconds(id: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
     let (_, after_name) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
     let ticks: f64 = after_name
