@@ -59,7 +59,7 @@ pub(crate) static MEMBER_BUCKET: Rule = Rule {
 /// A function of a database, as its catalogue names it: in any schema, with any parameters.
 pub(crate) static FUNCTION: Rule = Rule {
     words: "function",
-    form: "the function's bare name as pg_proc has it, without schema, quotes or parentheses",
+    form: "the function's bare name as the server's catalogue has it, without schema, quotes or parentheses",
     pattern: "^[^\\s\"'.();]{1,63}$",
     example: "\"next_page\"",
     shown: true,

@@ -16,7 +16,7 @@ use crate::plan::{
 use crate::tables;
 use crate::value::Decoded;
 
-/// The database for Breccia's own questions to a server of SQL.
+/// The database for Breccia's own questions to a server of `PostgreSQL`. `MySQL` needs none.
 const QUESTIONS_DATABASE: &str = "postgres";
 
 pub(super) fn store(table: &Decoded, only_sql: bool) -> Option<StorePlan> {
@@ -37,9 +37,9 @@ pub(super) fn store(table: &Decoded, only_sql: bool) -> Option<StorePlan> {
     } else if kind == tables::GCS.name {
         gcs(table).map(StorePlan::Gcs)
     } else if kind == tables::POSTGRESQL.name {
-        sql(table, only_sql).map(StorePlan::Postgresql)
+        sql(table, only_sql.then_some(QUESTIONS_DATABASE)).map(StorePlan::Postgresql)
     } else if kind == tables::MYSQL.name {
-        sql(table, false).map(StorePlan::Mysql)
+        sql(table, only_sql.then_some("")).map(StorePlan::Mysql)
     } else if kind == tables::SHARDED_BLOB.name {
         sharded(table).map(StorePlan::ShardedBlob)
     } else {
@@ -148,15 +148,18 @@ pub(crate) fn sql_address(table: &Decoded) -> Option<Address> {
 /// The database of an SQL store that holds objects.
 pub(crate) fn sql_database(table: &Decoded) -> Option<String> {
     match table.get("database") {
-        None if !table.given("database") => table.get("user"),
+        None if table.kind == tables::POSTGRESQL.name && !table.given("database") => {
+            table.get("user")
+        }
         database => database,
     }
 }
 
-fn sql(table: &Decoded, only_sql: bool) -> Option<SqlPlan> {
-    let (database, user) = if only_sql {
+/// The server; of one that only serves SQL, with the database its own questions go to by default.
+fn sql(table: &Decoded, questions: Option<&str>) -> Option<SqlPlan> {
+    let (database, user) = if let Some(questions) = questions {
         let database = table.get("database");
-        let database = database.unwrap_or_else(|| QUESTIONS_DATABASE.to_owned());
+        let database = database.unwrap_or_else(|| questions.to_owned());
         (database, table.get("user").unwrap_or_default())
     } else {
         (sql_database(table)?, table.get("user")?)

@@ -20,8 +20,9 @@ const LONG_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default of `max-request-size`.
 const REQUEST_SIZE: u64 = 64 << 20;
 
-/// The default of `max-request-size` for Redis: its largest value, and room for what is around it.
-const REDIS_REQUEST_SIZE: u64 = 1 << 30;
+/// The default of `max-request-size` for Redis and `MySQL`: their largest value, and room for what is
+/// around it.
+const LARGE_REQUEST_SIZE: u64 = 1 << 30;
 
 /// The default of `idle-timeout` for S3: clients open a connection anew without a log-in.
 const S3_IDLE_TIMEOUT: Duration = Duration::from_mins(2);
@@ -29,7 +30,7 @@ const S3_IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 pub(super) fn listener(table: &Decoded) -> Option<ListenerPlan> {
     let protocol = table.choice("protocol", Protocol::ALL, Protocol::name)?;
     let is_s3 = protocol == Protocol::S3;
-    let is_sql = protocol == Protocol::Postgresql;
+    let is_sql = protocol.is_sql();
     let s3 = if is_s3 { Some(s3(table)?) } else { None };
     let fixed = s3.as_ref().is_some_and(|s3| s3.buckets.is_some());
     Some(ListenerPlan {
@@ -46,13 +47,10 @@ pub(super) fn listener(table: &Decoded) -> Option<ListenerPlan> {
         idle_timeout: table
             .get("idle-timeout")
             .or(is_s3.then_some(S3_IDLE_TIMEOUT)),
-        max_request_size: table
-            .get("max-request-size")
-            .unwrap_or(if protocol == Protocol::Redis {
-                REDIS_REQUEST_SIZE
-            } else {
-                REQUEST_SIZE
-            }),
+        max_request_size: table.get("max-request-size").unwrap_or(match protocol {
+            Protocol::Redis | Protocol::Mysql => LARGE_REQUEST_SIZE,
+            _ => REQUEST_SIZE,
+        }),
         max_held_request: table.get("max-held-request")?,
         max_arguments: table.get("max-arguments")?,
         max_in_flight: table.get("max-in-flight")?,
@@ -113,6 +111,6 @@ fn user(table: &Decoded, protocol: Protocol) -> Option<UserPlan> {
         name: table.get("name")?,
         password: table.get("password"),
         s3,
-        sql: (protocol == Protocol::Postgresql).then(|| sql::user(table)),
+        sql: protocol.is_sql().then(|| sql::user(table)),
     })
 }

@@ -37,6 +37,7 @@ pub(super) fn listener(table: &Decoded) -> Option<SqlListenerPlan> {
         upstream_idle_timeout: table.get("upstream-idle-timeout")?,
         auth_query: table.get("auth-query"),
         allow_md5: table.get("allow-md5")?,
+        local_infile: table.get("local-infile")?,
     })
 }
 

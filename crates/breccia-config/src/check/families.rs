@@ -3,7 +3,7 @@
 //! Invariant: under an in-memory composite lie only in-memory stores, and under a blob composite
 //! only blob stores; nothing is made of sql-read-replicas.
 
-use super::Tables;
+use super::{Tables, sql};
 use crate::decode::{Decoder, Spot};
 use crate::fault::{ConfigError, SqlConfigError};
 use crate::tables::Family;
@@ -26,7 +26,10 @@ pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
             };
             let name = member.name.clone();
             let error = if other == Family::Sql {
-                SqlConfigError::NoMember { name }.into()
+                {
+                    let protocol = sql::served_with(stores.get(&name), stores);
+                    SqlConfigError::NoMember { name, protocol }.into()
+                }
             } else {
                 ConfigError::OtherFamily {
                     name,

@@ -13,7 +13,7 @@ const ONLY_S3: [&str; 4] = ["buckets", "domain", "region", "buffer-memory"];
 /// Keys of a listener that S3 has no use for.
 const NOT_S3: [&str; 2] = ["max-arguments", "reply-buffer"];
 /// Keys of a listener that only SQL has.
-const ONLY_SQL: [&str; 10] = [
+const ONLY_SQL: [&str; 8] = [
     "pool-mode",
     "pool-size",
     "queue-timeout",
@@ -22,9 +22,11 @@ const ONLY_SQL: [&str; 10] = [
     "slow-statement",
     "max-lifetime",
     "upstream-idle-timeout",
-    "auth-query",
-    "allow-md5",
 ];
+/// Keys of a listener that only PostgreSQL has.
+const ONLY_POSTGRESQL: [&str; 2] = ["auth-query", "allow-md5"];
+/// Keys of a listener that only MySQL has.
+const ONLY_MYSQL: [&str; 1] = ["local-infile"];
 /// Keys of a listener that SQL has no use for.
 const NOT_SQL: [&str; 5] = [
     "deadline",
@@ -46,15 +48,21 @@ pub(super) fn keys(decoder: &mut Decoder<'_>, listener: &Decoded, protocol: Prot
             decoder.fault_in(table, key, ConfigError::ForeignKey { protocol, mend });
         }
     };
-    let foreign: [&[&str]; 2] = match protocol {
-        Protocol::S3 => [&NOT_S3, &ONLY_SQL],
-        Protocol::Postgresql => [&ONLY_S3, &NOT_SQL],
-        Protocol::Redis | Protocol::Memcached => [&ONLY_S3, &ONLY_SQL],
+    let foreign: [&[&str]; 4] = match protocol {
+        Protocol::S3 => [&NOT_S3, &ONLY_SQL, &ONLY_POSTGRESQL, &ONLY_MYSQL],
+        Protocol::Postgresql => [&ONLY_S3, &NOT_SQL, &ONLY_MYSQL, &[]],
+        Protocol::Mysql => [&ONLY_S3, &NOT_SQL, &ONLY_POSTGRESQL, &[]],
+        Protocol::Redis | Protocol::Memcached => {
+            [&ONLY_S3, &ONLY_SQL, &ONLY_POSTGRESQL, &ONLY_MYSQL]
+        }
     };
     for key in foreign.concat() {
         let mend = match key {
             "buckets" => "write `store`, or use protocol = \"s3\"",
             "deadline" => "write `queue-timeout`",
+            "auth-query" if protocol == Protocol::Mysql => {
+                "take it out, and give each user a table with a password"
+            }
             _ => "take it out",
         };
         fault(listener, key, mend);
@@ -71,6 +79,10 @@ pub(super) fn keys(decoder: &mut Decoder<'_>, listener: &Decoded, protocol: Prot
         Protocol::Postgresql => (
             USER_ONLY_S3.to_vec(),
             "PostgreSQL clients log in with name and password",
+        ),
+        Protocol::Mysql => (
+            [USER_ONLY_S3.as_slice(), &["scram-verifier"]].concat(),
+            "MySQL clients log in with name and password: give the user a `password`",
         ),
         // No user belongs there: told elsewhere.
         Protocol::Memcached => return,

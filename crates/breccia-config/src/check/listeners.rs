@@ -53,8 +53,8 @@ pub(super) fn check(
         if protocol == Some(Protocol::S3) {
             s3::key_pairs(decoder, listener);
             s3::stores(decoder, listener, stores);
-        } else if protocol == Some(Protocol::Postgresql) {
-            sql::listener(decoder, listener, stores);
+        } else if let Some(protocol) = protocol.filter(|it| it.is_sql()) {
+            sql::listener(decoder, listener, protocol, stores);
         } else {
             served(decoder, listener, protocol, stores);
         }
@@ -104,15 +104,16 @@ fn open_listener(
         decoder.fault_in(listener, "bind", ConfigError::OpenListener { bind, proof });
         return;
     }
-    let is_sql = protocol == Some(Protocol::Postgresql);
+    let is_sql = protocol.is_some_and(Protocol::is_sql);
+    let asks = protocol == Some(Protocol::Postgresql);
     match listener.get::<&[Decoded]>("user") {
         // Faulty, and reported.
         None if listener.given("user") => {}
         // The servers know the users; and of those that are written each has a proof.
-        None | Some([]) if is_sql && listener.given("auth-query") => {}
+        None | Some([]) if asks && listener.given("auth-query") => {}
         Some([_, ..]) if is_sql => {}
         None | Some([]) => {
-            let query = if is_sql { ", `auth-query`" } else { "" };
+            let query = if asks { ", `auth-query`" } else { "" };
             let proof = format!("a [[{}.user]]{query} or tls.client-ca", listener.path);
             decoder.fault_in(listener, "bind", ConfigError::OpenListener { bind, proof });
         }
@@ -177,7 +178,7 @@ fn served(
     };
     let other = match Family::of(store.kind) {
         Some(Family::Blob) => Some("protocol = \"s3\""),
-        Some(Family::Sql) => Some("protocol = \"postgresql\""),
+        Some(Family::Sql) => Some(sql::served_with(Some(store), stores)),
         Some(Family::InMemory) | None => None,
     };
     if let Some(other) = other {

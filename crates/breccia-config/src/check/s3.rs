@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::composites::under;
-use super::{Tables, blob, undefined};
+use super::{Tables, blob, sql, undefined};
 use crate::decode::{Decoder, Spot, which};
 use crate::fault::ConfigError;
 use crate::plan::Protocol;
@@ -97,6 +97,7 @@ pub(super) fn stores(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &Tab
         };
         let kind = store.kind;
         if kind != tables::SHARDED_BLOB.name {
+            let served_with = sql::served_with(Some(store), stores);
             let store = name.to_owned();
             match Family::of(kind) {
                 Some(family @ (Family::InMemory | Family::Sql)) => decoder.fault(
@@ -107,7 +108,7 @@ pub(super) fn stores(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &Tab
                         store,
                         kind,
                         other: if family == Family::Sql {
-                            "protocol = \"postgresql\""
+                            served_with
                         } else {
                             "protocol = \"redis\""
                         },

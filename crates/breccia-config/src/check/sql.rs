@@ -25,10 +25,37 @@ pub(super) fn check(decoder: &mut Decoder<'_>, stores: &Tables) {
     for store in stores.values() {
         if store.kind == tables::SQL_READ_REPLICA.name {
             members(decoder, store, stores);
-            one_role(decoder, store, stores);
+            if one_kind(decoder, store, stores) {
+                one_role(decoder, store, stores);
+            }
         }
     }
     users_of_servers(decoder, stores);
+}
+
+/// Whether stores of a type are servers of SQL.
+fn is_server(kind: &str) -> bool {
+    kind == tables::POSTGRESQL.name || kind == tables::MYSQL.name
+}
+
+/// The protocol that the servers of a sql-read-replica speak: that of the first one that is known.
+fn spoken(store: &Decoded, stores: &Tables) -> Option<Protocol> {
+    let servers = listed(store).into_iter();
+    let mut kinds = servers.filter_map(|(name, ..)| stores.get(name).map(|member| member.kind));
+    let kind = kinds.find(|kind| is_server(kind))?;
+    Some(if kind == tables::MYSQL.name {
+        Protocol::Mysql
+    } else {
+        Protocol::Postgresql
+    })
+}
+
+/// What a listener of a sql-read-replica says, for a message.
+pub(super) fn served_with(store: Option<&Decoded>, stores: &Tables) -> &'static str {
+    match store.and_then(|store| spoken(store, stores)) {
+        Some(Protocol::Mysql) => "protocol = \"mysql\"",
+        _ => "protocol = \"postgresql\"",
+    }
 }
 
 /// The primary and then the replicas of a sql-read-replica; none for other stores.
@@ -62,6 +89,30 @@ fn blob_parents(stores: &Tables) -> BTreeMap<&str, &str> {
     parents
 }
 
+/// All servers speak one protocol; whether they do.
+fn one_kind(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) -> bool {
+    let servers = listed(store).into_iter();
+    let mut servers = servers.filter_map(|(name, key, at)| {
+        let kind = stores.get(name)?.kind;
+        is_server(kind).then_some((name, kind, key, at))
+    });
+    let Some((first, kind, ..)) = servers.next() else {
+        return true;
+    };
+    let stranger = servers.find(|(_, other, ..)| *other != kind);
+    if let Some((name, other, key, at)) = stranger {
+        let error = SqlConfigError::MixedServers {
+            first: first.to_owned(),
+            kind,
+            name: name.to_owned(),
+            other,
+        };
+        let path = store.key(key);
+        decoder.fault(Spot { path: &path, at }, error.into());
+    }
+    stranger.is_none()
+}
+
 /// Sessions are of one role on all servers.
 fn one_role(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
     let servers = listed(store).into_iter();
@@ -69,7 +120,7 @@ fn one_role(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
         let member = stores.get(name)?;
         let user = member.get::<&str>("user");
         let known = user.is_some() || !member.given("user");
-        (member.kind == tables::POSTGRESQL.name && known).then_some((name, user, key, at))
+        (is_server(member.kind) && known).then_some((name, user, key, at))
     });
     let Some((first, user, ..)) = servers.next() else {
         return;
@@ -109,9 +160,11 @@ fn members(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
         };
         let kind = member.kind;
         if kind == tables::SQL_READ_REPLICA.name {
-            let error = SqlConfigError::NoMember { name: name_of() };
+            let protocol = served_with(Some(member), stores);
+            let name = name_of();
+            let error = SqlConfigError::NoMember { name, protocol };
             decoder.fault(spot, error.into());
-        } else if kind != tables::POSTGRESQL.name {
+        } else if !is_server(kind) {
             // Of a store without a known type that is the fault.
             if Family::of(kind).is_some() {
                 let name = name_of();
@@ -137,10 +190,17 @@ fn members(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
 fn users_of_servers(decoder: &mut Decoder<'_>, stores: &Tables) {
     let (only_servers, blobs) = (only_servers(stores), blob_parents(stores));
     for (name, store) in stores {
-        if store.kind != tables::POSTGRESQL.name {
+        if !is_server(store.kind) {
             continue;
         }
         blob::needs(decoder, store, "monitor-password", "monitor-user");
+        if store.kind == tables::MYSQL.name
+            && !only_servers.contains(name.as_str())
+            && !store.given("database")
+        {
+            let example = "database = \"blobs\"".to_owned();
+            decoder.fault_in(store, "database", ConfigError::MissingKey { example });
+        }
         if store.given("user") {
             continue;
         }
@@ -162,10 +222,22 @@ fn users_of_servers(decoder: &mut Decoder<'_>, stores: &Tables) {
 }
 
 /// What an SQL listener serves, and who its users are.
-pub(super) fn listener(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &Tables) {
+pub(super) fn listener(
+    decoder: &mut Decoder<'_>,
+    listener: &Decoded,
+    protocol: Protocol,
+    stores: &Tables,
+) {
     for user in listener.get::<&[Decoded]>("user").unwrap_or(&[]) {
-        blob::one_of(decoder, user, ["password", "scram-verifier"]);
         blob::needs(decoder, user, "upstream-password", "upstream-user");
+        if protocol == Protocol::Mysql {
+            if !user.given("password") {
+                let example = "password = { env = \"PASSWORD\" }".to_owned();
+                decoder.fault_in(user, "password", ConfigError::MissingKey { example });
+            }
+            continue;
+        }
+        blob::one_of(decoder, user, ["password", "scram-verifier"]);
         let verifier = user.get::<Secret>("scram-verifier");
         if verifier.is_some_and(|verifier| !is_verifier(verifier.expose())) {
             let error = SqlConfigError::BadVerifier;
@@ -183,8 +255,10 @@ pub(super) fn listener(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &T
         decoder.fault_in(listener, "store", undefined(name, stores));
         return;
     };
-    served(decoder, listener, name, store);
-    if listener.given("auth-query") {
+    served(decoder, listener, protocol, (name, store), stores);
+    if protocol == Protocol::Mysql {
+        somebody_upstream(decoder, listener, store, stores);
+    } else if listener.given("auth-query") {
         let mut servers = listed(store).into_iter();
         let without = servers.find(|(server, ..)| {
             let asks = |it: &Decoded| it.given("user") || it.given("monitor-user");
@@ -199,21 +273,66 @@ pub(super) fn listener(decoder: &mut Decoder<'_>, listener: &Decoded, stores: &T
     }
 }
 
-/// An SQL listener serves a sql-read-replica.
-fn served(decoder: &mut Decoder<'_>, listener: &Decoded, name: &str, store: &Decoded) {
+/// Without users everybody is the servers' `user`: then each has one.
+fn somebody_upstream(
+    decoder: &mut Decoder<'_>,
+    listener: &Decoded,
+    store: &Decoded,
+    stores: &Tables,
+) {
+    let nobody = listener
+        .get::<&[Decoded]>("user")
+        .is_none_or(<[_]>::is_empty);
+    // Faulty users are reported already.
+    if !nobody || listener.given("user") {
+        return;
+    }
+    let mut servers = listed(store).into_iter();
+    let without = servers.find(|(server, ..)| {
+        let found = stores.get(*server);
+        found.is_some_and(|it| it.kind == tables::MYSQL.name && !it.given("user"))
+    });
+    if let Some((server, ..)) = without {
+        let error = SqlConfigError::NobodyToLogInAs {
+            listener: listener.path.clone(),
+            store: server.to_owned(),
+        };
+        decoder.fault_in(listener, "user", error.into());
+    }
+}
+
+/// An SQL listener serves a sql-read-replica of servers that speak its protocol.
+fn served(
+    decoder: &mut Decoder<'_>,
+    listener: &Decoded,
+    protocol: Protocol,
+    (name, store): (&str, &Decoded),
+    stores: &Tables,
+) {
     let kind = store.kind;
-    let other = match Family::of(kind) {
-        None | Some(Family::Sql) => return,
+    let family = Family::of(kind);
+    let other = match family {
+        None => return,
+        Some(Family::Sql) => match spoken(store, stores) {
+            Some(spoken) if spoken != protocol => served_with(Some(store), stores),
+            _ => return,
+        },
         Some(Family::InMemory) => "protocol = \"redis\"",
+        Some(Family::Blob) if kind == tables::POSTGRESQL.name => "protocol = \"postgresql\"",
+        Some(Family::Blob) if kind == tables::MYSQL.name => "protocol = \"mysql\"",
         Some(Family::Blob) => "protocol = \"s3\"",
     };
     let store = name.to_owned();
-    let error = if kind == tables::POSTGRESQL.name {
-        SqlConfigError::NeedsReadReplica { store }.into()
+    let error = if kind == protocol.name() {
+        SqlConfigError::NeedsReadReplica { store, kind }.into()
     } else {
         ConfigError::OtherProtocol {
-            protocol: Protocol::Postgresql.name(),
-            wanted: "stores of type sql-read-replica",
+            protocol: protocol.name(),
+            wanted: match (family, protocol) {
+                (Some(Family::Sql), Protocol::Mysql) => "sql-read-replicas of mysql stores",
+                (Some(Family::Sql), _) => "sql-read-replicas of postgresql stores",
+                _ => "stores of type sql-read-replica",
+            },
             store,
             kind,
             other,

@@ -9,7 +9,7 @@
 pub enum SqlConfigError {
     /// A member that is no database server.
     #[error(
-        "lists '{name}', which is of type {kind}, and in this release a sql-read-replica is made of postgresql stores; list one for each PostgreSQL server"
+        "lists '{name}', which is of type {kind}, and a sql-read-replica is made of postgresql stores, or of mysql stores; list one for each server"
     )]
     NotAServer {
         /// The member.
@@ -19,11 +19,27 @@ pub enum SqlConfigError {
     },
     /// A sql-read-replica as a member of something.
     #[error(
-        "lists '{name}', which is of type sql-read-replica, and no composite is made of those; take it out, and serve it with protocol = \"postgresql\""
+        "lists '{name}', which is of type sql-read-replica, and no composite is made of those; take it out, and serve it with {protocol}"
     )]
     NoMember {
         /// The member.
         name: String,
+        /// The protocol it is served with, as the file says it.
+        protocol: &'static str,
+    },
+    /// Servers of two protocols in one composite.
+    #[error(
+        "lists '{first}', which is of type {kind}, and '{name}', which is of type {other}, and a sql-read-replica has servers of one type; make a sql-read-replica of each"
+    )]
+    MixedServers {
+        /// A server.
+        first: String,
+        /// Its type.
+        kind: &'static str,
+        /// One of another type.
+        name: String,
+        /// That type.
+        other: &'static str,
     },
     /// Two members are one server.
     #[error(
@@ -71,10 +87,22 @@ pub enum SqlConfigError {
     BadVerifier,
     /// A database server by itself behind an SQL listener.
     #[error(
-        "a postgresql listener serves stores of type sql-read-replica, and '{store}' is of type postgresql; wrap it: a [store.NAME] with type = \"sql-read-replica\", primary = \"{store}\" and replicas = []"
+        "a {kind} listener serves stores of type sql-read-replica, and '{store}' is of type {kind}; wrap it: a [store.NAME] with type = \"sql-read-replica\", primary = \"{store}\" and replicas = []"
     )]
     NeedsReadReplica {
         /// The store.
+        store: String,
+        /// Its type, and the listener's protocol.
+        kind: &'static str,
+    },
+    /// A listener without users before servers without one.
+    #[error(
+        "is missing, and store '{store}' has no `user`, so Breccia would not know who to log in there as: a MySQL client shows no password that could be passed on; add a [[{listener}.user]], or `user` and `password` to each server"
+    )]
+    NobodyToLogInAs {
+        /// The listener's place in the file.
+        listener: String,
+        /// A server without a user.
         store: String,
     },
     /// A query for verifiers that nobody can ask.

@@ -160,7 +160,7 @@ impl KeyForm {
 pub struct SqlPlan {
     /// The server: host and port, or the path of its socket.
     pub address: Address,
-    /// The database.
+    /// The database. Empty only for a `MySQL` server of a `sql-read-replica`: clients name theirs.
     pub database: String,
     /// The user to log in as; empty only for a server of a `sql-read-replica`: each client is itself.
     pub user: String,

@@ -93,11 +93,19 @@ pub enum Protocol {
     S3,
     /// `PostgreSQL`'s, version 3.
     Postgresql,
+    /// `MySQL`'s and `MariaDB`'s.
+    Mysql,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: &[Self] = &[Self::Redis, Self::Memcached, Self::S3, Self::Postgresql];
+    pub const ALL: &[Self] = &[
+        Self::Redis,
+        Self::Memcached,
+        Self::S3,
+        Self::Postgresql,
+        Self::Mysql,
+    ];
 
     /// The name in the file.
     pub fn name(self) -> &'static str {
@@ -106,7 +114,13 @@ impl Protocol {
             Self::Memcached => "memcached",
             Self::S3 => "s3",
             Self::Postgresql => "postgresql",
+            Self::Mysql => "mysql",
         }
+    }
+
+    /// Whether it is one of SQL.
+    pub fn is_sql(self) -> bool {
+        matches!(self, Self::Postgresql | Self::Mysql)
     }
 }
 

@@ -100,6 +100,23 @@ impl Plan {
         leaves
     }
 
+    /// The protocol that the servers of a `sql-read-replica` speak; `None`: it is none, or has no
+    /// server.
+    pub fn spoken(&self, name: &str) -> Option<Protocol> {
+        let parts = self
+            .stores
+            .get(name)
+            .filter(|store| store.is_sql())?
+            .parts();
+        parts
+            .first()
+            .and_then(|first| match self.stores.get(*first)? {
+                StorePlan::Postgresql(_) => Some(Protocol::Postgresql),
+                StorePlan::Mysql(_) => Some(Protocol::Mysql),
+                _ => None,
+            })
+    }
+
     /// The leaves behind a listener, each once, whatever its protocol.
     pub fn served(&self, listener: &ListenerPlan) -> Vec<(&str, &StorePlan)> {
         let mut served = Vec::new();

@@ -1,6 +1,6 @@
 //! The plans of SQL: a primary with its read replicas, and what only its listeners and users have.
 //!
-//! Not the servers: those are stores of type `postgresql`. Invariant: what is here of a listener or
+//! Not the servers: those are stores of type `postgresql` or `mysql`. Invariant: what is here of a listener or
 //! a user is there exactly when its protocol is SQL's.
 
 use std::time::Duration;
@@ -96,8 +96,10 @@ pub struct SqlListenerPlan {
     pub upstream_idle_timeout: Duration,
     /// The query for the verifiers of users that the file does not name.
     pub auth_query: Option<String>,
-    /// Whether clients may prove a password with MD5.
+    /// Whether clients may prove a password with MD5; never with `MySQL`.
     pub allow_md5: bool,
+    /// Whether `MySQL` clients may be asked for files of theirs, with `LOAD DATA LOCAL`.
+    pub local_infile: bool,
 }
 
 /// How long a client keeps an upstream connection.
@@ -127,7 +129,7 @@ impl PoolMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqlUserPlan {
     /// `SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY`; there exactly when the user has no
-    /// password.
+    /// password, and never with `MySQL`.
     pub scram_verifier: Option<Secret>,
     /// The role the user has upstream; `None`: the store's `user`, or else its own name.
     pub upstream_user: Option<String>,

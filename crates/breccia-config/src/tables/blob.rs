@@ -194,34 +194,15 @@ pub(crate) static POSTGRESQL: Table = Table {
             Kind::Text,
             "The database. Default: as `user`. Of a store that is only a server of a `sql-read-replica`: where Breccia's own questions go, by default `postgres`.",
         ),
-        checked(
-            "user",
-            Kind::Text,
-            "\"breccia\"",
-            "**Required** to hold objects: the user to log in as. It makes its tables at the first start. As a server of a `sql-read-replica`: who clients are there; without it each is itself.",
-        ),
+        checked("user", Kind::Text, "\"breccia\"", SQL_USER),
         PASSWORD,
-        checked(
-            "monitor-user",
-            Kind::Text,
-            "\"monitor\"",
-            "As a server of a `sql-read-replica`: who Breccia's own questions are asked as. Default: `user`; **required** without that.",
-        ),
-        optional(
-            "monitor-password",
-            Kind::Secret,
-            "The password of `monitor-user`.",
-        ),
+        MONITOR_USER,
+        MONITOR_PASSWORD,
         SQL_TLS,
         SQL_CONNECTIONS,
         SQL_TIMEOUT,
         TABLE_PREFIX,
-        integer(
-            "weight",
-            count(1000),
-            1,
-            "As a replica of a `sql-read-replica`: its share of the reads, next to the others'.",
-        ),
+        WEIGHT,
         PROBE_INTERVAL,
         PROBE_TIMEOUT,
     ],
@@ -230,7 +211,7 @@ pub(crate) static POSTGRESQL: Table = Table {
 pub(crate) static MYSQL: Table = Table {
     name: "mysql",
     header: "[store.NAME]",
-    doc: "A MySQL or MariaDB database that holds objects in tables.",
+    doc: "A MySQL or MariaDB database that holds objects in tables, or a server of a `sql-read-replica`.",
     fields: &[
         HOST,
         port(3306),
@@ -239,13 +220,21 @@ pub(crate) static MYSQL: Table = Table {
             Kind::SocketPath,
             "The path of its Unix socket, such as `/run/mysqld/mysqld.sock`, instead of `host`.",
         ),
-        required("database", Kind::Text, "\"blobs\"", "The database."),
-        USER,
+        checked(
+            "database",
+            Kind::Text,
+            "\"blobs\"",
+            "**Required** to hold objects: the database. A server of a `sql-read-replica` needs none: clients name theirs.",
+        ),
+        checked("user", Kind::Text, "\"breccia\"", SQL_USER),
         PASSWORD,
+        MONITOR_USER,
+        MONITOR_PASSWORD,
         SQL_TLS,
         SQL_CONNECTIONS,
         SQL_TIMEOUT,
         TABLE_PREFIX,
+        WEIGHT,
         PROBE_INTERVAL,
         PROBE_TIMEOUT,
     ],
@@ -345,13 +334,25 @@ const HOST: Field = checked(
     "\"127.0.0.1\"",
     "The server. This or `socket`.",
 );
-const USER: Field = required(
-    "user",
-    Kind::Text,
-    "\"breccia\"",
-    "The user to log in as. It makes its tables at the first start.",
-);
+const SQL_USER: &str = "**Required** to hold objects: the user to log in as. It makes its tables at the first start. As a server of a `sql-read-replica`: who clients are there; without it each is itself.";
 const PASSWORD: Field = optional("password", Kind::Secret, "The password to log in with.");
+const MONITOR_USER: Field = checked(
+    "monitor-user",
+    Kind::Text,
+    "\"monitor\"",
+    "As a server of a `sql-read-replica`: who Breccia's own questions are asked as. Default: `user`; **required** without that.",
+);
+const MONITOR_PASSWORD: Field = optional(
+    "monitor-password",
+    Kind::Secret,
+    "The password of `monitor-user`.",
+);
+const WEIGHT: Field = integer(
+    "weight",
+    count(1000),
+    1,
+    "As a replica of a `sql-read-replica`: its share of the reads, next to the others'.",
+);
 const SQL_TLS: Field = optional(
     "tls",
     Kind::Table(&SQL_TLS_TABLE),

@@ -9,7 +9,7 @@ use crate::field::{
 use crate::plan::{PoolMode, Protocol};
 use crate::rule;
 
-choice!(PROTOCOLS, Protocol, &["mysql"]);
+choice!(PROTOCOLS, Protocol);
 choice!(POOL_MODES, PoolMode);
 
 pub(super) static LISTENER: Table = Table {
@@ -73,7 +73,7 @@ pub(super) static LISTENER: Table = Table {
                 least: KIB,
                 most: 4 * GIB,
             },
-            "The largest request. S3: the largest XML body; objects have S3's own limits. Default: `\"64MiB\"`; Redis: `\"1GiB\"`.",
+            "The largest request. S3: the largest XML body; objects have S3's own limits. Default: `\"64MiB\"`; Redis and MySQL: `\"1GiB\"`.",
         ),
         text(
             "max-held-request",
@@ -152,7 +152,7 @@ pub(super) static LISTENER: Table = Table {
             "pool-size",
             count(10_000),
             20,
-            "SQL: the most upstream connections for each role, database and server.",
+            "SQL: the most upstream connections for each role, database (MySQL: capabilities) and server.",
         ),
         text(
             "queue-timeout",
@@ -191,17 +191,22 @@ pub(super) static LISTENER: Table = Table {
         optional(
             "auth-query",
             Kind::Text,
-            "SQL: a query for the name and the verifier of a user `$1` that has no `user` table here, asked as the servers' `user`.",
+            "PostgreSQL: a query for the name and the verifier of a user `$1` that has no `user` table here, asked as the servers' `user`.",
         ),
         flag(
             "allow-md5",
             false,
-            "SQL: lets clients prove their password with MD5, for those that know no SCRAM.",
+            "PostgreSQL: lets clients prove their password with MD5, for those that know no SCRAM.",
+        ),
+        flag(
+            "local-infile",
+            false,
+            "MySQL: lets the server ask clients for files of theirs (`LOAD DATA LOCAL INFILE`).",
         ),
         optional(
             "user",
             Kind::List(&USER),
-            "Who may log in. Without users nobody has to, except for S3, which needs one or `insecure`. Not for memcached.",
+            "Who may log in. Without users nobody has to, except for S3, which needs one or `insecure`; MySQL goes without only if every server has a `user`, whom all are then. Not for memcached.",
         ),
     ],
 };
@@ -240,17 +245,17 @@ static USER: Table = Table {
         optional(
             "password",
             Kind::Secret,
-            "The password. Without it any will do; SQL: this or `scram-verifier`. Not for S3.",
+            "The password. Without it any will do; PostgreSQL: this or `scram-verifier`; MySQL: **required**. Not for S3.",
         ),
         optional(
             "scram-verifier",
             Kind::Secret,
-            "SQL, instead of `password`: what proves it, `SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY`.",
+            "PostgreSQL, instead of `password`: what proves it, `SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY`.",
         ),
         optional(
             "upstream-user",
             Kind::Text,
-            "SQL: the role the user has upstream. Default: the servers' `user`, or else its own name.",
+            "SQL: the role the user has upstream. Default: the servers' `user`, or else its own name, with MySQL also its own password.",
         ),
         optional(
             "upstream-password",

@@ -152,7 +152,7 @@ impl Family {
             Self::Blob => {
                 "blob stores (fs, sqlite, s3, azure, gcs, postgresql, mysql, sharded-blob)"
             }
-            Self::Sql => "postgresql stores",
+            Self::Sql => "postgresql or mysql stores",
         }
     }
 

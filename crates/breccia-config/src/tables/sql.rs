@@ -13,7 +13,7 @@ choice!(TRANSACTIONS, TransactionRouting);
 pub(crate) static SQL_READ_REPLICA: Table = Table {
     name: "sql-read-replica",
     header: "[store.NAME]",
-    doc: "A composite: a database server and its read replicas as one server, of `postgresql` stores. No composite lists it.",
+    doc: "A composite: a database server and its read replicas as one server, of `postgresql` stores or of `mysql` stores. No composite lists it.",
     fields: &[
         required(
             "primary",
@@ -37,7 +37,7 @@ pub(crate) static SQL_READ_REPLICA: Table = Table {
             "transactions",
             Kind::Choice(&TRANSACTIONS),
             "primary",
-            "Where transactions go: to the primary; or, `lazy`, their first reads to a replica until something else comes.",
+            "Where transactions go: to the primary; or, `lazy`, their first reads to a replica until something else comes. `lazy` acts only under READ COMMITTED; that is PostgreSQL's default, but MySQL's and MariaDB's is REPEATABLE READ.",
         ),
         text(
             "max-lag",

@@ -152,6 +152,7 @@ fn sql_defaults_are_those_of_the_reference() {
         upstream_idle_timeout: Duration::from_mins(10),
         auth_query: None,
         allow_md5: false,
+        local_infile: false,
     };
     assert_eq!(listener.sql, Some(wanted));
     let [user] = listener.users.as_slice() else {
@@ -201,6 +202,7 @@ fn every_sql_key_reaches_the_plan() {
             "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1".to_owned(),
         ),
         allow_md5: true,
+        local_infile: false,
     };
     assert_eq!(listener.sql, Some(wanted));
     let [ann, bob] = listener.users.as_slice() else {
@@ -268,4 +270,69 @@ fn servers_of_sql_are_no_places_of_blobs() {
         y = { type = "sql-read-replica", primary = "b", replicas = [] }
     "#;
     assert_eq!(plan(&format!("[store]\n{text}")).stores.len(), 5);
+}
+
+#[test]
+fn a_mysql_listener_and_its_servers_reach_the_plan() {
+    let plan = plan(
+        r#"
+        [store]
+        my-1 = { type = "mysql", host = "a", monitor-user = "m", monitor-password = "hunter2" }
+        my-2 = { type = "mysql", socket = "/run/x", monitor-user = "m", weight = 3 }
+        all = { type = "mysql", host = "b", user = "u", password = "p" }
+        blobs = { type = "mysql", host = "c", user = "u", database = "d" }
+        db = { type = "sql-read-replica", primary = "my-1", replicas = ["my-2"] }
+        one = { type = "sql-read-replica", primary = "all", replicas = [] }
+        objects = { type = "sharded-blob", stores = ["blobs"] }
+        [listener.l]
+        protocol = "mysql"
+        bind = "0.0.0.0:3306"
+        store = "db"
+        local-infile = true
+        pool-size = 7
+        [[listener.l.user]]
+        name = "ann"
+        password = "hunter2"
+        upstream-user = "app"
+        upstream-password = { env = "CACHE_PASSWORD" }
+        # Nobody logs in: everybody is the server's user.
+        [listener.open]
+        protocol = "mysql"
+        bind = "127.0.0.1:3307"
+        store = "one"
+        "#,
+    );
+    assert_eq!(plan.spoken("db"), Some(Protocol::Mysql));
+    assert_eq!((plan.spoken("my-1"), plan.spoken("objects")), (None, None));
+    assert_eq!(full().spoken("db"), Some(Protocol::Postgresql));
+    let server = |name: &str| match &plan.stores[name] {
+        StorePlan::Mysql(server) => server.clone(),
+        _ => panic!("{name}"),
+    };
+    let check = |name: &str, database: &str, user: &str, weight: u32| {
+        let it = server(name);
+        assert_eq!((it.database.as_str(), it.user.as_str()), (database, user));
+        assert_eq!(
+            (it.weight, plan.is_only_sql(name)),
+            (weight, name != "blobs")
+        );
+    };
+    check("my-1", "", "", 1);
+    check("my-2", "", "", 3);
+    check("all", "", "u", 1);
+    check("blobs", "d", "u", 1);
+    let listener = &plan.listeners["l"];
+    assert_eq!(listener.protocol, Protocol::Mysql);
+    assert_eq!(listener.max_request_size, 1 << 30);
+    let sql = listener.sql.as_ref().unwrap();
+    assert!(sql.local_infile && !sql.allow_md5 && sql.auth_query.is_none());
+    assert_eq!(sql.pool_size, 7);
+    let wanted = SqlUserPlan {
+        scram_verifier: None,
+        upstream_user: Some("app".to_owned()),
+        upstream_password: Some(Secret::new("from-env")),
+    };
+    assert_eq!(listener.users[0].sql, Some(wanted));
+    let open = &plan.listeners["open"];
+    assert!(open.users.is_empty() && !open.sql.as_ref().unwrap().local_infile);
 }
