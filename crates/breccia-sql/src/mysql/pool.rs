@@ -3,11 +3,13 @@
 //! Not how they are lent ([`crate::pool`]). Invariant: a connection that is lent has nothing unread.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use breccia_net::stream::Stream;
 
 use super::monitor::run_question;
+use super::settings::Settings;
 use super::upstream::{Endpoint, Login, Upstream};
 use crate::error::SqlError;
 use crate::pool;
@@ -17,10 +19,30 @@ pub type Pool = pool::Pool<Endpoint>;
 /// A connection that is lent.
 pub type Lease = pool::Lease<Endpoint>;
 
+/// What connections of a pool begin with, once one was made.
+#[derive(Debug, Default)]
+pub struct Beginning(Mutex<Option<Arc<Settings>>>);
+
+impl Beginning {
+    /// A connection that was made just now began with this.
+    pub fn keep(&self, base: &Arc<Settings>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(base));
+    }
+
+    /// What the last of them began with.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<Settings>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 impl pool::Wire for Endpoint {
     type Login = Login;
     type Connection = Upstream;
-    type Kept = ();
+    type Kept = Beginning;
 
     fn name(&self) -> &str {
         &self.name

@@ -17,7 +17,9 @@ use crate::pause::Running;
 
 /// How long a connection stays with a session after an answer that its client may ask more about: the
 /// rows found, the warnings, the last insert id. While others wait for connections it does not.
-pub(super) const LINGER: Duration = Duration::from_millis(100);
+const LINGER: Duration = Duration::from_millis(100);
+/// The same after a warning, an error, or rows that were counted: many clients ask about those.
+const ASKED_LINGER: Duration = Duration::from_secs(1);
 
 /// A connection that a session holds.
 #[derive(Debug)]
@@ -44,8 +46,8 @@ pub(super) struct Attached {
     pub(super) spoilt: bool,
     /// Cursors that are open, and statements with data sent ahead.
     pub(super) open: usize,
-    /// It is kept for questions about the last answer, since then.
-    pub(super) lingers_since: Option<Instant>,
+    /// It is kept for questions about the last answer, until then.
+    pub(super) lingers_until: Option<Instant>,
     /// The last statement of the session ran here, and nothing since.
     pub(super) latest: bool,
     /// A statement of this session may have set the last insert id, which was not asked for yet.
@@ -76,7 +78,7 @@ impl Attached {
             tainted: false,
             spoilt: false,
             open: 0,
-            lingers_since: None,
+            lingers_until: None,
             latest: false,
             sets_insert_id: false,
             owns_insert_id: false,
@@ -191,7 +193,11 @@ impl Session {
             attached.running.rest();
         }
         let only_lingers = attached.is_free() && self.pinned.is_none();
-        attached.lingers_since = only_lingers.then_some(self.asked);
+        let lingers = match stays {
+            Stays::Asked => ASKED_LINGER,
+            Stays::No | Stays::IfIdle => LINGER,
+        };
+        attached.lingers_until = only_lingers.then(|| clock::now() + lingers);
         self.home = Some(attached);
     }
 
@@ -211,7 +217,8 @@ impl Session {
         if attached.is_free() {
             attached.running.rest();
         }
-        attached.lingers_since = attached.is_free().then_some(now);
+        let lingers = if asks_more { ASKED_LINGER } else { LINGER };
+        attached.lingers_until = attached.is_free().then(|| now + lingers);
         self.away = Some(attached);
     }
 
@@ -245,8 +252,8 @@ impl Session {
     pub(super) async fn end_lingering(&mut self, all: bool) {
         let over = |attached: &Attached| {
             attached
-                .lingers_since
-                .is_some_and(|since| all || clock::now().saturating_duration_since(since) >= LINGER)
+                .lingers_until
+                .is_some_and(|until| all || clock::now() >= until)
         };
         if self.away.as_ref().is_some_and(over)
             && let Some(away) = self.away.take()
@@ -257,7 +264,7 @@ impl Session {
         if self.home.as_ref().is_some_and(over) {
             if kept {
                 if let Some(home) = &mut self.home {
-                    home.lingers_since = None;
+                    home.lingers_until = None;
                 }
             } else if let Some(home) = self.home.take() {
                 self.give_back(home).await;

@@ -95,7 +95,7 @@ impl Session {
 
     /// The connection that is held runs something again, once it may.
     async fn begin_again(&mut self, mut attached: Attached) -> Result<Attached, SqlError> {
-        attached.lingers_since = None;
+        attached.lingers_until = None;
         while attached.running.rests() && !attached.running.begins() {
             if let Err(error) = self.wait_while_held(attached.server).await {
                 self.put_back(attached).await;
@@ -186,7 +186,10 @@ impl Session {
         if let Ask::Execute(execution) = ask {
             self.prepare_again(attached, execution.key()).await?;
         }
-        self.open_transaction(attached).await?;
+        if !matches!(ask, Ask::Prepare(..)) {
+            // To prepare a statement is to run nothing: the transaction may still begin elsewhere.
+            self.open_transaction(attached).await?;
+        }
         if verdict.asks_last_insert_id && !attached.replica && !attached.owns_insert_id {
             let sql = format!("SET last_insert_id = {}", self.last_insert_id);
             run(attached, &sql).await?;
@@ -286,9 +289,9 @@ impl Session {
     /// Puts back a connection on which the command was not sent.
     pub(super) async fn put_back(&mut self, attached: Attached) {
         if attached.replica {
-            if attached.is_free() {
+            if attached.is_free() || attached.tainted {
                 self.give_back(attached).await;
-            } else if !attached.tainted {
+            } else {
                 self.away = Some(attached);
             }
         } else {

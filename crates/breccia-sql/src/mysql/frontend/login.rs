@@ -460,10 +460,18 @@ impl Session {
 
     async fn greet_at(&mut self, server: usize, read_only: bool) -> Result<(), SqlError> {
         let pool = self.pool(server, read_only)?;
+        if pool.is_crowded()
+            && let Some(known) = pool.kept().get()
+        {
+            // Who comes while all connections are lent is let in; its first statement waits.
+            self.base = known;
+            return Ok(());
+        }
         let mut lease = pool.lend().await?;
         let Some(upstream) = lease.upstream() else {
             return Ok(());
         };
+        pool.kept().keep(&upstream.base);
         self.base = Arc::clone(&upstream.base);
         if let Some(schema) = self.settings.schema()
             && upstream.applied.schema() != Some(schema)

@@ -261,7 +261,7 @@ impl Session {
     /// Gives the connection back if nothing holds it any more.
     async fn release_free_home(&mut self) {
         let free =
-            |home: &super::attached::Attached| home.is_free() && home.lingers_since.is_none();
+            |home: &super::attached::Attached| home.is_free() && home.lingers_until.is_none();
         if self.pinned.is_none()
             && self.home.as_ref().is_some_and(free)
             && let Some(home) = self.home.take()

@@ -199,13 +199,17 @@ impl Session {
         place: &Place,
     ) -> Result<Outcome, Trouble> {
         let mut attached = self.attach(place).await.map_err(Trouble::Before)?;
-        let prepared = self.prepare(&mut attached, ask, verdict).await;
-        if let Err(error) = prepared {
+        let was_open = attached.in_transaction();
+        let held = (self.begun.clone(), self.next.clone());
+        if let Err(error) = self.prepare(&mut attached, ask, verdict).await {
             let answered = matches!(error, SqlError::Question { .. } | SqlError::Settings { .. });
-            attached.tainted |= !answered || attached.in_transaction() || attached.replica;
-            let open = attached.in_transaction();
+            // One that was begun here for this statement is begun again with the next.
+            attached.tainted |= !answered || (attached.in_transaction() && !was_open);
+            if !was_open {
+                (self.begun, self.next) = held;
+            }
             self.put_back(attached).await;
-            if open {
+            if was_open && !answered {
                 return Err(Trouble::After {
                     error,
                     begun: false,
@@ -225,6 +229,10 @@ impl Session {
             Err(trouble) => {
                 attached.tainted = true;
                 self.registered.leaves(attached.server);
+                if place.replica && !was_open {
+                    // It goes on elsewhere, from its beginning.
+                    (self.begun, self.next) = held;
+                }
                 Err(trouble)
             }
         }

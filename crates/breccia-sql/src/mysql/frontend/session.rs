@@ -16,7 +16,7 @@ use breccia_net::stream::close_gently;
 use bytes::BytesMut;
 
 use super::MysqlListener;
-use super::attached::{Attached, LINGER};
+use super::attached::Attached;
 use super::client::Client;
 use super::kill::Registered;
 use super::prepared::Statements;
@@ -331,7 +331,7 @@ impl Session {
             add(limits.idle_timeout.map(|it| resting + it));
         }
         for attached in [&self.home, &self.away].into_iter().flatten() {
-            add(attached.lingers_since.map(|since| since + LINGER));
+            add(attached.lingers_until);
         }
         due
     }
