@@ -279,26 +279,32 @@ fn prepared(trace: &mut Trace) -> Result<()> {
     trace.client.long_data(insert.id, 1, b"data")?;
     trace.execute(&insert, &[Int(77), Long, Int(1), Bytes(b"s")], 0, true)?;
     trace.execute(&select, &[Int(77)], 0, true)?;
+    prepared_elsewhere(trace, &insert, &select)
+}
+
+/// The same statements on other connections, under other settings, and after they were closed.
+fn prepared_elsewhere(trace: &mut Trace, insert: &MyStatement, select: &MyStatement) -> Result<()> {
+    use MyValue::{Bytes, Int, Null};
     // Without types, which the server remembers; in a transaction another connection serves it.
-    trace.execute(&select, &[Int(2)], 0, false)?;
+    trace.execute(select, &[Int(2)], 0, false)?;
     trace.text("begin")?;
-    trace.execute(&select, &[Int(1)], 0, false)?;
+    trace.execute(select, &[Int(1)], 0, false)?;
     trace.execute(
-        &insert,
+        insert,
         &[Int(78), Bytes(b"t"), Int(1), Bytes(b"s")],
         0,
         false,
     )?;
     trace.text("commit")?;
-    trace.execute(&select, &[Int(78)], 0, false)?;
+    trace.execute(select, &[Int(78)], 0, false)?;
     trace.text("set names latin1")?;
-    trace.execute(&select, &[Int(78)], 0, false)?;
+    trace.execute(select, &[Int(78)], 0, false)?;
     trace.text("set names utf8mb4")?;
     trace.client.long_data(insert.id, 1, b"forgotten")?;
     let reset = trace.client.reset_statement(insert.id)?;
     trace.keep("reset", reset);
     trace.execute(
-        &insert,
+        insert,
         &[Int(79), Bytes(b"kept"), Int(1), Bytes(b"s")],
         0,
         true,
@@ -317,14 +323,14 @@ fn prepared(trace: &mut Trace) -> Result<()> {
     trace.once("delete from b where id = ? returning n", &[Int(0)])?;
     trace.once("update b set n = n + ? where id = 77", &[Int(2)])?;
     trace.text("alter table b add column extra int default 3")?;
-    trace.execute(&select, &[Int(77)], 0, true)?;
-    trace.client.close(&insert)?;
+    trace.execute(select, &[Int(77)], 0, true)?;
+    trace.client.close(insert)?;
     // A closed number is unknown, and each side has numbers of its own.
-    let closed = trace.client.execute(&insert, &[Int(1), Null, Null, Null])?;
+    let closed = trace.client.execute(insert, &[Int(1), Null, Null, Null])?;
     ensure!(closed.code() == 1243, "a closed statement: {closed:?}");
     let closed = trace.client.fetch(999, 1)?;
     ensure!(closed.code() == 1243, "an unknown statement: {closed:?}");
-    trace.execute(&select, &[Int(77)], 0, true).map(drop)
+    trace.execute(select, &[Int(77)], 0, true).map(drop)
 }
 
 #[test]
