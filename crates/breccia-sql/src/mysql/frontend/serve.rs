@@ -19,8 +19,8 @@ use super::session::{End, Session};
 use crate::error::SqlError;
 use crate::flow::{Outgoing, READ_AHEAD, SCRATCH, poll_read};
 use crate::freshness::Home;
-use crate::mysql::class::Verdict;
-use crate::mysql::codec::{self, command};
+use crate::mysql::class::{Class, Verdict};
+use crate::mysql::codec::{self, command, status};
 use crate::mysql::statements::Key;
 use crate::mysql::upstream::Upstream;
 
@@ -244,6 +244,11 @@ impl Session {
             self.warnings = outcome.warnings.max(u16::from(outcome.error.is_some()));
         }
         let committed = self.absorb(&mut attached, outcome);
+        if !attached.replica && self.is_unsure(verdict, outcome) {
+            // An error tells no flags: what is open is told with the next answer, which is to come from
+            // the same connection.
+            attached.status |= status::IN_TRANS;
+        }
         let now = clock::now();
         for other in [&mut self.home, &mut self.away].into_iter().flatten() {
             other.latest = false;
@@ -285,6 +290,30 @@ impl Session {
             Stays::IfIdle
         };
         self.settle_home(attached, stays).await;
+    }
+
+    /// Whether a statement that failed may have left a transaction open, or a setting changed.
+    fn is_unsure(&self, verdict: &Verdict, outcome: &Outcome) -> bool {
+        // ER_PARSE_ERROR: nothing of it was run.
+        const UNREAD: u16 = 1064;
+        /// Where more than one statement may have run, or nobody knows which.
+        const PROGRAMS: [&str; 7] = [
+            "call",
+            "executable-comment",
+            "function",
+            "long",
+            "several",
+            "unlexed",
+            "unproven",
+        ];
+        let Some((code, ..)) = &outcome.error else {
+            return false;
+        };
+        let may = match verdict.class {
+            Class::Primary(reason) => PROGRAMS.contains(&reason) && *code != UNREAD,
+            _ => false,
+        };
+        may || !self.autocommits()
     }
 
     /// The primary was used: what the session may not read behind from now on.
