@@ -18,6 +18,8 @@ use crate::pause::Running;
 /// How long a connection stays with a session after an answer that its client may ask more about: the
 /// rows found, the warnings, the last insert id. While others wait for connections it does not.
 const LINGER: Duration = Duration::from_millis(100);
+/// How often whoever keeps one for longer than that looks whether others wait.
+const LINGER_LOOK: Duration = Duration::from_millis(20);
 /// The same after a warning, an error, or rows that were counted: many clients ask about those.
 const ASKED_LINGER: Duration = Duration::from_secs(1);
 
@@ -47,7 +49,7 @@ pub(super) struct Attached {
     /// Cursors that are open, and statements with data sent ahead.
     pub(super) open: usize,
     /// It is kept for questions about the last answer, until then.
-    pub(super) lingers_until: Option<Instant>,
+    pub(super) lingers_until: Option<Lingers>,
     /// The last statement of the session ran here, and nothing since.
     pub(super) latest: bool,
     /// A statement of this session may have set the last insert id, which was not asked for yet.
@@ -110,6 +112,39 @@ pub(super) enum Stays {
     IfIdle,
     /// The client may well ask about what it was answered: of warnings, an error, or counted rows.
     Asked,
+}
+
+/// How long a connection is kept for questions about the last answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lingers {
+    /// Until then, whoever waits.
+    least: Instant,
+    /// Until then, if nobody waits for a connection.
+    most: Instant,
+}
+
+impl Lingers {
+    fn from(now: Instant, time: Duration) -> Self {
+        Self {
+            least: now + LINGER.min(time),
+            most: now + time,
+        }
+    }
+
+    fn is_over(self, pool: &Pool) -> bool {
+        let now = clock::now();
+        now >= self.most || (now >= self.least && pool.waiting() > 0)
+    }
+
+    /// When it is to be looked at again.
+    pub(super) fn due(self) -> Instant {
+        let now = clock::now();
+        if now < self.least {
+            self.least
+        } else {
+            self.most.min(now + LINGER_LOOK)
+        }
+    }
 }
 
 impl Session {
@@ -197,7 +232,8 @@ impl Session {
             Stays::Asked => ASKED_LINGER,
             Stays::No | Stays::IfIdle => LINGER,
         };
-        attached.lingers_until = only_lingers.then(|| clock::now() + lingers);
+        let now = clock::now();
+        attached.lingers_until = only_lingers.then(|| Lingers::from(now, lingers));
         self.home = Some(attached);
     }
 
@@ -218,7 +254,7 @@ impl Session {
             attached.running.rest();
         }
         let lingers = if asks_more { ASKED_LINGER } else { LINGER };
-        attached.lingers_until = attached.is_free().then(|| now + lingers);
+        attached.lingers_until = attached.is_free().then(|| Lingers::from(now, lingers));
         self.away = Some(attached);
     }
 
@@ -239,10 +275,11 @@ impl Session {
                 .ask_value(upstream, "SELECT LAST_INSERT_ID()")
                 .await;
             let value = asked.ok().flatten().and_then(|it| it.parse().ok());
-            let Some(value) = value else {
-                return;
-            };
             self.last_insert_id = value;
+            if value.is_none() {
+                // Closed; whoever asks for the id is told that it is not known.
+                return;
+            }
         }
         attached.lease.give_back_at(clock::now());
     }
@@ -253,7 +290,7 @@ impl Session {
         let over = |attached: &Attached| {
             attached
                 .lingers_until
-                .is_some_and(|until| all || clock::now() >= until)
+                .is_some_and(|until| all || until.is_over(attached.pool()))
         };
         if self.away.as_ref().is_some_and(over)
             && let Some(away) = self.away.take()

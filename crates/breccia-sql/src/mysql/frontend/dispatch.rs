@@ -306,7 +306,7 @@ impl Session {
         self.statements.clear();
         self.pinned = None;
         (self.begun, self.next) = (None, None);
-        (self.last_insert_id, self.warnings) = (0, 0);
+        (self.last_insert_id, self.warnings) = (Some(0), 0);
         self.transaction_since = None;
     }
 }

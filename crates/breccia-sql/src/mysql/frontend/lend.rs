@@ -191,7 +191,14 @@ impl Session {
             self.open_transaction(attached).await?;
         }
         if verdict.asks_last_insert_id && !attached.replica && !attached.owns_insert_id {
-            let sql = format!("SET last_insert_id = {}", self.last_insert_id);
+            let Some(known) = self.last_insert_id else {
+                return Err(SqlError::Down {
+                    server: self.server_name(attached.server),
+                    why: "LAST_INSERT_ID() is not known: the connection that had it was lost"
+                        .to_owned(),
+                });
+            };
+            let sql = format!("SET last_insert_id = {known}");
             run(attached, &sql).await?;
             attached.owns_insert_id = true;
         }

@@ -213,7 +213,7 @@ fn begin(
         begun: None,
         next: None,
         statements: super::prepared::Statements::default(),
-        last_insert_id: 0,
+        last_insert_id: Some(0),
         warnings: 0,
         nonce: arrival.nonce,
         peer,

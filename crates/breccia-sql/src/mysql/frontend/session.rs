@@ -16,7 +16,7 @@ use breccia_net::stream::close_gently;
 use bytes::BytesMut;
 
 use super::MysqlListener;
-use super::attached::Attached;
+use super::attached::{Attached, Lingers};
 use super::client::Client;
 use super::kill::Registered;
 use super::prepared::Statements;
@@ -129,8 +129,8 @@ pub(super) struct Session {
     /// What the next transaction begins with: SET TRANSACTION, as it was said.
     pub(super) next: Option<Vec<u8>>,
     pub(super) statements: Statements,
-    /// What `LAST_INSERT_ID()` is, once something of this session may have set it.
-    pub(super) last_insert_id: u64,
+    /// What `LAST_INSERT_ID()` is; none if that is not known any more. Zero until something of this session may have set it.
+    pub(super) last_insert_id: Option<u64>,
     /// Where it comes from.
     pub(super) peer: String,
     /// The challenge that the client's last proof answered.
@@ -331,7 +331,7 @@ impl Session {
             add(limits.idle_timeout.map(|it| resting + it));
         }
         for attached in [&self.home, &self.away].into_iter().flatten() {
-            add(attached.lingers_until);
+            add(attached.lingers_until.map(Lingers::due));
         }
         due
     }
