@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// Variables that a server tells of, and that are no setting of a session: what it did, or what is
 /// Breccia's own.
@@ -24,6 +25,14 @@ const NO_SETTINGS: [&str; 12] = [
 ];
 /// What a replica's connection has for good, whatever the session's is there.
 const NOT_ON_REPLICAS: [&str; 3] = ["autocommit", "transaction_read_only", "tx_read_only"];
+/// What transactions are like: no text is read by it.
+const OF_TRANSACTIONS: [&str; 5] = [
+    "autocommit",
+    "transaction_isolation",
+    "transaction_read_only",
+    "tx_isolation",
+    "tx_read_only",
+];
 /// The most variables kept of one session; a server has fewer that can be set.
 pub const MAX_VARIABLES: usize = 1024;
 
@@ -63,6 +72,34 @@ impl Settings {
     /// Another schema is current.
     pub fn enter(&mut self, schema: &str) {
         self.schema = (!schema.is_empty()).then(|| schema.to_owned());
+    }
+
+    /// These settings without those of transactions, which a statement is not read by.
+    #[must_use]
+    pub fn of_statements(self: &Arc<Self>) -> Arc<Self> {
+        if !OF_TRANSACTIONS
+            .iter()
+            .any(|it| self.variables.contains_key(*it))
+        {
+            return Arc::clone(self);
+        }
+        let mut stripped = (**self).clone();
+        stripped
+            .variables
+            .retain(|name, _| !OF_TRANSACTIONS.contains(&name.as_str()));
+        Arc::new(stripped)
+    }
+
+    /// These settings with the transactions of `session`: to change those would end what is open.
+    #[must_use]
+    pub fn within(&self, session: &Self) -> Self {
+        let mut whole = self.clone();
+        for name in OF_TRANSACTIONS {
+            if let Some(value) = session.get(name) {
+                whole.set(name, value);
+            }
+        }
+        whole
     }
 
     /// The names of the variables.

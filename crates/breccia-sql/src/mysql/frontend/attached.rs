@@ -169,7 +169,9 @@ impl Session {
                     known = true;
                     if name.starts_with("session_track") {
                         self.pin("session-track");
-                    } else if !attached.replica && crate::mysql::settings::is_setting(&name) {
+                    } else if crate::mysql::settings::is_setting(&name) {
+                        // Nobody else may find a replica's connection so.
+                        attached.spoilt |= attached.replica;
                         Arc::make_mut(&mut self.settings).set(&name, &value);
                     }
                 }

@@ -172,7 +172,7 @@ impl Session {
     }
 
     /// COMMIT and ROLLBACK of what no server knows of.
-    fn end_here(&mut self) -> bool {
+    pub(super) fn end_here(&mut self) -> bool {
         if self.is_open_upstream() {
             return false;
         }

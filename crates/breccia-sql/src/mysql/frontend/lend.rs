@@ -180,7 +180,7 @@ impl Session {
         let settings = Arc::clone(&self.settings);
         self.bring(attached, &settings).await?;
         if let Ask::Prepare(key, _) = ask {
-            let under = Arc::clone(&key.under);
+            let under = Arc::new(key.under.within(&self.settings));
             self.bring(attached, &under).await?;
         }
         if let Ask::Execute(execution) = ask {
@@ -190,7 +190,8 @@ impl Session {
             // To prepare a statement is to run nothing: the transaction may still begin elsewhere.
             self.open_transaction(attached).await?;
         }
-        if verdict.asks_last_insert_id && !attached.replica && !attached.owns_insert_id {
+        let asks = verdict.asks_last_insert_id || verdict.may_set_last_insert_id;
+        if asks && !attached.replica && !attached.owns_insert_id {
             let Some(known) = self.last_insert_id else {
                 return Err(SqlError::Down {
                     server: self.server_name(attached.server),
@@ -233,7 +234,10 @@ impl Session {
         if let Some(schema) = settings.schema()
             && upstream.applied.schema() != Some(schema)
         {
-            pool.endpoint().enter(upstream, schema).await?;
+            pool.endpoint()
+                .enter(upstream, schema)
+                .await
+                .map_err(SqlError::of_settings)?;
         }
         // Shared from now on, so that they are compared once and not for each statement.
         upstream.applied = Arc::clone(settings);
@@ -251,9 +255,9 @@ impl Session {
             return Ok(());
         }
         let now = Arc::clone(&self.settings);
-        let elsewhere = *key.under != *now;
+        let under = Arc::new(key.under.within(&now));
+        let elsewhere = *under != *now;
         if elsewhere {
-            let under = Arc::clone(&key.under);
             self.bring(attached, &under).await?;
         }
         let pool = Arc::clone(attached.pool());
@@ -284,7 +288,10 @@ impl Session {
             return Ok(());
         }
         let begun = self.begun.take().and_then(|begun| begun.sql);
-        let texts = [self.next.take(), begun];
+        let next = self.next.take();
+        // The server tells when what was set for one transaction is used up.
+        attached.special |= next.is_some();
+        let texts = [next, begun];
         for sql in texts.into_iter().flatten() {
             let sql = String::from_utf8_lossy(&sql).into_owned();
             run(attached, &sql).await?;

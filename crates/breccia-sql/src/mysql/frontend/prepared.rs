@@ -163,7 +163,7 @@ impl Session {
         let number = self.statements.next_number();
         let key = Key {
             sql: sql.into(),
-            under: Arc::clone(&self.settings),
+            under: self.settings.of_statements(),
         };
         // To prepare a statement is to run nothing: it needs no place of its own, only the tables.
         let asked = Verdict {
@@ -223,6 +223,10 @@ impl Session {
             let mut changed = (*verdict).clone();
             changed.class = Class::Primary("cursor");
             verdict = Arc::new(changed);
+        }
+        let ends = matches!(verdict.class, Class::Commit | Class::Rollback);
+        if ends && self.begun.is_some() && self.end_here() {
+            return Ok(());
         }
         if !self.note_before(&verdict) {
             return Ok(());

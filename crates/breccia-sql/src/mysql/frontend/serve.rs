@@ -127,6 +127,11 @@ impl Session {
                     self.refuse(&error);
                     return Ok(None);
                 }
+                Err(Trouble::After { error, .. }) if !ask.is_kept() => {
+                    // What is left of it on the way must not be taken for commands.
+                    let why = format!("breccia: {error}; whether it was carried out is unknown");
+                    return Err(End::Told(1158, b"08S01", why));
+                }
                 Err(Trouble::After { error, begun }) => return self.lost(&error, begun, mark),
                 Err(Trouble::End(end)) => return Err(end),
             }
@@ -175,7 +180,10 @@ impl Session {
 
     /// The connection is lost with a statement on it.
     fn lost(&mut self, error: &SqlError, begun: bool, mark: usize) -> Result<Option<Outcome>, End> {
-        let open = self.transaction_since.take().is_some() || self.pinned.is_some();
+        let open = self.transaction_since.take().is_some()
+            || self.begun.is_some()
+            || self.pinned.is_some()
+            || !self.autocommits();
         if begun {
             // Half an answer cannot be mended.
             tracing::warn!(listener = self.listener.name, %error, "an answer was cut off");
@@ -202,14 +210,16 @@ impl Session {
         let was_open = attached.in_transaction();
         let held = (self.begun.clone(), self.next.clone());
         if let Err(error) = self.prepare(&mut attached, ask, verdict).await {
-            let answered = matches!(error, SqlError::Question { .. } | SqlError::Settings { .. });
+            // A connection that was brought half-way is at nobody's settings.
+            let answered = matches!(error, SqlError::Question { .. });
+            let keeps = was_open || self.pinned.is_some() || attached.open > 0;
             // One that was begun here for this statement is begun again with the next.
             attached.tainted |= !answered || (attached.in_transaction() && !was_open);
             if !was_open {
                 (self.begun, self.next) = held;
             }
             self.put_back(attached).await;
-            if was_open && !answered {
+            if keeps && !answered {
                 return Err(Trouble::After {
                     error,
                     begun: false,
@@ -229,6 +239,10 @@ impl Session {
             Err(trouble) => {
                 attached.tainted = true;
                 self.registered.leaves(attached.server);
+                if !place.replica {
+                    // It may have been carried out, and be seen on no replica yet.
+                    self.freshness.used_primary(None);
+                }
                 if place.replica && !was_open {
                     // It goes on elsewhere, from its beginning.
                     (self.begun, self.next) = held;
@@ -256,7 +270,7 @@ impl Session {
         attached.latest = true;
         if attached.in_transaction() {
             self.transaction_since.get_or_insert(self.asked);
-        } else {
+        } else if self.begun.is_none() {
             self.transaction_since = None;
         }
         let asks_more = verdict.asks_previous
@@ -411,7 +425,9 @@ impl Session {
                     self.flush().await?;
                     relay.flushed();
                     begun = true;
-                    let last = self.send_file(upstream, server).await?;
+                    let sent = self.send_file(upstream, server).await;
+                    // What is left of a file on the way must not be taken for commands.
+                    let last = sent.map_err(|_| Trouble::End(End::Gone))?;
                     relay.file_sent(last);
                     continue;
                 }

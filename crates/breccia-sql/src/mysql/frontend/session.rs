@@ -170,6 +170,7 @@ impl Session {
             return Err(End::Gone);
         }
         self.asked = clock::now();
+        self.check_primary()?;
         let bytes = self.dispatch(command).await?;
         self.client.reuse(bytes);
         self.flush().await?;
@@ -432,7 +433,7 @@ impl Session {
 
     /// Pins the session to its connection, for good.
     pub(super) fn pin(&mut self, reason: &'static str) {
-        if self.pinned.is_none() {
+        if matches!(self.pinned, None | Some("target")) {
             self.pinned = Some(reason);
             self.listener.cluster.routed.pinned(reason);
         }
