@@ -9,6 +9,7 @@ use bytes::BytesMut;
 
 use super::own;
 use super::relay::{Outcome, Shape};
+use super::route;
 use super::serve::{Ask, command_bytes};
 use super::session::{Begun, Command, End, Session};
 use crate::mysql::class::{Class, Verdict};
@@ -138,7 +139,11 @@ impl Session {
                 query,
                 id: Some(id),
             } => self.kill(*query, *id, Some(sql)).await?,
-            Class::Begin { read_only, .. } => return Ok(self.begin(sql, *read_only)),
+            // A snapshot is of the moment at which it is asked for.
+            Class::Begin {
+                read_only,
+                characteristics: false,
+            } => return Ok(self.begin(sql, *read_only)),
             Class::Commit | Class::Rollback => return Ok(self.end_here()),
             Class::SetTransaction => return Ok(self.hold_characteristics(sql)),
             Class::Primary(_) | Class::Read => {
@@ -193,7 +198,8 @@ impl Session {
 
     /// SET TRANSACTION without SESSION: kept for the next transaction.
     fn hold_characteristics(&mut self, sql: &[u8]) -> bool {
-        if self.is_open_upstream() || self.begun.is_some() {
+        let kept = self.next.is_some() || !is_of_transactions(sql);
+        if kept || self.is_open_upstream() || self.begun.is_some() {
             return false;
         }
         self.next = Some(sql.to_vec());
@@ -203,7 +209,9 @@ impl Session {
 
     /// What must be so before a statement is served; `false`: it is answered already.
     pub(super) fn note_before(&mut self, verdict: &Verdict) -> bool {
-        if verdict.asks_previous && !self.has_latest() && self.pinned.is_none() {
+        let away = self.away.as_ref().is_some_and(|away| away.latest);
+        let known = self.has_latest() && !(away && route::changes(&verdict.class));
+        if verdict.asks_previous && !known && self.pinned.is_none() {
             let only_warnings = matches!(verdict.class, Class::ShowWarnings);
             if !only_warnings || self.warnings > 0 {
                 self.pin("previous");
@@ -309,4 +317,25 @@ impl Session {
         (self.last_insert_id, self.warnings) = (Some(0), 0);
         self.transaction_since = None;
     }
+}
+
+/// Whether a SET TRANSACTION has only words that servers know there: others are for the server to refuse.
+fn is_of_transactions(sql: &[u8]) -> bool {
+    const WORDS: [&[u8]; 11] = [
+        b"SET",
+        b"TRANSACTION",
+        b"ISOLATION",
+        b"LEVEL",
+        b"READ",
+        b"COMMITTED",
+        b"UNCOMMITTED",
+        b"REPEATABLE",
+        b"SERIALIZABLE",
+        b"ONLY",
+        b"WRITE",
+    ];
+    let mut words = sql
+        .split(|byte| byte.is_ascii_whitespace() || matches!(byte, b',' | b';'))
+        .filter(|word| !word.is_empty());
+    words.all(|word| WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
 }

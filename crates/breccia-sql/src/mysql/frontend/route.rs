@@ -73,6 +73,7 @@ impl Session {
     pub(super) async fn place(&mut self, verdict: &Verdict) -> Place {
         let follows =
             verdict.asks_previous || matches!(verdict.class, Class::Commit | Class::Rollback);
+        let follows = follows && !changes(&verdict.class);
         if let Some(away) = self.away.as_ref().filter(|it| follows && it.latest) {
             return Place {
                 server: away.server,
@@ -330,6 +331,14 @@ impl Session {
         let proof = sample.at.map(|asked| proof(asked, position, run));
         Ok(found(candidate, proof))
     }
+}
+
+/// Whether a statement that asks about the one before changes something, too.
+pub(super) fn changes(class: &Class) -> bool {
+    matches!(
+        class,
+        Class::Pin(_) | Class::Set | Class::Ddl | Class::Primary("write")
+    )
 }
 
 fn found(server: usize, proof: Option<Proof>) -> Place {
