@@ -262,7 +262,7 @@ impl Session {
 
     /// Gives a connection back, once what a later statement may ask of it is known.
     pub(super) async fn give_back(&mut self, mut attached: Attached) {
-        self.registered.leaves(attached.server);
+        self.registered.rests();
         if attached.tainted || attached.spoilt || !attached.is_free() {
             // Closed with its permit.
             return;
@@ -312,7 +312,7 @@ impl Session {
     }
 
     /// Lets go of all connections; those of which something is open are closed.
-    pub(super) async fn let_go(&mut self, _reason: Option<&str>) {
+    pub(super) async fn let_go(&mut self) {
         for attached in [self.home.take(), self.away.take()].into_iter().flatten() {
             let mut attached = attached;
             // A pinned one has something that nobody else may find there.

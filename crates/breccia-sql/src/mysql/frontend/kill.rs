@@ -125,11 +125,6 @@ impl Registered {
             .unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The session holds no connection to a server any more.
-    pub(super) fn leaves(&self, _server: usize) {
-        self.rests();
-    }
-
     /// Whether somebody has ended the session.
     pub(super) fn is_ended(&self) -> bool {
         self.entry.ended.load(Ordering::Relaxed)

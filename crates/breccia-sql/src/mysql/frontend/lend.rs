@@ -325,7 +325,7 @@ impl Session {
         if home.is_free() && self.pinned.is_none() {
             if let Some(mut home) = self.home.take() {
                 home.tainted = true;
-                self.registered.leaves(home.server);
+                self.registered.rests();
             }
             return Ok(());
         }

@@ -90,7 +90,7 @@ impl Session {
                     format!("breccia: {why}; a token is what SHOW breccia.token told")
                 })?;
                 let view = self.look();
-                let known = gtids.is_among(&self.listener.cluster.position());
+                let known = self.listener.cluster.is_of_here(&gtids);
                 self.freshness.import(&gtids, view.epoch, known);
                 Ok(())
             }

@@ -4,7 +4,7 @@
 //! may have seen, or all that anybody was told, as the cluster's consistency asks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use breccia_net::clock;
 
@@ -14,10 +14,7 @@ use crate::freshness::{Home, Need, Position as _};
 use crate::mysql::class::{Class, Verdict};
 use crate::mysql::cluster::{Server, View};
 use crate::mysql::gtid::Gtids;
-use crate::sampler::{Sample, Ticket};
-
-/// The pause between two looks at a replica that is not there yet.
-const LOOK_PAUSE: Duration = Duration::from_micros(500);
+use crate::sampler::Ticket;
 
 /// A statement asks about the one before, and goes where that ran.
 pub(super) const PREVIOUS: &str = "previous";
@@ -282,23 +279,8 @@ impl Session {
     /// Whether a run of a replica has replayed `floor`, asked from now on.
     pub(super) async fn still_has(&self, server: usize, floor: &Gtids, run: u64) -> bool {
         let end = clock::now() + self.listener.cluster.options.replica_wait;
-        let reached = self.reached(server, floor, end).await;
+        let reached = self.listener.cluster.reached(server, floor, end).await;
         reached.is_some_and(|sample| sample.run == run)
-    }
-
-    /// What a replica says once it has replayed `floor`, if it does by `end`; asked from now on.
-    async fn reached(&self, server: usize, floor: &Gtids, end: Instant) -> Option<Sample<Gtids>> {
-        let sampler = &self.listener.cluster.server(server)?.sampler;
-        loop {
-            let sample = sampler.wait(sampler.ticket(), end).await?;
-            if sample.replica && sample.position.covers(floor) {
-                return Some(sample);
-            }
-            if clock::now() + LOOK_PAUSE >= end {
-                return None;
-            }
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
     }
 
     /// A replica that has replayed `floor`, now or by `end`.
@@ -326,7 +308,10 @@ impl Session {
             return Ok(found(server, Some(proof)));
         }
         let candidate = cluster.choose(view, |_| true).ok_or("no-replica")?;
-        let sample = self.reached(candidate, floor, end).await.ok_or("behind")?;
+        let sample = cluster
+            .reached(candidate, floor, end)
+            .await
+            .ok_or("behind")?;
         let (position, run) = (sample.position, sample.run);
         let proof = sample.at.map(|asked| proof(asked, position, run));
         Ok(found(candidate, proof))

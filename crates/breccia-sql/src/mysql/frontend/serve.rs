@@ -229,7 +229,7 @@ impl Session {
         }
         self.registered
             .runs(attached.server, attached.lease.upstream());
-        let exchanged = self.exchange(&mut attached, ask, verdict).await;
+        let exchanged = self.exchange(&mut attached, ask).await;
         self.registered.rests();
         match exchanged {
             Ok(outcome) => {
@@ -238,7 +238,7 @@ impl Session {
             }
             Err(trouble) => {
                 attached.tainted = true;
-                self.registered.leaves(attached.server);
+                self.registered.rests();
                 if !place.replica {
                     // It may have been carried out, and be seen on no replica yet.
                     self.freshness.used_primary(None);
@@ -334,7 +334,7 @@ impl Session {
     fn note_primary(&mut self, attached: &Attached, committed: Option<crate::mysql::gtid::Gtids>) {
         let open = attached.in_transaction();
         match committed {
-            Some(gtids) if !open && gtids.is_whole_of(&self.listener.cluster.position()) => {
+            Some(gtids) if !open && self.listener.cluster.is_whole(&gtids) => {
                 self.freshness.used_primary(None);
                 self.freshness.stamped(attached.epoch, &gtids);
             }
@@ -374,7 +374,6 @@ impl Session {
         &mut self,
         attached: &mut Attached,
         ask: &mut Ask<'_>,
-        verdict: &Verdict,
     ) -> Result<Outcome, Trouble> {
         let server = attached.server;
         let edit = self.edit(attached.replica);
@@ -397,7 +396,6 @@ impl Session {
             self.own_status(),
             edit,
         );
-        let _ = verdict;
         self.hand_on(upstream, &mut out, &mut relay, server).await?;
         if let (Ask::Prepare(key, _), Some((number, ..))) = (&*ask, relay.outcome.prepared)
             && let Some(closed) = upstream.prepared.add((*key).clone(), number)
