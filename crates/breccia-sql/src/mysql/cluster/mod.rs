@@ -19,7 +19,7 @@ use breccia_core::hash::splitmix64;
 use breccia_net::clock;
 use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::Registry;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::class::Classifier;
 use super::gtid::Gtids;
@@ -152,10 +152,8 @@ impl Server {
 pub struct Schemas {
     /// Tells reads from the rest.
     pub classifier: Classifier,
-    /// Somebody has changed them: they must be read again.
-    pub(in crate::mysql) changed: Notify,
-    /// Changes seen so far.
-    changes: AtomicU64,
+    /// Changes seen so far: after each they must be read again, by all who keep something of them.
+    changes: watch::Sender<u64>,
     /// Readings still to be made soon, though nobody says that there was a change.
     doubts: AtomicU64,
     /// Where the primary stood when they were read: what they say of functions and views need not
@@ -167,7 +165,12 @@ impl Schemas {
     /// Changes seen so far.
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+        *self.changes.borrow()
+    }
+
+    /// Tells of every change from now on.
+    pub(in crate::mysql) fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Whether they are to be read again soon, though nobody says that there was a change.
@@ -259,9 +262,8 @@ impl Cluster {
     /// Somebody has changed the schemas, or may have: until they are read again, what they said is
     /// not true.
     pub fn ddl_seen(&self) {
-        self.schemas.changes.fetch_add(1, Ordering::AcqRel);
+        self.schemas.changes.send_modify(|changes| *changes += 1);
         self.schemas.classifier.forget();
-        self.schemas.changed.notify_one();
     }
 
     /// A change was sent, and nobody will hear of its end: it may take effect later.
