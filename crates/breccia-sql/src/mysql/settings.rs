@@ -102,6 +102,19 @@ impl Settings {
         whole
     }
 
+    /// Makes two equal copies one, so that they are compared once and not for each statement. The one
+    /// at the lower address stays: soon there is one for all.
+    pub fn share(here: &mut Arc<Self>, there: &mut Arc<Self>) {
+        if Arc::ptr_eq(here, there) || **here != **there {
+            return;
+        }
+        if Arc::as_ptr(here) < Arc::as_ptr(there) {
+            *there = Arc::clone(here);
+        } else {
+            *here = Arc::clone(there);
+        }
+    }
+
     /// The names of the variables.
     fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.keys().map(String::as_str)

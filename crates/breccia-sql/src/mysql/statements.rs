@@ -4,7 +4,8 @@
 //! the client prepared it, on whatever connection it runs.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::sync::{Arc, OnceLock};
 
 use super::settings::Settings;
 
@@ -16,12 +17,37 @@ pub const MAX_TEXT_BYTES: usize = 64 << 20;
 pub const MAX_OF_CONNECTION: usize = 256;
 
 /// A text, and the settings it is read under.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Eq)]
 pub struct Key {
     /// The text.
     pub sql: Arc<[u8]>,
     /// The settings.
     pub under: Arc<Settings>,
+    /// Of both: every execution looks for its statement, and most texts are longer than their answers.
+    hash: u64,
+}
+
+impl Key {
+    /// The key of a text under some settings.
+    #[must_use]
+    pub fn new(sql: Arc<[u8]>, under: Arc<Settings>) -> Self {
+        static STATE: OnceLock<RandomState> = OnceLock::new();
+        let hash = STATE.get_or_init(RandomState::new).hash_one((&sql, &under));
+        Self { sql, under, hash }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let same_text = || Arc::ptr_eq(&self.sql, &other.sql) || self.sql == other.sql;
+        self.hash == other.hash && self.under == other.under && same_text()
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 /// A statement on a connection.
@@ -84,10 +110,7 @@ mod tests {
     use super::*;
 
     fn key(number: usize) -> Key {
-        Key {
-            sql: number.to_string().into_bytes().into(),
-            under: Arc::default(),
-        }
+        Key::new(number.to_string().into_bytes().into(), Arc::default())
     }
 
     #[test]

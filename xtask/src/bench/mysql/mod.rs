@@ -1,6 +1,7 @@
 //! `cargo xtask bench mysql`: Breccia before a MariaDB primary and two replicas, beside the primary alone.
 //!
-//! Both take turns in every round, so a noisy neighbour meets each of them. The figure to trust is CPU
+//! `HAProxy`, which only passes bytes on, shows what the machine asks of any proxy. All take turns in every
+//! round, so a noisy neighbour meets each of them. The figure to trust is CPU
 //! time per statement: throughput shares the cores with sysbench and the servers. Invariant: a figure of
 //! the page can be found again in the raw rounds that are kept beside it.
 
@@ -20,15 +21,18 @@ use rig::Rig;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     Direct,
+    /// A bare relay of bytes to the primary: what any proxy must pay on this machine.
+    HaProxy,
     Breccia,
 }
 
 impl Target {
-    const ALL: [Target; 2] = [Target::Direct, Target::Breccia];
+    const ALL: [Target; 3] = [Target::Direct, Target::HaProxy, Target::Breccia];
 
     fn name(self) -> &'static str {
         match self {
             Target::Direct => "direct",
+            Target::HaProxy => "haproxy",
             Target::Breccia => "breccia",
         }
     }

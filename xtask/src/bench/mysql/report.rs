@@ -21,18 +21,20 @@ const SECTION: &str = "
 server). The loader is Debian's sysbench with its own scripts, with prepared statements
 (`--db-ps-mode=auto`) and without (`disable`); \"95/5\" is reads and updates by key, each a statement
 alone; \"PyMySQL, lazy\" is PyMySQL as it comes, with autocommit off, under READ COMMITTED, where each
-read by key and its COMMIT count as one. Direct and Breccia take turns within every round. Figures are
-medians over the rounds.
+read by key and its COMMIT count as one. Direct, HAProxy and Breccia take turns within every round.
+Figures are medians over the rounds.
 
-- **CPU is the figure to trust**: user and system time of Breccia, in seconds per 100,000 statements.
+- **CPU is the figure to trust**: user and system time of the proxy, in seconds per 100,000 statements.
   Throughput and latency share the machine with sysbench and three servers.
+- HAProxy (`mode tcp`, one thread, to the primary alone) reads and writes the same packets and looks at
+  none: its CPU is what this machine's kernel asks of any proxy, and the measure of the machine.
 - The share on replicas is that of the statements Breccia routed, by its own counters; of an explicit
   transaction it counts only the beginning. sysbench's transactions are REPEATABLE READ, MariaDB's
   default, and run on the primary.
 - Latency percentiles are of all events, from sysbench's own histogram; an event of oltp_read_only or
   oltp_read_write is a whole transaction.
 
-d is the primary alone, b Breccia.
+d is the primary alone, h HAProxy, b Breccia.
 
 <!-- bench mysql: begin -->
 <!-- bench mysql: end -->
@@ -72,8 +74,8 @@ fn shown(figure: f64, digits: usize) -> String {
 /// The summary as a Markdown table.
 pub(crate) fn table(samples: &[Sample]) -> String {
     let mut out = String::from(
-        "| test | protocol | clients | statements/s d / b | b ÷ d | p50 ms d / b | p99 ms d / b | Breccia's CPU s per 100k | servers' CPU s per 100k d / b | % on replicas |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+        "| test | protocol | clients | statements/s d / h / b | b ÷ d | p50 ms d / h / b | p99 ms d / h / b | proxy CPU s per 100k h / b | b ÷ h | servers' CPU s per 100k d / h / b | % on replicas |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let mut seen: Vec<Load> = Vec::new();
     for load in samples.iter().map(|sample| sample.load) {
@@ -85,24 +87,27 @@ pub(crate) fn table(samples: &[Sample]) -> String {
             let same = |it: &&Sample| it.load == load && it.target == target;
             median(samples.iter().filter(same).map(figure).collect())
         };
-        let both = |digits: usize, figure: &dyn Fn(&Sample) -> f64| {
-            let each = Target::ALL.map(|target| shown(of(target, figure), digits));
-            each.join(" / ")
+        let each = |digits: usize, figure: &dyn Fn(&Sample) -> f64| {
+            let all = Target::ALL.map(|target| shown(of(target, figure), digits));
+            all.join(" / ")
         };
         let rate = |sample: &Sample| sample.measured.per_second;
+        let cpu = |sample: &Sample| sample.proxy_cpu;
+        let (relay, own) = (of(Target::HaProxy, &cpu), of(Target::Breccia, &cpu));
         let ratio = of(Target::Breccia, &rate) / of(Target::Direct, &rate);
         let _infallible = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             load.script.name(),
             mode(&load),
             load.clients,
-            both(0, &rate),
+            each(0, &rate),
             shown(ratio, 2),
-            both(2, &|sample| sample.measured.p50_ms),
-            both(2, &|sample| sample.measured.p99_ms),
-            shown(of(Target::Breccia, &|sample| sample.proxy_cpu), 2),
-            both(2, &|sample| sample.servers_cpu),
+            each(2, &|sample| sample.measured.p50_ms),
+            each(2, &|sample| sample.measured.p99_ms),
+            [relay, own].map(|cpu| shown(cpu, 2)).join(" / "),
+            shown(own / relay, 2),
+            each(2, &|sample| sample.servers_cpu),
             shown(of(Target::Breccia, &|sample| sample.share * 100.0), 0),
         );
     }

@@ -1,4 +1,5 @@
-//! What stands before the servers: Breccia, with one worker, and 16 connections to a server.
+//! What stands before the servers: Breccia, with one worker and 16 connections to a server, and `HAProxy`
+//! with one thread.
 //!
 //! Invariant: nothing is measured before reads go to replicas.
 
@@ -20,6 +21,7 @@ const POOL: u32 = 16;
 /// Everything running.
 pub(crate) struct Rig {
     breccia: Server,
+    haproxy: Server,
     admin: u16,
     cluster: Cluster,
     // Last: the files go when nobody uses them any more.
@@ -44,6 +46,7 @@ impl Rig {
         let admin = process::free_port()?;
         let rig = Rig {
             breccia: breccia(&folder.0, &cluster, admin)?,
+            haproxy: haproxy(&folder.0, &cluster)?,
             admin,
             cluster,
             folder,
@@ -72,14 +75,16 @@ impl Rig {
     pub(crate) fn port(&self, target: Target) -> u16 {
         match target {
             Target::Direct => self.cluster.port(0),
+            Target::HaProxy => self.haproxy.port,
             Target::Breccia => self.breccia.port,
         }
     }
 
-    /// CPU seconds that Breccia has used; 0 for the primary alone.
+    /// CPU seconds that a proxy has used; 0 for the primary alone.
     pub(crate) fn proxy_cpu(&self, target: Target) -> Result<f64> {
         match target {
             Target::Direct => Ok(0.0),
+            Target::HaProxy => tree_cpu_seconds(self.haproxy.id()),
             Target::Breccia => tree_cpu_seconds(self.breccia.id()),
         }
     }
@@ -93,7 +98,7 @@ impl Rig {
     /// What Breccia says of where it sent statements.
     pub(crate) fn routed(&self, target: Target) -> Result<Routed> {
         match target {
-            Target::Direct => Ok(Routed::default()),
+            Target::Direct | Target::HaProxy => Ok(Routed::default()),
             Target::Breccia => breccia_routed(self.admin)
                 .with_context(|| format!("Breccia tells no metrics; its log:\n{}", self.log())),
         }
@@ -105,7 +110,12 @@ impl Rig {
         let server = server.trim().split('-').next().unwrap_or("?");
         let mut sysbench = Command::new(which("sysbench").context("sysbench")?);
         let loader = process::output(sysbench.arg("--version"))?;
-        Ok(format!("MariaDB {server} (no flushes), {}", loader.trim()))
+        let loader = loader.trim();
+        let relay = process::output(Command::new("haproxy").arg("-v"))?;
+        let relay = relay.split_whitespace().nth(2).unwrap_or("?");
+        Ok(format!(
+            "MariaDB {server} (no flushes), HAProxy {relay}, {loader}"
+        ))
     }
 }
 
@@ -142,4 +152,21 @@ fn breccia(folder: &Path, cluster: &Cluster, admin: u16) -> Result<Server> {
     let log = std::fs::File::create(own.join("log"))?;
     Server::start(command.stderr(log), port)
         .with_context(|| std::fs::read_to_string(own.join("log")).unwrap_or_default())
+}
+
+/// Passes bytes between a client and the primary, and does nothing else.
+fn haproxy(folder: &Path, cluster: &Cluster) -> Result<Server> {
+    let port = process::free_port()?;
+    let path = folder.join("haproxy.cfg");
+    let config = format!(
+        "global\n    nbthread 1\n\ndefaults\n    mode tcp\n    timeout connect 5s\n    \
+         timeout client 1h\n    timeout server 1h\n\nlisten primary\n    bind 127.0.0.1:{port}\n    \
+         server my-0 127.0.0.1:{}\n",
+        cluster.port(0)
+    );
+    std::fs::write(&path, config)?;
+    let mut command = Command::new(which("haproxy").context("haproxy")?);
+    command.arg("-db").arg("-f").arg(&path);
+    let log = std::fs::File::create(folder.join("haproxy.log"))?;
+    Server::start(command.stderr(log), port).context("haproxy")
 }

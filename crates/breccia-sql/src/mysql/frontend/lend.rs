@@ -18,6 +18,7 @@ use crate::flow::Outgoing;
 use crate::mysql::class::Verdict;
 use crate::mysql::codec::{capabilities, command};
 use crate::mysql::pool::Pool;
+use crate::mysql::settings::Settings;
 use crate::mysql::statements::Key;
 use crate::mysql::told::code_of;
 use crate::pause::Running;
@@ -154,16 +155,28 @@ impl Session {
 
     /// The pool of this session on a server.
     pub(super) fn pool(&mut self, server: usize, read_only: bool) -> Result<Arc<Pool>, SqlError> {
+        let with_schema = self.settings.schema().is_some();
+        let capabilities = self.capabilities & KEPT_APART;
+        let place = 2 * server + usize::from(read_only);
+        if let Some(Some(pool)) = self.pools.get(place)
+            && pool.login().with_schema == with_schema
+            && pool.login().capabilities == capabilities
+        {
+            return Ok(Arc::clone(pool));
+        }
         let mut login = self.login.clone();
         login.read_only = read_only;
-        login.with_schema = self.settings.schema().is_some();
-        login.capabilities = self.capabilities & KEPT_APART;
+        login.with_schema = with_schema;
+        login.capabilities = capabilities;
         if let Some((user, credential)) = self.listener.cluster.client_login(server) {
             login.user = user;
             login.credential = credential;
         }
         let limits = &self.listener.limits.pool;
         let pool = self.listener.cluster.pool(server, login, limits);
+        if let Some(known) = self.pools.get_mut(place) {
+            known.clone_from(&pool);
+        }
         pool.ok_or_else(|| SqlError::Down {
             server: self.server_name(server),
             why: "it is not there any more".to_owned(),
@@ -177,6 +190,10 @@ impl Session {
         ask: &Ask<'_>,
         verdict: &Verdict,
     ) -> Result<(), SqlError> {
+        if let Some(upstream) = attached.lease.upstream() {
+            Settings::share(&mut self.settings, &mut upstream.applied);
+            Settings::share(&mut self.base, &mut upstream.base);
+        }
         let settings = Arc::clone(&self.settings);
         self.bring(attached, &settings).await?;
         if let Ask::Prepare(key, _) = ask {
@@ -214,7 +231,7 @@ impl Session {
     async fn bring(
         &mut self,
         attached: &mut Attached,
-        settings: &Arc<crate::mysql::settings::Settings>,
+        settings: &Arc<Settings>,
     ) -> Result<(), SqlError> {
         let (replica, base) = (attached.replica, Arc::clone(&self.base));
         let pool = Arc::clone(attached.pool());

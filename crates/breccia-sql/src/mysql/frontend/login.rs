@@ -199,6 +199,7 @@ fn begin(
             with_schema: false,
             read_only: false,
         },
+        pools: vec![None; 2 * listener.cluster.servers.len()],
         rung: worker.hang(&listener),
         listener,
         client: arrival.client,
@@ -535,6 +536,7 @@ impl Session {
             known.upstream.unwrap_or(own)
         });
         let (user, credential) = upstream.unwrap_or((name.clone(), Credential::None));
+        self.pools.fill(None);
         self.login.user.clone_from(&user);
         self.login.credential = credential.clone();
         if let Some(collation) = asked.collation {

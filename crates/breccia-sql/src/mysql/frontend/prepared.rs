@@ -161,10 +161,7 @@ impl Session {
             return Ok(());
         }
         let number = self.statements.next_number();
-        let key = Key {
-            sql: sql.into(),
-            under: self.settings.of_statements(),
-        };
+        let key = Key::new(sql.into(), self.settings.of_statements());
         // To prepare a statement is to run nothing: it needs no place of its own, only the tables.
         let asked = Verdict {
             asks_last_insert_id: false,

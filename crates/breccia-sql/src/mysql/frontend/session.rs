@@ -30,6 +30,7 @@ use crate::mysql::codec::{
     self, CodecError, ErrPacket, HEADER_BYTES, OkPacket, capabilities, status,
 };
 use crate::mysql::gtid::Gtids;
+use crate::mysql::pool::Pool;
 use crate::mysql::settings::Settings;
 use crate::mysql::upstream::{Credential, Login};
 
@@ -115,6 +116,8 @@ pub(super) struct Session {
     pub(super) capabilities: u64,
     /// How it logs in upstream.
     pub(super) login: Login,
+    /// The pools it has used under that login: two for each server, the second of read-only connections.
+    pub(super) pools: Vec<Option<Arc<Pool>>>,
     /// What connections of it begin with, and what the session is at.
     pub(super) base: Arc<Settings>,
     pub(super) settings: Arc<Settings>,

@@ -43,9 +43,9 @@ pub trait Catalogue: Send + Sync + 'static {
 /// Keeps true what is known of a cluster's schemas, for ever.
 pub async fn keep_schemas<C: Catalogue>(cluster: Arc<Cluster>, catalogue: C) {
     let mut known = None;
-    let mut changed = cluster.schemas.watch();
+    let mut news = cluster.schemas.watch();
     loop {
-        let changes = *changed.borrow_and_update();
+        let changes = *news.borrow_and_update();
         let reading = tokio::time::timeout(PATIENCE, read(&cluster, &catalogue)).await;
         let pause = match reading {
             Ok(Ok(found)) if changes == cluster.schemas.changes() => {
@@ -77,7 +77,7 @@ pub async fn keep_schemas<C: Catalogue>(cluster: Arc<Cluster>, catalogue: C) {
                 RETRY
             }
         };
-        let _ = tokio::time::timeout(pause, changed.changed()).await;
+        let _ = tokio::time::timeout(pause, news.changed()).await;
     }
 }
 
