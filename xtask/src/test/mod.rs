@@ -8,9 +8,10 @@ pub(crate) mod setup;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{commands, process, tidy};
 
@@ -26,7 +27,11 @@ impl Tally {
     fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
         println!("==> {name}");
         let begun = Instant::now();
-        match work() {
+        self.ended(name, begun, work());
+    }
+
+    fn ended(&mut self, name: &str, begun: Instant, outcome: Result<()>) {
+        match outcome {
             Ok(()) => {
                 self.passed += 1;
                 println!("==> {name}: good, {:.0} s", begun.elapsed().as_secs_f64());
@@ -37,6 +42,31 @@ impl Tally {
                 self.failures.push(name.to_owned());
             }
         }
+    }
+}
+
+/// What the tests need is brought in while the workspace is built: the one waits for the network and for
+/// disks, the other for processors.
+struct SettingUp {
+    begun: Instant,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl SettingUp {
+    fn begin() -> Self {
+        println!("==> setup, beside the next steps");
+        Self {
+            begun: Instant::now(),
+            thread: std::thread::spawn(setup::run),
+        }
+    }
+}
+
+fn finish(setting_up: Option<SettingUp>, tally: &mut Tally) {
+    if let Some(SettingUp { begun, thread }) = setting_up {
+        let outcome = thread.join();
+        let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked")));
+        tally.ended("setup", begun, outcome);
     }
 }
 
@@ -60,12 +90,13 @@ pub(crate) fn run(only: &[&str]) -> Result<()> {
             names.join(", ")
         );
     }
+    let mut setting_up = None;
     for name in names
         .iter()
         .filter(|name| only.is_empty() || only.contains(*name))
     {
         match *name {
-            "setup" => tally.step(name, setup::run),
+            "setup" => setting_up = Some(SettingUp::begin()),
             "fmt" => tally.step(name, || cargo(&["fmt", "--all", "--check"])),
             "tidy" => tally.step(name, || tidy::run().and_then(|()| tidy::deny())),
             "build" => {
@@ -85,9 +116,13 @@ pub(crate) fn run(only: &[&str]) -> Result<()> {
             }),
             "doc" => tally.step(name, doc),
             "generated" => tally.step(name, || commands::run(&["--check"])),
-            _ => tests(&mut tally)?,
+            _ => {
+                finish(setting_up.take(), &mut tally);
+                tests(&mut tally)?;
+            }
         }
     }
+    finish(setting_up, &mut tally);
     let mut summary = format!("==> all steps: {:.0} s", begun.elapsed().as_secs_f64());
     if !tally.failures.is_empty() {
         write!(summary, "; failed: {}", tally.failures.join(", "))?;

@@ -9,6 +9,7 @@ mod differential_texts;
 mod failures;
 mod freshness;
 mod isolation;
+mod kills;
 mod limits;
 mod rig;
 mod routing;

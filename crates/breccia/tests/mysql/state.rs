@@ -9,12 +9,12 @@ use breccia_testkit::{MY_FOUND_ROWS, MY_MODERN, MyClient, MyValue};
 use crate::rig::{Extra, Gateway, fresh, login, shared};
 
 /// A gateway whose sessions share two connections to each server, and a database with a table of numbers.
-fn narrow(database: &str) -> Result<Gateway> {
+pub(crate) fn narrow(database: &str) -> Result<Gateway> {
     of_size(database, 2)
 }
 
 /// The same with more or fewer connections.
-fn of_size(database: &str, size: usize) -> Result<Gateway> {
+pub(crate) fn of_size(database: &str, size: usize) -> Result<Gateway> {
     let cluster = shared()?;
     fresh(&cluster, database)?;
     let sql = format!(
@@ -42,7 +42,7 @@ fn disturb(others: &mut [MyClient]) -> Result<()> {
     Ok(())
 }
 
-fn expect(client: &mut MyClient, sql: &str, expected: &str) -> Result<()> {
+pub(crate) fn expect(client: &mut MyClient, sql: &str, expected: &str) -> Result<()> {
     let found = client.value(sql)?;
     ensure!(found == expected, "{sql}: {found} instead of {expected}");
     Ok(())
@@ -378,43 +378,6 @@ fn a_reset_and_another_user_begin_anew() -> Result<()> {
                 ..login("anew", 0)
             })
             .is_err()
-    );
-    Ok(())
-}
-
-#[test]
-fn a_kill_by_the_number_of_the_greeting_ends_that_query_only() -> Result<()> {
-    let _cluster = shared()?;
-    let gateway = narrow("kills")?;
-    for sleep in [
-        "SELECT SLEEP(15)",
-        "SELECT COUNT(*) FROM t WHERE SLEEP(15) = 0",
-        "INSERT INTO t (v) SELECT SLEEP(15)",
-    ] {
-        let mut sleeper = gateway.client("kills")?;
-        let number = sleeper.connection_id;
-        let begun = std::time::Instant::now();
-        let reply = std::thread::scope(|scope| {
-            let sleeping = scope.spawn(|| sleeper.query(sleep));
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            let killed = gateway
-                .client("kills")
-                .and_then(|mut it| it.run(&format!("KILL QUERY {number}")));
-            let reply = sleeping.join().expect("a sleeper")?;
-            killed.map(|_| reply)
-        })?;
-        ensure!(begun.elapsed().as_secs() < 10, "{sleep}: it slept on");
-        let interrupted = reply.code() == 1317 || reply.text().as_deref() == Some("1");
-        ensure!(interrupted, "{sleep}: {:?} {:?}", reply.fault, reply.text());
-        expect(&mut sleeper, "SELECT 5", "5")?;
-        expect(&mut sleeper, "SELECT CONNECTION_ID()", &number.to_string())?;
-    }
-    let mut ended = gateway.client("kills")?;
-    let number = ended.connection_id;
-    gateway.client("kills")?.run(&format!("KILL {number}"))?;
-    ensure!(
-        ended.query("SELECT 1").is_err() || ended.query("SELECT 1").is_err(),
-        "a killed session goes on"
     );
     Ok(())
 }

@@ -262,9 +262,11 @@ impl Session {
 
     /// Gives a connection back, once what a later statement may ask of it is known.
     pub(super) async fn give_back(&mut self, mut attached: Attached) {
-        self.registered.rests();
-        if attached.tainted || attached.spoilt || !attached.is_free() {
+        if attached.tainted || !attached.is_free() {
             // Closed with its permit.
+            if attached.sets_insert_id {
+                self.last_insert_id = None;
+            }
             return;
         }
         if attached.sets_insert_id {
@@ -282,6 +284,9 @@ impl Session {
                 // Closed; whoever asks for the id is told that it is not known.
                 return;
             }
+        }
+        if attached.spoilt {
+            return;
         }
         attached.lease.give_back_at(clock::now());
     }

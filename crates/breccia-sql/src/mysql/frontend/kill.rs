@@ -1,12 +1,16 @@
 //! Which client runs what, by the numbers that clients know themselves by.
 //!
 //! A client is told a number of Breccia's own when it connects, since its statements run on many
-//! connections. Invariant: KILL of such a number ends that client's statement and no one else's, and
-//! only who may log in as the same user can.
+//! connections. Invariant: KILL of such a number ends that client's statement and no one else's: a
+//! connection that a KILL was sent to is closed instead of lent again. Only who is logged in as the same
+//! user can.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use super::MysqlListener;
 use super::relay::Shape;
@@ -30,10 +34,38 @@ struct Running {
 /// One client.
 #[derive(Debug, Default)]
 struct Entry {
-    user: String,
-    running: Mutex<Option<Running>>,
+    state: Mutex<State>,
     /// KILL CONNECTION: the session ends as soon as it looks.
-    ended: std::sync::atomic::AtomicBool,
+    ended: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    user: String,
+    running: Option<Running>,
+    /// A KILL was sent to what runs.
+    hit: bool,
+    /// A KILL came while the session waits for a connection.
+    refused: bool,
+    /// Wakes the session where it waits and nothing runs.
+    waker: Option<Waker>,
+}
+
+impl Entry {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks what runs as killed; it is to be told to its server.
+    fn hit(&self) -> Option<Running> {
+        let mut state = self.lock();
+        state.hit |= state.running.is_some();
+        state.refused = state.running.is_none();
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        state.running.clone()
+    }
 }
 
 /// The clients of one listener.
@@ -89,17 +121,8 @@ impl Drop for Registered {
 
 impl Registered {
     /// The client has logged in as `user`.
-    pub(super) fn named(&mut self, user: &str) {
-        let mut known = self
-            .clients
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.entry = Arc::new(Entry {
-            user: user.to_owned(),
-            ..Entry::default()
-        });
-        known.insert(self.number, Arc::clone(&self.entry));
+    pub(super) fn named(&self, user: &str) {
+        user.clone_into(&mut self.entry.lock().user);
     }
 
     /// A statement begins on a connection.
@@ -109,35 +132,50 @@ impl Registered {
             connection: upstream.connection_id,
             login: upstream.login.clone(),
         });
-        *self
-            .entry
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = running;
+        let mut state = self.entry.lock();
+        (state.running, state.hit) = (running, false);
     }
 
-    /// It has ended.
-    pub(super) fn rests(&self) {
-        *self
-            .entry
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+    /// It has ended; whether a KILL was sent to its connection, which may still arrive there.
+    #[must_use]
+    pub(super) fn rests(&self) -> bool {
+        let mut state = self.entry.lock();
+        state.running = None;
+        std::mem::take(&mut state.hit)
     }
 
     /// Whether somebody has ended the session.
     pub(super) fn is_ended(&self) -> bool {
-        self.entry.ended.load(Ordering::Relaxed)
+        self.entry.ended.load(Ordering::Acquire)
+    }
+
+    /// Before a wait in which nothing runs: a KILL CONNECTION from now on wakes the task.
+    pub(super) fn note(&self, context: &Context<'_>) {
+        let mut state = self.entry.lock();
+        match &mut state.waker {
+            Some(known) => known.clone_from(context.waker()),
+            None => state.waker = Some(context.waker().clone()),
+        }
+    }
+
+    /// Waits for `work`, which comes before a statement is sent, as long as nobody ends the session or
+    /// its statement. `None`: somebody has.
+    pub(super) async fn unless_killed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.entry.lock().refused = false;
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            self.note(context);
+            if self.is_ended() || self.entry.lock().refused {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
     }
 
     /// The client is gone: what it runs is of use to nobody.
     pub(super) fn stop(&self, listener: &Arc<MysqlListener>) {
-        let running = self
-            .entry
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let running = self.entry.lock().running.take();
         if let Some(running) = running {
             tokio::task::spawn_local(stop(Arc::clone(listener), running));
         }
@@ -178,19 +216,14 @@ impl Session {
             return Ok(());
         };
         let found = self.listener.clients.find(number);
-        let Some(entry) = found.filter(|entry| entry.user == self.identity.user) else {
+        let Some(entry) = found.filter(|it| it.lock().user == self.identity.user) else {
             self.answer_error(1094, *b"HY000", &format!("Unknown thread id: {id}"));
             return Ok(());
         };
         if !query {
-            entry.ended.store(true, Ordering::Relaxed);
+            entry.ended.store(true, Ordering::Release);
         }
-        let running = entry
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if let Some(running) = running {
+        if let Some(running) = entry.hit() {
             stop(Arc::clone(&self.listener), running).await;
         }
         if number == self.registered.number {

@@ -117,7 +117,10 @@ impl Session {
         let pool = self.pool(place.server, place.replica)?;
         let mut lease = match pool.lend_at_once() {
             Some(lease) => lease,
-            None => pool.lend().await?,
+            None => match self.registered.unless_killed(pool.lend()).await {
+                Some(lent) => lent?,
+                None => return Err(SqlError::Cancelled),
+            },
         };
         let (born, run) = match lease.upstream() {
             Some(upstream) => (upstream.born, upstream.run),
@@ -340,9 +343,9 @@ impl Session {
             return Ok(());
         }
         if home.is_free() && self.pinned.is_none() {
-            if let Some(mut home) = self.home.take() {
-                home.tainted = true;
-                self.registered.rests();
+            // Closed, with the last insert id if that was not asked for yet.
+            if self.home.take().is_some_and(|home| home.sets_insert_id) {
+                self.last_insert_id = None;
             }
             return Ok(());
         }

@@ -17,16 +17,14 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use super::client::Client;
 use super::kill::Registered;
 use super::lend::KEPT_APART;
-use super::session::{Command, End, Identity, Session};
+use super::session::{Identity, Session};
 use super::{MysqlListener, MysqlUser, Worker};
 use crate::bells::Timer;
 use crate::error::SqlError;
 use crate::freshness::Freshness;
 use crate::mysql::auth;
 use crate::mysql::auth::server::{CHANCE_BYTES, First, Known, Server, Step, nonce};
-use crate::mysql::codec::handshake::{
-    ChangeUser, Greeting, MAX_LOGIN_BYTES, NONCE_BYTES, Response,
-};
+use crate::mysql::codec::handshake::{Greeting, MAX_LOGIN_BYTES, NONCE_BYTES, Response};
 use crate::mysql::codec::{
     Change, CodecError, ErrPacket, OkPacket, capabilities, status, write_change, write_packet,
 };
@@ -35,11 +33,11 @@ use crate::mysql::told::code_of;
 use crate::mysql::upstream::{Credential, Login, ServerKind};
 
 /// A client must be logged in within this time: MySQL's `connect_timeout`.
-const LOGIN_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LOGIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client waits for servers that have not been asked yet.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// A wrong password is answered after this long: who guesses, guesses slowly.
-const GUESS_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const GUESS_PAUSE: Duration = Duration::from_secs(1);
 
 /// What Breccia can do for clients. Neither compression nor MariaDB's own flags: bulk execution and
 /// the caching of metadata.
@@ -87,7 +85,7 @@ impl LoginError {
     }
 
     /// The number, the SQLSTATE and the words that a client is told.
-    fn told(&self) -> (u16, [u8; 5], String) {
+    pub(super) fn told(&self) -> (u16, [u8; 5], String) {
         match self {
             Self::Password(user, peer) => (1045, *b"28000", denied(user, peer)),
             Self::Upstream(error) => {
@@ -112,7 +110,7 @@ impl LoginError {
 }
 
 /// What a client is told that has not shown who it is.
-fn denied(user: &str, peer: &str) -> String {
+pub(super) fn denied(user: &str, peer: &str) -> String {
     let user: String = user.chars().take(64).collect();
     let host = peer.parse::<SocketAddr>();
     let host = host.map_or_else(|_| "localhost".to_owned(), |it| it.ip().to_string());
@@ -162,19 +160,19 @@ pub(super) async fn login(
 }
 
 /// Random bytes for challenges.
-fn chance() -> Result<[u8; CHANCE_BYTES], LoginError> {
+pub(super) fn chance() -> Result<[u8; CHANCE_BYTES], LoginError> {
     let mut bytes = [0; CHANCE_BYTES];
     let filled = SystemRandom::new().fill(&mut bytes);
     filled.map_err(|_| LoginError::Refused("no random bytes"))?;
     Ok(bytes)
 }
 
-fn known_of(user: Option<&MysqlUser>) -> Known {
+pub(super) fn known_of(user: Option<&MysqlUser>) -> Known {
     user.map_or(Known::Nobody, |user| Known::Password(user.password.clone()))
 }
 
 /// Whether nobody can listen.
-fn is_private(stream: &Stream) -> bool {
+pub(super) fn is_private(stream: &Stream) -> bool {
     stream.is_tls() || matches!(stream, Stream::Unix(_))
 }
 
@@ -188,7 +186,7 @@ fn begin(
     let listener = Arc::clone(arrival.listener);
     let (user, credential) = identity.upstream.clone();
     let view = listener.cluster.view();
-    let mut registered = arrival.registered;
+    let registered = arrival.registered;
     registered.named(&identity.user);
     Session {
         login: Login {
@@ -486,7 +484,7 @@ impl Session {
         Ok(())
     }
 
-    fn write_ok_to(&self, payload: &mut Vec<u8>) {
+    pub(super) fn write_ok_to(&self, payload: &mut Vec<u8>) {
         let mut state = Vec::new();
         let mut flags = self.own_status();
         if let Some(schema) = self.settings.schema() {
@@ -506,94 +504,5 @@ impl Session {
             state: &state,
         };
         ok.write(payload, self.capabilities);
-    }
-
-    /// `COM_CHANGE_USER`.
-    pub(super) async fn change_user(&mut self, command: &Command) -> Result<(), End> {
-        let asked = ChangeUser::parse(command.body(), self.capabilities)?;
-        let name = String::from_utf8_lossy(&asked.user).into_owned();
-        let known = self
-            .listener
-            .users
-            .as_ref()
-            .map(|users| users.get(&name).cloned());
-        let sequence = match &known {
-            None => 1,
-            Some(known) => {
-                let known = known_of(known.as_ref());
-                let proved = self.prove_again(known, &asked).await?;
-                let Some(sequence) = proved else {
-                    tokio::time::sleep(GUESS_PAUSE).await;
-                    let why = denied(&name, &self.peer);
-                    return Err(End::Told(1045, b"28000", why));
-                };
-                sequence
-            }
-        };
-        self.reset().await;
-        let upstream = known.flatten().map(|known| {
-            let own = (name.clone(), Credential::Password(known.password));
-            known.upstream.unwrap_or(own)
-        });
-        let (user, credential) = upstream.unwrap_or((name.clone(), Credential::None));
-        self.pools.fill(None);
-        self.login.user.clone_from(&user);
-        self.login.credential = credential.clone();
-        if let Some(collation) = asked.collation {
-            self.login.collation = collation;
-        }
-        self.identity = Identity {
-            user: name.clone(),
-            upstream: (user, credential),
-        };
-        self.registered.named(&name);
-        self.settings = Arc::default();
-        self.freshness = Freshness::default();
-        self.freshness.used_primary(None);
-        if let Err(error) = self.greet(asked.schema.as_deref()).await {
-            let (code, _, text) = error.told();
-            return Err(End::Told(code, b"HY000", text));
-        }
-        let mut payload = Vec::new();
-        self.write_ok_to(&mut payload);
-        write_packet(&mut self.client.out.bytes, &mut { sequence }, &payload);
-        Ok(())
-    }
-
-    /// Asks a client for a proof; the number of the next packet to it, if it has the password.
-    async fn prove_again(&mut self, known: Known, asked: &ChangeUser) -> Result<Option<u8>, End> {
-        let Ok(chance) = chance() else {
-            return Ok(None);
-        };
-        let private = is_private(&self.client.stream);
-        // Clients answer the challenge of the login before, without being asked.
-        let first = First {
-            method: asked.plugin.as_deref(),
-            proof: &asked.proof,
-            nonce: &self.nonce,
-        };
-        let (server, mut step) = Server::start(known, private, &first, &chance);
-        let mut sequence = 1;
-        loop {
-            match step {
-                Step::Ask(payload) => {
-                    write_packet(&mut self.client.out.bytes, &mut sequence, &payload);
-                    self.flush().await?;
-                    let reading = self.client.packet(MAX_LOGIN_BYTES);
-                    let read = tokio::time::timeout(LOGIN_LIMIT, reading).await;
-                    let (number, proof) = read.map_err(|_| End::Gone)??;
-                    sequence = number.wrapping_add(1);
-                    step = server.answer(&proof);
-                }
-                Step::Proved { first, .. } => {
-                    server.nonce().clone_into(&mut self.nonce);
-                    if let Some(first) = first {
-                        write_packet(&mut self.client.out.bytes, &mut sequence, &first);
-                    }
-                    return Ok(Some(sequence));
-                }
-                Step::Refused => return Ok(None),
-            }
-        }
     }
 }

@@ -11,6 +11,7 @@
 //! or a closed connection, whatever it sends.
 
 mod attached;
+mod change_user;
 mod client;
 mod dispatch;
 mod kill;

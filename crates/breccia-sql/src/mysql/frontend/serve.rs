@@ -230,7 +230,7 @@ impl Session {
         self.registered
             .runs(attached.server, attached.lease.upstream());
         let exchanged = self.exchange(&mut attached, ask).await;
-        self.registered.rests();
+        attached.spoilt |= self.registered.rests();
         match exchanged {
             Ok(outcome) => {
                 self.after(attached, verdict, &outcome).await;
@@ -238,7 +238,9 @@ impl Session {
             }
             Err(trouble) => {
                 attached.tainted = true;
-                self.registered.rests();
+                if attached.sets_insert_id || (!place.replica && verdict.may_set_last_insert_id) {
+                    self.last_insert_id = None;
+                }
                 if !place.replica {
                     // It may have been carried out, and be seen on no replica yet.
                     self.freshness.used_primary(None);

@@ -243,6 +243,10 @@ impl Session {
             let keeps = self.home.is_some();
             let read = poll_fn(|context| {
                 self.rung.note(context, keeps);
+                self.registered.note(context);
+                if self.registered.is_ended() {
+                    return Poll::Ready(None);
+                }
                 let client = &mut self.client;
                 let (stream, into) = (&mut client.stream, &mut client.inbound);
                 if let Poll::Ready(read) =
@@ -270,7 +274,6 @@ impl Session {
             .await;
             match read {
                 Some(Ok(0) | Err(_)) => return Err(End::Gone),
-                Some(Ok(_)) if self.registered.is_ended() => return Err(killed()),
                 Some(Ok(_)) => return Ok(()),
                 None => {}
             }
