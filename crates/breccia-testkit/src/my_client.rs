@@ -350,13 +350,30 @@ impl MyClient {
         flags: u8,
         typed: bool,
     ) -> Result<MyReply> {
-        let mut body = id.to_le_bytes().to_vec();
-        body.push(flags);
-        body.extend(1_u32.to_le_bytes());
-        if !values.is_empty() {
-            put_values(&mut body, values, typed);
-        }
+        let body = execution(id, values, flags, typed);
         self.command(0x17, &body)?;
+        self.results(true)
+    }
+
+    /// Executes a statement whose packet, of less than 16 MiB, is sent in two pieces.
+    pub fn execute_cut(
+        &mut self,
+        id: u32,
+        values: &[MyValue<'_>],
+        cut: usize,
+        pause: Duration,
+    ) -> Result<MyReply> {
+        let body = execution(id, values, 0, true);
+        let length = u32::try_from(body.len() + 1)?;
+        let [a, b, c, _] = length.to_le_bytes();
+        let mut packet = vec![a, b, c, 0, 0x17];
+        packet.extend(&body);
+        let (first, second) = packet.split_at(cut.min(packet.len()));
+        let mut stream = self.raw()?;
+        stream.set_nodelay(true)?;
+        stream.write_all(first)?;
+        std::thread::sleep(pause);
+        stream.write_all(second)?;
         self.results(true)
     }
 
@@ -542,6 +559,17 @@ fn native_proof(password: &str, nonce: &[u8]) -> Vec<u8> {
 fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
     out.push(0);
+}
+
+/// The body of `COM_STMT_EXECUTE`.
+fn execution(id: u32, values: &[MyValue<'_>], flags: u8, typed: bool) -> Vec<u8> {
+    let mut body = id.to_le_bytes().to_vec();
+    body.push(flags);
+    body.extend(1_u32.to_le_bytes());
+    if !values.is_empty() {
+        put_values(&mut body, values, typed);
+    }
+    body
 }
 
 fn put_values(body: &mut Vec<u8>, values: &[MyValue<'_>], typed: bool) {

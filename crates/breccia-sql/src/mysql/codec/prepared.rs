@@ -50,6 +50,9 @@ impl PrepareOk {
     }
 }
 
+/// The command, the statement's number, the flags, and how often it is to run.
+const FIXED: usize = 10;
+
 /// Where things stand in `COM_STMT_EXECUTE`, the command's byte being at 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExecuteHead {
@@ -62,9 +65,15 @@ pub struct ExecuteHead {
 }
 
 impl ExecuteHead {
+    /// The most bytes of payload in which all of it stands.
+    #[must_use]
+    pub fn most_bytes(parameters: u16) -> usize {
+        let count = usize::from(parameters);
+        FIXED + count.div_ceil(8) + 1 + 2 * count
+    }
+
     /// Reads the head of a statement with so many parameters. What follows the types is not looked at.
     pub fn parse(payload: &[u8], parameters: u16) -> Result<Self, CodecError> {
-        const FIXED: usize = 10;
         let mut reader = Reader::new(payload);
         reader.take(5)?;
         let flags = reader.u8()?;

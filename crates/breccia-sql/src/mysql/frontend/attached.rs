@@ -95,7 +95,17 @@ impl Attached {
 
     /// Whether it may be given back as far as the server's state goes.
     pub(super) fn is_free(&self) -> bool {
-        !self.in_transaction() && self.open == 0
+        !self.in_transaction() && self.open == 0 && !has_cursor(self.status)
+    }
+
+    /// A statement holds it, or does not any more.
+    pub(super) fn hold(&mut self, holds: bool) {
+        self.status &= !status::CURSOR_EXISTS;
+        if holds {
+            self.open += 1;
+        } else {
+            self.open = self.open.saturating_sub(1);
+        }
     }
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
@@ -276,7 +286,7 @@ impl Session {
             };
             let asked = pool
                 .endpoint()
-                .ask_value(upstream, "SELECT LAST_INSERT_ID()")
+                .ask_value(upstream, "SELECT LAST_INSERT_ID() LIMIT 1")
                 .await;
             let value = asked.ok().flatten().and_then(|it| it.parse().ok());
             self.last_insert_id = value;
@@ -326,6 +336,11 @@ impl Session {
             self.give_back(attached).await;
         }
     }
+}
+
+/// Whether the answer with these flags left a cursor open.
+pub(super) fn has_cursor(flags: u16) -> bool {
+    flags & (status::CURSOR_EXISTS | status::LAST_ROW_SENT) == status::CURSOR_EXISTS
 }
 
 /// Whether a pool has so few connections left that none of them lingers.

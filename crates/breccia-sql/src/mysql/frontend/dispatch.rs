@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::attached::Attached;
 use super::own;
 use super::relay::{Outcome, Shape};
 use super::route;
@@ -273,7 +274,8 @@ impl Session {
                 return Ok(());
             }
         }
-        if self.home.as_ref().is_some_and(|home| !home.is_free()) || self.pinned.is_some() {
+        let keeps = |home: &Attached| !home.is_free() || self.listener.limits.session_mode;
+        if self.home.as_ref().is_some_and(keeps) || self.pinned.is_some() {
             self.pass_on(command, Shape::Single, "set").await?;
             if let Some(home) = &mut self.home {
                 // Nobody else may find it so.

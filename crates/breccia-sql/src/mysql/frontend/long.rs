@@ -8,7 +8,7 @@ use std::sync::Arc;
 use breccia_net::clock;
 use bytes::{Buf, BytesMut};
 
-use super::prepared::NUMBER;
+use super::prepared::{Held, NUMBER};
 use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
@@ -19,6 +19,9 @@ use crate::mysql::upstream::Upstream;
 
 /// So much of a long command is looked at.
 const LOOKED_AT: usize = 512;
+
+/// The longest text that is prepared: a session keeps it.
+const LONGEST_PREPARED: usize = MAX_PACKET - 1;
 
 /// A long command: what is here of it.
 #[derive(Debug)]
@@ -34,13 +37,15 @@ pub(super) struct Long {
 impl Session {
     /// Serves a command of which only the beginning is here.
     pub(super) async fn serve_long(&mut self, here: BytesMut) -> Result<(), End> {
-        let kind = here.get(HEADER_BYTES).copied().unwrap_or(u8::MAX);
         let mut long = Long {
             here,
             number: None,
             insert: None,
         };
+        self.here_at_least(&mut long, LOOKED_AT).await?;
+        let kind = long.here.get(HEADER_BYTES).copied().unwrap_or(u8::MAX);
         match kind {
+            command::STMT_PREPARE => return self.prepare_long(long).await,
             command::QUERY => {
                 let verdict = judge_long(&long.here);
                 self.serve(Ask::Long(&mut long), &verdict).await?;
@@ -50,6 +55,33 @@ impl Session {
             _ => return Err(too_long()),
         }
         self.finish_refused(long).await
+    }
+
+    /// Reads until so much of the first packet is here, which is longer than that.
+    async fn here_at_least(&mut self, long: &mut Long, bytes: usize) -> Result<(), End> {
+        while long.here.len() < HEADER_BYTES + bytes {
+            self.more(&mut long.here).await?;
+        }
+        Ok(())
+    }
+
+    /// A text is prepared that is long: it is kept, as every text of a prepared statement.
+    async fn prepare_long(&mut self, mut long: Long) -> Result<(), End> {
+        let length = codec::header(&long.here).map_or(0, |header| header.length);
+        if length > LONGEST_PREPARED {
+            let why = format!(
+                "breccia: a prepared statement's text may have {LONGEST_PREPARED} bytes; \
+                 send it as a plain query, or its values as parameters"
+            );
+            self.answer_error(1153, *b"08S01", &why);
+            return self.finish_refused(long).await;
+        }
+        self.here_at_least(&mut long, length).await?;
+        let packet = long.here.split_to(HEADER_BYTES + length);
+        let ahead = std::mem::replace(&mut self.client.inbound, long.here);
+        self.client.inbound.unsplit(ahead);
+        let sql = packet.get(HEADER_BYTES + 1..).unwrap_or_default();
+        self.prepare_statement(sql).await
     }
 
     /// Drops what is left of a command that was refused before it was sent.
@@ -182,48 +214,60 @@ impl Session {
         let Some(number) = number_of(&command.bytes) else {
             return Ok(());
         };
-        let Some(there) = self.ready_for_data(number).await? else {
-            return cannot_send_ahead();
-        };
+        let (held, there) = self.ready_to_send_ahead(number).await?;
         let mut bytes = command.bytes.to_vec();
         let at = HEADER_BYTES + NUMBER.start..HEADER_BYTES + NUMBER.end;
         if let Some(place) = bytes.get_mut(at) {
             place.copy_from_slice(&there.to_le_bytes());
         }
-        if let Some(mut home) = self.home.take() {
-            let pool = Arc::clone(home.pool());
-            if let Some(upstream) = home.lease.upstream() {
-                home.tainted |= pool.endpoint().send(upstream, &bytes).await.is_err();
+        if let Some(kept) = self.kept(held) {
+            let pool = Arc::clone(kept.pool());
+            if let Some(upstream) = kept.lease.upstream() {
+                kept.tainted |= pool.endpoint().send(upstream, &bytes).await.is_err();
             }
-            self.home = Some(home);
         }
         Ok(())
     }
 
+    async fn ready_to_send_ahead(&mut self, number: u32) -> Result<(Held, u32), End> {
+        match self.ready_for_data(number).await {
+            Ok(ready) => Ok(ready),
+            Err(Trouble::End(end)) => Err(end),
+            Err(Trouble::Before(error) | Trouble::After { error, .. }) => {
+                Err(cannot_send_ahead(&error))
+            }
+        }
+    }
+
     async fn send_ahead_long(&mut self, mut long: Long) -> Result<(), End> {
         let number = number_of(&long.here).unwrap_or_default();
-        let Some(there) = self.ready_for_data(number).await? else {
-            return cannot_send_ahead();
-        };
+        let (held, there) = self.ready_to_send_ahead(number).await?;
         long.number = Some(there);
-        let Some(mut home) = self.home.take() else {
-            return cannot_send_ahead();
+        let Some(mut kept) = self.slot(held.replica).take() else {
+            return Err(End::Gone);
         };
-        let server = home.server;
-        if let Some(upstream) = home.lease.upstream() {
+        let server = kept.server;
+        if let Some(upstream) = kept.lease.upstream() {
             match self.send_long(upstream, &mut long, server).await {
                 Ok(_) => {}
                 Err(Trouble::End(end)) => return Err(end),
-                Err(_) => return cannot_send_ahead(),
+                Err(Trouble::Before(error) | Trouble::After { error, .. }) => {
+                    return Err(cannot_send_ahead(&error));
+                }
             }
         }
-        self.home = Some(home);
+        *self.slot(held.replica) = Some(kept);
         Ok(())
     }
 
     /// A statement runs whose parameters are too long to be kept.
     async fn execute_long(&mut self, mut long: Long) -> Result<(), End> {
         let number = number_of(&long.here).unwrap_or_default();
+        if let Some(statement) = self.statements.get_mut(number) {
+            // Values may come long after their types.
+            let head = codec::ExecuteHead::most_bytes(statement.parameters);
+            self.here_at_least(&mut long, head).await?;
+        }
         let payload = long.here.get(HEADER_BYTES..).unwrap_or_default();
         let parts = self.statements.get_mut(number).map(|statement| {
             let head = codec::ExecuteHead::parse(payload, statement.parameters);
@@ -245,12 +289,18 @@ impl Session {
             ..Verdict::of_primary("long")
         };
         // It is prepared first, so that its number there is known.
-        let Some(there) = self.ready_for_data(number).await? else {
-            let error = SqlError::Crowded;
-            self.refuse(&error);
-            return self.finish_refused(long).await;
-        };
-        long.number = Some(there);
+        match self.ready_for_data(number).await {
+            Ok((_, there)) => long.number = Some(there),
+            Err(Trouble::Before(error)) => {
+                self.refuse(&error);
+                return self.finish_refused(long).await;
+            }
+            Err(Trouble::End(end)) => return Err(end),
+            Err(Trouble::After { error, .. }) => {
+                let why = format!("breccia: {error}; the statement was not carried out");
+                return Err(End::Told(1158, b"08S01", why));
+            }
+        }
         self.forget_types(number);
         self.serve(Ask::Long(&mut long), &verdict).await?;
         self.release_statement(number).await;
@@ -281,9 +331,9 @@ fn judge_long(here: &[u8]) -> Verdict {
 
 /// Data could not be sent ahead. There is no answer to say so in, and the statement must not run
 /// without it.
-fn cannot_send_ahead() -> Result<(), End> {
-    let why = "breccia: a parameter's data could not be sent to the primary".to_owned();
-    Err(End::Told(1158, b"08S01", why))
+fn cannot_send_ahead(error: &SqlError) -> End {
+    let why = format!("breccia: a parameter's data could not be sent: {error}");
+    End::Told(1158, b"08S01", why)
 }
 
 fn number_of(bytes: &[u8]) -> Option<u32> {

@@ -6,8 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::serve::Ask;
+use breccia_net::clock;
+
+use super::attached::{Attached, Stays, has_cursor};
+use super::route::CURSOR_AWAY;
+use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
+use crate::error::SqlError;
 use crate::mysql::class::{Class, Mode, Verdict};
 use crate::mysql::codec::{self, ExecuteHead, command, write_packet};
 use crate::mysql::statements::{Key, MAX_OF_CLIENT, MAX_TEXT_BYTES};
@@ -31,8 +36,18 @@ pub(super) struct Statement {
     pub(super) parameters: u16,
     /// The types its parameters were bound with last.
     pub(super) types: Option<Arc<[u8]>>,
-    /// It holds its connection: a cursor is open, or data was sent ahead.
-    pub(super) holds: bool,
+    /// It holds a connection: a cursor is open, or data was sent ahead.
+    pub(super) held: Option<Held>,
+}
+
+/// Which connection a statement holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    /// That of a READ ONLY transaction on a replica, and not the primary's.
+    pub(super) replica: bool,
+    server: usize,
+    /// The server's number for it.
+    connection: u32,
 }
 
 /// All statements of a client.
@@ -178,7 +193,7 @@ impl Session {
                 mode: self.mode(),
                 parameters,
                 types: None,
-                holds: false,
+                held: None,
             };
             self.statements.insert(number, statement);
             self.statements.latest = Some(number);
@@ -207,7 +222,7 @@ impl Session {
             types: statement.types.clone(),
             head,
         };
-        let (holds, mode) = (statement.holds, statement.mode);
+        let (holding, mode) = (statement.held, statement.mode);
         let schema = execution.key.under.schema();
         let sql = Arc::clone(&execution.key.sql);
         let mut verdict = self
@@ -216,9 +231,19 @@ impl Session {
             .schemas
             .classifier
             .classify(&sql, mode, schema);
-        if (cursor || holds) && verdict.class == Class::Read {
+        if let Err(error) = self.check_held(holding) {
+            self.refuse(&error);
+            self.hold_for(number, None);
+            return Ok(());
+        }
+        let away = holding.is_some_and(|it| it.replica);
+        if away || ((cursor || holding.is_some()) && verdict.class == Class::Read) {
             let mut changed = (*verdict).clone();
-            changed.class = Class::Primary("cursor");
+            changed.class = if away {
+                CURSOR_AWAY
+            } else {
+                Class::Primary("cursor")
+            };
             verdict = Arc::new(changed);
         }
         let ends = matches!(verdict.class, Class::Commit | Class::Rollback);
@@ -233,9 +258,11 @@ impl Session {
         let opened = cursor
             && outcome
                 .and_then(|outcome| outcome.status)
-                .is_some_and(|it| it & codec::status::CURSOR_EXISTS != 0);
-        self.hold_for(number, opened);
-        self.release_free_home().await;
+                .is_some_and(has_cursor);
+        let replica = self.away.as_ref().is_some_and(|it| it.latest);
+        let here = self.held_at(replica).filter(|_| opened);
+        self.hold_for(number, here);
+        self.release_free().await;
         Ok(())
     }
 
@@ -244,45 +271,96 @@ impl Session {
         self.answer_error(1243, *b"HY000", &why);
     }
 
-    /// A statement holds the connection to the primary, or does not any more.
-    fn hold_for(&mut self, number: u32, holds: bool) {
+    /// A statement holds a connection, or none any more.
+    fn hold_for(&mut self, number: u32, held: Option<Held>) {
         let Some(statement) = self.statements.get_mut(number) else {
             return;
         };
-        let held = std::mem::replace(&mut statement.holds, holds);
-        if let Some(home) = &mut self.home {
-            match (held, holds) {
-                (false, true) => home.open += 1,
-                (true, false) => home.open = home.open.saturating_sub(1),
-                _ => {}
+        let before = std::mem::replace(&mut statement.held, held);
+        if before == held {
+            return;
+        }
+        for (place, holds) in [(before, false), (held, true)] {
+            if let Some(attached) = place.and_then(|place| self.kept(place)) {
+                attached.hold(holds);
             }
         }
     }
 
-    /// Gives the connection back if nothing holds it any more.
-    async fn release_free_home(&mut self) {
-        let free =
-            |home: &super::attached::Attached| home.is_free() && home.lingers_until.is_none();
+    /// The connection that a statement holds; none: it is lost.
+    pub(super) fn kept(&mut self, held: Held) -> Option<&mut Attached> {
+        let slot = self.slot(held.replica).as_mut()?;
+        let same = slot.server == held.server && !slot.tainted;
+        let connection = slot.lease.upstream().map(|it| it.connection_id);
+        (same && connection == Some(held.connection)).then_some(slot)
+    }
+
+    /// Where the session keeps its connection to the primary, or to a replica.
+    pub(super) fn slot(&mut self, replica: bool) -> &mut Option<Attached> {
+        if replica {
+            &mut self.away
+        } else {
+            &mut self.home
+        }
+    }
+
+    /// What a statement holds that holds the connection kept there.
+    fn held_at(&mut self, replica: bool) -> Option<Held> {
+        let attached = self.slot(replica).as_mut()?;
+        let server = attached.server;
+        let upstream = attached.lease.upstream()?;
+        Some(Held {
+            replica,
+            server,
+            connection: upstream.connection_id,
+        })
+    }
+
+    /// What a statement holds must be there still: it would run without the data that was sent ahead.
+    fn check_held(&mut self, held: Option<Held>) -> Result<(), SqlError> {
+        let Some(lost) = held.filter(|held| self.kept(*held).is_none()) else {
+            return Ok(());
+        };
+        Err(SqlError::Down {
+            server: self.server_name(lost.server),
+            why: "the connection that had this statement's cursor or data was lost".to_owned(),
+        })
+    }
+
+    /// Gives connections back that nothing holds any more, unless the client may ask about the answer.
+    async fn release_free(&mut self) {
+        let free = |attached: &Attached| attached.is_free() && attached.lingers_until.is_none();
+        let asks_more = self.warnings > 0;
         if self.pinned.is_none()
             && self.home.as_ref().is_some_and(free)
             && let Some(home) = self.home.take()
         {
-            self.settle_home(home, super::attached::Stays::No).await;
+            let stays = if asks_more {
+                Stays::Asked
+            } else {
+                Stays::IfIdle
+            };
+            self.settle_home(home, stays).await;
+        }
+        if self.away.as_ref().is_some_and(free)
+            && let Some(away) = self.away.take()
+        {
+            self.settle_away(away, asks_more, clock::now()).await;
         }
     }
 
     /// A statement that ran with all that it needs lets its connection go.
     pub(super) async fn release_statement(&mut self, number: u32) {
-        self.hold_for(number, false);
-        self.release_free_home().await;
+        self.hold_for(number, None);
+        self.release_free().await;
     }
 
-    /// The types that a statement was bound with on the connection that is kept are not known.
+    /// The types that a statement was bound with on the connection that it holds are not known.
     pub(super) fn forget_types(&mut self, number: u32) {
-        let Some(key) = self.statements.get_mut(number).map(|it| it.key.clone()) else {
+        let Some((key, Some(held))) = self.held_by(number) else {
             return;
         };
-        let upstream = self.home.as_mut().and_then(|home| home.lease.upstream());
+        let upstream = self.kept(held).and_then(|kept| kept.lease.upstream());
         if let Some(known) = upstream.and_then(|it| it.prepared.touch(&key)) {
             known.types = None;
         }
@@ -293,44 +371,45 @@ impl Session {
         let Some(number) = number_of(command.payload()) else {
             return Ok(());
         };
-        let held = self.statements.get_mut(number).is_some_and(|it| it.holds);
-        if held {
-            self.drop_held(number, command::STMT_CLOSE).await?;
-        }
+        self.drop_held(number).await;
         self.statements.remove(number);
         Ok(())
     }
 
-    /// A statement that holds its connection is closed there.
-    async fn drop_held(&mut self, number: u32, kind: u8) -> Result<(), End> {
-        self.hold_for(number, false);
-        let Some(key) = self.statements.get_mut(number).map(|it| it.key.clone()) else {
-            return Ok(());
+    fn held_by(&mut self, number: u32) -> Option<(Key, Option<Held>)> {
+        let statement = self.statements.get_mut(number)?;
+        Some((statement.key.clone(), statement.held))
+    }
+
+    /// A statement that holds a connection is closed there.
+    async fn drop_held(&mut self, number: u32) {
+        let Some((key, Some(held))) = self.held_by(number) else {
+            return;
         };
-        if let Some(mut home) = self.home.take() {
-            let pool = Arc::clone(home.pool());
-            if let Some(upstream) = home.lease.upstream()
+        self.hold_for(number, None);
+        if self.kept(held).is_some()
+            && let Some(mut kept) = self.slot(held.replica).take()
+        {
+            let pool = Arc::clone(kept.pool());
+            if let Some(upstream) = kept.lease.upstream()
                 && let Some(there) = upstream.prepared.remove(&key)
             {
-                let packet = super::serve::command_bytes(kind, &there.to_le_bytes());
-                home.tainted |= pool.endpoint().send(upstream, &packet).await.is_err();
+                let close = super::serve::command_bytes(command::STMT_CLOSE, &there.to_le_bytes());
+                kept.tainted |= pool.endpoint().send(upstream, &close).await.is_err();
             }
-            self.put_back(home).await;
+            self.put_back(kept).await;
         }
-        Ok(())
     }
 
     /// `COM_STMT_RESET`: closes its cursor, forgets data that was sent ahead.
     pub(super) async fn reset_statement(&mut self, command: &Command) -> Result<(), End> {
         let number = number_of(command.payload()).unwrap_or_default();
-        let Some(statement) = self.statements.get_mut(number) else {
+        if self.statements.get_mut(number).is_none() {
             self.unknown_statement(number, "mysqld_stmt_reset");
             return Ok(());
-        };
-        if statement.holds {
-            // Closed there, and prepared anew when it is used: that forgets all of it.
-            self.drop_held(number, command::STMT_CLOSE).await?;
         }
+        // Closed there, and prepared anew when it is used: that forgets all of it.
+        self.drop_held(number).await;
         self.answer_ok();
         Ok(())
     }
@@ -338,75 +417,73 @@ impl Session {
     /// `COM_STMT_FETCH`.
     pub(super) async fn fetch(&mut self, command: &Command) -> Result<(), End> {
         let number = number_of(command.payload()).unwrap_or_default();
-        let Some(found) = self.statements.get_mut(number) else {
+        let Some((key, held)) = self.held_by(number) else {
             self.unknown_statement(number, "mysqld_stmt_fetch");
             return Ok(());
         };
-        if !found.holds {
+        let mut bytes = command.bytes.to_vec();
+        let there = held
+            .and_then(|held| self.kept(held))
+            .and_then(|kept| kept.lease.upstream())
+            .and_then(|upstream| upstream.prepared.touch(&key).map(|it| it.number));
+        let (Some(held), Some(there)) = (held, there) else {
             let why = format!("The statement ({number}) has no open cursor");
             self.answer_error(NO_OPEN_CURSOR, *b"HY000", &why);
-            return Ok(());
-        }
-        let key = found.key.clone();
-        let mut bytes = command.bytes.to_vec();
-        let there = self
-            .home
-            .as_mut()
-            .and_then(|home| home.lease.upstream())
-            .and_then(|upstream| upstream.prepared.touch(&key).map(|it| it.number));
-        let Some(there) = there else {
-            self.unknown_statement(number, "mysqld_stmt_fetch");
             return Ok(());
         };
         let at = codec::HEADER_BYTES + NUMBER.start..codec::HEADER_BYTES + NUMBER.end;
         if let Some(place) = bytes.get_mut(at) {
             place.copy_from_slice(&there.to_le_bytes());
         }
-        let verdict = Verdict::of_primary("cursor");
+        let verdict = Verdict {
+            class: if held.replica {
+                CURSOR_AWAY
+            } else {
+                Class::Primary("cursor")
+            },
+            ..Verdict::of_primary("cursor")
+        };
         let ask = Ask::Packets(&bytes, super::relay::Shape::Rows);
         let outcome = self.serve(ask, &verdict).await?;
         let last = outcome
             .and_then(|outcome| outcome.status)
             .is_none_or(|it| it & codec::status::LAST_ROW_SENT != 0);
         if last {
-            self.hold_for(number, false);
-            self.release_free_home().await;
+            self.release_statement(number).await;
         }
         Ok(())
     }
 
-    /// The statement that data is sent ahead for, ready on the connection that the session keeps; its
-    /// number there.
-    pub(super) async fn ready_for_data(&mut self, number: u32) -> Result<Option<u32>, End> {
-        let Some(key) = self.statements.get_mut(number).map(|it| it.key.clone()) else {
-            return Ok(None);
+    /// The statement that data is sent ahead for, ready on a connection that it holds from now on; its
+    /// number there. An error: nothing was sent.
+    pub(super) async fn ready_for_data(&mut self, number: u32) -> Result<(Held, u32), Trouble> {
+        let Some((key, held)) = self.held_by(number) else {
+            return Err(Trouble::Before(SqlError::Crowded));
         };
-        let place = self.primary("long-data");
-        let Ok(mut home) = self.attach(&place).await else {
-            return Ok(None);
+        self.check_held(held).map_err(Trouble::Before)?;
+        let verdict = Verdict {
+            class: match held {
+                Some(held) if held.replica => CURSOR_AWAY,
+                _ => Class::Primary("long-data"),
+            },
+            ..Verdict::of_primary("long-data")
         };
-        let verdict = Verdict::of_primary("long-data");
+        let place = self.place(&verdict).await;
+        let attached = self.attach(&place).await.map_err(Trouble::Before)?;
         let empty = Execution {
             key: key.clone(),
             payload: &[],
             head: ExecuteHead::default(),
             types: None,
         };
-        let ready = self
-            .prepare(&mut home, &Ask::Execute(empty), &verdict)
-            .await;
-        let there = home
-            .lease
-            .upstream()
-            .and_then(|it| it.prepared.touch(&key))
-            .map(|it| it.number);
-        if ready.is_err() {
-            home.tainted = true;
-            self.put_back(home).await;
-            return Ok(None);
-        }
-        self.home = Some(home);
-        self.hold_for(number, true);
-        Ok(there)
+        let mut attached = self
+            .prepare_or_put_back(attached, &Ask::Execute(empty), &verdict)
+            .await?;
+        let upstream = attached.lease.upstream();
+        let there = upstream.and_then(|it| it.prepared.touch(&key).map(|it| it.number));
+        *self.slot(place.replica) = Some(attached);
+        let held = self.held_at(place.replica);
+        self.hold_for(number, held);
+        held.zip(there).ok_or(Trouble::Before(SqlError::Crowded))
     }
 }

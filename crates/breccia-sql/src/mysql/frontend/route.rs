@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use breccia_net::clock;
 
+use super::attached::Attached;
 use super::session::Session;
 use crate::consistency::Consistency;
 use crate::freshness::{Home, Need, Position as _};
@@ -20,6 +21,9 @@ use crate::sampler::Ticket;
 pub(super) const PREVIOUS: &str = "previous";
 /// A READ ONLY transaction runs on a replica.
 pub(super) const READ_ONLY: &str = "read-only";
+
+/// What is asked of a cursor, or of data, that a replica has since a READ ONLY transaction there.
+pub(super) const CURSOR_AWAY: Class = Class::Primary("cursor-on-replica");
 
 /// Where a statement goes, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,8 +83,9 @@ impl Session {
                 proof: None,
             };
         }
-        if let Some(away) = self.away.as_ref().filter(|away| !away.is_free()) {
-            // A READ ONLY transaction stays where it began, whatever is said in it.
+        // A READ ONLY transaction stays where it began, whatever is said in it.
+        let there = |away: &&Attached| away.in_transaction() || verdict.class == CURSOR_AWAY;
+        if let Some(away) = self.away.as_ref().filter(there) {
             return Place {
                 server: away.server,
                 replica: true,
@@ -107,6 +112,10 @@ impl Session {
         }
         if self.home.as_ref().is_some_and(|home| !home.is_free()) {
             return Some("transaction");
+        }
+        if self.away.as_ref().is_some_and(|away| !away.is_free()) {
+            // Another replica would take the place of the one whose cursor is open.
+            return Some("cursor");
         }
         match &verdict.class {
             Class::Read => {}

@@ -206,27 +206,10 @@ impl Session {
         verdict: &Verdict,
         place: &Place,
     ) -> Result<Outcome, Trouble> {
-        let mut attached = self.attach(place).await.map_err(Trouble::Before)?;
+        let attached = self.attach(place).await.map_err(Trouble::Before)?;
         let was_open = attached.in_transaction();
         let held = (self.begun.clone(), self.next.clone());
-        if let Err(error) = self.prepare(&mut attached, ask, verdict).await {
-            // A connection that was brought half-way is at nobody's settings.
-            let answered = matches!(error, SqlError::Question { .. });
-            let keeps = was_open || self.pinned.is_some() || attached.open > 0;
-            // One that was begun here for this statement is begun again with the next.
-            attached.tainted |= !answered || (attached.in_transaction() && !was_open);
-            if !was_open {
-                (self.begun, self.next) = held;
-            }
-            self.put_back(attached).await;
-            if keeps && !answered {
-                return Err(Trouble::After {
-                    error,
-                    begun: false,
-                });
-            }
-            return Err(Trouble::Before(error));
-        }
+        let mut attached = self.prepare_or_put_back(attached, ask, verdict).await?;
         self.registered
             .runs(attached.server, attached.lease.upstream());
         let exchanged = self.exchange(&mut attached, ask).await;
@@ -252,6 +235,36 @@ impl Session {
                 Err(trouble)
             }
         }
+    }
+
+    /// Brings a connection to where the command may be sent, or puts it back.
+    pub(super) async fn prepare_or_put_back(
+        &mut self,
+        mut attached: Attached,
+        ask: &Ask<'_>,
+        verdict: &Verdict,
+    ) -> Result<Attached, Trouble> {
+        let was_open = attached.in_transaction();
+        let held = (self.begun.clone(), self.next.clone());
+        let Err(error) = self.prepare(&mut attached, ask, verdict).await else {
+            return Ok(attached);
+        };
+        // A connection that was brought half-way is at nobody's settings.
+        let answered = matches!(error, SqlError::Question { .. });
+        let keeps = was_open || self.pinned.is_some() || attached.open > 0;
+        // One that was begun here for this statement is begun again with the next.
+        attached.tainted |= !answered || (attached.in_transaction() && !was_open);
+        if !was_open {
+            (self.begun, self.next) = held;
+        }
+        self.put_back(attached).await;
+        if keeps && !answered {
+            return Err(Trouble::After {
+                error,
+                begun: false,
+            });
+        }
+        Err(Trouble::Before(error))
     }
 
     /// What an answer means for the session, and for the connection it came on.
@@ -359,7 +372,7 @@ impl Session {
         };
         let asked = pool
             .endpoint()
-            .ask_value(upstream, "SELECT @@collation_connection")
+            .ask_value(upstream, "SELECT @@collation_connection LIMIT 1")
             .await;
         let value = asked.ok().flatten();
         match value {
