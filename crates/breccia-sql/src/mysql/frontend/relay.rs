@@ -335,6 +335,8 @@ impl Relay {
     fn error(&mut self, packet: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
         let error = ErrPacket::parse(packet)?;
         self.outcome.error = Some((error.code, error.sqlstate, error.message.to_vec()));
+        // An older client reads no error where the end of the columns is due.
+        self.before_passing(out);
         self.stage = Stage::Done;
         self.packet(packet, out);
         Ok(())

@@ -137,6 +137,19 @@ fn a_result_without_rows_has_both_ends_for_an_old_client() {
 }
 
 #[test]
+fn an_error_in_place_of_rows_comes_behind_the_columns_end_for_an_old_client() {
+    let server = Server::new().packet(&[1]).packet(b"\x03def").error();
+    for step in 1..server.bytes.len() {
+        let (packets, _, fed) = relayed(&server, Shape::Results, OLD, step);
+        assert_eq!((packets.len(), fed), (4, Fed::Done), "{step}");
+        assert_eq!(packets.get(2).and_then(|it| it.first()), Some(&0xfe));
+        let (packets, ..) = relayed(&server, Shape::Results, MODERN, step);
+        assert_eq!(packets.len(), 3, "{step}");
+        assert_eq!(packets.get(2).and_then(|it| it.first()), Some(&0xff));
+    }
+}
+
+#[test]
 fn several_results_are_one_answer() {
     let server = rows();
     let mut bytes = Server::new().ok(0, status::MORE_RESULTS_EXISTS, b"");
