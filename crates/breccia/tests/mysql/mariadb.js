@@ -43,7 +43,7 @@ const fails = async (what, promise) => {
   await c.query("insert into m (v) values ('kept')");
   await c.commit();
   show("kept", await c.query("select v from m where v in ('gone', 'kept')"));
-  for (const size of [(16 << 20) - 1, 16 << 20, 64 << 20]) {
+  for (const size of [(16 << 20) - 1, 16 << 20]) {
     const value = Buffer.alloc(size, "abcdefg");
     const sent = await c.execute("insert into m (b) values (?)", [value]);
     show("big", await c.execute("select length(b) l, b from m where id = ?", [sent.insertId]));
