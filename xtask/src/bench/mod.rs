@@ -6,6 +6,7 @@
 //! figure in `docs/benchmarks.md` can be found again in the raw rounds that are kept beside it.
 
 pub(crate) mod blob;
+mod large;
 mod memcached;
 mod memory;
 pub(crate) mod mysql;
@@ -105,6 +106,7 @@ struct Options {
     only: Option<Wire>,
     depth: Option<u32>,
     memory_only: bool,
+    large_only: bool,
 }
 
 /// Runs the bench.
@@ -119,6 +121,9 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     }
     let rig = Rig::start()?;
     let part = options.quick || options.only.is_some() || options.depth.is_some();
+    if options.large_only {
+        return large::run(&rig, options.rounds);
+    }
     if !options.memory_only {
         let samples = rounds(&rig, &options)?;
         let table = report::table(&samples);
@@ -132,6 +137,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     if part && !options.memory_only {
         return Ok(());
     }
+    large::run(&rig, options.rounds)?;
     memory::run(&rig)
 }
 
@@ -164,6 +170,7 @@ fn options(words: &[&str]) -> Result<Options> {
         only: None,
         depth: None,
         memory_only: false,
+        large_only: false,
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -171,6 +178,7 @@ fn options(words: &[&str]) -> Result<Options> {
             "--quick" => (options.quick, options.rounds) = (true, 1),
             "--no-build" => options.build = false,
             "--memory" => options.memory_only = true,
+            "--large" => options.large_only = true,
             "--rounds" => {
                 options.rounds = words.next().context("--rounds needs a number")?.parse()?;
             }

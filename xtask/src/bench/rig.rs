@@ -96,6 +96,11 @@ impl Rig {
         self.servers(wire).iter().map(Server::cpu_seconds).sum()
     }
 
+    /// Where the Redis servers listen.
+    pub(crate) fn redis_ports(&self) -> Vec<u16> {
+        self.redis.iter().map(|server| server.port).collect()
+    }
+
     fn servers(&self, wire: Wire) -> &[Server] {
         match wire {
             Wire::Redis | Wire::RedisTls => &self.redis,
