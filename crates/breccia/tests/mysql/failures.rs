@@ -10,11 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{
-    Breccia, Fault, FaultyProxy, MariaDbCluster, MyValue, Signal, free_port, http, wait_until,
-};
+use breccia_testkit::{Fault, MariaDbCluster, MyValue, Signal, http, wait_until};
 
-use crate::rig::{Extra, Gateway, LIMIT, cluster, file, fresh};
+use crate::rig::{Extra, Gateway, LIMIT, behind_proxies, cluster, file, fresh};
 
 /// A database with a hundred rows.
 fn prepare(cluster: &MariaDbCluster) -> Result<()> {
@@ -341,28 +339,6 @@ fn two_primaries_are_refused_until_one_is_named() -> Result<()> {
             .is_none();
         Ok((wrote && client.value("SHOW breccia.server")? == "my1").then_some(()))
     })
-}
-
-/// A gateway whose replica 1 and primary stand behind proxies.
-fn behind_proxies(
-    cluster: &MariaDbCluster,
-    extra: Extra<'_>,
-) -> Result<(Gateway, Vec<FaultyProxy>)> {
-    let port = free_port()?;
-    let mut text = file(cluster, port, extra);
-    let mut proxies = Vec::new();
-    for server in cluster.servers() {
-        let proxy = FaultyProxy::start(&server.address())?;
-        text = text.replace(
-            &format!("port = {}\n", server.port()),
-            &format!("port = {}\n", proxy.port()),
-        );
-        proxies.push(proxy);
-    }
-    let breccia = Breccia::start(&text)?;
-    let gateway = Gateway { breccia, port };
-    gateway.wait_reads(cluster)?;
-    Ok((gateway, proxies))
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod freshness;
 mod isolation;
 mod kills;
 mod limits;
+mod lost;
 mod prepared;
 mod rig;
 mod routing;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use breccia_testkit::{
-    Breccia, MariaDbCluster, MariaDbClusterOptions, MyClient, MyLogin, free_port, wait_until,
+    Breccia, FaultyProxy, MariaDbCluster, MariaDbClusterOptions, MyClient, MyLogin, free_port,
+    wait_until,
 };
 
 /// How long anything may take to settle.
@@ -165,6 +166,28 @@ impl Drop for Gateway {
             println!("gateway: {line}");
         }
     }
+}
+
+/// A gateway all of whose servers stand behind proxies, in the order of their numbers.
+pub(crate) fn behind_proxies(
+    cluster: &MariaDbCluster,
+    extra: Extra<'_>,
+) -> Result<(Gateway, Vec<FaultyProxy>)> {
+    let port = free_port()?;
+    let mut text = file(cluster, port, extra);
+    let mut proxies = Vec::new();
+    for server in cluster.servers() {
+        let proxy = FaultyProxy::start(&server.address())?;
+        text = text.replace(
+            &format!("port = {}\n", server.port()),
+            &format!("port = {}\n", proxy.port()),
+        );
+        proxies.push(proxy);
+    }
+    let breccia = Breccia::start(&text)?;
+    let gateway = Gateway { breccia, port };
+    gateway.wait_reads(cluster)?;
+    Ok((gateway, proxies))
 }
 
 #[test]

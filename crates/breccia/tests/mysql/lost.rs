@@ -1,0 +1,323 @@
+//! Connections to servers that are lost while something of a session is open there, or on its way.
+//!
+//! Not servers that die: each of these connections is cut where a test wants it. Invariant: what was
+//! open is never carried on elsewhere as if nothing had happened.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use breccia_testkit::{Fault, FaultyProxy, MariaDbCluster, MyClient, MyReply, http, wait_until};
+
+use crate::rig::{Extra, Gateway, LIMIT, behind_proxies, cluster, fresh, shared};
+
+/// What a client was told, be it by an error or by the end of its connection.
+fn told(reply: Result<MyReply>) -> Result<String> {
+    match reply {
+        Ok(reply) => Ok(reply.fault.context("no error was told")?.to_string()),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+/// A database with a table to write to.
+fn prepare(cluster: &MariaDbCluster, database: &str) -> Result<()> {
+    fresh(cluster, database)?;
+    let sql = format!(
+        "CREATE TABLE {database}.t (id int PRIMARY KEY, v varchar(20)); \
+         INSERT INTO {database}.t VALUES (1, 'a'); \
+         CREATE TABLE {database}.w (v varchar(40))"
+    );
+    cluster.query(0, &sql)?;
+    cluster.wait_caught_up(LIMIT)
+}
+
+fn rows(cluster: &MariaDbCluster, server: usize, database: &str) -> Result<String> {
+    let sql = format!("SELECT IFNULL(GROUP_CONCAT(v ORDER BY v), '') FROM {database}.w");
+    Ok(cluster.query(server, &sql)?.trim().to_owned())
+}
+
+/// What a session does until it is cut off, and what must not outlive that.
+#[derive(Debug)]
+struct Open {
+    what: &'static str,
+    before: &'static [&'static str],
+}
+
+const OPEN: &[Open] = &[
+    Open {
+        what: "a transaction",
+        before: &["BEGIN", "INSERT INTO w VALUES ('early')"],
+    },
+    Open {
+        what: "a transaction of autocommit = 0",
+        before: &["SET autocommit = 0", "INSERT INTO w VALUES ('early')"],
+    },
+    Open {
+        what: "no transaction yet of autocommit = 0",
+        before: &["SET autocommit = 0"],
+    },
+    Open {
+        what: "a user variable",
+        before: &["SET @a = 1"],
+    },
+    Open {
+        what: "a temporary table",
+        before: &["CREATE TEMPORARY TABLE mine (a int)"],
+    },
+    Open {
+        what: "a lock",
+        before: &["DO GET_LOCK('lost', 0)"],
+    },
+];
+
+/// Whether a session goes on as if nothing were lost: it must not.
+fn goes_on(client: &mut MyClient) -> bool {
+    client
+        .query("INSERT INTO w VALUES ('late')")
+        .is_ok_and(|reply| reply.fault.is_none())
+}
+
+#[test]
+fn what_was_open_on_a_lost_connection_ends_its_session() -> Result<()> {
+    let cluster = shared()?;
+    prepare(&cluster, "lostopen")?;
+    let (gateway, proxies) = behind_proxies(&cluster, Extra::default())?;
+    let primary = proxies.first().context("a proxy")?;
+    for open in OPEN {
+        let mut client = gateway.client("lostopen")?;
+        for sql in open.before {
+            client.run(sql)?;
+        }
+        primary.set(Fault::CutAfter(0));
+        let reply = client.query("UPDATE t SET v = 'b'");
+        primary.set(Fault::None);
+        let why = told(reply).context(open.what)?;
+        ensure!(why.contains("unknown"), "{}: {why}", open.what);
+        ensure!(!goes_on(&mut client), "{}: it goes on", open.what);
+        let left = rows(&cluster, 0, "lostopen")?;
+        ensure!(left.is_empty(), "{}: {left} is there", open.what);
+        wait_writes(&gateway, "lostopen")?;
+    }
+    Ok(())
+}
+
+/// Waits until the primary is known to be there again.
+fn wait_writes(gateway: &Gateway, database: &str) -> Result<()> {
+    wait_until(LIMIT, "a write", || {
+        let wrote = gateway
+            .client(database)
+            .and_then(|mut it| it.run("UPDATE t SET v = 'c'").map(drop));
+        Ok(wrote.is_ok().then_some(()))
+    })
+}
+
+#[test]
+fn what_was_open_on_an_old_primary_ends_with_a_promotion() -> Result<()> {
+    let cluster = cluster()?;
+    prepare(&cluster, "promoted")?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let mut open = Vec::new();
+    for row in OPEN.iter().filter(|row| !row.what.starts_with("no ")) {
+        let mut client = gateway.client("promoted")?;
+        for sql in row.before {
+            client.run(sql)?;
+        }
+        open.push((row.what, client));
+    }
+    let mut idle = gateway.client("promoted")?;
+    idle.run("SET NAMES latin1")?;
+    cluster.promote(1)?;
+    cluster.follow(2, 1)?;
+    wait_until(LIMIT, "the naming of the new primary", || {
+        let path = "/stores/my1/primary";
+        let (status, _) = http(gateway.breccia.admin_port(), "POST", path)?;
+        Ok((status == 200).then_some(()))
+    })?;
+    wait_until(LIMIT, "writes on the new primary", || {
+        let mut client = gateway.client("promoted")?;
+        let wrote = client.query("UPDATE t SET v = 'd'")?.fault.is_none();
+        Ok((wrote && client.value("SHOW breccia.server")? == "my1").then_some(()))
+    })?;
+    for (what, mut client) in open {
+        let why = told(client.query("INSERT INTO w VALUES ('late')")).context(what)?;
+        println!("{what}: {why}");
+        ensure!(why.contains("1053"), "{what}: {why}");
+        ensure!(why.contains("my0"), "{what}: {why}");
+        ensure!(!goes_on(&mut client), "{what}: it goes on");
+    }
+    let (old, new) = (
+        rows(&cluster, 0, "promoted")?,
+        rows(&cluster, 1, "promoted")?,
+    );
+    ensure!(old.is_empty() && new.is_empty(), "{old} and {new}");
+    // Whoever had nothing open goes on, with its settings.
+    idle.run("INSERT INTO w VALUES ('idle')")?;
+    ensure!(idle.value("SELECT @@character_set_client")? == "latin1");
+    ensure!(rows(&cluster, 1, "promoted")? == "idle");
+    Ok(())
+}
+
+#[test]
+fn a_long_command_whose_server_is_lost_is_told_of() -> Result<()> {
+    let cluster = shared()?;
+    prepare(&cluster, "lostbig")?;
+    let (gateway, proxies) = behind_proxies(&cluster, Extra::default())?;
+    let primary = proxies.first().context("a proxy")?;
+    let text = format!(
+        "INSERT INTO t VALUES (2, LEFT('{}', 9))",
+        "x".repeat(40 << 20)
+    );
+    for after in [100, 20 << 20] {
+        let mut client = gateway.client("lostbig")?;
+        client.run("SELECT v FROM t")?;
+        primary.set(Fault::CutRequestAfter(after));
+        let sent = client.command(3, text.as_bytes());
+        let reply = sent.and_then(|()| client.results(false));
+        primary.set(Fault::None);
+        println!("after {after}: {}", told(reply)?);
+        // If it lives, it is answered rightly.
+        if let Ok(reply) = client.query("SELECT 41 + 1") {
+            let right = reply.text().as_deref() == Some("42") || reply.fault.is_some();
+            ensure!(right, "after {after}: {:?}", reply.text());
+        }
+        wait_writes(&gateway, "lostbig")?;
+    }
+    let rows = cluster.query(0, "SELECT COUNT(*) FROM lostbig.t")?;
+    ensure!(rows.trim() == "1", "{rows}");
+    Ok(())
+}
+
+#[test]
+fn the_rest_of_a_long_command_is_no_command() -> Result<()> {
+    let cluster = shared()?;
+    prepare(&cluster, "lostlong")?;
+    let (gateway, proxies) = behind_proxies(&cluster, Extra::default())?;
+    let primary = proxies.first().context("a proxy")?;
+    let mut client = gateway.client("lostlong")?;
+    let mut raw = client.raw()?;
+    let mut begin = (8_u32 << 20).to_le_bytes().to_vec();
+    begin.extend(b"\x03INSERT INTO t VALUES (2, LEFT('");
+    begin.resize(2 << 20, b'x');
+    raw.write_all(&begin)?;
+    primary.reset_all();
+    wait_writes(&gateway, "lostlong")?;
+    // The loss is noticed in the course of this; what comes then would be a command of its own.
+    client.set_patience(Duration::from_millis(100))?;
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        raw.write_all(&[b'x'; 4096])?;
+        if let Ok((packet, _)) = client.packet() {
+            told = packet;
+            break;
+        }
+    }
+    ensure!(told.first() == Some(&0xff), "{}", told.escape_ascii());
+    wait_writes(&gateway, "lostlong")?;
+    client.set_patience(LIMIT)?;
+    let reply = client.query("INSERT INTO w VALUES ('a part of a text')");
+    ensure!(reply.is_err(), "a part of a text was run: {reply:?}");
+    ensure!(rows(&cluster, 0, "lostlong")?.is_empty());
+    Ok(())
+}
+
+/// A gateway whose transactions are lazy, with a session that is READ COMMITTED.
+fn lazy(database: &str) -> Result<(Gateway, Vec<FaultyProxy>, MyClient)> {
+    let cluster = shared()?;
+    prepare(&cluster, database)?;
+    let extra = Extra {
+        composite: "transactions = \"lazy\"",
+        ..Extra::default()
+    };
+    let (gateway, proxies) = behind_proxies(&cluster, extra)?;
+    let mut client = gateway.client(database)?;
+    client.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")?;
+    wait_until(LIMIT, "a read on a replica", || {
+        client.run("SELECT v FROM t")?;
+        Ok((client.value("SHOW breccia.server")? != "my0").then_some(()))
+    })?;
+    Ok((gateway, proxies, client))
+}
+
+#[test]
+fn a_lazy_transaction_does_not_go_on_without_itself() -> Result<()> {
+    let cluster = shared()?;
+    let mut unknown = 0;
+    for begin in ["BEGIN", "SET autocommit = 0"] {
+        // It is cut in the answer to what begins it, or in that of the statement behind.
+        for after in (0..180).step_by(20) {
+            let (gateway, proxies, mut client) = lazy("lazylost")?;
+            client.run(begin)?;
+            ensure!(client.value("SELECT v FROM t")? == "a");
+            let server = client.value("SHOW breccia.server")?;
+            let primary = proxies.first().context("a proxy")?;
+            primary.set(Fault::CutAfter(after));
+            let reply = client.query("INSERT INTO w VALUES ('early')");
+            primary.set(Fault::None);
+            if let Ok(why) = told(reply) {
+                println!("{begin} on {server}, {after}: {why}");
+                unknown += u32::from(why.contains("unknown"));
+            }
+            wait_writes(&gateway, "lazylost")?;
+            // Whatever the session may still do is of that transaction, and undone with it.
+            let _late = client.query("INSERT INTO w VALUES ('late')");
+            let _undone = client.query("ROLLBACK");
+            drop(client);
+            let left = rows(&cluster, 0, "lazylost")?;
+            ensure!(left.is_empty(), "{begin}, {after}: {left} is committed");
+        }
+    }
+    ensure!(unknown > 1, "only {unknown} answers were cut");
+    Ok(())
+}
+
+#[test]
+fn a_prepared_commit_ends_a_lazy_transaction() -> Result<()> {
+    let cluster = shared()?;
+    for end in ["COMMIT", "ROLLBACK"] {
+        let (_gateway, _proxies, mut client) = lazy("lazyend")?;
+        let statement = client.prepare(end)?.ok().context("prepared")?;
+        client.run("BEGIN")?;
+        ensure!(client.value("SELECT v FROM t")? == "a");
+        let server = client.value("SHOW breccia.server")?;
+        ensure!(server != "my0", "a read on {server}");
+        let reply = client.execute(&statement, &[])?.good()?;
+        ensure!(reply.status() & 1 == 0, "in a transaction after {end}");
+        let reply = client.run("INSERT INTO w VALUES ('after')")?;
+        ensure!(reply.status() & 1 == 0, "in a transaction after {end}");
+        let left = rows(&cluster, 0, "lazyend")?;
+        ensure!(left == "after", "after {end}: {left:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_write_whose_answer_was_lost_is_seen_by_the_next_read() -> Result<()> {
+    let cluster = cluster()?;
+    prepare(&cluster, "lostanswer")?;
+    let (gateway, proxies) = behind_proxies(&cluster, Extra::default())?;
+    let primary = proxies.first().context("a proxy")?;
+    let mut client = gateway.client("lostanswer")?;
+    ensure!(client.value("SELECT COUNT(*) FROM w")? == "0");
+    let server = client.value("SHOW breccia.server")?;
+    ensure!(server != "my0", "a read on {server}");
+    for number in [1, 2] {
+        cluster.pause_replay(number)?;
+    }
+    primary.set(Fault::SwallowReplies);
+    client.command(3, b"INSERT INTO w VALUES ('lost')")?;
+    wait_until(LIMIT, "the write", || {
+        let rows = rows(&cluster, 0, "lostanswer")?;
+        Ok((rows == "lost").then_some(()))
+    })?;
+    primary.reset_all();
+    primary.set(Fault::None);
+    let why = told(client.results(false))?;
+    ensure!(why.contains("unknown"), "{why}");
+    // The primary may not be known yet to be there: then the read is refused.
+    let count = wait_until(LIMIT, "a read", || {
+        let reply = client.query("SELECT COUNT(*) FROM w")?;
+        Ok(reply.fault.is_none().then(|| reply.text()))
+    })?;
+    ensure!(count.as_deref() == Some("1"), "{count:?} rows are read");
+    Ok(())
+}
