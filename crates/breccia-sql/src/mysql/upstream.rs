@@ -146,6 +146,8 @@ pub struct Upstream {
     pub applied: Arc<Settings>,
     /// The statements it has prepared.
     pub prepared: Prepared,
+    /// What its `LAST_INSERT_ID()` is, whosever that was; none if a statement may have set it since.
+    pub last_insert_id: Option<u64>,
     /// When it was made.
     pub born: Instant,
     /// Which run of its server it leads to; 0 where it was not asked.
@@ -196,6 +198,7 @@ impl Endpoint {
             base: Arc::default(),
             applied: Arc::default(),
             prepared: Prepared::default(),
+            last_insert_id: Some(0),
             born: clock::now(),
             run: 0,
         };

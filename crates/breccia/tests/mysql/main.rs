@@ -10,6 +10,7 @@ mod failures;
 mod freshness;
 mod isolation;
 mod kills;
+mod last_insert;
 mod limits;
 mod lost;
 mod prepared;

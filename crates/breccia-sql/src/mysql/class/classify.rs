@@ -136,7 +136,10 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&
         };
     }
     let Ok((tokens, notes)) = lexer::tokens(sql, mode) else {
-        return Verdict::of_primary("unlexed");
+        return Verdict {
+            may_set_last_insert_id: true,
+            ..Verdict::of_primary("unlexed")
+        };
     };
     let merges = !mode.multi_statements;
     let words = Words {

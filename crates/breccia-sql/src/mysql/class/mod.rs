@@ -156,6 +156,33 @@ impl Verdict {
             uses_now: false,
         }
     }
+
+    /// Whether the last insert id may be read where the text does not say so: by a function, a view, a
+    /// trigger or a program.
+    #[must_use]
+    pub fn may_ask_last_insert_id(&self) -> bool {
+        const QUIET: [&str; 14] = [
+            "admin",
+            "chain",
+            "cursor",
+            "global",
+            "kill",
+            "lock-tables",
+            "long-data",
+            "password",
+            "ping",
+            "release",
+            "savepoint",
+            "set",
+            "show",
+            "status",
+        ];
+        match self.class {
+            Class::Primary(reason) => !QUIET.contains(&reason),
+            Class::Ddl | Class::Pin(_) | Class::LoadLocal => true,
+            _ => self.asks_last_insert_id || self.may_set_last_insert_id,
+        }
+    }
 }
 
 /// A class in words for an administrator.

@@ -274,9 +274,7 @@ impl Session {
     pub(super) async fn give_back(&mut self, mut attached: Attached) {
         if attached.tainted || !attached.is_free() {
             // Closed with its permit.
-            if attached.sets_insert_id {
-                self.last_insert_id = None;
-            }
+            self.forget_insert_id(&attached);
             return;
         }
         if attached.sets_insert_id {
@@ -289,7 +287,10 @@ impl Session {
                 .ask_value(upstream, "SELECT LAST_INSERT_ID() LIMIT 1")
                 .await;
             let value = asked.ok().flatten().and_then(|it| it.parse().ok());
-            self.last_insert_id = value;
+            upstream.last_insert_id = value;
+            if attached.owns_insert_id || value.is_none() {
+                self.last_insert_id = value;
+            }
             if value.is_none() {
                 // Closed; whoever asks for the id is told that it is not known.
                 return;
@@ -299,6 +300,13 @@ impl Session {
             return;
         }
         attached.lease.give_back_at(clock::now());
+    }
+
+    /// A connection is lost, and the last insert id with it if nobody has asked for that yet.
+    pub(super) fn forget_insert_id(&mut self, attached: &Attached) {
+        if attached.sets_insert_id {
+            self.last_insert_id = None;
+        }
     }
 
     /// Gives back connections that are kept only for questions: those that have waited long enough, or

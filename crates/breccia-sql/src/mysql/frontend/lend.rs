@@ -210,23 +210,50 @@ impl Session {
             // To prepare a statement is to run nothing: the transaction may still begin elsewhere.
             self.open_transaction(attached).await?;
         }
-        let asks = verdict.asks_last_insert_id || verdict.may_set_last_insert_id;
-        if asks && !attached.replica && !attached.owns_insert_id {
-            let Some(known) = self.last_insert_id else {
+        self.bring_insert_id(attached, ask, verdict).await?;
+        if verdict.asks_previous && !attached.latest {
+            // Nobody else's warnings: MariaDB forgets them only by a statement with a table in it.
+            run(attached, "DO (SELECT 1 FROM (SELECT 1) AS one)").await?;
+        }
+        Ok(())
+    }
+
+    /// Brings the last insert id to where it may be asked for.
+    async fn bring_insert_id(
+        &mut self,
+        attached: &mut Attached,
+        ask: &Ask<'_>,
+        verdict: &Verdict,
+    ) -> Result<(), SqlError> {
+        let named = verdict.asks_last_insert_id || verdict.may_set_last_insert_id;
+        let hidden = verdict.may_ask_last_insert_id()
+            && !matches!(ask, Ask::Prepare(..))
+            // To bring it would be the statement before.
+            && !(verdict.asks_previous && attached.latest);
+        if attached.replica || attached.owns_insert_id || !(named || hidden) {
+            return Ok(());
+        }
+        let wanted = match self.last_insert_id {
+            Some(known) => known,
+            None if verdict.asks_last_insert_id => {
                 return Err(SqlError::Down {
                     server: self.server_name(attached.server),
                     why: "LAST_INSERT_ID() is not known: the connection that had it was lost"
                         .to_owned(),
                 });
-            };
-            let sql = format!("SET last_insert_id = {known}");
+            }
+            // Nobody else's at least.
+            None => 0,
+        };
+        let there = attached.lease.upstream().and_then(|it| it.last_insert_id);
+        if there != Some(wanted) {
+            let sql = format!("SET last_insert_id = {wanted}");
             run(attached, &sql).await?;
-            attached.owns_insert_id = true;
+            if let Some(upstream) = attached.lease.upstream() {
+                upstream.last_insert_id = Some(wanted);
+            }
         }
-        if verdict.asks_previous && !attached.latest {
-            // Nobody else's warnings: MariaDB forgets them only by a statement with a table in it.
-            run(attached, "DO (SELECT 1 FROM (SELECT 1) AS one)").await?;
-        }
+        attached.owns_insert_id = self.last_insert_id.is_some();
         Ok(())
     }
 
@@ -344,8 +371,8 @@ impl Session {
         }
         if home.is_free() && self.pinned.is_none() {
             // Closed, with the last insert id if that was not asked for yet.
-            if self.home.take().is_some_and(|home| home.sets_insert_id) {
-                self.last_insert_id = None;
+            if let Some(home) = self.home.take() {
+                self.forget_insert_id(&home);
             }
             return Ok(());
         }

@@ -323,7 +323,6 @@ fn judge_long(here: &[u8]) -> Verdict {
     });
     Verdict {
         may_set_last_insert_id: true,
-        asks_last_insert_id: true,
         ddl: !writes,
         ..Verdict::of_primary("long")
     }

@@ -221,12 +221,11 @@ impl Session {
             }
             Err(trouble) => {
                 attached.tainted = true;
-                if attached.sets_insert_id || (!place.replica && verdict.may_set_last_insert_id) {
-                    self.last_insert_id = None;
-                }
                 if !place.replica {
                     // It may have been carried out, and be seen on no replica yet.
                     self.freshness.used_primary(None);
+                    attached.sets_insert_id |= verdict.may_set_last_insert_id;
+                    self.forget_insert_id(&attached);
                 }
                 if place.replica && !was_open {
                     // It goes on elsewhere, from its beginning.
@@ -308,7 +307,10 @@ impl Session {
         }
         if verdict.may_set_last_insert_id || outcome.insert_id != 0 {
             attached.sets_insert_id = true;
-            attached.owns_insert_id = true;
+            attached.owns_insert_id |= outcome.insert_id != 0;
+            if let Some(upstream) = attached.lease.upstream() {
+                upstream.last_insert_id = None;
+            }
         }
         if Self::misses_collation(outcome) {
             self.ask_collation(&mut attached).await;
