@@ -8,6 +8,7 @@ mod differential;
 mod differential_texts;
 mod failures;
 mod freshness;
+mod held;
 mod isolation;
 mod kills;
 mod last_insert;
