@@ -259,6 +259,44 @@ fn a_level_that_is_set_for_the_next_transaction_is_that_of_the_next_only() -> Re
 }
 
 #[test]
+fn a_set_transaction_that_is_none_is_refused_at_once() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = gateway_of("nexttxbad", 2, "20s")?;
+    for sql in [
+        "SET TRANSACTION",
+        "SET TRANSACTION READ",
+        "SET TRANSACTION ONLY",
+        "SET TRANSACTION READ ONLY READ ONLY",
+        "SET TRANSACTION READ ONLY, READ WRITE",
+        "SET TRANSACTION READ ONLY,",
+        "SET TRANSACTION ISOLATION LEVEL",
+        "SET TRANSACTION ISOLATION LEVEL READ",
+        "SET TRANSACTION ISOLATION LEVEL COMMITTED READ",
+        "SET TRANSACTION ISOLATION LEVEL CHAOS",
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE, ISOLATION LEVEL SERIALIZABLE",
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT 1",
+        "SET TRANSACTION READ WRITE, ISOLATION LEVEL READ COMMITTED",
+        "SET /* a comment */ TRANSACTION READ WRITE",
+        "SET TRANSACTION READ WRITE;",
+    ] {
+        let mut direct = MyClient::connect(cluster.primary().port(), "nexttxbad")?;
+        let expected = direct.query(sql)?.code();
+        let mut client = gateway.client("nexttxbad")?;
+        let found = client.query(sql)?.code();
+        ensure!(found == expected, "{sql}: {found} instead of {expected}");
+        for sql in [
+            "SELECT v FROM t",
+            "INSERT INTO w VALUES ('a')",
+            "BEGIN",
+            "COMMIT",
+        ] {
+            client.run(sql)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_set_in_a_transaction_on_a_replica_holds_everywhere_afterwards() -> Result<()> {
     let cluster = shared()?;
     fresh(&cluster, "setaway2")?;

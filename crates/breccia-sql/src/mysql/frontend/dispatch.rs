@@ -321,23 +321,25 @@ impl Session {
     }
 }
 
-/// Whether a SET TRANSACTION has only words that servers know there: others are for the server to refuse.
+/// Whether a SET TRANSACTION is one that servers take: others are for the server to refuse.
 fn is_of_transactions(sql: &[u8]) -> bool {
-    const WORDS: [&[u8]; 11] = [
-        b"SET",
-        b"TRANSACTION",
-        b"ISOLATION",
-        b"LEVEL",
-        b"READ",
-        b"COMMITTED",
-        b"UNCOMMITTED",
-        b"REPEATABLE",
-        b"SERIALIZABLE",
-        b"ONLY",
-        b"WRITE",
-    ];
-    let mut words = sql
-        .split(|byte| byte.is_ascii_whitespace() || matches!(byte, b',' | b';'))
-        .filter(|word| !word.is_empty());
-    words.all(|word| WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    let text = String::from_utf8_lossy(sql).to_ascii_uppercase();
+    let text = text.trim_end().trim_end_matches(';');
+    let (mut level, mut access) = (false, false);
+    let mut parts = text.split(',').enumerate();
+    parts.all(|(at, part)| {
+        let words: Vec<&str> = part.split_ascii_whitespace().collect();
+        let words = match words.as_slice() {
+            ["SET", "TRANSACTION", rest @ ..] if at == 0 => rest,
+            rest if at > 0 => rest,
+            _ => return false,
+        };
+        match words {
+            ["READ", "ONLY" | "WRITE"] => !std::mem::replace(&mut access, true),
+            ["ISOLATION", "LEVEL", "READ", "COMMITTED" | "UNCOMMITTED"]
+            | ["ISOLATION", "LEVEL", "REPEATABLE", "READ"]
+            | ["ISOLATION", "LEVEL", "SERIALIZABLE"] => !std::mem::replace(&mut level, true),
+            _ => false,
+        }
+    })
 }
