@@ -392,6 +392,20 @@ fn a_target_hides_no_pin() -> Result<()> {
 }
 
 #[test]
+fn a_target_that_is_given_up_gives_the_connection_back() -> Result<()> {
+    let _cluster = shared()?;
+    let gateway = gateway_of("untarget", 1, "5s")?;
+    let mut client = gateway.client("untarget")?;
+    let mut other = gateway.client("untarget")?;
+    client.run("SET breccia.target = 'primary'")?;
+    expect(&mut client, "SELECT v FROM t", "a")?;
+    expect(&mut client, "SHOW breccia.server", "my0")?;
+    client.run("SET breccia.target = 'auto'")?;
+    other.run("INSERT INTO w VALUES ('other')")?;
+    expect(&mut client, "SELECT COUNT(*) FROM w", "1")
+}
+
+#[test]
 fn an_error_that_leaves_a_transaction_open_keeps_its_session_there() -> Result<()> {
     let cluster = shared()?;
     let gateway = gateway_of("unsure", 2, "1s")?;

@@ -270,6 +270,14 @@ impl Session {
         self.away = Some(attached);
     }
 
+    /// Nothing keeps the connection to the primary any more, if nothing is open there.
+    pub(super) fn linger_free_home(&mut self) {
+        let now = clock::now();
+        if let Some(home) = self.home.as_mut().filter(|home| home.is_free()) {
+            home.lingers_until = Some(Lingers::from(now, LINGER));
+        }
+    }
+
     /// Gives a connection back, once what a later statement may ask of it is known.
     pub(super) async fn give_back(&mut self, mut attached: Attached) {
         if attached.tainted || !attached.is_free() {

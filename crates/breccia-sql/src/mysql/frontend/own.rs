@@ -31,6 +31,7 @@ impl Session {
             Class::OwnReset { name } if name == "target" => {
                 if self.pinned == Some("target") {
                     self.pinned = None;
+                    self.linger_free_home();
                 }
                 self.answer_ok();
             }
@@ -101,6 +102,7 @@ impl Session {
             ("target", "auto") => {
                 if self.pinned == Some("target") {
                     self.pinned = None;
+                    self.linger_free_home();
                 }
                 Ok(())
             }
