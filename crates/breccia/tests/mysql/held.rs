@@ -131,6 +131,10 @@ fn a_connection_that_was_brought_half_way_is_used_by_nobody() -> Result<()> {
             expect(&mut other, &zone, "SYSTEM")?;
             expect(&mut gateway.client(database)?, &zone, "SYSTEM")?;
         }
+        // It is not lost for ever.
+        client.run(&format!("USE {database}"))?;
+        expect(&mut client, &zone, "+05:00")?;
+        expect(&mut other, &zone, "SYSTEM")?;
     }
     Ok(())
 }

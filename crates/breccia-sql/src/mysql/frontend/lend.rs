@@ -197,7 +197,14 @@ impl Session {
             Settings::share(&mut self.settings, &mut upstream.applied);
             Settings::share(&mut self.base, &mut upstream.base);
         }
-        let settings = Arc::clone(&self.settings);
+        let mut settings = Arc::clone(&self.settings);
+        if let Some(upstream) = attached.lease.upstream()
+            && ask.enters_schema(verdict)
+        {
+            // Where the session was may be no more.
+            let there = upstream.applied.schema().unwrap_or_default();
+            Arc::make_mut(&mut settings).enter(there);
+        }
         self.bring(attached, &settings).await?;
         if let Ask::Prepare(key, _) = ask {
             let under = Arc::new(key.under.within(&self.settings));

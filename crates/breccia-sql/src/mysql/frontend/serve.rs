@@ -53,6 +53,17 @@ impl Ask<'_> {
         }
     }
 
+    /// Whether a schema is entered, whichever the session was in.
+    pub(super) fn enters_schema(&self, verdict: &Verdict) -> bool {
+        match self {
+            Self::Packets(bytes, _) => {
+                let kind = bytes.get(codec::HEADER_BYTES).copied();
+                kind == Some(command::INIT_DB) || matches!(verdict.class, Class::Use(_))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it can be sent once more.
     fn is_kept(&self) -> bool {
         !matches!(self, Self::Long(_))
