@@ -87,6 +87,56 @@ fn values_of_64_mebibytes_pass_both_ways_in_bounded_memory() -> Result<()> {
 }
 
 #[test]
+fn a_text_of_64_mebibytes_that_comes_slowly_passes_in_bounded_memory() -> Result<()> {
+    let cluster = shared()?;
+    let _turn = crate::rig::turn();
+    fresh(&cluster, "slowbig")?;
+    cluster.query(0, "CREATE TABLE slowbig.g (v longblob)")?;
+    let extra = Extra {
+        listener: "pool-size = 2\nqueue-timeout = \"20s\"",
+        ..Extra::default()
+    };
+    let mut gateway = Gateway::over(&cluster, extra)?;
+    let mut slow = gateway.client("slowbig")?;
+    let mut quick = gateway.client("slowbig")?;
+    quick.run("SELECT COUNT(*) FROM g")?;
+    let before = memory(&mut gateway, "VmRSS")?;
+    let mut text = b"\x03INSERT INTO g VALUES ('".to_vec();
+    text.resize(text.len() + (64 << 20), b's');
+    text.extend(b"')");
+    let mut raw = slow.raw()?;
+    for (number, packet) in text.chunks(0xff_ffff).enumerate() {
+        let mut head = u32::try_from(packet.len())?.to_le_bytes();
+        if let Some(last) = head.last_mut() {
+            *last = u8::try_from(number)?;
+        }
+        // Not even the head comes at once.
+        for byte in head {
+            raw.write_all(&[byte])?;
+            thread::sleep(Duration::from_millis(2));
+        }
+        for piece in packet.chunks(1_000_003) {
+            raw.write_all(piece)?;
+            thread::sleep(Duration::from_millis(5));
+        }
+        let begun = Instant::now();
+        quick.run("SELECT COUNT(*) FROM g")?;
+        quick.run("DELETE FROM g WHERE v = 'none'")?;
+        let took = begun.elapsed();
+        ensure!(took < Duration::from_secs(3), "others waited {took:?}");
+    }
+    slow.set_patience(Duration::from_mins(1))?;
+    slow.results(false)?.good()?;
+    let length = slow.value("SELECT LENGTH(v) FROM g")?;
+    ensure!(length == (64 << 20).to_string(), "{length}");
+    let most = memory(&mut gateway, "VmHWM")?;
+    println!("{before} KiB before, {most} KiB at most");
+    let grown = most - before;
+    ensure!(grown < GROWTH_KIB, "it grew by {grown} KiB");
+    Ok(())
+}
+
+#[test]
 fn a_client_that_reads_nothing_costs_no_memory_and_is_let_go() -> Result<()> {
     let cluster = shared()?;
     let _turn = crate::rig::turn();

@@ -14,6 +14,7 @@ mod kills;
 mod last_insert;
 mod limits;
 mod lost;
+mod outages;
 mod prepared;
 mod rig;
 mod routing;

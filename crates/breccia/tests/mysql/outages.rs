@@ -1,0 +1,288 @@
+//! The end of a gateway under load, a primary that falls silent, and an old one that comes back.
+//!
+//! Not servers that are killed, which other tests do. Invariant: whatever a client was told is true of
+//! the rows afterwards, and each answer or refusal comes in a time that is known.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use breccia_testkit::{MariaDbCluster, MyReply, wait_until};
+
+use crate::rig::{Extra, Gateway, LIMIT, cluster, fresh};
+
+/// A database with a table to read and one to write to.
+fn prepare(cluster: &MariaDbCluster) -> Result<()> {
+    fresh(cluster, "outage")?;
+    let sql = "USE outage; CREATE TABLE t (id int PRIMARY KEY, v varchar(20)); \
+               INSERT INTO t SELECT seq, CONCAT('row ', seq) FROM seq_1_to_100; \
+               CREATE TABLE w (v varchar(40) PRIMARY KEY)";
+    cluster.query(0, sql)?;
+    cluster.wait_caught_up(LIMIT)
+}
+
+fn rows(cluster: &MariaDbCluster, server: usize) -> Result<BTreeSet<String>> {
+    let rows = cluster.query(server, "SELECT v FROM outage.w")?;
+    Ok(rows.lines().map(str::to_owned).collect())
+}
+
+/// Clients that work until their gateway ends, and what came of it.
+#[derive(Debug, Default)]
+struct Work {
+    committed: Mutex<Vec<String>>,
+    /// What went wrong, where nothing may go wrong.
+    wrong: Mutex<Vec<String>>,
+    reads: AtomicU32,
+    ending: AtomicBool,
+}
+
+impl Work {
+    fn complain(&self, what: String) {
+        self.wrong.lock().expect("no panic").push(what);
+    }
+
+    /// Transactions of two rows each. Once one has begun, it goes through.
+    fn write(&self, gateway: &Gateway, number: usize) {
+        let Ok(mut client) = gateway.client("outage") else {
+            return;
+        };
+        let is_done = |reply: Result<MyReply>| reply.is_ok_and(|it| it.fault.is_none());
+        for round in 0.. {
+            if !is_done(client.query("BEGIN")) {
+                break;
+            }
+            let name = format!("{number}-{round}");
+            for half in ["a", "b"] {
+                let sql = format!("INSERT INTO w VALUES ('{name}-{half}')");
+                let reply = client.query(&sql);
+                thread::sleep(Duration::from_millis(3));
+                match reply.map(|it| it.fault) {
+                    Ok(None) => {}
+                    other => self.complain(format!("{sql}: {other:?}")),
+                }
+            }
+            match client.query("COMMIT").map(|it| it.fault) {
+                Ok(None) => self.committed.lock().expect("no panic").push(name),
+                other => self.complain(format!("COMMIT: {other:?}")),
+            }
+        }
+        if !self.ending.load(Ordering::SeqCst) {
+            self.complain(format!("client {number} was cut off too early"));
+        }
+    }
+
+    fn read(&self, gateway: &Gateway) {
+        let Ok(mut client) = gateway.client("outage") else {
+            return;
+        };
+        while let Ok(reply) = client.query("SELECT v FROM t WHERE id = 7") {
+            if let Some(fault) = reply.fault {
+                if fault.code != 1053 {
+                    self.complain(format!("a read: {fault}"));
+                }
+                break;
+            }
+            if reply.text().as_deref() != Some("row 7") {
+                self.complain(format!("a read: {:?}", reply.text()));
+            }
+            self.reads.fetch_add(1, Ordering::Relaxed);
+        }
+        if !self.ending.load(Ordering::SeqCst) {
+            self.complain("a reader was cut off too early".to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_gateway_under_load_breaks_no_transaction() -> Result<()> {
+    let cluster = cluster()?;
+    prepare(&cluster)?;
+    let extra = Extra {
+        top: "drain-timeout = \"20s\"",
+        listener: "pool-size = 4\nqueue-timeout = \"20s\"",
+        ..Extra::default()
+    };
+    let mut gateway = Gateway::over(&cluster, extra)?;
+    let id = gateway.breccia.process().id();
+    let work = Work::default();
+    let (work, shared) = (&work, &gateway);
+    thread::scope(|scope| -> Result<()> {
+        for number in 0..8 {
+            scope.spawn(move || work.write(shared, number));
+            scope.spawn(move || work.read(shared));
+        }
+        wait_until(LIMIT, "some work", || {
+            let some = work.committed.lock().expect("no panic").len() > 40;
+            Ok((some && work.reads.load(Ordering::Relaxed) > 200).then_some(()))
+        })?;
+        work.ending.store(true, Ordering::SeqCst);
+        let mut kill = std::process::Command::new("kill");
+        breccia_testkit::process::run(kill.args(["-TERM", &id.to_string()])).map(drop)
+    })?;
+    let begun = Instant::now();
+    let status = gateway.breccia.process().wait(Duration::from_secs(20))?;
+    ensure!(status.success(), "{status}");
+    println!("ended {:?} after the last client", begun.elapsed());
+    let wrong = work.wrong.lock().expect("no panic");
+    ensure!(wrong.is_empty(), "{wrong:#?}");
+    let committed = work.committed.lock().expect("no panic");
+    let expected: BTreeSet<String> = committed
+        .iter()
+        .flat_map(|name| [format!("{name}-a"), format!("{name}-b")])
+        .collect();
+    let found = rows(&cluster, 0)?;
+    println!("{} transactions, {:?} reads", committed.len(), work.reads);
+    ensure!(
+        found == expected,
+        "{} rows instead of {}",
+        found.len(),
+        expected.len()
+    );
+    Ok(())
+}
+
+/// How long a refusal may take while a primary is silent: its `timeout` is 2 s.
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_silent_primary_costs_writes_an_error_in_time_and_reads_nothing() -> Result<()> {
+    let mut cluster = cluster()?;
+    prepare(&cluster)?;
+    let extra = Extra {
+        server: "timeout = \"2s\"",
+        listener: "queue-timeout = \"3s\"",
+        ..Extra::default()
+    };
+    let gateway = &Gateway::over(&cluster, extra)?;
+    let mut open = gateway.client("outage")?;
+    open.run("BEGIN")?;
+    open.run("INSERT INTO w VALUES ('open')")?;
+    let mut wrote = gateway.client("outage")?;
+    wrote.run("INSERT INTO w VALUES ('wrote')")?;
+    cluster.wait_caught_up(LIMIT)?;
+    let mut reader = gateway.client("outage")?;
+    reader.run("SELECT v FROM t WHERE id = 7")?;
+    cluster.server_mut(0).sigstop()?;
+    let timed = |what: &str, work: &mut dyn FnMut() -> Result<MyReply>| -> Result<()> {
+        let begun = Instant::now();
+        let reply = work();
+        let took = begun.elapsed();
+        let told = match reply {
+            Ok(reply) => format!("{:?}", reply.fault.context("it went well")?),
+            Err(error) => format!("{error:#}"),
+        };
+        println!("{what}: {told} after {took:?}");
+        ensure!(took < SOON, "{what}: {told} after {took:?} only");
+        ensure!(told.contains("breccia"), "{what}: {told}");
+        Ok(())
+    };
+    thread::scope(|scope| -> Result<()> {
+        let writing = scope.spawn(|| {
+            let mut client = gateway.client("outage")?;
+            timed("a write", &mut || {
+                client.query("INSERT INTO w VALUES ('unknown')")
+            })
+        });
+        let within = scope.spawn(|| {
+            timed("a write in a transaction", &mut || {
+                open.query("INSERT INTO w VALUES ('within')")
+            })
+        });
+        writing.join().expect("no panic")?;
+        within.join().expect("no panic")
+    })?;
+    timed("a write of a session that lives", &mut || {
+        wrote.query("INSERT INTO w VALUES ('refused')")
+    })?;
+    // Reads of those who have seen no more than the replicas have go on, new ones too.
+    for _ in 0..20 {
+        let begun = Instant::now();
+        ensure!(reader.value("SELECT v FROM t WHERE id = 7")? == "row 7");
+        ensure!(wrote.value("SELECT COUNT(*) FROM w WHERE v = 'wrote'")? == "1");
+        let mut new = gateway.client("outage")?;
+        ensure!(new.value("SELECT v FROM t WHERE id = 8")? == "row 8");
+        ensure!(begun.elapsed() < SOON, "reads took {:?}", begun.elapsed());
+    }
+    cluster.server_mut(0).sigcont()?;
+    wait_until(LIMIT, "writes to go on", || {
+        let reply = wrote.query("INSERT INTO w VALUES ('after')")?;
+        Ok(reply.fault.is_none().then_some(()))
+    })?;
+    ensure!(wrote.value("SELECT COUNT(*) FROM w WHERE v = 'after'")? == "1");
+    let found = rows(&cluster, 0)?;
+    let mut expected = BTreeSet::from(["wrote", "after"].map(str::to_owned));
+    // It was told to be unknown.
+    expected.extend(found.get("unknown").cloned());
+    ensure!(found == expected, "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn an_old_primary_that_comes_back_gets_no_write() -> Result<()> {
+    let mut cluster = cluster()?;
+    prepare(&cluster)?;
+    let extra = Extra {
+        server: "timeout = \"2s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    // Connections to it lie in the pool, one is in a transaction, one is kept.
+    let mut sessions = Vec::new();
+    for before in [
+        &["INSERT INTO w VALUES ('early')"][..],
+        &["SET @a = 1"],
+        &["BEGIN", "INSERT INTO w VALUES ('open')"],
+    ] {
+        let mut client = gateway.client("outage")?;
+        for sql in before {
+            client.run(sql)?;
+        }
+        sessions.push(client);
+    }
+    cluster.wait_caught_up(LIMIT)?;
+    cluster.server_mut(0).sigstop()?;
+    cluster.promote(1)?;
+    cluster.follow(2, 1)?;
+    let written = |value: &str| -> Result<Option<()>> {
+        let Ok(mut client) = gateway.client("outage") else {
+            return Ok(None);
+        };
+        let reply = client.query(&format!("INSERT INTO w VALUES ('{value}')"))?;
+        let done = reply.fault.is_none();
+        ensure!(
+            !done || client.value("SHOW breccia.server")? == "my1",
+            "{value} was written elsewhere"
+        );
+        Ok(done.then_some(()))
+    };
+    wait_until(LIMIT, "writes on the new primary", || written("new"))?;
+    cluster.server_mut(0).sigcont()?;
+    // It is seen again, as one that is set aside.
+    wait_until(LIMIT, "the old one to be seen", || {
+        let log = gateway.breccia.log();
+        let mut aside = log.lines().filter(|line| line.contains("is set aside"));
+        Ok(aside.any(|line| line.contains("my0")).then_some(()))
+    })?;
+    for round in 0..100 {
+        written(&format!("after {round}"))?.context("a refusal")?;
+    }
+    for (number, client) in sessions.iter_mut().enumerate() {
+        for sql in ["INSERT INTO w VALUES (LEFT(UUID(), 20))", "COMMIT"] {
+            let reply = client.query(sql);
+            println!("session {number}: {sql}: {:?}", reply.map(|it| it.fault));
+        }
+    }
+    let old = rows(&cluster, 0)?;
+    ensure!(old == BTreeSet::from(["early".to_owned()]), "{old:?}");
+    ensure!(rows(&cluster, 1)?.len() >= 102);
+    // Once it follows the new one, it serves reads.
+    cluster.follow(0, 1)?;
+    wait_until(LIMIT, "reads on the old one", || {
+        let mut client = gateway.client("outage")?;
+        client.run("SELECT v FROM t WHERE id = 9")?;
+        Ok((client.value("SHOW breccia.server")? == "my0").then_some(()))
+    })
+}
