@@ -231,6 +231,72 @@ fn a_token_carries_what_a_session_has_seen_to_other_sessions_and_gateways() -> R
     Ok(())
 }
 
+/// A text that writes, and then shows what somebody else has written meanwhile, is answered; whether its
+/// session still sees that.
+fn goes_on_from(
+    cluster: &MariaDbCluster,
+    gateway: &Gateway,
+    sql: &str,
+    round: usize,
+) -> Result<()> {
+    let (own, other) = (format!("own {round}"), format!("other {round}"));
+    let sql = sql.replace("OWN", &own).replace("OTHER", &other);
+    let mut client = gateway.client("several")?;
+    std::thread::scope(|scope| {
+        let answered = scope.spawn(|| client.run(&sql));
+        for number in [1, 2] {
+            let seen = format!("SELECT COUNT(*) FROM several.t WHERE v = '{own}'");
+            breccia_testkit::wait_until(LIMIT, "the write on a replica", || {
+                Ok((cluster.query(number, &seen)?.trim() == "1").then_some(()))
+            })?;
+            cluster.pause_replay(number)?;
+        }
+        cluster.query(0, &format!("INSERT INTO several.t (v) VALUES ('{other}')"))?;
+        let shown = answered.join().expect("a client without panic")?;
+        let mut rows = shown.results.iter().flat_map(|it| &it.rows).flatten();
+        let shows = rows.any(|cell| cell.as_deref() == Some(other.as_bytes()));
+        ensure!(shows, "{sql} did not show the other's row");
+        Ok(())
+    })?;
+    ensure!(sees(&mut client, &other, false)?, "lost after {sql}");
+    let token = client.value("SHOW breccia.token")?;
+    let mut reader = gateway.client("several")?;
+    reader.run(&format!("SET breccia.token = '{token}'"))?;
+    ensure!(
+        sees(&mut reader, &other, true)?,
+        "not in the token of {sql}"
+    );
+    for number in [1, 2] {
+        cluster.resume_replay(number)?;
+    }
+    cluster.wait_caught_up(LIMIT)
+}
+
+#[test]
+fn what_a_text_shows_behind_its_write_is_not_unseen_again() -> Result<()> {
+    let (cluster, _turn) = slow()?;
+    prepare(&cluster, "several")?;
+    let mut primary = MyClient::connect(cluster.primary().port(), "several")?;
+    primary.run(
+        "CREATE PROCEDURE waits(other varchar(40)) \
+         REPEAT DO SLEEP(0.02); UNTIL EXISTS (SELECT 1 FROM t WHERE v = other) END REPEAT",
+    )?;
+    primary.run(
+        "CREATE PROCEDURE shows(own varchar(40), other varchar(40)) BEGIN \
+         INSERT INTO t (v) VALUES (own); CALL waits(other); SELECT v FROM t WHERE v = other; END",
+    )?;
+    cluster.wait_caught_up(LIMIT)?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let texts = [
+        "INSERT INTO t (v) VALUES ('OWN'); CALL waits('OTHER'); SELECT v FROM t WHERE v = 'OTHER'",
+        "CALL shows('OWN', 'OTHER')",
+    ];
+    for (round, sql) in texts.into_iter().enumerate() {
+        goes_on_from(&cluster, &gateway, sql, round)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn tokens_of_others_and_nonsense_do_no_harm() -> Result<()> {
     let (cluster, _turn) = slow()?;

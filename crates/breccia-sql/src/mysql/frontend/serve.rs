@@ -312,6 +312,7 @@ impl Session {
             self.settle_away(attached, asks_more, now).await;
             return;
         }
+        let committed = committed.filter(|_| is_one_statement(verdict, outcome));
         self.note_primary(&attached, committed);
         if verdict.ddl {
             self.listener.cluster.ddl_seen();
@@ -590,6 +591,16 @@ impl Session {
         let server = self.listener.cluster.server(number);
         server.map_or("?", |server| server.name()).to_owned()
     }
+}
+
+/// Whether an answer is that of one statement alone, so that it has shown nothing that was committed
+/// after what it committed itself.
+fn is_one_statement(verdict: &Verdict, outcome: &Outcome) -> bool {
+    let many = matches!(
+        verdict.class,
+        Class::Primary("call" | "executable-comment") | Class::Pin(_)
+    );
+    verdict.single && !many && outcome.parts == 1 && outcome.error.is_none()
 }
 
 /// Writes a command of one packet, or of several if it is that long.
