@@ -33,6 +33,11 @@ const OF_TRANSACTIONS: [&str; 5] = [
     "tx_isolation",
     "tx_read_only",
 ];
+/// Variables with two names, of which servers know one, the other, or both.
+const TWO_NAMES: [(&str, &str); 2] = [
+    ("transaction_isolation", "tx_isolation"),
+    ("transaction_read_only", "tx_read_only"),
+];
 /// The most variables kept of one session; a server has fewer that can be set.
 pub const MAX_VARIABLES: usize = 1024;
 
@@ -41,6 +46,15 @@ pub const MAX_VARIABLES: usize = 1024;
 pub struct Settings {
     variables: BTreeMap<String, String>,
     schema: Option<String>,
+}
+
+/// The other name of a variable.
+fn other_name(name: &str) -> Option<&'static str> {
+    TWO_NAMES.iter().find_map(|(new, old)| match name {
+        _ if name == *new => Some(*old),
+        _ if name == *old => Some(*new),
+        _ => None,
+    })
 }
 
 /// Whether a server's word of a variable is for the session to keep.
@@ -52,6 +66,10 @@ pub fn is_setting(name: &str) -> bool {
 impl Settings {
     /// A variable has this value now.
     pub fn set(&mut self, name: &str, value: &str) {
+        if let Some(other) = other_name(name) {
+            // What was said last holds, by whatever name.
+            self.variables.remove(other);
+        }
         if self.variables.len() < MAX_VARIABLES || self.variables.contains_key(name) {
             self.variables.insert(name.to_owned(), value.to_owned());
         }
@@ -61,6 +79,20 @@ impl Settings {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
+    }
+
+    /// The value of a variable by whichever of its names the session has set it.
+    fn by_any_name(&self, name: &str) -> Option<&str> {
+        let other = || self.get(other_name(name)?);
+        self.get(name).or_else(other)
+    }
+
+    /// Whether transactions are READ COMMITTED in a session that began with `base`.
+    #[must_use]
+    pub fn is_read_committed(&self, base: &Self) -> bool {
+        let name = "transaction_isolation";
+        let level = self.by_any_name(name).or_else(|| base.by_any_name(name));
+        level == Some("READ-COMMITTED")
     }
 
     /// The current schema.
@@ -135,8 +167,10 @@ impl Settings {
         let names: BTreeSet<&str> = sets.iter().flat_map(|it| it.names()).collect();
         let mut sql = String::new();
         for name in names {
-            let wanted = self.get(name).or_else(|| base.get(name));
-            let there = applied.get(name).or_else(|| their_base.get(name));
+            let wanted = self.by_any_name(name).or_else(|| base.by_any_name(name));
+            let there = applied
+                .by_any_name(name)
+                .or_else(|| their_base.by_any_name(name));
             if wanted == there || (replica && NOT_ON_REPLICAS.contains(&name)) {
                 continue;
             }
@@ -214,6 +248,50 @@ mod tests {
         assert_eq!(to.since(&none, &none, &none, true), None);
         let sql = to.since(&none, &none, &none, false).expect("they differ");
         assert_eq!(sql, "SET SESSION autocommit = 'OFF'");
+    }
+
+    #[test]
+    fn what_was_said_last_of_isolation_holds_by_whatever_name() {
+        let (old, new) = ("tx_isolation", "transaction_isolation");
+        let (committed, repeatable) = ("READ-COMMITTED", "REPEATABLE-READ");
+        let check = |base: &[(&str, &str)], session: &[(&str, &str)], expected: bool| {
+            let found = settings(session).is_read_committed(&settings(base));
+            assert_eq!(found, expected, "{session:?} of {base:?}");
+        };
+        check(&[(new, committed)], &[], true);
+        check(&[(old, committed)], &[], true);
+        check(&[(new, repeatable)], &[], false);
+        check(&[], &[], false);
+        check(&[(new, committed)], &[(old, repeatable)], false);
+        check(&[(old, committed)], &[(new, repeatable)], false);
+        check(&[(new, repeatable)], &[(old, committed)], true);
+        check(
+            &[(new, committed)],
+            &[(new, committed), (old, repeatable)],
+            false,
+        );
+        check(
+            &[(new, committed)],
+            &[(old, committed), (new, repeatable)],
+            false,
+        );
+    }
+
+    #[test]
+    fn isolation_is_brought_by_whatever_name_it_was_told() {
+        let (old, new) = ("tx_isolation", "transaction_isolation");
+        let base = settings(&[(new, "READ-COMMITTED")]);
+        let wanted = settings(&[(old, "SERIALIZABLE")]);
+        let none = Settings::default();
+        let sql = wanted
+            .since(&base, &none, &base, false)
+            .expect("they differ");
+        assert!(!sql.contains("READ-COMMITTED"), "{sql}");
+        let sql = none
+            .since(&base, &wanted, &base, false)
+            .expect("they differ");
+        assert!(!sql.contains("DEFAULT"), "{sql}");
+        assert_eq!(wanted.since(&base, &wanted, &base, false), None);
     }
 
     #[test]

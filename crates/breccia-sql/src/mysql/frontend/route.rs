@@ -165,9 +165,7 @@ impl Session {
                     .contains("READ COMMITTED");
             }
         }
-        let get = |name: &str| self.settings.get(name).or_else(|| self.base.get(name));
-        let level = get("transaction_isolation").or_else(|| get("tx_isolation"));
-        level == Some("READ-COMMITTED")
+        self.settings.is_read_committed(&self.base)
     }
 
     /// The replica that served this session last, if it may serve a read without being asked.
