@@ -82,7 +82,8 @@ impl Settings {
     }
 
     /// The value of a variable by whichever of its names the session has set it.
-    fn by_any_name(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn by_any_name(&self, name: &str) -> Option<&str> {
         let other = || self.get(other_name(name)?);
         self.get(name).or_else(other)
     }

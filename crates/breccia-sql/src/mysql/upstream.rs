@@ -221,27 +221,48 @@ impl Endpoint {
             self.run(upstream, "SET SESSION TRANSACTION READ ONLY")
                 .await?;
         }
-        let renamed = !maria && !has_old_names(&upstream.version);
-        let columns = BASE.map(|name| match name {
-            "tx_isolation" if renamed => "@@transaction_isolation".to_owned(),
-            name => format!("@@{name}"),
-        });
+        let columns = base_names(upstream).map(|name| format!("@@{name}"));
         let rows = self
             .ask(upstream, &format!("SELECT {}", columns.join(", ")))
             .await?;
         let row = rows.into_iter().next().unwrap_or_default();
         let mut base = Settings::default();
-        for (name, value) in BASE.iter().zip(row) {
-            let value = value.unwrap_or_default();
-            match *name {
-                "autocommit" => base.set(name, if value == "0" { "OFF" } else { "ON" }),
-                "tx_isolation" if renamed => base.set("transaction_isolation", &value),
-                name => base.set(name, &value),
-            }
+        for (name, value) in base_values(upstream, row) {
+            base.set(name, &value);
         }
         upstream.base = Arc::new(base);
         upstream.applied = Arc::default();
         Ok(())
+    }
+
+    /// Asks what a connection has that no server may have told: whether there are user variables, and,
+    /// if `settings`, the values of what texts and rows depend on.
+    pub async fn traces(
+        &self,
+        upstream: &mut Upstream,
+        settings: bool,
+    ) -> Result<(bool, Vec<(&'static str, String)>), SqlError> {
+        let mut sql = match upstream.server {
+            ServerKind::MariaDb => {
+                "SELECT (SELECT COUNT(*) FROM information_schema.USER_VARIABLES)"
+            }
+            ServerKind::MySql => {
+                "SELECT (SELECT COUNT(*) FROM performance_schema.user_variables_by_thread AS v \
+                 JOIN performance_schema.threads AS t ON t.THREAD_ID = v.THREAD_ID \
+                 WHERE t.PROCESSLIST_ID = CONNECTION_ID())"
+            }
+        }
+        .to_owned();
+        if settings {
+            for name in base_names(upstream) {
+                sql.push_str(", @@");
+                sql.push_str(name);
+            }
+        }
+        let rows = self.in_time(self.ask(upstream, &sql)).await?;
+        let mut row = rows.into_iter().next().unwrap_or_default().into_iter();
+        let variables = row.next().flatten().is_none_or(|count| count != "0");
+        Ok((variables, base_values(upstream, row).collect()))
     }
 
     /// Asks for rows of text.
@@ -483,6 +504,34 @@ impl Endpoint {
             text,
         }
     }
+}
+
+/// The names of [`BASE`] as a server knows them.
+fn base_names(upstream: &Upstream) -> [&'static str; BASE.len()] {
+    let mysql = upstream.server == ServerKind::MySql;
+    let renamed = mysql && !has_old_names(&upstream.version);
+    BASE.map(|name| match name {
+        "tx_isolation" if renamed => "transaction_isolation",
+        name => name,
+    })
+}
+
+/// What was asked of [`base_names`], with each value as a server tells it when it changes.
+fn base_values(
+    upstream: &Upstream,
+    row: impl IntoIterator<Item = Option<String>>,
+) -> impl Iterator<Item = (&'static str, String)> {
+    base_names(upstream)
+        .into_iter()
+        .zip(row)
+        .map(|(name, value)| {
+            let value = value.unwrap_or_default();
+            match (name, value.as_str()) {
+                ("autocommit", "0") => (name, "OFF".to_owned()),
+                ("autocommit", _) => (name, "ON".to_owned()),
+                _ => (name, value),
+            }
+        })
 }
 
 /// Whether a MySQL server of this version has no `transaction_isolation`, which came with 5.7.20.

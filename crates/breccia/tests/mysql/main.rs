@@ -9,6 +9,7 @@ mod differential_texts;
 mod failures;
 mod freshness;
 mod held;
+mod hidden;
 mod isolation;
 mod kills;
 mod last_insert;

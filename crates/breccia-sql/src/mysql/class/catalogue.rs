@@ -19,6 +19,9 @@ pub const QUERIES: [&str; 3] = [
     "SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES ORDER BY 1, 2",
 ];
 
+/// What is asked besides: tables with triggers.
+pub const TRIGGERS: &str = "SELECT DISTINCT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS";
+
 /// A row of an answer.
 pub type Row = Vec<Option<String>>;
 
@@ -41,6 +44,8 @@ enum Relation {
 pub struct Catalogue {
     relations: HashMap<String, HashMap<String, Relation>>,
     routines: HashSet<String>,
+    /// Tables and views behind which something may be run, of whatever schema, in lower case.
+    hiding: HashSet<String>,
     /// Names are compared in lower case.
     folds: bool,
     fingerprint: u64,
@@ -74,6 +79,14 @@ impl Catalogue {
         }
         catalogue.prove_views(views);
         catalogue
+    }
+
+    /// The same with the tables that have triggers: the answer to [`TRIGGERS`].
+    #[must_use]
+    pub fn with_triggers(mut self, rows: &[Row]) -> Self {
+        let names = rows.iter().filter_map(|row| cell(row, 0));
+        self.hiding.extend(names.map(str::to_lowercase));
+        self
     }
 
     /// Two catalogues with the same number were built from the same rows.
@@ -128,11 +141,18 @@ impl Catalogue {
                 break;
             }
         }
+        self.hiding
+            .extend(open.iter().map(|(_, name, _)| name.to_lowercase()));
     }
 
     /// Whether a stored function, of whatever schema, or a procedure bears this name, in lower case.
     pub(super) fn is_routine(&self, name: &str) -> bool {
         self.routines.contains(name)
+    }
+
+    /// Whether something may be run behind a table or a view of this name, in lower case.
+    pub(super) fn hides(&self, name: &str) -> bool {
+        self.hiding.contains(name)
     }
 
     /// Whether there is a relation of this name.

@@ -13,7 +13,7 @@ use super::prove::{self, Reason};
 use super::remembered::{self, Remembered};
 use super::walls;
 use super::words::Words;
-use super::{Class, Mode, Verdict};
+use super::{Class, Hidden, Mode, Verdict, hidden};
 
 /// Texts that are longer are not proven.
 const LONGEST_PROVEN: usize = 256 * 1024;
@@ -132,11 +132,13 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&
             ddl: mode.multi_statements,
             single: !mode.multi_statements,
             may_set_last_insert_id: true,
+            hidden: Hidden::Routines,
             ..Verdict::of_primary("long")
         };
     }
     let Ok((tokens, notes)) = lexer::tokens(sql, mode) else {
         return Verdict {
+            hidden: Hidden::Routines,
             may_set_last_insert_id: true,
             ..Verdict::of_primary("unlexed")
         };
@@ -179,6 +181,7 @@ fn verdict(
         verdict.calculates_found_rows |= known.calculates_found_rows;
         verdict.may_set_last_insert_id |= known.may_set_last_insert_id;
         verdict.uses_now |= known.uses_now;
+        verdict.hidden = verdict.hidden.max(known.hidden);
         verdict.ddl |= known.ddl;
         match known.class {
             Class::Pin(reason) => pin = pin.or(Some(reason)),
@@ -250,6 +253,10 @@ fn class_of(
     );
     if notes.executable && !kept {
         verdict.class = Class::Primary("executable-comment");
+    }
+    verdict.hidden = hidden::of(catalogue, words, &verdict.class);
+    if notes.executable {
+        verdict.hidden = Hidden::Routines;
     }
     verdict
 }

@@ -11,6 +11,7 @@ mod builtin;
 mod catalogue;
 mod classify;
 mod commands;
+mod hidden;
 pub mod lexer;
 mod prove;
 mod remembered;
@@ -24,8 +25,9 @@ mod tests_random;
 
 use std::fmt::Write as _;
 
-pub use catalogue::{Catalogue, QUERIES, Row};
+pub use catalogue::{Catalogue, QUERIES, Row, TRIGGERS};
 pub use classify::Classifier;
+pub use hidden::Hidden;
 
 /// How texts are read in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -138,9 +140,22 @@ pub struct Verdict {
     pub may_set_last_insert_id: bool,
     /// Tells the time, also in a view.
     pub uses_now: bool,
+    /// What it may run besides what it says.
+    pub hidden: Hidden,
 }
 
 impl Verdict {
+    /// Whether what a server tells of one of its statements may come from what the text does not show.
+    #[must_use]
+    pub fn hides(&self) -> bool {
+        match self.hidden {
+            Hidden::Nothing => false,
+            // Of several it is mostly another one, which says it.
+            Hidden::Triggers => self.single,
+            Hidden::Routines => true,
+        }
+    }
+
     /// The verdict of one statement that goes to the primary for this reason.
     #[must_use]
     pub fn of_primary(reason: &'static str) -> Self {
@@ -154,6 +169,7 @@ impl Verdict {
             calculates_found_rows: false,
             may_set_last_insert_id: false,
             uses_now: false,
+            hidden: Hidden::Nothing,
         }
     }
 

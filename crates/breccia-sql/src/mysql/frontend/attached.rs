@@ -10,6 +10,7 @@ use breccia_net::clock;
 
 use super::relay::{Noted, Outcome};
 use super::session::Session;
+use super::traces::Traces;
 use crate::mysql::codec::status;
 use crate::mysql::gtid::Gtids;
 use crate::mysql::pool::{Lease, Pool};
@@ -56,6 +57,10 @@ pub(super) struct Attached {
     pub(super) sets_insert_id: bool,
     /// Its last insert id is this session's.
     pub(super) owns_insert_id: bool,
+    /// What may have been left on it of which nobody has told.
+    pub(super) traces: Traces,
+    /// Breccia has asked something since the session's last statement: what is asked about that is gone.
+    pub(super) forgot: bool,
     /// It counts as running something on its server.
     pub(super) running: Running,
 }
@@ -84,6 +89,8 @@ impl Attached {
             latest: false,
             sets_insert_id: false,
             owns_insert_id: false,
+            traces: Traces::Nothing,
+            forgot: false,
             running,
         }
     }
@@ -160,12 +167,16 @@ impl Lingers {
 impl Session {
     /// What an answer tells of the connection and of the session. Returns the identifier of a
     /// transaction that was committed.
-    pub(super) fn absorb(&mut self, attached: &mut Attached, outcome: &Outcome) -> Option<Gtids> {
+    pub(super) fn absorb(
+        &mut self,
+        attached: &mut Attached,
+        outcome: &Outcome,
+        hides: bool,
+    ) -> Option<Gtids> {
         if let Some(status) = outcome.status {
             attached.status = status;
         }
         let mut committed = None;
-        let mut known = false;
         let before = Arc::clone(&self.settings);
         for noted in &outcome.noted {
             match noted {
@@ -176,7 +187,6 @@ impl Session {
                         committed = value.parse().ok().map(Gtids::MariaDb);
                         continue;
                     }
-                    known = true;
                     if name.starts_with("session_track") {
                         self.pin("session-track");
                     } else if crate::mysql::settings::is_setting(&name) {
@@ -186,7 +196,6 @@ impl Session {
                     }
                 }
                 Noted::Schema(schema) => {
-                    known = true;
                     let schema = String::from_utf8_lossy(schema);
                     Arc::make_mut(&mut self.settings).enter(&schema);
                 }
@@ -196,12 +205,17 @@ impl Session {
                 }
                 Noted::Transaction(state) => attached.locked = state.get(7) == Some(&b'L'),
                 Noted::Characteristics(sql) => attached.special = !sql.is_empty(),
-                Noted::Untracked => {}
+                // A user variable, a temporary table, a statement prepared by SQL: it stays there. What
+                // is told beside a setting may be that setting, or what nobody sees in the text.
+                Noted::Untracked { alone } if *alone || hides => {
+                    if attached.replica {
+                        attached.spoilt = true;
+                    } else {
+                        self.pin("untracked");
+                    }
+                }
+                Noted::Untracked { .. } => {}
             }
-        }
-        if outcome.noted.contains(&Noted::Untracked) && !known && !attached.replica {
-            // A user variable, a temporary table, a statement prepared by SQL: it stays there.
-            self.pin("untracked");
         }
         if !Arc::ptr_eq(&before, &self.settings)
             && let Some(upstream) = attached.lease.upstream()
@@ -223,7 +237,7 @@ impl Session {
     /// A session keeps its connection to the primary, or lets it go, after a statement there.
     pub(super) async fn settle_home(&mut self, mut attached: Attached, stays: Stays) {
         let size = self.listener.limits.pool.size();
-        let keeps = !attached.is_free()
+        let mut keeps = !attached.is_free()
             || self.pinned.is_some()
             || self.listener.limits.session_mode
             || match stays {
@@ -231,6 +245,10 @@ impl Session {
                 Stays::IfIdle => !is_busy(attached.pool(), size),
                 Stays::Asked => true,
             };
+        if !keeps && !attached.tainted {
+            self.learn(&mut attached).await;
+            keeps = self.pinned.is_some();
+        }
         if attached.tainted || !keeps {
             self.give_back(attached).await;
             return;
@@ -285,6 +303,13 @@ impl Session {
             self.forget_insert_id(&attached);
             return;
         }
+        if attached.traces != Traces::Nothing {
+            let before = self.pinned;
+            self.learn(&mut attached).await;
+            if attached.tainted || self.pinned != before {
+                return;
+            }
+        }
         if attached.sets_insert_id {
             let pool = Arc::clone(attached.pool());
             let Some(upstream) = attached.lease.upstream() else {
@@ -336,8 +361,9 @@ impl Session {
                 if let Some(home) = &mut self.home {
                     home.lingers_until = None;
                 }
-            } else if let Some(home) = self.home.take() {
-                self.give_back(home).await;
+            } else if let Some(mut home) = self.home.take() {
+                home.lingers_until = None;
+                self.settle_home(home, Stays::No).await;
             }
         }
     }

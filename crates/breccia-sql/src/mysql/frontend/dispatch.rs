@@ -212,7 +212,8 @@ impl Session {
     pub(super) fn note_before(&mut self, verdict: &Verdict) -> bool {
         let away = self.away.as_ref().is_some_and(|away| away.latest);
         let known = self.has_latest() && !(away && route::changes(&verdict.class));
-        if verdict.asks_previous && !known && self.pinned.is_none() {
+        let forgot = self.home.as_ref().is_some_and(|home| home.forgot);
+        if verdict.asks_previous && !known && (self.pinned.is_none() || forgot) {
             let only_warnings = matches!(verdict.class, Class::ShowWarnings);
             if !only_warnings || self.warnings > 0 {
                 self.pin("previous");

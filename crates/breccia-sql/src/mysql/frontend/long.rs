@@ -13,7 +13,7 @@ use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
 use crate::flow::Outgoing;
-use crate::mysql::class::Verdict;
+use crate::mysql::class::{Hidden, Verdict};
 use crate::mysql::codec::{self, HEADER_BYTES, MAX_PACKET, command};
 use crate::mysql::upstream::Upstream;
 
@@ -286,6 +286,7 @@ impl Session {
         }
         let verdict = Verdict {
             may_set_last_insert_id: true,
+            hidden: Hidden::Triggers,
             ..Verdict::of_primary("long")
         };
         // It is prepared first, so that its number there is known.
@@ -324,6 +325,11 @@ fn judge_long(here: &[u8]) -> Verdict {
     Verdict {
         may_set_last_insert_id: true,
         ddl: !writes,
+        hidden: if writes {
+            Hidden::Triggers
+        } else {
+            Hidden::Routines
+        },
         ..Verdict::of_primary("long")
     }
 }

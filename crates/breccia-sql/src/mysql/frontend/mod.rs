@@ -24,6 +24,7 @@ mod relay;
 mod route;
 mod serve;
 mod session;
+mod traces;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;

@@ -13,7 +13,7 @@ use super::route::CURSOR_AWAY;
 use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
-use crate::mysql::class::{Class, Mode, Verdict};
+use crate::mysql::class::{Class, Hidden, Mode, Verdict};
 use crate::mysql::codec::{self, ExecuteHead, command, write_packet};
 use crate::mysql::statements::{Key, MAX_OF_CLIENT, MAX_TEXT_BYTES};
 use crate::mysql::upstream::Upstream;
@@ -183,6 +183,7 @@ impl Session {
             asks_previous: false,
             may_set_last_insert_id: false,
             ddl: false,
+            hidden: Hidden::Nothing,
             ..(*verdict).clone()
         };
         let outcome = self.serve(Ask::Prepare(&key, number), &asked).await?;

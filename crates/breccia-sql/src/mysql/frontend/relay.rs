@@ -80,8 +80,8 @@ pub(super) enum Noted {
     Transaction(Vec<u8>),
     /// What the next transaction would begin with.
     Characteristics(Vec<u8>),
-    /// Something changed that need not be told.
-    Untracked,
+    /// Something changed that need not be told; `alone`: what else changed does not explain it.
+    Untracked { alone: bool },
 }
 
 /// What an answer told.
@@ -350,9 +350,11 @@ impl Relay {
         if ok.insert_id != 0 {
             self.outcome.insert_id = ok.insert_id;
         }
+        let begin = self.outcome.noted.len();
         for change in changes(ok.state) {
             self.note(&change?);
         }
+        self.explain(begin);
         let rows = self.stage != Stage::First;
         if !rows {
             self.outcome.parts += 1;
@@ -455,9 +457,25 @@ impl Relay {
             Change::Gtids(gtids) => Noted::Gtids(gtids.to_vec()),
             Change::Transaction(state) => Noted::Transaction(state.to_vec()),
             Change::Characteristics(sql) => Noted::Characteristics(sql.to_vec()),
-            Change::StateChange(true) => Noted::Untracked,
+            Change::StateChange(true) => Noted::Untracked { alone: true },
             Change::StateChange(false) | Change::Other { .. } => return,
         });
+    }
+
+    /// A setting or a schema that one OK tells explains that something has changed.
+    fn explain(&mut self, begin: usize) {
+        let noted = self.outcome.noted.get_mut(begin..).unwrap_or_default();
+        let explains = |noted: &Noted| match noted {
+            Noted::Variable(name, _) => name != b"last_gtid",
+            Noted::Schema(_) => true,
+            _ => false,
+        };
+        let explained = noted.iter().any(explains);
+        for noted in noted {
+            if let Noted::Untracked { alone } = noted {
+                *alone = !explained;
+            }
+        }
     }
 
     /// An end of columns or rows, for clients that know no other.

@@ -282,7 +282,9 @@ impl Session {
         if !verdict.asks_previous {
             self.warnings = outcome.warnings.max(u16::from(outcome.error.is_some()));
         }
-        let committed = self.absorb(&mut attached, outcome);
+        let committed = self.absorb(&mut attached, outcome, verdict.hides());
+        attached.forgot = false;
+        attached.note_traces(verdict, outcome);
         if !attached.replica && self.is_unsure(verdict, outcome) {
             // An error tells no flags: what is open is told with the next answer, which is to come from
             // the same connection.

@@ -5,7 +5,7 @@
 
 use super::schemas::Catalogue;
 use crate::error::SqlError;
-use crate::mysql::class::{self, QUERIES};
+use crate::mysql::class::{self, QUERIES, TRIGGERS};
 use crate::mysql::cluster::Cluster;
 use crate::mysql::upstream::{Endpoint, Upstream};
 
@@ -25,7 +25,8 @@ impl Catalogue for Schemas {
         let tables = endpoint.ask(upstream, tables).await?;
         let views = endpoint.ask(upstream, views).await?;
         let routines = endpoint.ask(upstream, routines).await?;
-        let read = class::Catalogue::from_rows(&tables, &views, &routines);
+        let triggers = endpoint.ask(upstream, TRIGGERS).await?;
+        let read = class::Catalogue::from_rows(&tables, &views, &routines).with_triggers(&triggers);
         let digest = read.fingerprint();
         Ok((read, digest))
     }
