@@ -19,5 +19,6 @@ mod outages;
 mod prepared;
 mod rig;
 mod routing;
+mod seeing;
 mod stalwart;
 mod state;

@@ -13,6 +13,7 @@ mod classify;
 mod commands;
 mod hidden;
 pub mod lexer;
+mod masked;
 mod prove;
 mod remembered;
 mod walls;
@@ -28,6 +29,7 @@ use std::fmt::Write as _;
 pub use catalogue::{Catalogue, QUERIES, Row, TRIGGERS};
 pub use classify::Classifier;
 pub use hidden::Hidden;
+pub use masked::masked;
 
 /// How texts are read in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -49,6 +51,23 @@ pub struct Mode {
     pub ignore_space: bool,
     /// A text may have several statements.
     pub multi_statements: bool,
+}
+
+impl Mode {
+    /// How texts are read under a `sql_mode`.
+    #[must_use]
+    pub fn of(modes: &str) -> Self {
+        let has = |mode: &str| modes.split(',').any(|it| it.eq_ignore_ascii_case(mode));
+        Self {
+            ansi_quotes: has("ANSI_QUOTES") || has("ANSI"),
+            no_backslash_escapes: has("NO_BACKSLASH_ESCAPES"),
+            pipes_as_concat: has("PIPES_AS_CONCAT") || has("ANSI"),
+            ignore_space: has("IGNORE_SPACE"),
+            // Under ORACLE, MariaDB reads another language.
+            legible: !has("ORACLE"),
+            multi_statements: false,
+        }
+    }
 }
 
 /// What a text is.

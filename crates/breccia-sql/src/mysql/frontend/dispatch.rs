@@ -13,6 +13,7 @@ use super::relay::{Outcome, Shape};
 use super::route;
 use super::serve::{Ask, command_bytes};
 use super::session::{Begun, Command, End, Session};
+use super::tell::KEPT_BYTES;
 use crate::mysql::class::{Class, Verdict};
 use crate::mysql::codec::{capabilities, command};
 use crate::mysql::settings::Settings;
@@ -24,8 +25,10 @@ impl Session {
     /// Serves a command; its buffer, to be used again.
     pub(super) async fn dispatch(&mut self, command: Command) -> Result<BytesMut, End> {
         if command.long {
+            let bytes = &command.bytes;
+            let begin = BytesMut::from(bytes.get(..KEPT_BYTES).unwrap_or(bytes));
             self.serve_long(command.bytes).await?;
-            return Ok(BytesMut::new());
+            return Ok(begin);
         }
         match command.kind() {
             command::QUIT => return Err(End::Gone),

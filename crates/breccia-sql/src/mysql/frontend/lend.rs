@@ -57,7 +57,10 @@ impl Session {
     /// Answers with an error of Breccia's own: nothing was carried out.
     pub(super) fn refuse(&mut self, error: &SqlError) {
         let (code, sqlstate) = code_of(error);
-        tracing::debug!(listener = self.listener.name, %error, "a statement is refused");
+        if !matches!(error, SqlError::Question { .. } | SqlError::Settings { .. }) {
+            let state = String::from_utf8_lossy(&sqlstate).into_owned();
+            self.refused = Some((state, error.to_string()));
+        }
         let text = match error {
             SqlError::Refused { text, .. }
             | SqlError::Settings { text, .. }

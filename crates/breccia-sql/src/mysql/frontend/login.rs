@@ -224,6 +224,7 @@ fn begin(
         transaction_since: None,
         counted: None,
         last: None,
+        refused: None,
     }
 }
 

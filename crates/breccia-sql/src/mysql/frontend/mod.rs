@@ -24,6 +24,7 @@ mod relay;
 mod route;
 mod serve;
 mod session;
+mod tell;
 mod traces;
 
 use std::cell::{OnceCell, RefCell};
@@ -115,6 +116,7 @@ pub struct Counters {
     handshakes_refused: SharedCounter,
     logins: Arc<LogGate>,
     slow: Arc<LogGate>,
+    refused: Arc<LogGate>,
 }
 
 impl Counters {
@@ -135,6 +137,7 @@ impl Counters {
             handshakes_refused: refused("tls"),
             logins: gate(),
             slow: gate(),
+            refused: gate(),
         }
     }
 }

@@ -151,6 +151,8 @@ pub(super) struct Session {
     pub(super) transaction_since: Option<Instant>,
     /// Where the last statement went and why, and the counter of that.
     pub(super) counted: Option<(bool, &'static str, SharedCounter)>,
+    /// Why the last statement was refused here, for the log: SQLSTATE, words.
+    pub(super) refused: Option<(String, String)>,
     /// Where the last statement went, by the server's number, and why.
     pub(super) last: Option<(usize, &'static str)>,
 }
@@ -175,32 +177,10 @@ impl Session {
         self.asked = clock::now();
         self.check_primary()?;
         let bytes = self.dispatch(command).await?;
-        self.client.reuse(bytes);
         self.flush().await?;
-        let took = clock::now().saturating_duration_since(self.asked);
-        if took >= self.listener.limits.slow_statement {
-            self.tell_slow(took);
-        }
+        self.tell(&bytes);
+        self.client.reuse(bytes);
         Ok(())
-    }
-
-    /// The log hears of a statement that took long, and not of its text, which holds values.
-    #[cold]
-    fn tell_slow(&self, took: Duration) {
-        let Some(left_out) = self.listener.counters.slow.pass(clock::now()) else {
-            return;
-        };
-        let (server, reason) = self.last.unwrap_or((usize::MAX, "here"));
-        tracing::warn!(
-            listener = self.listener.name,
-            user = self.identity.user,
-            schema = self.settings.schema().unwrap_or("-"),
-            server = self.server_name(server),
-            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            reason,
-            left_out,
-            "a slow statement"
-        );
     }
 
     /// Sends what waits for the client.
@@ -353,17 +333,13 @@ impl Session {
     /// How texts are read now.
     pub(super) fn mode(&self) -> Mode {
         let get = |name: &str| self.settings.get(name).or_else(|| self.base.get(name));
-        let modes = get("sql_mode").unwrap_or_default();
-        let has = |mode: &str| modes.split(',').any(|it| it.eq_ignore_ascii_case(mode));
+        let mode = Mode::of(get("sql_mode").unwrap_or_default());
+        let legible = get("character_set_client").is_none_or(is_legible);
         Mode {
-            ansi_quotes: has("ANSI_QUOTES") || has("ANSI"),
-            no_backslash_escapes: has("NO_BACKSLASH_ESCAPES"),
-            pipes_as_concat: has("PIPES_AS_CONCAT") || has("ANSI"),
-            ignore_space: has("IGNORE_SPACE")
-                || self.capabilities & capabilities::IGNORE_SPACE != 0,
-            // Under ORACLE, MariaDB reads another language.
-            legible: get("character_set_client").is_none_or(is_legible) && !has("ORACLE"),
+            ignore_space: mode.ignore_space || self.capabilities & capabilities::IGNORE_SPACE != 0,
+            legible: mode.legible && legible,
             multi_statements: self.capabilities & capabilities::MULTI_STATEMENTS != 0,
+            ..mode
         }
     }
 

@@ -1,0 +1,95 @@
+//! What the log is told of statements that were slow, and of statements that Breccia refused.
+//!
+//! Not what the client is told. Invariant: no literal, parameter or comment of a client reaches the
+//! log, and however many statements are slow, the lines in a second are bounded.
+
+use std::time::Duration;
+
+use breccia_net::clock;
+
+use super::session::Session;
+use crate::mysql::class::masked;
+use crate::mysql::codec::{HEADER_BYTES, command};
+
+/// The most bytes of a statement that a line holds.
+const SHOWN_BYTES: usize = 1024;
+/// The most bytes kept of a command that is passed on piece by piece; literals make it longer than what
+/// is shown.
+pub(super) const KEPT_BYTES: usize = 4 * SHOWN_BYTES;
+
+impl Session {
+    /// A command was answered: `bytes`, or its beginning.
+    pub(super) fn tell(&mut self, bytes: &[u8]) {
+        let took = clock::now().saturating_duration_since(self.asked);
+        let refused = self.refused.take();
+        if let Some((state, why)) = &refused {
+            self.tell_refused(state, why, bytes);
+        } else if took >= self.listener.limits.slow_statement {
+            self.tell_slow(took, bytes);
+        }
+    }
+
+    #[cold]
+    fn tell_slow(&mut self, took: Duration, bytes: &[u8]) {
+        let Some(left_out) = self.listener.counters.slow.pass(clock::now()) else {
+            return;
+        };
+        let statement = self.statement(bytes);
+        let (server, reason) = self.last.unwrap_or((usize::MAX, "here"));
+        tracing::warn!(
+            listener = self.listener.name,
+            user = self.identity.user,
+            database = self.settings.schema().unwrap_or("-"),
+            server = self.server_name(server),
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            reason,
+            statement,
+            left_out,
+            "a slow statement"
+        );
+    }
+
+    /// A statement is refused here, and not by a server.
+    #[cold]
+    fn tell_refused(&mut self, state: &str, why: &str, bytes: &[u8]) {
+        let Some(left_out) = self.listener.counters.refused.pass(clock::now()) else {
+            return;
+        };
+        let statement = self.statement(bytes);
+        tracing::warn!(
+            listener = self.listener.name,
+            user = self.identity.user,
+            database = self.settings.schema().unwrap_or("-"),
+            state,
+            why,
+            statement,
+            left_out,
+            "a statement is refused"
+        );
+    }
+
+    /// What may be shown of a command.
+    fn statement(&mut self, bytes: &[u8]) -> String {
+        let payload = bytes.get(HEADER_BYTES..).unwrap_or_default();
+        let Some((kind, body)) = payload.split_first() else {
+            return "(not read)".to_owned();
+        };
+        let (sql, mode) = match *kind {
+            command::QUERY | command::STMT_PREPARE => {
+                (body.get(..KEPT_BYTES).unwrap_or(body).to_vec(), self.mode())
+            }
+            command::STMT_EXECUTE | command::STMT_FETCH => {
+                let number = body.first_chunk().map(|it| u32::from_le_bytes(*it));
+                match number.and_then(|it| self.statements.get_mut(it)) {
+                    Some(known) => (known.key.sql.to_vec(), known.mode),
+                    None => return "(not read)".to_owned(),
+                }
+            }
+            _ => return "(no text)".to_owned(),
+        };
+        if !mode.legible && !sql.is_ascii() {
+            return "(not read: its character set is not one that is read here)".to_owned();
+        }
+        masked(&sql, mode, SHOWN_BYTES)
+    }
+}

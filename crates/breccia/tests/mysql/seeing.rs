@@ -1,0 +1,108 @@
+//! What a gateway over MariaDB tells of itself: the log of slow and refused statements.
+//!
+//! Not what statements do. Invariant: a literal here is a word that stands nowhere else, and no log
+//! ever holds it.
+
+use anyhow::{Result, ensure};
+use breccia_testkit::{MyValue, wait_until};
+
+use crate::rig::{Extra, Gateway, LIMIT, fresh, shared};
+
+/// A literal that nobody may see.
+const SECRET: &str = "hunter2";
+
+/// A database with a table, an in-memory table, a function, and views over them.
+fn seen(database: &str) -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, database)?;
+    let sql = format!(
+        "USE {database}; CREATE TABLE t (id int PRIMARY KEY, v varchar(40)); \
+         INSERT INTO t VALUES (1, 'a'), (2, 'b'); CREATE TABLE quick (id int) ENGINE=MEMORY; \
+         CREATE FUNCTION twice(n int) RETURNS int DETERMINISTIC READS SQL DATA \
+         RETURN (SELECT COUNT(*) + n FROM t); \
+         CREATE FUNCTION other(n int) RETURNS int DETERMINISTIC NO SQL RETURN n; \
+         CREATE VIEW vw AS SELECT id, twice(id) AS n FROM t; CREATE VIEW wider AS SELECT n FROM vw"
+    );
+    cluster.query(0, &sql)?;
+    cluster.wait_caught_up(LIMIT)
+}
+
+/// The only line of the log that holds all `parts`, once it is there.
+fn only(gateway: &Gateway, parts: &[&str]) -> Result<String> {
+    let fits = |line: &&str| parts.iter().all(|part| line.contains(part));
+    let found = wait_until(LIMIT, &format!("a line of the log with {parts:?}"), || {
+        let log = gateway.breccia.log();
+        let found: Vec<String> = log.lines().filter(fits).map(str::to_owned).collect();
+        Ok((!found.is_empty()).then_some(found))
+    })?;
+    ensure!(!gateway.breccia.log().contains(SECRET), "the secret");
+    let [line] = found.as_slice() else {
+        anyhow::bail!("{found:#?}");
+    };
+    Ok(line.clone())
+}
+
+#[test]
+fn a_slow_statement_is_told_with_its_place_and_without_its_literals() -> Result<()> {
+    let cluster = shared()?;
+    seen("slow")?;
+    let extra = Extra {
+        listener: "slow-statement = \"150ms\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let mut client = gateway.client("slow")?;
+    let check = |parts: &[&str]| -> Result<()> {
+        let line = only(&gateway, &[&["a slow statement"], parts].concat())?;
+        for part in ["listener=\"sql\"", "user=\"", "database=\"slow\"", "ms="] {
+            ensure!(line.contains(part), "{part} in {line}");
+        }
+        Ok(())
+    };
+    client.run(&format!(
+        "SELECT SLEEP(0.2), v FROM t WHERE v <> '{SECRET}' AND id = 1 /* {SECRET} */"
+    ))?;
+    check(&[
+        "server=\"my0\"",
+        "reason=\"function\"",
+        "statement=\"SELECT SLEEP(?), v FROM t WHERE v <> ? AND id = ?\"",
+    ])?;
+    let sql = "UPDATE t SET v = CONCAT(?, SLEEP(0.2)) WHERE id = 2";
+    client
+        .once(sql, &[MyValue::Bytes(SECRET.as_bytes())])?
+        .good()?;
+    check(&[
+        "reason=\"write\"",
+        "statement=\"UPDATE t SET v = CONCAT(?, SLEEP(?)) WHERE id = ?\"",
+    ])?;
+    // One that is passed on piece by piece.
+    let long = SECRET.repeat(300_000);
+    client.run(&format!("DO SLEEP(0.2), LENGTH('{long}')"))?;
+    check(&["reason=\"long\"", "statement=\"DO SLEEP(?), LENGTH( …\""])
+}
+
+#[test]
+fn a_statement_that_is_refused_here_is_told() -> Result<()> {
+    let cluster = shared()?;
+    seen("refused")?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"200ms\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let mut holder = gateway.client("refused")?;
+    holder.run("BEGIN")?;
+    holder.run("SELECT * FROM t FOR UPDATE")?;
+    let mut other = gateway.client("refused")?;
+    let sql = format!("UPDATE t SET v = '{SECRET}'");
+    ensure!(other.query(&sql)?.code() == 1040, "a full pool");
+    let line = only(&gateway, &["a statement is refused"])?;
+    for part in [
+        "08004",
+        "statement=\"UPDATE t SET v = ?\"",
+        "database=\"refused\"",
+    ] {
+        ensure!(line.contains(part), "{part} in {line}");
+    }
+    Ok(())
+}
