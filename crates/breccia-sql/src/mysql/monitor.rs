@@ -21,6 +21,7 @@ use super::gtid::Gtids;
 use super::upstream::{Endpoint, Login, ServerKind, Table};
 use crate::error::SqlError;
 use crate::freshness::Position as _;
+pub use catalogue::ask_catalogue;
 pub use line::run_question;
 use line::{Errand, Line, Told};
 pub use schemas::{Catalogue, keep_schemas};
@@ -43,7 +44,10 @@ pub async fn watch(cluster: Arc<Cluster>, probes: ProbeConfig, registry: Registr
         tasks.spawn(sample(Arc::clone(&cluster), number));
     }
     tasks.spawn(tidy(Arc::clone(&cluster), registry));
-    tasks.spawn(keep_schemas(Arc::clone(&cluster), catalogue::Schemas));
+    let schemas = catalogue::Schemas {
+        read_functions: cluster.options.read_functions.clone(),
+    };
+    tasks.spawn(keep_schemas(Arc::clone(&cluster), schemas));
     tasks.spawn(follow_missed(cluster));
     while tasks.join_next().await.is_some() {}
 }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use breccia_config::{Plan, Protocol, SqlPlan, SqlReadReplicaPlan, StorePlan, TransactionRouting};
+use breccia_sql::SqlError;
 use breccia_sql::class::{Blame, Catalogue, Class, Classifier, Verdict};
 use breccia_sql::postgres::monitor;
 use breccia_sql::postgres::upstream::Login;
@@ -32,7 +33,7 @@ pub(super) fn explain(
         )));
     };
     if plan.spoken(name) == Some(Protocol::Mysql) {
-        return Ok(mysql::explain(name, composite, arguments, statement));
+        return Ok(mysql::explain(plan, composite, arguments, statement));
     }
     let Some(StorePlan::Postgresql(primary)) = plan.stores.get(&composite.primary) else {
         return Err(Trouble::refused(format!(
@@ -119,23 +120,44 @@ fn catalogue(
         database: database.to_owned(),
         read_only: false,
     };
+    let reading = monitor::catalogue(&endpoint, &login, allowed);
+    Ok(wait(name, server, reading)?.finish_blaming())
+}
+
+/// Waits for what is asked of a server; `Err`: why that is not known.
+fn wait<T>(
+    name: &str,
+    server: &SqlPlan,
+    asking: impl Future<Output = Result<T, SqlError>>,
+) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let asking = async {
-        let reading = monitor::catalogue(&endpoint, &login, allowed);
-        tokio::time::timeout(server.timeout, reading).await
-    };
-    let answer = runtime.block_on(asking);
+    let answer = runtime.block_on(async { tokio::time::timeout(server.timeout, asking).await });
     runtime.shutdown_background();
     match answer {
-        Ok(Ok(builder)) => Ok(builder.finish_blaming()),
+        Ok(Ok(told)) => Ok(told),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!(
             "{name} did not tell it within {:?} (store.{name}.timeout)",
             server.timeout
         )),
+    }
+}
+
+/// The line on where the catalogue is from, or why there is none.
+fn write_known(known: &Result<String, String>, mut line: impl FnMut(&str, &str)) {
+    match known {
+        Ok(how) => line("catalogue", how),
+        Err(why) => {
+            line("catalogue", &format!("not known: {why}"));
+            line(
+                "",
+                "without it no query is proven to be a read; a gateway in that state sends all of \
+                 them to the primary",
+            );
+        }
     }
 }
 
@@ -162,17 +184,7 @@ fn lines(
     let consistency = composite.consistency.name();
     line("store", &format!("{name} (consistency \"{consistency}\")"));
     line("database", database);
-    match known {
-        Ok(how) => line("catalogue", how),
-        Err(why) => {
-            line("catalogue", &format!("not known: {why}"));
-            line(
-                "",
-                "without it no query is proven to be a read; a gateway in that state sends all of \
-                 them to the primary",
-            );
-        }
-    }
+    write_known(known, &mut line);
     let said = said(verdict, composite);
     line("class", &said.class);
     line("target", said.target);

@@ -1,12 +1,12 @@
-//! What a gateway over MariaDB tells of itself: the log of slow and refused statements.
+//! What a gateway over MariaDB tells of itself: the log of slow and refused statements, and `explain`.
 //!
 //! Not what statements do. Invariant: a literal here is a word that stands nowhere else, and no log
 //! ever holds it.
 
-use anyhow::{Result, ensure};
-use breccia_testkit::{MyValue, wait_until};
+use anyhow::{Context, Result, ensure};
+use breccia_testkit::{Breccia, MyClient, MyValue, free_port, wait_until};
 
-use crate::rig::{Extra, Gateway, LIMIT, fresh, shared};
+use crate::rig::{Extra, Gateway, LIMIT, file, fresh, shared};
 
 /// A literal that nobody may see.
 const SECRET: &str = "hunter2";
@@ -104,5 +104,94 @@ fn a_statement_that_is_refused_here_is_told() -> Result<()> {
     ] {
         ensure!(line.contains(part), "{part} in {line}");
     }
+    Ok(())
+}
+
+#[test]
+fn an_explanation_names_what_is_not_proven_also_without_the_primary() -> Result<()> {
+    let cluster = shared()?;
+    seen("explained")?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("breccia.toml");
+    let check = |config: &str, more: &[&str], sql: &str, parts: &[&str]| -> Result<()> {
+        std::fs::write(&path, config)?;
+        let words = ["--database", "explained", "--sql", sql];
+        let command = ["explain", "--config", &path.to_string_lossy(), "db"];
+        let output = Breccia::run(folder.path(), &[&command[..], &words, more].concat())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        for part in parts {
+            ensure!(text.contains(part), "{sql}: no {part:?} in {text}");
+        }
+        Ok(())
+    };
+    let config = file(&cluster, free_port()?, Extra::default());
+    let known = "catalogue  read from my0 now";
+    let read = "target     replica";
+    check(&config, &[], "SELECT v FROM t", &[known, read])?;
+    let chain = "namely     view explained.wider, which uses view explained.vw, which uses function \
+                 twice, which is a stored function";
+    check(
+        &config,
+        &[],
+        "SELECT * FROM wider",
+        &[known, "(view)", chain],
+    )?;
+    let engine = "table explained.quick, whose engine";
+    check(
+        &config,
+        &[],
+        "SELECT * FROM t, quick",
+        &["(engine)", engine],
+    )?;
+    let offline = [
+        "catalogue  not known: it was not asked for",
+        "(no-catalogue)",
+    ];
+    check(&config, &["--offline"], "SELECT v FROM t", &offline)?;
+    let vouching = Extra {
+        composite: "read-functions = [\"twice\"]",
+        ..Extra::default()
+    };
+    let vouching = file(&cluster, free_port()?, vouching);
+    check(&vouching, &[], "SELECT * FROM wider", &[known, read])?;
+    // The primary is gone, and a replica knows the same.
+    let own = format!("port = {}\n", cluster.primary().port());
+    let config = config.replace(&own, &format!("port = {}\n", free_port()?));
+    let known = "catalogue  read from my1 now";
+    check(&config, &[], "SELECT * FROM wider", &[known, chain])
+}
+
+#[test]
+fn functions_that_the_file_vouches_for_are_reads() -> Result<()> {
+    let cluster = shared()?;
+    seen("vouched")?;
+    let extra = Extra {
+        composite: "replica-wait = \"2s\"\nread-functions = [\"Twice\", \"sleep\"]",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let mut client = gateway.client("vouched")?;
+    let mut check = |sql: &str, replica: bool| -> Result<()> {
+        for binary in [false, true] {
+            let reply = if binary {
+                client.once(sql, &[])?
+            } else {
+                client.query(sql)?
+            };
+            reply.good().with_context(|| sql.to_owned())?;
+            let server = client.value("SHOW breccia.server")?;
+            ensure!((server != "my0") == replica, "{sql}: {server}");
+        }
+        Ok(())
+    };
+    check("SELECT twice(3)", true)?;
+    check("SELECT `vouched`.`TWICE`(id) FROM t", true)?;
+    check("SELECT * FROM wider", true)?;
+    check("SELECT twice(other(1))", false)?;
+    check("SELECT SLEEP(0)", false)?;
+    check("SELECT twice(id) FROM t FOR UPDATE", false)?;
+    let direct =
+        MyClient::connect(cluster.primary().port(), "vouched")?.value("SELECT twice(3)")?;
+    ensure!(client.value("SELECT twice(3)")? == direct);
     Ok(())
 }

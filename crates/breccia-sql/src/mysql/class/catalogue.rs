@@ -44,6 +44,10 @@ enum Relation {
 pub struct Catalogue {
     relations: HashMap<String, HashMap<String, Relation>>,
     routines: HashSet<String>,
+    /// Those of them that count as reads because the administrator says so.
+    vouched: HashSet<String>,
+    /// The definitions of views that are not proven, by schema and name.
+    unproven: HashMap<(String, String), String>,
     /// Tables and views behind which something may be run, of whatever schema, in lower case.
     hiding: HashSet<String>,
     /// Names are compared in lower case.
@@ -55,6 +59,17 @@ impl Catalogue {
     /// Builds it from the answers to [`QUERIES`], in their order.
     #[must_use]
     pub fn from_rows(tables: &[Row], views: &[Row], routines: &[Row]) -> Self {
+        Self::vouching(tables, views, routines, &[])
+    }
+
+    /// The same; stored functions of these names count as reads.
+    #[must_use]
+    pub fn vouching(
+        tables: &[Row],
+        views: &[Row],
+        routines: &[Row],
+        read_functions: &[String],
+    ) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
         (tables, views, routines).hash(&mut hasher);
         let mut catalogue = Self {
@@ -77,6 +92,10 @@ impl Catalogue {
                 catalogue.routines.insert(name.to_lowercase());
             }
         }
+        // What the server brought along is what it is.
+        let vouched = read_functions.iter().map(|name| name.to_lowercase());
+        let vouched = vouched.filter(|name| catalogue.routines.contains(name));
+        catalogue.vouched = vouched.collect();
         catalogue.prove_views(views);
         catalogue
     }
@@ -141,13 +160,27 @@ impl Catalogue {
                 break;
             }
         }
-        self.hiding
-            .extend(open.iter().map(|(_, name, _)| name.to_lowercase()));
+        for (schema, name, definition) in open {
+            self.hiding.insert(name.to_lowercase());
+            let at = (self.fold(schema), self.fold(name));
+            self.unproven.insert(at, definition.to_owned());
+        }
     }
 
     /// Whether a stored function, of whatever schema, or a procedure bears this name, in lower case.
     pub(super) fn is_routine(&self, name: &str) -> bool {
         self.routines.contains(name)
+    }
+
+    /// Whether a stored function of this name, in lower case, counts as a read.
+    pub(super) fn vouches_for(&self, name: &str) -> bool {
+        self.vouched.contains(name)
+    }
+
+    /// The definition of a view that is not proven.
+    pub(super) fn unproven_view(&self, schema: &str, name: &str) -> Option<&str> {
+        let at = (self.fold(schema), self.fold(name));
+        self.unproven.get(&at).map(String::as_str)
     }
 
     /// Whether something may be run behind a table or a view of this name, in lower case.

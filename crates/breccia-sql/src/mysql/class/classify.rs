@@ -89,28 +89,6 @@ impl Classifier {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         held.catalogue.clone()
     }
-
-    /// Why a text is what it is, statement by statement, in words for an administrator.
-    #[must_use]
-    pub fn blame(&self, sql: &[u8], mode: Mode, schema: Option<&str>) -> String {
-        let Ok((tokens, notes)) = lexer::tokens(sql, mode) else {
-            return "the text cannot be cut into words: something in it is not ended".to_owned();
-        };
-        let words = Words {
-            sql,
-            tokens: &tokens,
-        };
-        let catalogue = self.catalogue();
-        let lines = words.statements().into_iter().map(|statement| {
-            let class = class_of(catalogue.as_deref(), &statement, notes, schema).class;
-            let shown = statement
-                .span(0, statement.len().saturating_sub(1))
-                .into_owned();
-            let shown: String = shown.chars().take(200).collect();
-            format!("{shown}: {}", super::shown(&class))
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    }
 }
 
 /// Whether a class depends on what a literal says: it is not that of all texts alike.

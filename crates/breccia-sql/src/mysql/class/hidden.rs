@@ -64,7 +64,8 @@ fn names_some(catalogue: Option<&Catalogue>, words: &Words<'_>) -> bool {
     (0..words.len()).any(|at| {
         words.name(at).is_some_and(|name| {
             let name = name.to_lowercase();
-            catalogue.hides(&name) || (words.mark(at + 1, b'(') && catalogue.is_routine(&name))
+            let calls = words.mark(at + 1, b'(') && catalogue.is_routine(&name);
+            catalogue.hides(&name) || (calls && !catalogue.vouches_for(&name))
         })
     })
 }

@@ -7,6 +7,7 @@
 //! `walls` refuses by tokens alone, and `prove` walks the tree of a query and asks `catalogue` about
 //! every relation in it.
 
+mod blame;
 mod builtin;
 mod catalogue;
 mod classify;

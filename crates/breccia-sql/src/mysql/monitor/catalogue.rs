@@ -5,13 +5,16 @@
 
 use super::schemas::Catalogue;
 use crate::error::SqlError;
-use crate::mysql::class::{self, QUERIES, TRIGGERS};
+use crate::mysql::class::{self, Mode, QUERIES, TRIGGERS};
 use crate::mysql::cluster::Cluster;
-use crate::mysql::upstream::{Endpoint, Upstream};
+use crate::mysql::upstream::{Endpoint, Login, Upstream};
 
 /// Reads `information_schema`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Schemas;
+#[derive(Debug, Clone)]
+pub(super) struct Schemas {
+    /// Stored functions that count as reads.
+    pub(super) read_functions: Vec<String>,
+}
 
 impl Catalogue for Schemas {
     type Read = class::Catalogue;
@@ -21,12 +24,7 @@ impl Catalogue for Schemas {
         endpoint: &Endpoint,
         upstream: &mut Upstream,
     ) -> Result<(class::Catalogue, u64), SqlError> {
-        let [tables, views, routines] = QUERIES;
-        let tables = endpoint.ask(upstream, tables).await?;
-        let views = endpoint.ask(upstream, views).await?;
-        let routines = endpoint.ask(upstream, routines).await?;
-        let triggers = endpoint.ask(upstream, TRIGGERS).await?;
-        let read = class::Catalogue::from_rows(&tables, &views, &routines).with_triggers(&triggers);
+        let read = ask(endpoint, upstream, &self.read_functions).await?;
         let digest = read.fingerprint();
         Ok((read, digest))
     }
@@ -35,4 +33,31 @@ impl Catalogue for Schemas {
         let still = || cluster.schemas.changes() == changes;
         cluster.schemas.classifier.set_catalogue_if(read, still);
     }
+}
+
+async fn ask(
+    endpoint: &Endpoint,
+    upstream: &mut Upstream,
+    read_functions: &[String],
+) -> Result<class::Catalogue, SqlError> {
+    let [tables, views, routines] = QUERIES;
+    let tables = endpoint.ask(upstream, tables).await?;
+    let views = endpoint.ask(upstream, views).await?;
+    let routines = endpoint.ask(upstream, routines).await?;
+    let triggers = endpoint.ask(upstream, TRIGGERS).await?;
+    let read = class::Catalogue::vouching(&tables, &views, &routines, read_functions);
+    Ok(read.with_triggers(&triggers))
+}
+
+/// Asks a server once, on a connection of its own: for `breccia explain`. With it how a new session reads
+/// texts there.
+pub async fn ask_catalogue(
+    endpoint: &Endpoint,
+    login: &Login,
+    read_functions: &[String],
+) -> Result<(class::Catalogue, Mode), SqlError> {
+    let mut upstream = endpoint.open(login).await?;
+    let read = ask(endpoint, &mut upstream, read_functions).await?;
+    let mode = Mode::of(upstream.base.get("sql_mode").unwrap_or_default());
+    Ok((read, mode))
 }

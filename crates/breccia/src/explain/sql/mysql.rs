@@ -1,41 +1,94 @@
 //! `breccia explain --sql` of a statement for MySQL or MariaDB.
 //!
-//! Not a request: the statement is never sent. Invariant: the statement is judged by the very
+//! Not a request: the statement is never sent; only the servers' catalogue is read. Invariant: the statement is judged by the very
 //! classifier the gateway uses.
 
 use std::fmt::Write as _;
 
-use breccia_config::{SqlReadReplicaPlan, TransactionRouting};
-use breccia_sql::mysql::class::{Class, Classifier, Mode, Verdict};
+use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan, TransactionRouting};
+use breccia_sql::mysql::class::{Catalogue, Class, Classifier, Mode, Verdict};
+use breccia_sql::mysql::monitor;
 
-use super::{Said, say};
+use super::{Said, say, wait, write_known};
 use crate::cli::ExplainArguments;
+use crate::registry;
 
 /// The lines for one statement.
 pub(super) fn explain(
-    name: &str,
+    plan: &Plan,
     composite: &SqlReadReplicaPlan,
     arguments: &ExplainArguments,
     statement: &str,
 ) -> String {
     let schema = arguments.database.as_deref();
     let classifier = Classifier::default();
-    let verdict = classifier.classify(statement.as_bytes(), mode(), schema);
-    lines(name, composite, (schema, statement), &verdict)
+    let read = if arguments.offline {
+        Err("it was not asked for: --offline".to_owned())
+    } else {
+        any_catalogue(plan, composite)
+    };
+    let (known, mode) = match read {
+        Ok((server, (catalogue, mode))) => {
+            classifier.set_catalogue(catalogue);
+            (Ok(format!("read from {server} now")), mode)
+        }
+        Err(why) => (Err(why), Mode::of("")),
+    };
+    let verdict = classifier.classify(statement.as_bytes(), mode, schema);
+    let because = match verdict.class {
+        Class::Primary(_) => classifier.blame(statement.as_bytes(), mode, schema),
+        _ => None,
+    };
+    let about = (schema, statement, because.as_deref());
+    lines(&arguments.store, composite, about, &known, &verdict)
 }
 
-/// How a new session reads texts: the default `sql_mode`, in UTF-8.
-fn mode() -> Mode {
-    Mode {
-        legible: true,
-        ..Mode::default()
+/// What a server says of the catalogue, and how it reads texts: the configured primary, or, while that
+/// cannot be asked, a replica, whose catalogue is the same; `Err`: what the first one said.
+fn any_catalogue(
+    plan: &Plan,
+    composite: &SqlReadReplicaPlan,
+) -> Result<(String, (Catalogue, Mode)), String> {
+    let mut first = None;
+    let names = std::iter::once(&composite.primary).chain(&composite.replicas);
+    for name in names {
+        let Some(StorePlan::Mysql(server)) = plan.stores.get(name) else {
+            continue;
+        };
+        match catalogue(name, server, &composite.read_functions) {
+            Ok(known) => return Ok((name.clone(), known)),
+            Err(why) => {
+                first.get_or_insert(why);
+            }
+        }
     }
+    Err(first.unwrap_or_default())
+}
+
+/// What one server says; `Err`: why it is not known.
+fn catalogue(
+    name: &str,
+    server: &SqlPlan,
+    read_functions: &[String],
+) -> Result<(Catalogue, Mode), String> {
+    let (endpoint, own) = registry::mysql_endpoint(name, server)
+        .map_err(|trouble| trouble.into_lines().join("; "))?;
+    let (user, credential) = own.ok_or_else(|| {
+        format!(
+            "store.{name} has neither `user` nor `monitor-user` to ask as; a gateway cannot read \
+             it either: add one"
+        )
+    })?;
+    let login = registry::mysql_login(&user, credential);
+    let asking = monitor::ask_catalogue(&endpoint, &login, read_functions);
+    wait(name, server, asking)
 }
 
 fn lines(
     name: &str,
     composite: &SqlReadReplicaPlan,
-    (schema, statement): (Option<&str>, &str),
+    (schema, statement, because): (Option<&str>, &str, Option<&str>),
+    known: &Result<String, String>,
     verdict: &Verdict,
 ) -> String {
     let mut out = String::new();
@@ -47,10 +100,14 @@ fn lines(
     let consistency = composite.consistency.name();
     line("store", &format!("{name} (consistency \"{consistency}\")"));
     line("database", schema.unwrap_or("none is entered; --database"));
+    write_known(known, &mut line);
     let said = said(verdict, composite);
     line("class", &said.class);
     line("target", said.target);
     line("reason", &said.reason);
+    if let Some(because) = because {
+        line("namely", because);
+    }
     if !verdict.single && verdict.class != Class::Empty {
         line("", "each of these texts goes to one server as a whole");
     }
@@ -211,14 +268,17 @@ fn words(why: &str) -> &'static str {
         }
         "view" => "it reads from a view that is not proven to read only",
         "engine" => "a table of it is of an engine that is not the same on a replica",
+        "no-catalogue" => "it may be a read, but without the catalogue that cannot be proven",
         "unknown-table" => {
-            "it names a table that is not known; a running gateway reads the catalogue, and may \
-             know it"
+            "it names a table that the catalogue does not have, or that the user Breccia asks as may \
+             not see"
         }
+        "sequence" => "it uses a sequence",
+        "variable" => "it reads a variable that differs between connections or servers",
+        "several" => "it is more than one statement in one text",
         "executable-comment" => "a comment in it is run by the server (/*! … */ or /*M! … */)",
         "locks" => "it locks rows or tables",
         "into" => "it writes its result into a file or a variable",
-        "multi" => "it is more than one statement in one text",
         "long" | "too-long" | "too-deep" => "it is too long or too deeply nested to be proven",
         "unproven" | "unparsed" => "it could not be read as a query, so nothing of it is proven",
         "global" => "it sets something for the whole server",
@@ -260,7 +320,7 @@ mod tests {
             store: "db".to_owned(),
             key: None,
         };
-        explain("db", composite, &arguments, statement)
+        explain(&plan, composite, &arguments, statement)
     }
 
     #[test]
