@@ -4,6 +4,7 @@
 //! leaves a server unknown, and one that is unknown serves no reads.
 
 mod catalogue;
+mod ddl;
 mod line;
 mod schemas;
 

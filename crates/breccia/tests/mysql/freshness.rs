@@ -254,8 +254,8 @@ fn goes_on_from(
         cluster.query(0, &format!("INSERT INTO several.t (v) VALUES ('{other}')"))?;
         let shown = answered.join().expect("a client without panic")?;
         let mut rows = shown.results.iter().flat_map(|it| &it.rows).flatten();
-        let shows = rows.any(|cell| cell.as_deref() == Some(other.as_bytes()));
-        ensure!(shows, "{sql} did not show the other's row");
+        let seen = rows.any(|cell| cell.as_deref() == Some(other.as_bytes()));
+        ensure!(seen, "{sql} did not show the other's row");
         Ok(())
     })?;
     ensure!(sees(&mut client, &other, false)?, "lost after {sql}");

@@ -4,7 +4,7 @@
 //! server that answered says itself which one it is.
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{MyClient, MyValue};
+use breccia_testkit::{MyClient, MyValue, wait_until};
 
 use crate::rig::{Extra, Gateway, fresh, shared};
 
@@ -353,6 +353,44 @@ fn lazy_transactions_begin_on_replicas_under_read_committed_only() -> Result<()>
     };
     let gateway = routed("routing_steps", extra)?;
     walk(&gateway, COMMITTED)
+}
+
+#[test]
+fn what_others_change_of_a_schema_is_noticed_soon() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = routed("changing", Extra::default())?;
+    let mut client = gateway.client("changing")?;
+    let mut notice = |sql: &str, asked: &str, expected: &str| -> Result<()> {
+        cluster.query(0, sql)?;
+        let limit = std::time::Duration::from_secs(15);
+        wait_until(limit, &format!("{expected} after {sql}"), || {
+            // An error is an answer too.
+            client.query(asked)?;
+            Ok((client.value("SHOW breccia.reason")? == expected).then_some(()))
+        })
+    };
+    notice(
+        "ALTER TABLE changing.t ENGINE=MEMORY",
+        "SELECT n FROM t",
+        "engine",
+    )?;
+    notice(
+        "ALTER TABLE changing.t ENGINE=InnoDB",
+        "SELECT n FROM t",
+        "read",
+    )?;
+    let view = "CREATE OR REPLACE VIEW changing.vw AS SELECT changing.grows(1) AS id";
+    notice(view, "SELECT * FROM vw", "view")?;
+    notice(
+        "CREATE TABLE changing.newer (n int)",
+        "SELECT n FROM newer",
+        "read",
+    )?;
+    notice(
+        "DROP TABLE changing.newer",
+        "SELECT n FROM newer",
+        "unknown-table",
+    )
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub const QUERIES: [&str; 3] = [
 ];
 
 /// What is asked besides: tables with triggers.
-pub const TRIGGERS: &str = "SELECT DISTINCT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS";
+pub const TRIGGERS: &str =
+    "SELECT DISTINCT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS ORDER BY 1";
 
 /// A row of an answer.
 pub type Row = Vec<Option<String>>;
@@ -103,6 +104,9 @@ impl Catalogue {
     /// The same with the tables that have triggers: the answer to [`TRIGGERS`].
     #[must_use]
     pub fn with_triggers(mut self, rows: &[Row]) -> Self {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (self.fingerprint, rows).hash(&mut hasher);
+        self.fingerprint = hasher.finish();
         let names = rows.iter().filter_map(|row| cell(row, 0));
         self.hiding.extend(names.map(str::to_lowercase));
         self

@@ -307,6 +307,7 @@ impl Session {
             let before = self.pinned;
             self.learn(&mut attached).await;
             if attached.tainted || self.pinned != before {
+                self.forget_insert_id(&attached);
                 return;
             }
         }

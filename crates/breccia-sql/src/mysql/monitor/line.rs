@@ -16,6 +16,12 @@ const MARIADB_POSITION: &str = "SELECT @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_s
 /// Where a MySQL server is.
 const MYSQL_POSITION: &str = "SELECT @@GLOBAL.gtid_executed, ''";
 
+/// What a server has counted of the statements that change schemas, or who may see them. Temporary tables
+/// are nobody else's.
+const CHANGES: &str = "SHOW GLOBAL STATUS WHERE \
+    Variable_name REGEXP '^Com_(create|alter|drop|rename|grant|revoke)' \
+    AND Variable_name NOT LIKE '%temporary%'";
+
 /// What asks in which second a server was started. Both times are those of the statement's beginning,
 /// so the answer is the same for as long as the server runs, wherever the clock is set to.
 #[must_use]
@@ -48,6 +54,8 @@ pub(super) enum Errand {
     /// Where it is, and then [`report::replication`]: one that is no replica after it told its position
     /// was none before.
     Position,
+    /// How many statements it has begun that change schemas: [`CHANGES`].
+    Changes,
 }
 
 /// What was answered, and by whom.
@@ -150,6 +158,7 @@ pub(super) async fn carry_out(
                 tables.push(endpoint.table(upstream, GALERA).await?);
             }
         }
+        Errand::Changes => tables.push(endpoint.table(upstream, CHANGES).await?),
         Errand::Position => {
             let position = position_question(upstream.server);
             tables.push(endpoint.table(upstream, position).await?);

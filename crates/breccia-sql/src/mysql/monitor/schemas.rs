@@ -6,15 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ddl::Counted;
 use super::line::Line;
 use crate::error::SqlError;
 use crate::mysql::cluster::Cluster;
 use crate::mysql::gtid::Gtids;
 use crate::mysql::upstream::{Endpoint, Upstream};
 
-/// How often the schemas are read again although nobody said that they changed.
-const INTERVAL: Duration = Duration::from_mins(1);
-/// The same while some change may still be under way.
+/// How often the schemas are read while some change of Breccia's own clients may still be under way.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after a reading that failed.
 const RETRY: Duration = Duration::from_secs(2);
@@ -44,22 +43,24 @@ pub trait Catalogue: Send + Sync + 'static {
 pub async fn keep_schemas<C: Catalogue>(cluster: Arc<Cluster>, catalogue: C) {
     let mut known = None;
     let mut news = cluster.schemas.watch();
+    let mut counted = Counted::new();
     loop {
         let changes = *news.borrow_and_update();
+        counted.begin(&cluster).await;
         let reading = tokio::time::timeout(PATIENCE, read(&cluster, &catalogue)).await;
         let pause = match reading {
             Ok(Ok(found)) if changes == cluster.schemas.changes() => {
-                // What says the same as before is as true where that was.
+                // What says the same as before is as true where that was, and is in use.
                 if known != Some((changes, found.digest)) {
                     cluster.schemas.raise_floor(&found.position);
                     known = Some((changes, found.digest));
+                    catalogue.put(&cluster, found.read, changes);
                 }
-                catalogue.put(&cluster, found.read, changes);
-                if cluster.schemas.take_doubt() {
-                    DOUBT_INTERVAL
-                } else {
-                    INTERVAL
+                if !cluster.schemas.take_doubt() {
+                    counted.wait(&cluster, &mut news).await;
+                    continue;
                 }
+                DOUBT_INTERVAL
             }
             // Changed while it was read.
             Ok(Ok(_)) => Duration::ZERO,
