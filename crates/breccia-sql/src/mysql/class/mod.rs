@@ -23,6 +23,8 @@ mod words;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_names;
+#[cfg(test)]
 mod tests_random;
 
 use std::fmt::Write as _;

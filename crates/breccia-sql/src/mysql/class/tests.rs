@@ -5,7 +5,7 @@
 
 use super::*;
 
-const TABLES: [[&str; 5]; 12] = [
+pub(super) const TABLES: [[&str; 5]; 12] = [
     ["shop", "orders", "BASE TABLE", "InnoDB", "0"],
     ["shop", "items", "BASE TABLE", "InnoDB", "0"],
     ["shop", "Mixed", "BASE TABLE", "MyISAM", "0"],
@@ -20,7 +20,7 @@ const TABLES: [[&str; 5]; 12] = [
     ["other", "things", "BASE TABLE", "InnoDB", "0"],
 ];
 
-const VIEWS: [[&str; 3]; 4] = [
+pub(super) const VIEWS: [[&str; 3]; 4] = [
     ["shop", "bad_view", "select `shop`.`f`(1) AS `f`"],
     [
         "shop",
@@ -35,7 +35,7 @@ const VIEWS: [[&str; 3]; 4] = [
     ["shop", "clock_view", "select current_timestamp() AS `t`"],
 ];
 
-fn rows<const N: usize>(table: &[[&str; N]]) -> Vec<Row> {
+pub(super) fn rows<const N: usize>(table: &[[&str; N]]) -> Vec<Row> {
     let row = |row: &[&str; N]| row.iter().map(|it| Some((*it).to_owned())).collect();
     table.iter().map(row).collect()
 }
@@ -55,7 +55,7 @@ pub(super) fn classifier() -> Classifier {
     classifier
 }
 
-fn mode() -> Mode {
+pub(super) fn mode() -> Mode {
     Mode {
         legible: true,
         multi_statements: true,
@@ -574,85 +574,6 @@ fn texts_alike_are_remembered_and_others_are_not() {
     classifier.forget();
     let sql = "SELECT id FROM orders WHERE id = 17 AND name = 'a'";
     assert_eq!(of(sql, mode()).class, Class::Primary("no-catalogue"));
-}
-
-#[test]
-fn blame_names_what_is_not_proven() {
-    let classifier = classifier();
-    let check = |sql: &str, expected: &str| {
-        let found = classifier.blame(sql.as_bytes(), mode(), Some("shop"));
-        assert_eq!(
-            found.as_deref(),
-            (!expected.is_empty()).then_some(expected),
-            "{sql}"
-        );
-    };
-    let engine = "table shop.cache, whose engine does not hold the same on a replica";
-    check("SELECT * FROM orders JOIN cache USING (id)", engine);
-    check("SELECT 1; TABLE cache", engine);
-    let function = "function f, which is a stored function, which no server holds to what it \
-                    declares; if it only reads, name it in read-functions";
-    check("SELECT COUNT(*), f(1) FROM orders", function);
-    check(
-        "SELECT * FROM bad_view",
-        &format!("view shop.bad_view, which uses {function}"),
-    );
-    check(
-        "SELECT SLEEP(1)",
-        "function SLEEP, which is not known to only compute",
-    );
-    check("SELECT nextval(numbers)", "");
-    check("SELECT * FROM numbers", "sequence shop.numbers");
-    check("SELECT @@hostname", "variable @@hostname");
-    check(
-        "SELECT * FROM mysql.user",
-        "mysql.user, which is the server's own",
-    );
-    check(
-        "SELECT * FROM nowhere",
-        "table shop.nowhere, which does not exist, or which the user that Breccia asks as may not see",
-    );
-    for sql in [
-        "SELECT * FROM orders",
-        "INSERT INTO orders VALUES (1)",
-        "SELECT 'a",
-    ] {
-        check(sql, "");
-    }
-    let nowhere = classifier.blame(b"SELECT * FROM orders", mode(), None);
-    assert!(nowhere.is_some_and(|it| it.contains("none is entered")));
-}
-
-#[test]
-fn functions_that_are_vouched_for_are_reads_by_every_name() {
-    let tables = rows(&TABLES);
-    let routines = rows(&[["shop", "F"], ["shop", "g"], ["shop", "count_all"]]);
-    let names = ["f", "Count_All", "sleep"].map(str::to_owned);
-    let classifier = Classifier::default();
-    classifier.set_catalogue(Catalogue::vouching(
-        &tables,
-        &rows(&VIEWS),
-        &routines,
-        &names,
-    ));
-    let check = |sql: &str, read: bool| {
-        let verdict = classifier.classify(sql.as_bytes(), mode(), Some("shop"));
-        assert_eq!(
-            verdict.class == Class::Read,
-            read,
-            "{sql}: {:?}",
-            verdict.class
-        );
-        assert!(!read || verdict.uses_now, "{sql}");
-    };
-    check("SELECT f(1)", true);
-    check("SELECT shop.F(id), `count_all`() FROM orders", true);
-    check("SELECT `shop`.`f`(1)", true);
-    check("SELECT * FROM bad_view", true);
-    check("SELECT f(g(1))", false);
-    check("SELECT shop.g(1)", false);
-    check("SELECT SLEEP(1)", false);
-    check("SELECT a.b.f(1)", false);
 }
 
 #[test]
