@@ -20,6 +20,7 @@ mod mariadb_cluster;
 mod memcached;
 mod my_client;
 mod my_reply;
+mod my_value;
 mod ports;
 mod postgres;
 mod postgres_cluster;
@@ -47,9 +48,10 @@ pub use mariadb_cluster::{MariaDbCluster, MariaDbClusterOptions};
 pub use memcached::Memcached;
 pub use my_client::{
     MY_CURSOR, MY_DEPRECATE_EOF, MY_FOUND_ROWS, MY_MODERN, MY_OLD, MY_SESSION_TRACK, MY_TRACKING,
-    MyClient, MyLogin, MyStatement, MyValue,
+    MyClient, MyLogin, MyStatement,
 };
 pub use my_reply::{MyFault, MyReply, MyResult};
+pub use my_value::MyValue;
 pub use ports::free_port;
 pub use postgres::{Postgres, PostgresOptions};
 pub use postgres_cluster::{ClusterOptions, PostgresCluster};

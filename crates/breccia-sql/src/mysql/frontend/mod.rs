@@ -10,6 +10,7 @@
 //! Not the wire itself ([`super::codec`]). Invariant: every client gets an answer in its protocol
 //! or a closed connection, whatever it sends.
 
+mod after;
 mod attached;
 mod change_user;
 mod client;

@@ -1,0 +1,155 @@
+//! What an answer means, once the client has it: for the session, and for the connection it came on.
+//!
+//! Invariant: what a session may have seen or changed is noted before its next statement finds a place.
+
+use std::sync::Arc;
+
+use breccia_net::clock;
+
+use super::attached::{Attached, Stays};
+use super::relay::Outcome;
+use super::session::Session;
+use crate::freshness::Home;
+use crate::mysql::class::{Class, Verdict};
+use crate::mysql::codec::status;
+use crate::mysql::gtid::Gtids;
+
+impl Session {
+    /// What an answer means for the session, and for the connection it came on.
+    pub(super) async fn after(
+        &mut self,
+        mut attached: Attached,
+        verdict: &Verdict,
+        outcome: &Outcome,
+    ) {
+        if !verdict.asks_previous {
+            self.warnings = outcome.warnings.max(u16::from(outcome.error.is_some()));
+        }
+        let committed = self.absorb(&mut attached, outcome, verdict.hides());
+        attached.forgot = false;
+        attached.note_traces(verdict, outcome);
+        if !attached.replica && self.is_unsure(verdict, outcome) {
+            // An error tells no flags: what is open is told with the next answer, which is to come from
+            // the same connection.
+            attached.status |= status::IN_TRANS;
+        }
+        let now = clock::now();
+        for other in [&mut self.home, &mut self.away].into_iter().flatten() {
+            other.latest = false;
+        }
+        attached.latest = true;
+        if attached.in_transaction() {
+            self.transaction_since.get_or_insert(self.asked);
+        } else if self.begun.is_none() {
+            self.transaction_since = None;
+        }
+        let asks_more = verdict.asks_previous
+            || verdict.calculates_found_rows
+            || self.warnings > 0
+            || outcome.error.is_some();
+        if attached.replica {
+            self.freshness.used_replica(Home {
+                server: attached.server,
+                run: attached.run,
+                last: now,
+                has: attached.has.clone(),
+            });
+            self.settle_away(attached, asks_more, now).await;
+            return;
+        }
+        let committed = committed.filter(|_| is_one_statement(verdict, outcome));
+        self.note_primary(&attached, committed);
+        if verdict.ddl {
+            self.listener.cluster.ddl_seen();
+        }
+        if verdict.may_set_last_insert_id || outcome.insert_id != 0 {
+            attached.sets_insert_id = true;
+            attached.owns_insert_id |= outcome.insert_id != 0;
+            if let Some(upstream) = attached.lease.upstream() {
+                upstream.last_insert_id = None;
+            }
+        }
+        if Self::misses_collation(outcome) {
+            self.ask_collation(&mut attached).await;
+        }
+        let stays = if asks_more {
+            Stays::Asked
+        } else {
+            Stays::IfIdle
+        };
+        self.settle_home(attached, stays).await;
+    }
+
+    /// Whether a statement that failed may have left a transaction open, or a setting changed.
+    fn is_unsure(&self, verdict: &Verdict, outcome: &Outcome) -> bool {
+        // ER_PARSE_ERROR: nothing of it was run.
+        const UNREAD: u16 = 1064;
+        /// Where more than one statement may have run, or nobody knows which.
+        const PROGRAMS: [&str; 7] = [
+            "call",
+            "executable-comment",
+            "function",
+            "long",
+            "several",
+            "unlexed",
+            "unproven",
+        ];
+        let Some((code, ..)) = &outcome.error else {
+            return false;
+        };
+        let may = match verdict.class {
+            Class::Primary(reason) => PROGRAMS.contains(&reason) && *code != UNREAD,
+            _ => false,
+        };
+        may || !self.autocommits()
+    }
+
+    /// The primary was used: what the session may not read behind from now on.
+    fn note_primary(&mut self, attached: &Attached, committed: Option<Gtids>) {
+        let open = attached.in_transaction();
+        match committed {
+            Some(gtids) if !open && self.listener.cluster.is_whole(&gtids) => {
+                self.freshness.used_primary(None);
+                self.freshness.stamped(attached.epoch, &gtids);
+            }
+            _ => {
+                let question = if open {
+                    None
+                } else {
+                    self.listener.cluster.question(attached.server)
+                };
+                self.freshness.used_primary(question);
+            }
+        }
+    }
+
+    /// Asks for the collation that came with a character set.
+    async fn ask_collation(&mut self, attached: &mut Attached) {
+        let pool = Arc::clone(attached.pool());
+        let Some(upstream) = attached.lease.upstream() else {
+            return;
+        };
+        let asked = pool
+            .endpoint()
+            .ask_value(upstream, "SELECT @@collation_connection LIMIT 1")
+            .await;
+        let value = asked.ok().flatten();
+        match value {
+            Some(value) => {
+                Arc::make_mut(&mut self.settings).set("collation_connection", &value);
+                upstream.applied = Arc::clone(&self.settings);
+            }
+            None => attached.tainted = true,
+        }
+    }
+}
+
+/// Whether an answer is that of one statement alone, so that it has shown nothing that was committed
+/// after what it committed itself.
+fn is_one_statement(verdict: &Verdict, outcome: &Outcome) -> bool {
+    let many = matches!(
+        verdict.class,
+        Class::Primary("call" | "executable-comment") | Class::Pin(_)
+    );
+    verdict.single && !many && outcome.parts == 1 && outcome.error.is_none()
+}
