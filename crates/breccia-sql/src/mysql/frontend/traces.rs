@@ -80,8 +80,12 @@ impl Session {
                     self.pin("untracked");
                 }
             }
-            // It may not be asked that.
-            Err(SqlError::Question { .. }) => self.pin("untracked"),
+            // It may not be asked that. A write that failed without any trigger known has left nothing.
+            Err(SqlError::Question { .. }) => {
+                if traces == Traces::Variables || attached.spoilt {
+                    self.pin("untracked");
+                }
+            }
             Err(_) => attached.tainted = true,
         }
     }
