@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{MariaDbCluster, MyReply, wait_until};
+use breccia_testkit::{MariaDbCluster, MyClient, MyReply, wait_until};
 
 use crate::rig::{Extra, Gateway, LIMIT, cluster, fresh};
 
