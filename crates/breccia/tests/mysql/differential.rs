@@ -347,6 +347,58 @@ fn prepared_statements_of_a_kept_connection_are_answered_with_the_same_packets()
     differ(prepared, &[("modern", MY_MODERN)], extra)
 }
 
+#[test]
+fn statements_of_the_most_parameters_are_answered_with_the_same_packets() -> Result<()> {
+    let work = |trace: &mut Trace| {
+        for count in [0xffff, 0x1_0000] {
+            let marks = vec!["?"; count].join(",");
+            let sql = format!("select length(concat_ws('', {marks}))");
+            let Some(statement) = trace.prepare(&sql)? else {
+                continue;
+            };
+            let small = vec![MyValue::Int(7); count];
+            trace.execute(&statement, &small, 0, true)?;
+            trace.execute(&statement, &small, 0, false)?;
+            let long = vec![MyValue::Bytes(b"twenty bytes of text"); count];
+            trace.execute(&statement, &long, 0, true)?;
+            trace.execute(&statement, &long, 0, false)?;
+            trace.client.close(&statement)?;
+        }
+        Ok(())
+    };
+    differ(work, &KINDS[..2], Extra::default())
+}
+
+#[test]
+fn errors_amid_rows_and_parameters_of_procedures_come_with_the_same_packets() -> Result<()> {
+    let work = |trace: &mut Trace| {
+        trace.text("create table r(id int primary key)")?;
+        trace.text("insert into r values(1),(2),(3)")?;
+        trace.text(
+            "create function fails(x int, at int) returns int begin if x = at then signal \
+             sqlstate '45000' set message_text = 'stop'; end if; return x; end",
+        )?;
+        for at in [1, 3] {
+            trace.text(&format!("select fails(id, {at}) from r order by id"))?;
+            let sql = "select id, fails(id, ?) from r order by id";
+            trace.once(sql, &[MyValue::Int(at)])?;
+        }
+        trace.text("select id, (select id from r) from r")?;
+        trace.text(
+            "create procedure gives(a int, out b int, inout c varchar(9)) begin \
+             select a; select id from r; set b = a + 1; set c = concat(c, 'x'); end",
+        )?;
+        let values = [MyValue::Int(5), MyValue::Null, MyValue::Bytes(b"in")];
+        trace.once("call gives(?, ?, ?)", &values)?;
+        trace.text("create procedure only(out b int) set b = 4")?;
+        trace.once("call only(?)", &[MyValue::Null])?;
+        trace.text("drop function fails")?;
+        trace.text("drop procedure gives")?;
+        trace.text("drop procedure only")
+    };
+    differ(work, KINDS, Extra::default())
+}
+
 /// Sizes about those at which packets are divided.
 const SIZES: &[usize] = &[
     0xff_ffff - 40,

@@ -3,6 +3,7 @@
 //! Not MySQL 8, which is not to be had here: what only that does is tested by packets beside the code.
 //! Invariant: each test tells what it found by its name.
 
+mod ahead;
 mod clients;
 mod differential;
 mod differential_texts;

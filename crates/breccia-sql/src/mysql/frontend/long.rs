@@ -214,7 +214,9 @@ impl Session {
         let Some(number) = number_of(&command.bytes) else {
             return Ok(());
         };
-        let (held, there) = self.ready_to_send_ahead(number).await?;
+        let Some((held, there)) = self.ready_to_send_ahead(number).await? else {
+            return Ok(());
+        };
         let mut bytes = command.bytes.to_vec();
         let at = HEADER_BYTES + NUMBER.start..HEADER_BYTES + NUMBER.end;
         if let Some(place) = bytes.get_mut(at) {
@@ -229,19 +231,23 @@ impl Session {
         Ok(())
     }
 
-    async fn ready_to_send_ahead(&mut self, number: u32) -> Result<(Held, u32), End> {
+    async fn ready_to_send_ahead(&mut self, number: u32) -> Result<Option<(Held, u32)>, End> {
         match self.ready_for_data(number).await {
-            Ok(ready) => Ok(ready),
+            Ok(ready) => Ok(Some(ready)),
             Err(Trouble::End(end)) => Err(end),
-            Err(Trouble::Before(error) | Trouble::After { error, .. }) => {
-                Err(cannot_send_ahead(&error))
+            Err(Trouble::Before(error)) => {
+                self.cannot_take(number, error);
+                Ok(None)
             }
+            Err(Trouble::After { error, .. }) => Err(cannot_send_ahead(&error)),
         }
     }
 
     async fn send_ahead_long(&mut self, mut long: Long) -> Result<(), End> {
         let number = number_of(&long.here).unwrap_or_default();
-        let (held, there) = self.ready_to_send_ahead(number).await?;
+        let Some((held, there)) = self.ready_to_send_ahead(number).await? else {
+            return self.finish_refused(long).await;
+        };
         long.number = Some(there);
         let Some(mut kept) = self.slot(held.replica).take() else {
             return Err(End::Gone);
@@ -289,6 +295,9 @@ impl Session {
             hidden: Hidden::Triggers,
             ..Verdict::of_primary("long")
         };
+        if !self.is_ready(number) {
+            return self.finish_refused(long).await;
+        }
         // It is prepared first, so that its number there is known.
         match self.ready_for_data(number).await {
             Ok((_, there)) => long.number = Some(there),
@@ -303,8 +312,12 @@ impl Session {
             }
         }
         self.forget_types(number);
-        self.serve(Ask::Long(&mut long), &verdict).await?;
-        self.release_statement(number).await;
+        let outcome = self.serve(Ask::Long(&mut long), &verdict).await?;
+        if outcome.is_none_or(|it| it.error.is_some()) {
+            self.drop_held(number).await;
+        } else {
+            self.release_statement(number).await;
+        }
         self.finish_refused(long).await
     }
 }

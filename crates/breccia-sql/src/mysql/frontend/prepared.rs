@@ -38,6 +38,8 @@ pub(super) struct Statement {
     pub(super) types: Option<Arc<[u8]>>,
     /// It holds a connection: a cursor is open, or data was sent ahead.
     pub(super) held: Option<Held>,
+    /// Why data could not be sent ahead, which has no answer: told when it runs.
+    pub(super) failed: Option<SqlError>,
 }
 
 /// Which connection a statement holds.
@@ -195,6 +197,7 @@ impl Session {
                 parameters,
                 types: None,
                 held: None,
+                failed: None,
             };
             self.statements.insert(number, statement);
             self.statements.latest = Some(number);
@@ -232,9 +235,7 @@ impl Session {
             .schemas
             .classifier
             .classify(&sql, mode, schema);
-        if let Err(error) = self.check_held(holding) {
-            self.refuse(&error);
-            self.hold_for(number, None);
+        if !self.is_ready(number) {
             return Ok(());
         }
         let away = holding.is_some_and(|it| it.replica);
@@ -256,6 +257,12 @@ impl Session {
         }
         let outcome = self.serve(Ask::Execute(execution), &verdict).await?;
         self.note_after(&verdict, outcome.as_ref());
+        let failed = outcome.as_ref().is_none_or(|it| it.error.is_some());
+        if failed && holding.is_some() {
+            // Whoever runs the same text there next must not find the data.
+            self.drop_held(number).await;
+            return Ok(());
+        }
         let opened = cursor
             && outcome
                 .and_then(|outcome| outcome.status)
@@ -318,14 +325,49 @@ impl Session {
     }
 
     /// What a statement holds must be there still: it would run without the data that was sent ahead.
-    fn check_held(&mut self, held: Option<Held>) -> Result<(), SqlError> {
-        let Some(lost) = held.filter(|held| self.kept(*held).is_none()) else {
+    fn check_held(&mut self, key: &Key, held: Option<Held>) -> Result<(), SqlError> {
+        let Some(held) = held else {
             return Ok(());
         };
+        let upstream = self.kept(held).and_then(|kept| kept.lease.upstream());
+        if upstream.is_some_and(|it| it.prepared.touch(key).is_some()) {
+            return Ok(());
+        }
         Err(SqlError::Down {
-            server: self.server_name(lost.server),
-            why: "the connection that had this statement's cursor or data was lost".to_owned(),
+            server: self.server_name(held.server),
+            why: "what had this statement's cursor or data was lost".to_owned(),
         })
+    }
+
+    /// Whether a statement that is to run has all that was sent for it; else its client is told why not.
+    pub(super) fn is_ready(&mut self, number: u32) -> bool {
+        let Some(statement) = self.statements.get_mut(number) else {
+            return true;
+        };
+        if statement.failed.is_none() && statement.held.is_none() {
+            return true;
+        }
+        let (failed, key, held) = (
+            statement.failed.take(),
+            statement.key.clone(),
+            statement.held,
+        );
+        let ready = match failed {
+            Some(error) => Err(error),
+            None => self.check_held(&key, held),
+        };
+        if let Err(error) = &ready {
+            self.refuse(error);
+            self.hold_for(number, None);
+        }
+        ready.is_ok()
+    }
+
+    /// Data could not be sent ahead, and nothing of it was.
+    pub(super) fn cannot_take(&mut self, number: u32, error: SqlError) {
+        if let Some(statement) = self.statements.get_mut(number) {
+            statement.failed.get_or_insert(error);
+        }
     }
 
     /// Gives connections back that nothing holds any more, unless the client may ask about the answer.
@@ -383,7 +425,7 @@ impl Session {
     }
 
     /// A statement that holds a connection is closed there.
-    async fn drop_held(&mut self, number: u32) {
+    pub(super) async fn drop_held(&mut self, number: u32) {
         let Some((key, Some(held))) = self.held_by(number) else {
             return;
         };
@@ -398,17 +440,23 @@ impl Session {
                 let close = super::serve::command_bytes(command::STMT_CLOSE, &there.to_le_bytes());
                 kept.tainted |= pool.endpoint().send(upstream, &close).await.is_err();
             }
-            self.put_back(kept).await;
+            if kept.tainted {
+                self.give_back(kept).await;
+            } else {
+                *self.slot(held.replica) = Some(kept);
+            }
+            self.release_free().await;
         }
     }
 
     /// `COM_STMT_RESET`: closes its cursor, forgets data that was sent ahead.
     pub(super) async fn reset_statement(&mut self, command: &Command) -> Result<(), End> {
         let number = number_of(command.payload()).unwrap_or_default();
-        if self.statements.get_mut(number).is_none() {
+        let Some(statement) = self.statements.get_mut(number) else {
             self.unknown_statement(number, "mysqld_stmt_reset");
             return Ok(());
-        }
+        };
+        statement.failed = None;
         // Closed there, and prepared anew when it is used: that forgets all of it.
         self.drop_held(number).await;
         self.answer_ok();
@@ -461,7 +509,7 @@ impl Session {
         let Some((key, held)) = self.held_by(number) else {
             return Err(Trouble::Before(SqlError::Crowded));
         };
-        self.check_held(held).map_err(Trouble::Before)?;
+        self.check_held(&key, held).map_err(Trouble::Before)?;
         let verdict = Verdict {
             class: match held {
                 Some(held) if held.replica => CURSOR_AWAY,
