@@ -83,29 +83,48 @@ pub(super) fn run() -> Result<()> {
 }
 
 fn packages() -> Result<()> {
-    let mut missing = missing_packages();
+    install(&missing_packages())?;
+    let missing = missing_packages();
+    if !missing.is_empty() {
+        bail!("still missing after installation: {}", missing.join(" "));
+    }
+    Ok(())
+}
+
+/// Brings programs that a chore needs beside those of the tests, by name and Debian package.
+pub(crate) fn bring(programs: &[(&str, &str)]) -> Result<()> {
+    let missing = missing_of(programs);
+    install(&missing)?;
+    let missing = missing_of(programs);
+    if !missing.is_empty() {
+        bail!("still missing after installation: {}", missing.join(" "));
+    }
+    Ok(())
+}
+
+fn install(missing: &[String]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
     println!("missing Debian packages: {}", missing.join(" "));
-    let install = format!(
+    let command = format!(
         "apt-get install -y --no-install-recommends {}",
         missing.join(" ")
     );
     if !is_root() || which("apt-get").is_none() {
-        bail!("these packages are needed; as root run: {install}");
+        bail!("these packages are needed; as root run: {command}");
     }
     process::run(apt().arg("update"))?;
     process::run(
         apt()
             .args(["install", "-y", "--no-install-recommends"])
-            .args(&missing),
-    )?;
-    missing = missing_packages();
-    if !missing.is_empty() {
-        bail!("still missing after installation: {}", missing.join(" "));
-    }
-    Ok(())
+            .args(missing),
+    )
+}
+
+fn missing_of(programs: &[(&str, &str)]) -> Vec<String> {
+    let missing = programs.iter().filter(|(name, _)| which(name).is_none());
+    missing.map(|(_, package)| (*package).to_owned()).collect()
 }
 
 /// `apt-get` that asks nothing and starts no service: a test starts the servers it needs itself.
@@ -119,11 +138,7 @@ pub(crate) fn apt() -> Command {
 }
 
 fn missing_packages() -> Vec<String> {
-    let mut missing: Vec<String> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| which(program).is_none())
-        .map(|(_, package)| (*package).to_owned())
-        .collect();
+    let mut missing = missing_of(&PROGRAMS);
     // Debian splits what `python3 -m venv` needs from Python itself.
     if which("python3").is_none() || !python_has_venv() {
         missing.push("python3-venv".to_owned());

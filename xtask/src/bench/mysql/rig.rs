@@ -14,9 +14,18 @@ use super::cluster::{Cluster, DATABASE, PASSWORD, USER, mariadb, own_folder};
 use crate::bench::sql::cluster::wait;
 use crate::bench::sql::rig::{Routed, breccia_routed, tree_cpu_seconds};
 use crate::process::{self, Server, which};
+use crate::test::setup;
 
 /// Connections to each server.
 const POOL: u32 = 16;
+
+/// What is measured beside Breccia, and with what.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("haproxy", "haproxy"),
+    ("mariadb", "mariadb-client"),
+    ("mariadbd", "mariadb-server"),
+    ("sysbench", "sysbench"),
+];
 
 /// Everything running.
 pub(crate) struct Rig {
@@ -39,6 +48,7 @@ impl Drop for Folder {
 impl Rig {
     /// Starts all servers.
     pub(crate) fn start() -> Result<Rig> {
+        setup::bring(&PROGRAMS)?;
         let path = std::env::temp_dir().join(format!("breccia-bench-mysql-{}", std::process::id()));
         let folder = Folder(path);
         own_folder(&folder.0)?;
