@@ -274,6 +274,24 @@ fn a_blocked_client_follows_its_list_to_another_server() -> Result<()> {
     Ok(())
 }
 
+/// Asks for a key whose slot stands half-way: its server sends whoever asks on to the other one.
+fn ask_for_a_moving_key(cluster: &RedisCluster, port: u16) -> Result<()> {
+    let mut client = client(port)?;
+    check(&mut client, "SET half-way here", "+OK")?;
+    let slot = u16::try_from(client_slot(cluster, "half-way")?)?;
+    let from = (0..3)
+        .find(|server| owns(cluster, *server, slot))
+        .context("an owner")?;
+    let to = (from + 1) % 3;
+    cluster.begin_move(slot, from, to)?;
+    cluster.move_keys(slot, from, to, usize::MAX)?;
+    for _ in 0..10 {
+        check(&mut client, "EXISTS half-way", ":1")?;
+    }
+    cluster.end_move(slot, to)?;
+    check(&mut client, "EXISTS half-way", ":1")
+}
+
 #[test]
 fn slots_move_under_load_and_no_client_sees_it() -> Result<()> {
     let cluster = RedisCluster::start(3, false, FAILED_AFTER)?;
@@ -283,6 +301,7 @@ fn slots_move_under_load_and_no_client_sees_it() -> Result<()> {
     thread::sleep(Duration::from_millis(300));
     move_slots(&cluster, 0, 1, 300)?;
     move_slots(&cluster, 2, 0, 300)?;
+    ask_for_a_moving_key(&cluster, port)?;
     let met = load.finish()?;
     println!("{} requests, errors: {:?}", met.answered, met.errors);
     ensure!(
