@@ -124,7 +124,7 @@ pub(crate) const TEXTS: &[&str] = &[
     "(select 1) union (select 2) order by 1 desc",
     "select 1 into @y",
     "select @y:=7",
-    "create table e(id int primary key, n int, unique(n)) engine=innodb",
+    "create table e(id int primary key, n int, unique(n)) engine=innodb stats_auto_recalc=0",
     "insert into e values(1,1),(2,2)",
     "insert into e values(1,5) on duplicate key update n=values(n)",
     "insert into e values(1,5) on duplicate key update n=values(n)",

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{Fault, MariaDbCluster, MyValue, Signal, http, wait_until};
+use breccia_testkit::{Fault, MariaDbCluster, MyClient, MyValue, Signal, http, wait_until};
 
 use crate::rig::{Extra, Gateway, LIMIT, behind_proxies, cluster, file, fresh};
 
@@ -271,11 +271,10 @@ fn a_promotion_by_hand_is_followed() -> Result<()> {
     let writers = Writers::new(&gateway);
     writers.during(|| {
         writers.resume(LIMIT)?;
-        // No write is under way when the primary goes: replication is asynchronous.
-        cluster.query(
-            0,
-            "SET GLOBAL read_only = ON; FLUSH TABLES WITH READ LOCK; UNLOCK TABLES",
-        )?;
+        // Nothing is committed from now on until the primary goes: replication is asynchronous, and
+        // read_only does not hold those who may do everything.
+        let mut lock = MyClient::connect(cluster.primary().port(), "")?;
+        lock.run("FLUSH TABLES WITH READ LOCK")?;
         cluster.wait_caught_up(LIMIT)?;
         cluster.server_mut(0).kill9();
         thread::sleep(Duration::from_millis(500));
