@@ -155,12 +155,9 @@ fn doc() -> Result<()> {
 /// Runs the tests of the workspace and adds up what each test program says of itself.
 fn tests(tally: &mut Tally) -> Result<()> {
     println!("==> tests");
-    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let mut child = Command::new("cargo")
         .args(["test", "--locked", "--workspace", "--no-fail-fast"])
         .env("BRECCIA_TEST_CLIENTS", setup::clients_folder())
-        // Most tests wait for servers more than they compute.
-        .env("RUST_TEST_THREADS", (processors + 1).to_string())
         .current_dir(process::root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

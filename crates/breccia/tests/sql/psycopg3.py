@@ -221,7 +221,7 @@ def own_things():
         assert c.execute(lock).fetchone() == (True,)
         assert other.execute(lock).fetchone() == (False,)
         assert c.execute("select pg_advisory_unlock(78)").fetchone() == (True,)
-        c.execute("set statement_timeout = 100")
+        c.execute("set statement_timeout = 400")
         for _ in range(3):
             try:
                 c.execute("select pg_sleep(10)")
