@@ -59,7 +59,7 @@ impl Session {
         let (code, sqlstate) = code_of(error);
         if !matches!(error, SqlError::Question { .. } | SqlError::Settings { .. }) {
             let state = String::from_utf8_lossy(&sqlstate).into_owned();
-            self.refused = Some((state, error.to_string()));
+            self.refused = Some((state, error.to_string(), "-"));
         }
         let text = match error {
             SqlError::Refused { text, .. }

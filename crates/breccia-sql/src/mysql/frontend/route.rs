@@ -99,6 +99,15 @@ impl Session {
         if let Some(place) = self.place_at_home() {
             return place;
         }
+        self.place_anew(verdict).await
+    }
+
+    /// The same for one that came to nothing where the session was last: there may only be connections
+    /// that were made since, of which nothing is known. So it is asked what they have.
+    pub(super) async fn place_anew(&mut self, verdict: &Verdict) -> Place {
+        if let Some(reason) = self.must_be_primary(verdict) {
+            return self.primary(reason);
+        }
         match self.place_read().await {
             Ok(place) => place,
             Err(reason) => self.primary(reason),

@@ -127,13 +127,16 @@ impl Session {
                 Err(Trouble::Before(_) | Trouble::After { begun: false, .. }) if again => {
                     self.client.out.bytes.truncate(mark);
                     place = match tried {
-                        1 => self.place(verdict).await,
+                        1 => self.place_anew(verdict).await,
                         _ => self.primary("replica-lost"),
                     };
                 }
                 Err(Trouble::Before(error)) => {
                     self.client.out.bytes.truncate(mark);
                     self.refuse(&error);
+                    if let Some((_, _, reason)) = &mut self.refused {
+                        *reason = place.reason;
+                    }
                     return Ok(None);
                 }
                 Err(Trouble::After { error, .. }) if !ask.is_kept() => {

@@ -151,8 +151,9 @@ pub(super) struct Session {
     pub(super) transaction_since: Option<Instant>,
     /// Where the last statement went and why, and the counter of that.
     pub(super) counted: Option<(bool, &'static str, SharedCounter)>,
-    /// Why the last statement was refused here, for the log: SQLSTATE, words.
-    pub(super) refused: Option<(String, String)>,
+    /// Why the last statement was refused here, for the log: SQLSTATE, words, why it had to go where it
+    /// could not.
+    pub(super) refused: Option<(String, String, &'static str)>,
     /// Where the last statement went, by the server's number, and why.
     pub(super) last: Option<(usize, &'static str)>,
 }

@@ -22,8 +22,8 @@ impl Session {
     pub(super) fn tell(&mut self, bytes: &[u8]) {
         let took = clock::now().saturating_duration_since(self.asked);
         let refused = self.refused.take();
-        if let Some((state, why)) = &refused {
-            self.tell_refused(state, why, bytes);
+        if let Some((state, why, reason)) = &refused {
+            self.tell_refused((state, why, reason), bytes);
         } else if took >= self.listener.limits.slow_statement {
             self.tell_slow(took, bytes);
         }
@@ -51,7 +51,7 @@ impl Session {
 
     /// A statement is refused here, and not by a server.
     #[cold]
-    fn tell_refused(&mut self, state: &str, why: &str, bytes: &[u8]) {
+    fn tell_refused(&mut self, (state, why, reason): (&str, &str, &str), bytes: &[u8]) {
         let Some(left_out) = self.listener.counters.refused.pass(clock::now()) else {
             return;
         };
@@ -62,6 +62,7 @@ impl Session {
             database = self.settings.schema().unwrap_or("-"),
             state,
             why,
+            reason,
             statement,
             left_out,
             "a statement is refused"
