@@ -81,8 +81,16 @@ impl<P: Position> Freshness<P> {
     }
 
     /// A replica has served a read.
+    ///
+    /// It may have been one of an older transaction there (a cursor that outlives it), which is behind
+    /// what this session has seen since: then that replica is no home, and only a position of the
+    /// primary, asked for from now on, covers both.
     pub fn used_replica(&mut self, home: Home<P>) {
-        self.home = Some(home);
+        if self.dirty || !home.has.covers(&self.floor) {
+            self.used_primary(None);
+        } else {
+            self.home = Some(home);
+        }
     }
 
     /// The question whose answer, or that of any later one, says how far this session has seen.

@@ -457,3 +457,37 @@ fn a_replica_that_lags_too_much_serves_nothing() -> Result<()> {
         Ok((client.value("SHOW breccia.server")? != "my0").then_some(()))
     })
 }
+
+#[test]
+fn a_cursor_from_before_a_write_hides_it_from_no_later_read() -> Result<()> {
+    let (cluster, _turn) = slow()?;
+    prepare(&cluster, "oldcursor")?;
+    cluster.query(0, "INSERT INTO oldcursor.t (v) VALUES ('a'), ('b'), ('c')")?;
+    cluster.wait_caught_up(LIMIT)?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    gateway.wait_reads(&cluster)?;
+    let mut client = gateway.client("oldcursor")?;
+    let select = client.prepare("SELECT id FROM t ORDER BY id")?;
+    let select = select.map_err(|reply| anyhow::anyhow!("{:?}", reply.fault))?;
+    let primary = cluster.query(0, "SELECT @@server_id")?;
+    client.run("START TRANSACTION READ ONLY")?;
+    client.run("SELECT COUNT(*) FROM t")?;
+    let server = client.value("SELECT @@server_id")?;
+    ensure!(server != primary.trim(), "not on a replica");
+    client.execute_as(select.id, &[], 1, true)?.good()?;
+    client.run("COMMIT")?;
+    for replica in [1, 2] {
+        cluster.pause_replay(replica)?;
+    }
+    client.run("INSERT INTO t (v) VALUES ('d')")?;
+    client.fetch(select.id, 1)?.good()?;
+    client.reset_statement(select.id)?.good()?;
+    for _ in 0..3 {
+        let count = client.value("SELECT COUNT(*) FROM t")?;
+        ensure!(count == "4", "{count} rows instead of 4");
+    }
+    for replica in [1, 2] {
+        cluster.resume_replay(replica)?;
+    }
+    Ok(())
+}

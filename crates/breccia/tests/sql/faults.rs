@@ -193,6 +193,30 @@ fn reads_go_on_without_a_primary_and_writes_are_refused() -> Result<()> {
 }
 
 #[test]
+fn a_session_reads_on_without_a_primary_over_connections_that_are_new() -> Result<()> {
+    let mut cluster = cluster(None)?;
+    prepare(&cluster)?;
+    let gateway = Gateway::over(&cluster, "faults", Extra::default())?;
+    let mut client = gateway.client("faults")?;
+    wait_until(LIMIT, "a read on a replica", || {
+        let before = gateway.replica_reads()?;
+        client.run("SELECT v FROM t WHERE id = 7")?;
+        Ok((gateway.replica_reads()? > before).then_some(()))
+    })?;
+    cluster.server_mut(0).kill9();
+    thread::sleep(Duration::from_millis(1_500));
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE datname = 'faults'";
+    let cut = [1, 2].map(|number| cluster.standby(number).query("postgres", cut));
+    ensure!(cut.iter().all(Result::is_ok), "{cut:?}");
+    for _ in 0..5 {
+        let found = client.run("SELECT v FROM t WHERE id = 7")?;
+        ensure!(found.value() == Some("row 7"), "{found:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn an_honest_error_ends_a_result_that_was_cut() -> Result<()> {
     let mut cluster = cluster(None)?;
     prepare(&cluster)?;

@@ -27,6 +27,7 @@ use super::pool::Pool;
 use super::upstream::{Credential, Endpoint, Login};
 use crate::choice;
 pub use crate::consistency::Consistency;
+use crate::freshness::Position as _;
 use crate::pause::{Gate, Gates};
 use crate::pool::PoolLimits;
 use crate::routed::Routed;
@@ -276,6 +277,12 @@ impl Cluster {
     #[must_use]
     pub fn catalogue_floor(&self) -> Gtids {
         lock(&self.schemas.floor).clone()
+    }
+
+    /// Whether a replica that has applied `has` is there.
+    #[must_use]
+    pub fn has_catalogue(&self, has: &Gtids) -> bool {
+        has.covers(&lock(&self.schemas.floor))
     }
 
     /// A server has said something of itself, or does not answer; `trouble`: why not, if the reason is

@@ -195,7 +195,7 @@ impl Session {
         let proof = Proof {
             asked: home.last,
             floor: None,
-            has: home.has.clone(),
+            has: self.home_has(&home)?,
             run: home.run,
         };
         Some(found(home.server, Some(proof)))
@@ -240,6 +240,18 @@ impl Session {
                 }
             },
         })
+    }
+
+    /// What the replica that served last has applied, if that is enough. It has come to where the
+    /// session stands; what the verdict rests on may be newer.
+    fn home_has(&self, home: &Home<Gtids>) -> Option<Gtids> {
+        let cluster = &self.listener.cluster;
+        if cluster.has_catalogue(&home.has) {
+            return Some(home.has.clone());
+        }
+        let known = cluster.server(home.server)?.replayed()?;
+        let fits = known.run == home.run && cluster.has_catalogue(&known.position);
+        fits.then_some(known.position)
     }
 
     /// What was read on a replica must not be unread elsewhere: how far was it at most?

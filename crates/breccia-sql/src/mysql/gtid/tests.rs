@@ -152,6 +152,44 @@ fn a_session_keeps_what_it_saw_of_each_domain() {
     assert_eq!(session.need(2, &floor), Need::Primary);
 }
 
+/// A cursor that was opened on a replica before the session wrote shows what it showed then.
+#[test]
+fn a_replica_that_is_behind_what_was_seen_elsewhere_is_no_home() {
+    use crate::freshness::{Freshness, Home, Need, Question};
+    let home = |has: &str| Home {
+        server: 2,
+        run: 7,
+        last: std::time::Instant::now(),
+        has: gtids(has),
+    };
+    let at_home = |session: &Freshness<Gtids>| {
+        matches!(
+            session.need(1, &gtids("")),
+            Need::Floor { home: Some(_), .. }
+        )
+    };
+    let mut session = Freshness::<Gtids>::default();
+    session.follow(1, &gtids("0-1-5"));
+    session.used_replica(home("0-1-5"));
+    assert!(at_home(&session));
+    session.used_primary(None);
+    session.stamped(1, &gtids("0-1-6"));
+    session.used_replica(home("0-1-5"));
+    assert_eq!(session.need(1, &gtids("")), Need::Stamp);
+    session.stamped(1, &gtids("0-1-8"));
+    session.used_replica(home("0-1-8"));
+    assert!(at_home(&session));
+    // Nor while it is not known yet what was seen on the primary: what was asked before is too old.
+    let question = Question {
+        server: 0,
+        number: 4,
+    };
+    session.used_primary(Some(question));
+    session.used_replica(home("0-1-99"));
+    assert_eq!(session.need(1, &gtids("")), Need::Stamp);
+    assert_eq!(session.question(), None);
+}
+
 /// A few numbers of two servers, some of them missing.
 fn some() -> impl Strategy<Value = Gtids> {
     let one = prop::collection::btree_set(1_u64..30, 1..12);

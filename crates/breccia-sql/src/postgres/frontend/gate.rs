@@ -51,6 +51,7 @@ impl Session {
             }
         }
         let end = self.gate_end();
+        let mut asked = false;
         loop {
             if self.listener.cluster.holds_back(place.server) {
                 *place = self.wait_for_place(batch, *place, end).await?;
@@ -59,6 +60,16 @@ impl Session {
                 Ok(true) => {
                     self.watch.placed(*place);
                     return Ok(());
+                }
+                // There may only be connections that were made since, of which nothing is known: so it is
+                // asked what they have. The primary need not be there for that.
+                Ok(false) if !asked => {
+                    asked = true;
+                    *place = match self.place_read().await {
+                        Ok(place) => place,
+                        Err(reason) => self.primary(reason),
+                    };
+                    self.watch.placed(*place);
                 }
                 Ok(false) => {
                     // What was read there: of that only the primary's position is certain now. The
