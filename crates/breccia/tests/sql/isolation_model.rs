@@ -81,6 +81,8 @@ impl<'a> Session<'a> {
         ];
         let mut client = SqlClient::connect_as(world.port, role(number), &parameters)?;
         client.set_patience(PATIENCE)?;
+        // A new session knows nothing of what its rows' writer has seen: from here on it is not behind.
+        client.run("/* breccia: primary */ SELECT 1")?;
         Ok(client)
     }
 

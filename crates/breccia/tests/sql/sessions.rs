@@ -39,7 +39,9 @@ impl Session {
             ("options", options.as_str()),
         ];
         let mut client = SqlClient::connect_with(gateway.port, &parameters)?;
-        let rows = client.run(&format!("SELECT count(*) FROM t WHERE own = {number}"))?;
+        // A new session knows nothing of what the one before it has written.
+        let rows = "/* breccia: primary */ SELECT count(*) FROM t WHERE own =";
+        let rows = client.run(&format!("{rows} {number}"))?;
         let rows = rows.value().context("no count")?.parse()?;
         Ok(Session {
             client,
