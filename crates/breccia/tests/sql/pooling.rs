@@ -125,7 +125,12 @@ fn whoever_comes_while_all_connections_are_lent_is_let_in() -> Result<()> {
     ensure!(!pools.rows.is_empty(), "{pools:?}");
     ensure!(begun.elapsed() < Duration::from_secs(10), "it has waited");
     first.run("COMMIT")?;
-    assert_eq!(second.run("SELECT v FROM t")?.value(), Some("a"));
+    assert_eq!(
+        second
+            .run("/* breccia: primary */ SELECT v FROM t")?
+            .value(),
+        Some("a")
+    );
     assert_eq!(
         second.run("SHOW server_version")?.value(),
         first.run("SHOW server_version")?.value()
