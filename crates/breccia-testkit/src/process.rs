@@ -80,7 +80,7 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Sends a signal.
+    /// Sends a signal. Who is stopped stands still once this returns.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         match signal {
             Signal::Kill => self.child.kill().context("kill"),
@@ -194,7 +194,25 @@ fn send(signal: Signal, id: u32) -> Result<()> {
     if !status.success() {
         bail!("cannot send {word} to {id}");
     }
+    if signal == Signal::Stop {
+        // Its threads stop one after the other; until the last has, it may still answer.
+        let what = format!("{id} to stand still");
+        return wait_until(Duration::from_secs(10), &what, || {
+            Ok(stands_still(id).then_some(()))
+        });
+    }
     Ok(())
+}
+
+/// Whether no thread of a process runs.
+fn stands_still(id: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{id}/task")) else {
+        return true;
+    };
+    tasks.flatten().all(|task| {
+        let state = state_in(&task.path().join("stat"));
+        state.is_none_or(|state| "TtZX".contains(state))
+    })
 }
 
 /// Kills processes that are not children of this one and waits until they run no more.
@@ -214,7 +232,11 @@ pub fn runs(id: u32) -> bool {
 
 /// The kernel's letter for what a process does: `T` frozen, `Z` ended and not yet waited for.
 pub(crate) fn state(id: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    state_in(Path::new(&format!("/proc/{id}/stat")))
+}
+
+fn state_in(stat: &Path) -> Option<char> {
+    let stat = std::fs::read_to_string(stat).ok()?;
     let (_, state) = stat.rsplit_once(") ")?;
     state.chars().next()
 }
