@@ -107,14 +107,13 @@ fn insert(client: &mut MyClient, value: &str, how: usize) -> Result<()> {
     Ok(())
 }
 
-/// Sessions that write and read at the same time, and the rounds of each.
+/// Sessions that write and read at the same time.
 const WRITERS: usize = 5;
-const ROUNDS: usize = 2_000;
 
 /// One session's rounds; how many of its reads were stale.
-fn write_and_read(client: &mut MyClient, name: &str) -> Result<usize> {
+fn write_and_read(client: &mut MyClient, name: &str, rounds: usize) -> Result<usize> {
     let mut stale = 0;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let value = format!("{name} {round}");
         insert(client, &value, round)?;
         stale += usize::from(!sees(client, &value, round % 8 < 4)?);
@@ -126,16 +125,16 @@ fn write_and_read(client: &mut MyClient, name: &str) -> Result<usize> {
     Ok(stale)
 }
 
-/// Ten thousand rounds: the stale reads, those on replicas, and all.
-fn rounds(gateway: &Gateway, database: &str) -> Result<(usize, f64, usize)> {
+/// So many rounds of each session: the stale reads, those on replicas, and all.
+fn rounds(gateway: &Gateway, database: &str, each: usize) -> Result<(usize, f64, usize)> {
     let (stale, before) = (AtomicUsize::new(0), gateway.replica_reads()?);
     together(WRITERS, |number| {
         let mut client = gateway.client(database)?;
-        let found = write_and_read(&mut client, &format!("row {number}"))?;
+        let found = write_and_read(&mut client, &format!("row {number}"), each)?;
         stale.fetch_add(found, Ordering::Relaxed);
         Ok(())
     })?;
-    let all = WRITERS * ROUNDS * 21 / 20;
+    let all = WRITERS * each * 21 / 20;
     let reads = gateway.replica_reads()? - before;
     println!("{reads} of {all} reads on replicas");
     Ok((stale.into_inner(), reads, all))
@@ -151,7 +150,7 @@ fn sessions_read_their_own_writes_ten_thousand_times_beside_a_delayed_replica() 
     };
     let gateway = Gateway::over(&cluster, extra)?;
     cluster.set_delay(2, 1)?;
-    let (stale, reads, all) = rounds(&gateway, "own")?;
+    let (stale, reads, all) = rounds(&gateway, "own", 2_000)?;
     cluster.set_delay(2, 0)?;
     ensure!(stale == 0, "{stale} of {all} reads were stale");
     // The other replica is not delayed, so most reads are its.
@@ -166,12 +165,12 @@ fn sessions_read_their_own_writes_while_a_replica_stands_and_the_other_stutters(
     let gateway = Gateway::over(&cluster, Extra::default())?;
     cluster.pause_replay(2)?;
     let stutter = Stutter::begin(&cluster, 1)?;
-    let rounds = rounds(&gateway, "stands");
+    let rounds = rounds(&gateway, "stands", 500);
     drop(stutter);
     cluster.resume_replay(2)?;
     let (stale, reads, all) = rounds?;
     ensure!(stale == 0, "{stale} of {all} reads were stale");
-    ensure!(reads > 100.0, "only {reads} reads on replicas");
+    ensure!(reads > 25.0, "only {reads} reads on replicas");
     Ok(())
 }
 
