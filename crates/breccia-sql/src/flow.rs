@@ -4,10 +4,12 @@
 //! Not what they mean. Invariant: what was sent is let go of, however far behind the peer is.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use breccia_net::stream::Stream;
 use bytes::BytesMut;
@@ -81,6 +83,18 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends all that waits, by `end` at the latest.
+    pub(crate) async fn send(&mut self, stream: &mut Stream, end: Instant) -> io::Result<()> {
+        let mut sending = poll_fn(|context| self.poll_send(stream, context));
+        // Mostly the socket takes all of it at once, and no timer is needed.
+        let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut sending).poll(context)));
+        if let Poll::Ready(sent) = at_once.await {
+            return sent;
+        }
+        let sent = tokio::time::timeout_at(end.into(), sending).await;
+        sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Lets go of what was sent: whoever is always a little behind may never have it all. What is
     /// moved for that is no more than what is let go.
     fn let_go(&mut self) {
@@ -124,8 +138,6 @@ pub(crate) fn poll_read(
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::AsyncReadExt;
     use tokio::net::UnixStream;
 

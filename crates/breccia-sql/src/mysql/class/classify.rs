@@ -37,10 +37,17 @@ struct Held {
 }
 
 impl Classifier {
+    /// The number of what is known now: a verdict that was reached under it, or later, holds for as long
+    /// as it stands.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// What a text is, in a session with this mode and current schema.
     #[must_use]
     pub fn classify(&self, sql: &[u8], mode: Mode, schema: Option<&str>) -> Arc<Verdict> {
-        let version = self.version.load(Ordering::Acquire);
+        let version = self.version();
         let key = remembered::key(sql, mode, schema, version);
         if let Some(found) = key.and_then(|key| self.remembered.get(key)) {
             return found;

@@ -44,11 +44,7 @@ impl Client {
 
     /// Sends all that waits, by `end` at the latest.
     pub(super) async fn send(&mut self, end: Instant) -> io::Result<()> {
-        let sending = poll_fn(|context| self.out.poll_send(&mut self.stream, context));
-        match tokio::time::timeout_at(end.into(), sending).await {
-            Ok(done) => done,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
+        self.out.send(&mut self.stream, end).await
     }
 
     /// Reads one packet of at most `most` bytes of payload; its number and its payload.

@@ -13,7 +13,7 @@ use super::route::CURSOR_AWAY;
 use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
-use crate::mysql::class::{Class, Hidden, Mode, Verdict};
+use crate::mysql::class::{Class, Classifier, Hidden, Mode, Verdict};
 use crate::mysql::codec::{self, ExecuteHead, command, write_packet};
 use crate::mysql::statements::{Key, MAX_OF_CLIENT, MAX_TEXT_BYTES};
 use crate::mysql::upstream::Upstream;
@@ -34,6 +34,8 @@ pub(super) struct Statement {
     /// How its text is read.
     pub(super) mode: Mode,
     pub(super) parameters: u16,
+    /// What it is, and the number of what was known of the schemas before it was asked.
+    judged: Option<(u64, Arc<Verdict>)>,
     /// The types its parameters were bound with last.
     pub(super) types: Option<Arc<[u8]>>,
     /// It holds a connection: a cursor is open, or data was sent ahead.
@@ -50,6 +52,22 @@ pub(super) struct Held {
     server: usize,
     /// The server's number for it.
     connection: u32,
+}
+
+impl Statement {
+    /// What it is: asked anew only once other things are known of the schemas.
+    fn judge(&mut self, classifier: &Classifier) -> Arc<Verdict> {
+        let version = classifier.version();
+        if let Some((at, verdict)) = &self.judged
+            && *at == version
+        {
+            return Arc::clone(verdict);
+        }
+        let schema = self.key.under.schema();
+        let verdict = classifier.classify(&self.key.sql, self.mode, schema);
+        self.judged = Some((version, Arc::clone(&verdict)));
+        verdict
+    }
 }
 
 /// All statements of a client.
@@ -195,6 +213,7 @@ impl Session {
                 key,
                 mode: self.mode(),
                 parameters,
+                judged: None,
                 types: None,
                 held: None,
                 failed: None,
@@ -219,6 +238,7 @@ impl Session {
         if let Some(types) = &head.types {
             statement.types = payload.get(types.clone()).map(Into::into);
         }
+        let mut verdict = statement.judge(&self.listener.cluster.schemas.classifier);
         let cursor = head.flags != 0;
         let execution = Execution {
             key: statement.key.clone(),
@@ -226,15 +246,7 @@ impl Session {
             types: statement.types.clone(),
             head,
         };
-        let (holding, mode) = (statement.held, statement.mode);
-        let schema = execution.key.under.schema();
-        let sql = Arc::clone(&execution.key.sql);
-        let mut verdict = self
-            .listener
-            .cluster
-            .schemas
-            .classifier
-            .classify(&sql, mode, schema);
+        let holding = statement.held;
         if !self.is_ready(number) {
             return Ok(());
         }

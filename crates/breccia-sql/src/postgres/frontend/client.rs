@@ -65,11 +65,7 @@ impl Client {
 
     /// Sends all that waits, by `end` at the latest.
     pub(super) async fn send(&mut self, end: Instant) -> io::Result<()> {
-        let sending = poll_fn(|context| self.out.poll_send(&mut self.stream, context));
-        match tokio::time::timeout_at(end.into(), sending).await {
-            Ok(done) => done,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
+        self.out.send(&mut self.stream, end).await
     }
 
     /// Drops copied data that has come before anything else: it is left over of a copy that failed, and
