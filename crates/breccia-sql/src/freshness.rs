@@ -162,7 +162,8 @@ impl<P: Position> Freshness<P> {
     pub fn need(&self, epoch: u64, first: &P) -> Need<P> {
         if self.foreign {
             Need::Primary
-        } else if self.dirty {
+        } else if self.dirty || (self.epoch != epoch && self.home.is_some()) {
+            // A replica that outlived a promotion may have shown what came after it.
             Need::Stamp
         } else if self.epoch == epoch {
             Need::Floor {

@@ -29,6 +29,15 @@ pub struct Sample<P> {
     pub run: u64,
 }
 
+impl<P> Sample<P> {
+    /// Whether the server was that run before `then`, and has been ever since: it was asked on a
+    /// connection from before.
+    #[must_use]
+    pub fn ran_since(&self, then: Instant, run: u64) -> bool {
+        self.run == run && self.since.is_some_and(|since| since < then)
+    }
+}
+
 /// A number that a later sample must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);

@@ -72,7 +72,7 @@ impl<'a> Readers<'a> {
     }
 }
 
-fn prepare(cluster: &PostgresCluster) -> Result<()> {
+pub(crate) fn prepare(cluster: &PostgresCluster) -> Result<()> {
     cluster.primary().create_database("faults")?;
     let table = "CREATE TABLE t (id serial PRIMARY KEY, v text)";
     cluster.primary().query("faults", table)?;

@@ -3,6 +3,7 @@
 //! Not the parts of the slice, which have tests of their own. Invariant: where a statement ran is
 //! read from the servers' logs, never taken from the gateway's word.
 
+mod away;
 mod bounds;
 mod clients;
 mod corpus;

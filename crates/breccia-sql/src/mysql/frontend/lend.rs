@@ -155,7 +155,7 @@ impl Session {
         }
         match &proof.floor {
             Some(floor) => self.still_has(server, floor, run).await,
-            None => false,
+            None => run == proof.run && self.ran_on(server, proof).await,
         }
     }
 

@@ -4,7 +4,7 @@
 //! may have seen, or all that anybody was told, as the cluster's consistency asks.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 
@@ -207,7 +207,7 @@ impl Session {
         if view.replicas.is_empty() {
             return Err("no-replica");
         }
-        let end = self.asked + self.listener.cluster.options.replica_wait;
+        let end = self.asked + self.patience(&view);
         let (mut floor, home) = self.floor(&view, end).await?;
         // What the verdict rests on must be so on the replica too.
         floor.raise(&self.listener.cluster.catalogue_floor());
@@ -215,6 +215,14 @@ impl Session {
             floor.raise(&self.leave_home(&home, &view, end).await?);
         }
         self.wait_for(&view, &floor, end).await
+    }
+
+    /// How long a read waits for a replica: without a primary there is nobody else.
+    fn patience(&self, view: &View) -> Duration {
+        match view.primary {
+            Ok(_) => self.listener.cluster.options.replica_wait,
+            Err(_) => self.listener.limits.pool.queue_timeout(),
+        }
     }
 
     /// What a read may not be older than, and the replica that served last.
@@ -266,7 +274,7 @@ impl Session {
         let sampler = server.map(|it| &it.sampler).ok_or("no-position")?;
         let sample = sampler.wait(sampler.ticket(), end).await;
         let sample = sample.ok_or("replica-lost")?;
-        if sample.run == home.run && sample.since.is_some_and(|since| since < home.last) {
+        if sample.ran_since(home.last, home.run) {
             self.freshness.left_home(&sample.seen);
             return Ok(sample.seen);
         }
@@ -309,6 +317,18 @@ impl Session {
         let end = clock::now() + self.listener.cluster.options.replica_wait;
         let reached = self.listener.cluster.reached(server, floor, end).await;
         reached.is_some_and(|sample| sample.run == run)
+    }
+
+    /// Whether that run of a replica was there when it was asked, and has not ended since: what it has
+    /// shown it goes on showing, over a connection made meanwhile, too.
+    pub(super) async fn ran_on(&self, server: usize, proof: &Proof) -> bool {
+        let cluster = &self.listener.cluster;
+        let Some(server) = cluster.server(server) else {
+            return false;
+        };
+        let end = clock::now() + self.patience(&self.view);
+        let sample = server.sampler.wait(server.sampler.ticket(), end).await;
+        sample.is_some_and(|it| it.replica && it.ran_since(proof.asked, proof.run))
     }
 
     /// A replica that has replayed `floor`, now or by `end`.

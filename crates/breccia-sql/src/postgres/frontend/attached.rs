@@ -61,6 +61,8 @@ pub(super) struct Attached {
     pub(super) running: Running,
     /// What a replica is known to have replayed.
     pub(super) has: Lsn,
+    /// A portal was bound to a statement that ends the transaction.
+    pub(super) ends_bound: bool,
     /// A replica would have served, had its position been known in time.
     pub(super) missed: bool,
 }

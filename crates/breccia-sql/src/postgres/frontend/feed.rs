@@ -22,7 +22,6 @@ impl Session {
     /// Takes from the client what may go to the connection now.
     pub(super) fn feed(&mut self) -> Result<(), End> {
         loop {
-            let movable = self.is_movable();
             let Some(attached) = &mut self.attached else {
                 return Ok(());
             };
@@ -40,11 +39,11 @@ impl Session {
                 continue;
             }
             let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
+            // A transaction on a replica goes on batch by batch: each may have to go elsewhere, also
+            // once it has failed.
             let open = attached.expected.copy_in
                 || attached.expected.unsynced
-                || (attached.in_transaction()
-                    && !movable
-                    && !(attached.replica && attached.ending))
+                || (attached.in_transaction() && !attached.replica)
                 || (keeps && !attached.replica);
             let open = open && !attached.expected.is_asking();
             // Which statements there are is known before more of them are named.

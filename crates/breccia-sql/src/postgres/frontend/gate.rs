@@ -26,7 +26,9 @@ impl Session {
         }
         let end = self.gate_end();
         let cluster = Arc::clone(&self.listener.cluster);
-        let turn = cluster.wait_turn(end, || !cluster.is_paused()).await;
+        let turn = async { Ok(cluster.wait_turn(end, || !cluster.is_paused()).await) };
+        let doing = Arc::clone(&self.registered.doing);
+        let turn = doing.before(&mut self.client, turn).await?;
         turn.then_some(()).ok_or_else(|| self.paused())
     }
 
@@ -65,6 +67,7 @@ impl Session {
                 // asked what they have. The primary need not be there for that.
                 Ok(false) if !asked => {
                     asked = true;
+                    self.asked = clock::now();
                     *place = match self.place_read().await {
                         Ok(place) => place,
                         Err(reason) => self.primary(reason),
@@ -98,6 +101,7 @@ impl Session {
             let look = end.min(clock::now() + GATE_LOOK);
             match self.wait_for_primary(look).await {
                 Ok(()) => return Ok(self.primary(place.reason)),
+                Err(error @ (SqlError::Cancelled | SqlError::Left)) => return Err(error),
                 Err(error) if clock::now() >= end => return Err(error),
                 Err(_) => {}
             }
@@ -114,10 +118,12 @@ impl Session {
     pub(super) async fn wait_for_primary(&mut self, end: Instant) -> Result<(), SqlError> {
         let cluster = Arc::clone(&self.listener.cluster);
         let may_go = || {
-            let primary = self.look().primary.clone();
+            let primary = cluster.view().primary.clone();
             !cluster.holds_back(primary.unwrap_or(usize::MAX))
         };
-        let turn = cluster.wait_turn(end, may_go).await;
+        let turn = async { Ok(cluster.wait_turn(end, may_go).await) };
+        let doing = Arc::clone(&self.registered.doing);
+        let turn = doing.before(&mut self.client, turn).await?;
         turn.then_some(()).ok_or_else(|| self.paused())
     }
 

@@ -25,6 +25,10 @@ use crate::postgres::pool::{Lease, Pool};
 use crate::postgres::token::Lsn;
 use crate::postgres::upstream::Upstream;
 
+/// How a transaction begins on a replica, whatever the client's words are: only such as are READ
+/// COMMITTED come there.
+const BEGIN_AWAY: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY";
+
 impl Session {
     /// Takes a connection and brings it to the session's settings. `false`: the connection does not
     /// show that its server still runs as it did when it was asked how far it is.
@@ -108,7 +112,9 @@ impl Session {
                 self.renew(upstream, &mut out.bytes, &mut expected);
             }
             if let Some(begun) = &self.begun {
-                message::query(&mut out.bytes, &begun.sql);
+                // No replica takes a READ WRITE, and there is nothing else in it that matters there.
+                let sql = if replica { BEGIN_AWAY } else { &begun.sql };
+                message::query(&mut out.bytes, sql);
                 expected.push(Owed::Query { shown: false });
             }
         }
@@ -134,6 +140,7 @@ impl Session {
             loose: false,
             spoilt: false,
             resets: BTreeSet::new(),
+            ends_bound: false,
             passing: 0,
             running,
             has: place.proof.map_or(Lsn(0), |proof| proof.has),
@@ -224,7 +231,7 @@ impl Session {
         match proof.floor {
             // The server may have started again since it was asked, or it was another one. Once more.
             Some(floor) => self.still_has(place.server, floor, run).await,
-            None => false,
+            None => run == proof.run && self.ran_on(place.server, proof).await,
         }
     }
 

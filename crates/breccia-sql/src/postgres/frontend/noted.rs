@@ -123,6 +123,7 @@ impl Session {
             b'E' | b'F' => {
                 if let Some(attached) = &mut self.attached {
                     attached.seen = true;
+                    attached.unknown |= attached.ends_bound;
                 }
                 let reason = self.stays();
                 self.watch.passed(None, reason);
@@ -142,11 +143,27 @@ impl Session {
         let Some(verdict) = verdict else {
             return Ok(None);
         };
+        if head.tag == b'B' {
+            self.note_bound(frame);
+        }
         self.note_sent(&verdict, false);
         if self.transaction_since.is_none() {
             self.transaction_since = Some(clock::now());
         }
         Ok(Some(verdict))
+    }
+
+    /// Notes a portal whose Execute, perhaps in a later batch, ends the transaction.
+    pub(super) fn note_bound(&mut self, frame: &[u8]) {
+        let Ok(bind) = codec::bind(codec::body(frame)) else {
+            return;
+        };
+        let verdict = self.judge_named(bind.statement);
+        let ends =
+            |class: &Class| matches!(class, Class::Commit | Class::Primary("chain" | "two-phase"));
+        if let Some(attached) = &mut self.attached {
+            attached.ends_bound |= verdict.is_some_and(|it| ends(&it.class));
+        }
     }
 
     /// The statement that a frame's SQL lets go of, if it is one the client has prepared.
@@ -279,6 +296,10 @@ impl Attached {
         match class {
             Class::Primary(LAST_VALUE) => {
                 self.foreign_value |= upstream.values_of != Some(session);
+            }
+            // Nobody knows what it is: it may have made a value.
+            Class::Primary("catalogue") if upstream.values_of != Some(session) => {
+                upstream.values_of = None;
             }
             Class::Primary("catalogue") | Class::Read | Class::Empty => {}
             Class::Primary(_) | Class::Pin(_) => upstream.values_of = Some(session),

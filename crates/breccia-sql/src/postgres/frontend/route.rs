@@ -87,7 +87,7 @@ impl Session {
         if view.replicas.is_empty() {
             return Err("no-replica");
         }
-        let end = self.asked + self.listener.cluster.options.replica_wait;
+        let end = self.asked + self.patience(&view);
         let (floor, home) = self.floor(&view, end).await?;
         // What the verdict rests on must be so on the replica too.
         let mut floor = floor.max(self.database.floor());
@@ -95,6 +95,14 @@ impl Session {
             floor = floor.max(self.leave_home(&home, &view, end).await?);
         }
         self.wait_for(&view, floor, end).await
+    }
+
+    /// How long a read waits for a replica: without a primary there is nobody else.
+    fn patience(&self, view: &View) -> Duration {
+        match view.primary {
+            Ok(_) => self.listener.cluster.options.replica_wait,
+            Err(_) => self.listener.limits.pool.queue_timeout(),
+        }
     }
 
     /// What a read may not be older than, and the replica that served last.
@@ -143,7 +151,7 @@ impl Session {
         let sampler = server.map(|it| &it.sampler).ok_or("no-position")?;
         let sample = sampler.wait(sampler.ticket(), end).await;
         let sample = sample.ok_or("replica-lost")?;
-        if sample.run == home.run && sample.since.is_some_and(|since| since < home.last) {
+        if sample.ran_since(home.last, home.run) {
             self.freshness.left_home(&sample.seen);
             return Ok(sample.seen);
         }
@@ -155,7 +163,9 @@ impl Session {
     /// A position of the primary behind all that this session has seen there; its floor is there then.
     pub(super) async fn stamp(&mut self, view: &View, end: Instant) -> Option<Lsn> {
         let primary = *view.primary.as_ref().ok()?;
-        let known = self.freshness.question();
+        // A transaction that is open there may have seen what came after the last question.
+        let sees = self.attached.as_ref().is_some_and(|it| it.seen);
+        let known = self.freshness.question().filter(|_| !sees);
         let ticket = match known.filter(|known| known.server == primary) {
             Some(known) => Ticket(known.number),
             None => self.listener.cluster.server(primary)?.sampler.ticket(),
@@ -194,6 +204,10 @@ impl Session {
         let (server, has) = (attached.server, attached.has);
         let run = attached.lease.upstream().map(|it| it.instance.run);
         let view = self.look();
+        if view.primary.is_ok() && !view.replicas.contains(&server) {
+            // It lags too far, or is set aside.
+            return Some("behind");
+        }
         let end = self.asked + self.listener.cluster.options.replica_wait;
         let floor = match self.listener.cluster.options.consistency {
             Consistency::Eventual => Lsn(0),
@@ -217,6 +231,18 @@ impl Session {
             }
             _ => Some("behind"),
         }
+    }
+
+    /// Whether that run of a replica was there when it was asked, and has not ended since: what it has
+    /// shown it goes on showing, over a connection made meanwhile, too.
+    pub(super) async fn ran_on(&self, server: usize, proof: Proof) -> bool {
+        let cluster = &self.listener.cluster;
+        let Some(server) = cluster.server(server) else {
+            return false;
+        };
+        let end = clock::now() + self.patience(&self.view);
+        let sample = server.sampler.wait(server.sampler.ticket(), end).await;
+        sample.is_some_and(|it| it.replica && it.ran_since(proof.asked, proof.run))
     }
 
     /// What a replica says once it has replayed `floor`, if it does by `end`; asked from now on.

@@ -98,6 +98,7 @@ impl Session {
             }
             self.client.out.bytes.truncate(mark);
             self.names.undo();
+            self.keep_seen();
             self.detach();
             place = self.primary(if write { "refused" } else { "replica-lost" });
         }
@@ -235,6 +236,9 @@ impl Session {
                 continue;
             }
             let empties = empties && self.empties(head, frame);
+            if !proven && head.tag == b'B' {
+                self.note_bound(frame);
+            }
             // What only reads has none of the signs.
             let sql = if proven { None } else { text_of(head, frame) };
             self.pass_frame(head, frame, empties, sql.map(Signs::of))?;
@@ -335,6 +339,13 @@ impl Session {
             if self.retell {
                 self.tell_again();
             }
+            if let Some(attached) = &mut self.attached
+                && attached.expected.is_skipping()
+            {
+                // Only the client's Sync ends that, and it is waited for.
+                attached.held = false;
+                self.client.unwatched = false;
+            }
             self.feed()?;
             if self.own_next {
                 return Ok(Turn::Done);
@@ -355,7 +366,7 @@ impl Session {
                 (attached.ending, attached.foreign_value) = (false, false);
                 self.note_answered(frames);
                 let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
-                if in_transaction && self.may_move() {
+                if in_transaction && (self.may_move() || self.has_failed_away()) {
                     return Ok(Turn::Done);
                 }
                 let Some(attached) = &self.attached else {
@@ -455,7 +466,7 @@ impl Session {
     }
 
     /// Whatever was asked is answered and no transaction is open.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let Some(attached) = &mut self.attached else {
             return;
         };
@@ -474,13 +485,15 @@ impl Session {
             }
             self.listener.counters.writes.increment();
         }
-        attached.ending = false;
+        (attached.ending, attached.ends_bound) = (false, false);
         if std::mem::take(&mut attached.ddl) {
             self.database.note_change();
         }
         self.transaction_since = None;
         self.begun = None;
         self.names.settle();
+        // Whatever pinned the session was sent there, too: nobody else gets that connection.
+        attached.tainted |= attached.replica && self.pinned.is_some();
         let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
         if !keeps || attached.replica {
             self.detach_at(self.watch.answered());

@@ -301,6 +301,9 @@ impl Session {
         let mut known = 0;
         loop {
             self.check_primary()?;
+            if self.has_failed_away() {
+                self.leave_failed().await?;
+            }
             let stays = self.attached.is_some() && !self.may_move();
             let own = self.own_next || self.own.is_some();
             if stays && !own && !self.is_held_back() {
@@ -316,8 +319,10 @@ impl Session {
                 extent(&self.client.inbound, &mut known)?
             };
             match found {
-                Extent::Whole(length) if self.has_failed() => return self.answer_failed(length),
-                Extent::Part(_) if self.has_failed() => {
+                Extent::Whole(length) if self.has_failed() && self.ends_failed(length)? => {
+                    return self.answer_failed(length);
+                }
+                Extent::Whole(_) | Extent::Part(_) if self.has_failed() => {
                     self.fail_transaction().await?;
                     continue;
                 }
@@ -344,10 +349,7 @@ impl Session {
                     // Nothing was asked: the transaction goes on elsewhere.
                     tracing::debug!(%error, "a connection was lost between two statements");
                     self.registered.doing.end();
-                    if let Some(attached) = &mut self.attached {
-                        // What it has shown stays seen.
-                        self.freshness.used_replica(attached.home(clock::now()));
-                    }
+                    self.keep_seen();
                     self.let_go();
                 }
                 Event::ClientGone => return Err(End::Gone),

@@ -313,6 +313,10 @@ impl Way<'_> {
                 statement: None,
             });
             *self.unnamed_here = true;
+        } else {
+            // Whoever had the connection before may have left one.
+            message::named(self.out, b'C', b'S', b"");
+            self.expected.push(Owed::Close { shown: false });
         }
     }
 
