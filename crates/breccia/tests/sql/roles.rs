@@ -4,7 +4,7 @@
 //! what the server says, on the primary and on standbys.
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{Breccia, PostgresCluster, SqlClient, free_port};
+use breccia_testkit::{Breccia, PostgresCluster, SqlClient, free_port, wait_until};
 
 use crate::pooling::database;
 use crate::rig::{Gateway, LIMIT};
@@ -98,17 +98,14 @@ fn without_a_user_of_the_store_each_client_is_itself_everywhere() -> Result<()> 
         let other = client.simple("INSERT INTO t (own, v) VALUES (1, 'breccia')")?;
         ensure!(other.code() == "42501", "{other:?}");
         let before = gateway.replica_reads()?;
-        let mut seen = Vec::new();
-        for _ in 0..20 {
-            let reply = client.run("SELECT v FROM t")?;
-            ensure!(reply.rows.len() == 1, "{reply:?}");
-            seen.push(reply.value().map(str::to_owned));
-        }
-        ensure!(
-            seen.iter().all(|it| it.as_deref() == Some(role)),
-            "{seen:?}"
-        );
-        ensure!(gateway.replica_reads()? > before, "{name} reads no replica");
+        wait_until(LIMIT, &format!("{name} to read on a replica"), || {
+            for _ in 0..20 {
+                let reply = client.run("SELECT v FROM t")?;
+                ensure!(reply.rows.len() == 1, "{reply:?}");
+                ensure!(reply.value() == Some(role), "{reply:?}");
+            }
+            Ok((gateway.replica_reads()? > before).then_some(()))
+        })?;
     }
     let error = format!(
         "{:#}",
