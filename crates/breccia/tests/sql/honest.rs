@@ -59,6 +59,17 @@ fn what_may_have_been_committed_is_not_called_undone() -> Result<()> {
             send(&gateway, open, &["SELECT pg_sleep(1); ROLLBACK", insert])?,
         ),
     ];
+    let mut early = gateway.client("p")?;
+    for sql in open {
+        early.run(sql)?;
+    }
+    early
+        .parse("", "COMMIT")
+        .bind("", &[])
+        .sync()
+        .ask()?
+        .good()?;
+    early.execute().sync().flush()?;
     let mut undone = send(&gateway, open, &["UPDATE t SET v = pg_sleep(60)::text"])?;
     thread::sleep(Duration::from_secs(2));
     cluster.server_mut(0).kill9();
@@ -69,6 +80,11 @@ fn what_may_have_been_committed_is_not_called_undone() -> Result<()> {
         }
         ensure!(told.contains("08007"), "{what}: {told:?}");
     }
+    let told = code(&mut early);
+    ensure!(
+        told.contains("08007"),
+        "bound in an earlier batch: {told:?}"
+    );
     let told = code(&mut undone);
     ensure!(told.contains("57P01"), "an open transaction: {told:?}");
     cluster.server_mut(1).thaw_all()
