@@ -151,6 +151,12 @@ pub enum SqlError {
     /// The client cancelled its statement, which waited for a connection.
     #[error("canceling statement due to user request")]
     Cancelled,
+    /// The server a statement waited for is not the primary any more.
+    #[error("{server} is not the primary any more")]
+    Deposed {
+        /// Which server.
+        server: String,
+    },
     /// The client left while its statement waited for a connection.
     #[error("the client left while its statement waited for a connection")]
     Left,
@@ -248,7 +254,8 @@ impl SqlError {
             | Self::Down { .. }
             | Self::NoTls { .. }
             | Self::Lost { .. }
-            | Self::NoPrimary { .. } => ErrorKind::Unreachable,
+            | Self::NoPrimary { .. }
+            | Self::Deposed { .. } => ErrorKind::Unreachable,
             Self::Codec { .. } | Self::Malformed { .. } => ErrorKind::Protocol,
             Self::Refused { .. }
             | Self::Settings { .. }
@@ -314,6 +321,7 @@ impl SqlError {
             Self::PoolFull { .. } | Self::Crowded => "53300",
             // cannot_connect_now: clients know it as worth another try.
             Self::NoPrimary { .. }
+            | Self::Deposed { .. }
             | Self::Paused { .. }
             | Self::Down { .. }
             | Self::Connect { .. }

@@ -53,7 +53,7 @@ impl pool::Wire for Endpoint {
         if login.read_only {
             // A replica's connection is of use only if it leads to the server whose position is known.
             let question = run_question(upstream.server);
-            let rows = self.ask(&mut upstream, question).await?;
+            let rows = self.in_time(self.ask(&mut upstream, question)).await?;
             let run = rows
                 .first()
                 .and_then(|row| row.first()?.as_deref()?.parse().ok());

@@ -23,7 +23,10 @@ pub struct Key {
     pub sql: Arc<[u8]>,
     /// The settings.
     pub under: Arc<Settings>,
-    /// Of both: every execution looks for its statement, and most texts are longer than their answers.
+    /// The client's number, of a statement that has something on its connection: two of one text do not
+    /// share that. 0: none.
+    owner: u32,
+    /// Of the first two: every execution looks for its statement, and most texts are longer than their answers.
     hash: u64,
 }
 
@@ -33,14 +36,31 @@ impl Key {
     pub fn new(sql: Arc<[u8]>, under: Arc<Settings>) -> Self {
         static STATE: OnceLock<RandomState> = OnceLock::new();
         let hash = STATE.get_or_init(RandomState::new).hash_one((&sql, &under));
-        Self { sql, under, hash }
+        Self {
+            sql,
+            under,
+            owner: 0,
+            hash,
+        }
+    }
+
+    /// The same for one statement of a client alone.
+    #[must_use]
+    pub fn owned(&self, owner: u32) -> Self {
+        Self {
+            owner,
+            ..self.clone()
+        }
     }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         let same_text = || Arc::ptr_eq(&self.sql, &other.sql) || self.sql == other.sql;
-        self.hash == other.hash && self.under == other.under && same_text()
+        self.hash == other.hash
+            && self.owner == other.owner
+            && self.under == other.under
+            && same_text()
     }
 }
 

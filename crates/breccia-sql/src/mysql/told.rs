@@ -40,6 +40,7 @@ pub fn code_of(error: &SqlError) -> (u16, [u8; 5]) {
         | SqlError::NoTls { .. }
         | SqlError::Timeout { .. }
         | SqlError::Paused { .. }
+        | SqlError::Deposed { .. }
         | SqlError::NoPrimary { .. }
         | SqlError::LastValue => (1053, *b"08S01"),
     }

@@ -172,7 +172,7 @@ impl Endpoint {
         self.in_time(self.open_patiently(login)).await
     }
 
-    async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         doing: impl Future<Output = Result<T, SqlError>>,
     ) -> Result<T, SqlError> {

@@ -16,6 +16,7 @@ mod kills;
 mod last_insert;
 mod limits;
 mod lost;
+mod orders;
 mod outages;
 mod prepared;
 mod rig;

@@ -159,10 +159,13 @@ fn verdict(
         ..Verdict::of_primary("several")
     };
     let (mut pin, mut own) = (None, false);
-    for statement in &statements {
+    verdict.only_reads = !statements.is_empty();
+    for (place, statement) in statements.iter().enumerate() {
         let known = class_of(catalogue, statement, notes, schema);
+        verdict.only_reads &= known.class == Class::Read;
         verdict.asks_last_insert_id |= known.asks_last_insert_id;
-        verdict.asks_previous |= known.asks_previous;
+        // The others ask about statements of this text.
+        verdict.asks_previous |= known.asks_previous && place == 0;
         verdict.calculates_found_rows |= known.calculates_found_rows;
         verdict.may_set_last_insert_id |= known.may_set_last_insert_id;
         verdict.uses_now |= known.uses_now;
@@ -262,7 +265,7 @@ fn read(
         return Err("charset");
     }
     if words.sql.len() > LONGEST_PROVEN {
-        return Err("long");
+        return Err("too-long");
     }
     let catalogue = catalogue.ok_or("no-catalogue")?;
     let proof = prove::query(catalogue, words, schema)?;

@@ -70,7 +70,7 @@ pub(super) fn shape(words: &Words<'_>) -> Shape {
         | "help" | "optimize" | "purge" | "repair" | "restart" | "revoke" | "shutdown" | "stop" => {
             primary("admin")
         }
-        _ => primary("unproven"),
+        _ => primary("unknown"),
     }
 }
 
@@ -132,11 +132,11 @@ fn begin(words: &Words<'_>) -> Shape {
             characteristics = true;
             at += 3;
         } else {
-            return primary("unproven");
+            return primary("unknown");
         }
         if at < words.len() {
             if !words.mark(at, b',') {
-                return primary("unproven");
+                return primary("unknown");
             }
             at += 1;
         }
@@ -227,7 +227,7 @@ fn flush(words: &Words<'_>) -> Shape {
 
 /// Variables of one connection that say what a later statement does once, or that the server tells
 /// nothing of.
-const BOUND: [&str; 19] = [
+const BOUND: [&str; 20] = [
     "debug_dbug",
     "debug_sync",
     "gtid_domain_id",
@@ -237,6 +237,7 @@ const BOUND: [&str; 19] = [
     "identity",
     "insert_id",
     "last_insert_id",
+    "profiling",
     "pseudo_replica_mode",
     "pseudo_slave_mode",
     "pseudo_thread_id",

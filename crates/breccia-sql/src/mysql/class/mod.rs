@@ -152,6 +152,8 @@ pub struct Verdict {
     pub ddl: bool,
     /// At most one statement.
     pub single: bool,
+    /// Each of its statements is a read.
+    pub only_reads: bool,
     /// Asks for the last insert id: `LAST_INSERT_ID()`, `@@last_insert_id`, `@@identity`.
     pub asks_last_insert_id: bool,
     /// Asks about the statement before: `FOUND_ROWS()`, `ROW_COUNT()`, warnings and their counts.
@@ -186,6 +188,7 @@ impl Verdict {
             hint_primary: false,
             ddl: false,
             single: true,
+            only_reads: false,
             asks_last_insert_id: false,
             asks_previous: false,
             calculates_found_rows: false,
@@ -254,6 +257,7 @@ fn why(reason: &str) -> &'static str {
         "optimizer-hint" => "it has a hint that sets a variable",
         "charset" => "its bytes can be read in several ways, by the character set",
         "unlexed" => "it cannot be cut into words",
+        "unknown" => "it is no statement that is known here",
         "unproven" => "its syntax is not one that is proven",
         "long" | "too-long" => "it is too long to be proven",
         "several" => "it has several statements",

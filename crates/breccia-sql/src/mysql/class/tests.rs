@@ -162,7 +162,7 @@ const LOOK_LIKE_READS: &[(&str, &str)] = &[
     ("SELECT CURRENT_USER", "function"),
     ("SELECT NEXTVAL(numbers)", "sequence"),
     ("SELECT NEXT VALUE FOR numbers", "sequence"),
-    ("SELECT PREVIOUS VALUE FOR numbers", "sequence"),
+    ("SELECT PREVIOUS VALUE FOR numbers", "pin last-value"),
     ("SELECT DEFAULT(id) FROM orders", "function"),
     ("SELECT f(1)", "function"),
     ("SELECT shop.f(1)", "function"),
@@ -379,7 +379,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("/*!40101 SET NAMES utf8 */", "executable-comment"),
     ("/*!40014 SET @OLD=@@UNIQUE_CHECKS */", "pin user-variable"),
     ("/*!50003 CREATE*/ TABLE x (id INT)", "Ddl"),
-    ("nonsense", "unproven"),
+    ("nonsense", "unknown"),
     ("'x'", "unproven"),
 ];
 

@@ -24,6 +24,15 @@ pub(super) struct Flags {
     pub(super) pin: Option<Reason>,
 }
 
+impl Flags {
+    /// Asks for what only its own connection knows: if that ran the statement before, it may be right,
+    /// and is from then on.
+    fn asks_last_value(&mut self) {
+        self.asks_previous = true;
+        self.pin = self.pin.or(Some("last-value"));
+    }
+}
+
 /// Whether the word at `at` is called, or could be: a parenthesis follows.
 pub(super) fn is_call(words: &Words<'_>, at: usize) -> bool {
     words.mark(at + 1, b'(') && matches!(words.kind(at), Some(Kind::Word | Kind::Quoted))
@@ -38,6 +47,8 @@ pub(super) fn flags(words: &Words<'_>) -> Flags {
             Some(Kind::SystemVariable) => match variable(words, at).1.as_str() {
                 "last_insert_id" | "identity" => flags.asks_last_insert_id = true,
                 "warning_count" | "error_count" => flags.asks_previous = true,
+                // What the connection did last, which others may have had since.
+                "last_gtid" => flags.asks_last_value(),
                 _ => {}
             },
             Some(Kind::Word) => word(words, at, &mut flags),
@@ -60,10 +71,14 @@ fn word(words: &Words<'_>, at: usize, flags: &mut Flags) {
     if builtin::is_clock(&lower) && !words.follows_dot(at) {
         flags.uses_now = true;
     }
+    if words.is(at, "previous") && words.is(at + 1, "value") {
+        flags.asks_last_value();
+    }
     if !words.mark(at + 1, b'(') {
         return;
     }
     match lower.as_str() {
+        "lastval" => flags.asks_last_value(),
         "last_insert_id" if words.mark(at + 2, b')') => flags.asks_last_insert_id = true,
         "last_insert_id" => flags.may_set_last_insert_id = true,
         "found_rows" | "row_count" => flags.asks_previous = true,

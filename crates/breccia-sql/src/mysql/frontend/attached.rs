@@ -298,7 +298,8 @@ impl Session {
 
     /// Gives a connection back, once what a later statement may ask of it is known.
     pub(super) async fn give_back(&mut self, mut attached: Attached) {
-        if attached.tainted || !attached.is_free() {
+        let pinned = self.pinned.is_some_and(|reason| reason != "target");
+        if attached.tainted || !attached.is_free() || (pinned && !attached.replica) {
             // Closed with its permit.
             self.forget_insert_id(&attached);
             return;
@@ -329,6 +330,11 @@ impl Session {
                 // Closed; whoever asks for the id is told that it is not known.
                 return;
             }
+        }
+        let with_schema = attached.pool().login().with_schema;
+        if let Some(upstream) = attached.lease.upstream() {
+            // A schema that was entered cannot be left.
+            attached.spoilt |= !with_schema && upstream.applied.schema().is_some();
         }
         if attached.spoilt {
             return;

@@ -117,7 +117,10 @@ impl Session {
                     }
                     return Ok(Some(sequence));
                 }
-                Step::Refused => return Ok(None),
+                Step::Refused => {
+                    self.next_packet = sequence;
+                    return Ok(None);
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use breccia_net::clock;
 
 use super::attached::{Attached, Stays};
 use super::route::{Place, Proof};
-use super::serve::{Ask, write_command};
+use super::serve::{Ask, Trouble, write_command};
 use super::session::{End, Session};
 use crate::error::SqlError;
 use crate::flow::Outgoing;
@@ -37,10 +37,18 @@ impl Session {
         if self.in_transaction() || !self.listener.cluster.is_paused() {
             return Ok(());
         }
-        let end = self.gate_end();
         let cluster = Arc::clone(&self.listener.cluster);
-        let turn = cluster.wait_turn(end, || !cluster.is_paused()).await;
-        turn.then_some(()).ok_or_else(|| self.paused())
+        self.take_turn(|| !cluster.is_paused()).await
+    }
+
+    /// Waits until it may go on, as long as `queue-timeout` allows and nobody kills it.
+    async fn take_turn(&self, may_go: impl FnMut() -> bool) -> Result<(), SqlError> {
+        let turn = self.listener.cluster.wait_turn(self.gate_end(), may_go);
+        match self.registered.unless_killed(turn).await {
+            Some(true) => Ok(()),
+            Some(false) => Err(self.paused()),
+            None => Err(SqlError::Cancelled),
+        }
     }
 
     fn gate_end(&self) -> Instant {
@@ -71,7 +79,7 @@ impl Session {
     }
 
     /// The connection that a place needs, taken out of the session.
-    pub(super) async fn attach(&mut self, place: &Place) -> Result<Attached, SqlError> {
+    pub(super) async fn attach(&mut self, place: &Place) -> Result<Attached, Trouble> {
         let held = if place.replica {
             &mut self.away
         } else {
@@ -79,22 +87,75 @@ impl Session {
         };
         if let Some(attached) = held.take() {
             if attached.server == place.server && !attached.tainted {
-                return self.begin_again(attached).await;
+                return self.attach_again(attached, place).await;
             }
-            self.give_back(attached).await;
+            self.let_go_of(attached).await?;
         }
         if !place.replica && place.server == usize::MAX {
             let why = self.view.primary.clone().err().unwrap_or_default();
-            return Err(SqlError::NoPrimary {
+            return Err(Trouble::Before(SqlError::NoPrimary {
                 store: self.listener.cluster.options.name.clone(),
                 why,
-            });
+            }));
         }
         let mut running = Running::on(self.listener.cluster.gates(), place.server);
         while !running.begins() {
-            self.wait_while_held(place.server).await?;
+            let waited = self.wait_while_held(place.server).await;
+            waited.map_err(Trouble::Before)?;
         }
-        self.attach_anew(place, running).await
+        let attached = self.attach_anew(place, running).await;
+        let attached = attached.map_err(Trouble::Before)?;
+        if self.is_deposed(place) {
+            attached.lease.give_back();
+            return Err(Trouble::Before(self.deposed(place.server)));
+        }
+        Ok(attached)
+    }
+
+    /// The connection that is held, for one more statement.
+    async fn attach_again(
+        &mut self,
+        attached: Attached,
+        place: &Place,
+    ) -> Result<Attached, Trouble> {
+        let attached = self.begin_again(attached).await;
+        let mut attached = attached.map_err(Trouble::Before)?;
+        if self.is_deposed(place) {
+            attached.tainted = true;
+            self.let_go_of(attached).await?;
+            return Err(Trouble::Before(self.deposed(place.server)));
+        }
+        if let Some(proof) = &place.proof
+            && proof.run == attached.run
+        {
+            attached.has = proof.has.clone();
+        }
+        Ok(attached)
+    }
+
+    /// Gives back a connection that is of no use to the next statement. If the session has something open
+    /// there, that is lost, and so the session ends.
+    async fn let_go_of(&mut self, attached: Attached) -> Result<(), Trouble> {
+        let pinned = self.pinned.is_some_and(|reason| reason != "target");
+        if attached.in_transaction() || (pinned && !attached.replica) {
+            let name = self.server_name(attached.server);
+            self.forget_insert_id(&attached);
+            let why = format!("breccia: what the session had open on {name} is lost");
+            return Err(Trouble::End(End::Told(1053, b"08S01", why)));
+        }
+        self.give_back(attached).await;
+        Ok(())
+    }
+
+    /// Whether a place was the primary's, and that is another one now.
+    fn is_deposed(&mut self, place: &Place) -> bool {
+        !place.replica && self.look().primary != Ok(place.server)
+    }
+
+    fn deposed(&self, server: usize) -> SqlError {
+        SqlError::Deposed {
+            server: self.server_name(server),
+        }
     }
 
     /// The connection that is held runs something again, once it may.
@@ -110,10 +171,8 @@ impl Session {
     }
 
     async fn wait_while_held(&mut self, server: usize) -> Result<(), SqlError> {
-        let end = self.gate_end();
         let cluster = Arc::clone(&self.listener.cluster);
-        let turn = cluster.wait_turn(end, || !cluster.holds_back(server)).await;
-        turn.then_some(()).ok_or_else(|| self.paused())
+        self.take_turn(|| !cluster.holds_back(server)).await
     }
 
     async fn attach_anew(&mut self, place: &Place, running: Running) -> Result<Attached, SqlError> {
@@ -240,8 +299,15 @@ impl Session {
             && !matches!(ask, Ask::Prepare(..))
             // To bring it would be the statement before.
             && !(verdict.asks_previous && attached.latest);
-        if attached.replica || attached.owns_insert_id || !(named || hidden) {
+        if attached.owns_insert_id || !(named || hidden) {
             return Ok(());
+        }
+        if attached.replica && self.pinned.is_none() {
+            // The connection that knows it may be kept still, for just such questions.
+            let keeps = |home: &mut Attached| home.sets_insert_id && home.is_free();
+            if let Some(home) = self.home.take_if(keeps) {
+                self.give_back(home).await;
+            }
         }
         let wanted = match self.last_insert_id {
             Some(known) => known,

@@ -189,6 +189,7 @@ fn begin(
     let registered = arrival.registered;
     registered.named(&identity.user);
     Session {
+        next_packet: 1,
         login: Login {
             user,
             credential,

@@ -3,8 +3,6 @@
 //! Invariant: however long a command is, no more of it is held than one read brings, and the
 //! connection it goes to gets it whole or is closed.
 
-use std::sync::Arc;
-
 use breccia_net::clock;
 use bytes::{Buf, BytesMut};
 
@@ -14,7 +12,7 @@ use super::session::{Command, End, Session};
 use crate::error::SqlError;
 use crate::flow::Outgoing;
 use crate::mysql::class::{Hidden, Verdict};
-use crate::mysql::codec::{self, HEADER_BYTES, MAX_PACKET, command};
+use crate::mysql::codec::{self, HEADER_BYTES, MAX_PACKET, capabilities, command};
 use crate::mysql::upstream::Upstream;
 
 /// So much of a long command is looked at.
@@ -34,6 +32,9 @@ pub(super) struct Long {
     insert: Option<(usize, Vec<u8>)>,
 }
 
+/// Where a packet's number stands in its head.
+const NUMBER_IN_HEAD: usize = 3;
+
 impl Session {
     /// Serves a command of which only the beginning is here.
     pub(super) async fn serve_long(&mut self, here: BytesMut) -> Result<(), End> {
@@ -47,7 +48,8 @@ impl Session {
         match kind {
             command::STMT_PREPARE => return self.prepare_long(long).await,
             command::QUERY => {
-                let verdict = judge_long(&long.here);
+                let several = self.capabilities & capabilities::MULTI_STATEMENTS != 0;
+                let verdict = judge_long(&long.here, several);
                 self.serve(Ask::Long(&mut long), &verdict).await?;
             }
             command::STMT_EXECUTE => return self.execute_long(long).await,
@@ -114,6 +116,10 @@ impl Session {
             }
             if header.length < MAX_PACKET {
                 self.client.inbound = long.here;
+                // The answer waits alone, and is to have the number behind the command's last packet.
+                if let Some(number) = self.client.out.bytes.get_mut(NUMBER_IN_HEAD) {
+                    *number = header.sequence.wrapping_add(1);
+                }
                 return Ok(());
             }
         }
@@ -222,11 +228,19 @@ impl Session {
         if let Some(place) = bytes.get_mut(at) {
             place.copy_from_slice(&there.to_le_bytes());
         }
-        if let Some(kept) = self.kept(held) {
-            let pool = Arc::clone(kept.pool());
+        if self.kept(held).is_some()
+            && let Some(mut kept) = self.slot(held.replica).take()
+        {
+            let server = kept.server;
             if let Some(upstream) = kept.lease.upstream() {
-                kept.tainted |= pool.endpoint().send(upstream, &bytes).await.is_err();
+                let mut out = Outgoing::default();
+                out.bytes.extend_from_slice(&bytes);
+                kept.tainted |= self
+                    .send_upstream(upstream, &mut out, server)
+                    .await
+                    .is_err();
             }
+            *self.slot(held.replica) = Some(kept);
         }
         Ok(())
     }
@@ -290,12 +304,16 @@ impl Session {
         } else if let (Some(types), Some(flag)) = (&statement.types, head.flag) {
             long.insert = Some((flag, types.to_vec()));
         }
+        let classifier = &self.listener.cluster.schemas.classifier;
+        let known = statement.judge(classifier);
         let verdict = Verdict {
             may_set_last_insert_id: true,
             hidden: Hidden::Triggers,
+            // Of a text that is known the values change nothing.
+            only_reads: self.refused_away(&known).is_none(),
             ..Verdict::of_primary("long")
         };
-        if !self.is_ready(number) {
+        if !self.is_ready(number).await {
             return self.finish_refused(long).await;
         }
         // It is prepared first, so that its number there is known.
@@ -323,7 +341,7 @@ impl Session {
 }
 
 /// What is known of a text that is too long to be read.
-fn judge_long(here: &[u8]) -> Verdict {
+fn judge_long(here: &[u8], several: bool) -> Verdict {
     let begin = here.get(HEADER_BYTES + 1..).unwrap_or_default();
     let begin = begin.get(..LOOKED_AT).unwrap_or(begin);
     let first = begin
@@ -335,8 +353,11 @@ fn judge_long(here: &[u8]) -> Verdict {
             .iter()
             .any(|known| word.eq_ignore_ascii_case(known))
     });
+    let reads = first.is_some_and(|word| word.eq_ignore_ascii_case(b"SELECT"));
     Verdict {
         may_set_last_insert_id: true,
+        // As far as a READ ONLY transaction goes, which lets neither write.
+        only_reads: (reads || writes) && !several,
         ddl: !writes,
         hidden: if writes {
             Hidden::Triggers

@@ -12,6 +12,7 @@
 
 mod after;
 mod attached;
+mod away;
 mod change_user;
 mod client;
 mod dispatch;

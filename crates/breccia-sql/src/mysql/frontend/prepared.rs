@@ -52,11 +52,13 @@ pub(super) struct Held {
     server: usize,
     /// The server's number for it.
     connection: u32,
+    /// Data was sent ahead, which is nowhere else; else it is a cursor.
+    data: bool,
 }
 
 impl Statement {
     /// What it is: asked anew only once other things are known of the schemas.
-    fn judge(&mut self, classifier: &Classifier) -> Arc<Verdict> {
+    pub(super) fn judge(&mut self, classifier: &Classifier) -> Arc<Verdict> {
         let version = classifier.version();
         if let Some((at, verdict)) = &self.judged
             && *at == version
@@ -230,8 +232,13 @@ impl Session {
         let Some(number) = number_of(payload) else {
             return Err(codec::CodecError::Malformed.into());
         };
-        let Some(statement) = self.statements.get_mut(number) else {
+        if self.statements.get_mut(number).is_none() {
             self.unknown_statement(number, "mysqld_stmt_execute");
+            return Ok(());
+        }
+        let number = self.statements.resolve(number);
+        self.leave_old_cursor(number).await;
+        let Some(statement) = self.statements.get_mut(number) else {
             return Ok(());
         };
         let head = ExecuteHead::parse(payload, statement.parameters)?;
@@ -241,13 +248,17 @@ impl Session {
         let mut verdict = statement.judge(&self.listener.cluster.schemas.classifier);
         let cursor = head.flags != 0;
         let execution = Execution {
-            key: statement.key.clone(),
+            key: if cursor || statement.held.is_some() {
+                statement.key.owned(number)
+            } else {
+                statement.key.clone()
+            },
             payload,
             types: statement.types.clone(),
             head,
         };
         let holding = statement.held;
-        if !self.is_ready(number) {
+        if !self.is_ready(number).await {
             return Ok(());
         }
         let away = holding.is_some_and(|it| it.replica);
@@ -280,7 +291,7 @@ impl Session {
                 .and_then(|outcome| outcome.status)
                 .is_some_and(has_cursor);
         let replica = self.away.as_ref().is_some_and(|it| it.latest);
-        let here = self.held_at(replica).filter(|_| opened);
+        let here = self.held_at(replica, false).filter(|_| opened);
         self.hold_for(number, here);
         self.release_free().await;
         Ok(())
@@ -325,7 +336,7 @@ impl Session {
     }
 
     /// What a statement holds that holds the connection kept there.
-    fn held_at(&mut self, replica: bool) -> Option<Held> {
+    fn held_at(&mut self, replica: bool, data: bool) -> Option<Held> {
         let attached = self.slot(replica).as_mut()?;
         let server = attached.server;
         let upstream = attached.lease.upstream()?;
@@ -333,6 +344,7 @@ impl Session {
             replica,
             server,
             connection: upstream.connection_id,
+            data,
         })
     }
 
@@ -352,24 +364,26 @@ impl Session {
     }
 
     /// Whether a statement that is to run has all that was sent for it; else its client is told why not.
-    pub(super) fn is_ready(&mut self, number: u32) -> bool {
+    pub(super) async fn is_ready(&mut self, number: u32) -> bool {
         let Some(statement) = self.statements.get_mut(number) else {
             return true;
         };
         if statement.failed.is_none() && statement.held.is_none() {
             return true;
         }
-        let (failed, key, held) = (
-            statement.failed.take(),
-            statement.key.clone(),
-            statement.held,
-        );
-        let ready = match failed {
-            Some(error) => Err(error),
-            None => self.check_held(&key, held),
+        let (failed, held) = (statement.failed.take(), statement.held);
+        let key = self.held_by(number).map(|(key, _)| key);
+        let ready = match (failed, key) {
+            (Some(error), _) => Err(error),
+            (None, Some(key)) => {
+                let kept = self.check_held(&key, held);
+                kept.and_then(|()| self.check_fresh(number, held))
+            }
+            (None, None) => Ok(()),
         };
         if let Err(error) = &ready {
             self.refuse(error);
+            self.drop_held(number).await;
             self.hold_for(number, None);
         }
         ready.is_ok()
@@ -431,9 +445,46 @@ impl Session {
         Ok(())
     }
 
+    /// What a statement is on the connection that it holds, or will hold.
     fn held_by(&mut self, number: u32) -> Option<(Key, Option<Held>)> {
+        let number = self.statements.resolve(number);
         let statement = self.statements.get_mut(number)?;
-        Some((statement.key.clone(), statement.held))
+        Some((statement.key.owned(number), statement.held))
+    }
+
+    /// A cursor that outlived its transaction on a replica is closed when its statement runs anew: that
+    /// finds its own place.
+    async fn leave_old_cursor(&mut self, number: u32) {
+        let held = self.held_by(number).and_then(|(_, held)| held);
+        let outlived = !self.away.as_ref().is_some_and(Attached::in_transaction);
+        if held.is_some_and(|it| it.replica && !it.data) && outlived {
+            self.drop_held(number).await;
+        }
+    }
+
+    /// Data that was sent ahead to a replica, in a transaction that has ended there, is of use only to a
+    /// read, and only if that replica shows what the session has seen since.
+    fn check_fresh(&mut self, number: u32, held: Option<Held>) -> Result<(), SqlError> {
+        let Some(held) = held.filter(|it| it.replica && it.data) else {
+            return Ok(());
+        };
+        let away = self.away.as_ref();
+        if away.is_some_and(Attached::in_transaction) {
+            return Ok(());
+        }
+        let fresh = away.is_some_and(|it| self.freshness.is_met_by(&it.has));
+        let classifier = &self.listener.cluster.schemas.classifier;
+        let statement = self.statements.get_mut(number);
+        let reads = statement.is_some_and(|it| it.judge(classifier).class == Class::Read);
+        if fresh && reads {
+            return Ok(());
+        }
+        Err(SqlError::Down {
+            server: self.server_name(held.server),
+            why: "the data for this statement was sent ahead to it in a transaction that has ended; send \
+                  it again"
+                .to_owned(),
+        })
     }
 
     /// A statement that holds a connection is closed there.
@@ -530,7 +581,7 @@ impl Session {
             ..Verdict::of_primary("long-data")
         };
         let place = self.place(&verdict).await;
-        let attached = self.attach(&place).await.map_err(Trouble::Before)?;
+        let attached = self.attach(&place).await?;
         let empty = Execution {
             key: key.clone(),
             payload: &[],
@@ -543,7 +594,7 @@ impl Session {
         let upstream = attached.lease.upstream();
         let there = upstream.and_then(|it| it.prepared.touch(&key).map(|it| it.number));
         *self.slot(place.replica) = Some(attached);
-        let held = self.held_at(place.replica);
+        let held = self.held_at(place.replica, true);
         self.hold_for(number, held);
         held.zip(there).ok_or(Trouble::Before(SqlError::Crowded))
     }

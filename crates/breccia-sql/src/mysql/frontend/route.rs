@@ -72,9 +72,10 @@ impl Session {
 
     /// Where a statement goes.
     pub(super) async fn place(&mut self, verdict: &Verdict) -> Place {
-        let follows =
-            verdict.asks_previous || matches!(verdict.class, Class::Commit | Class::Rollback);
-        let follows = follows && !changes(&verdict.class);
+        // What ends a transaction is for the server that has it.
+        let free = self.home.as_ref().is_none_or(Attached::is_free);
+        let ends = matches!(verdict.class, Class::Commit | Class::Rollback) && free;
+        let follows = (verdict.asks_previous || ends) && verdict.single && !changes(&verdict.class);
         if let Some(away) = self.away.as_ref().filter(|it| follows && it.latest) {
             return Place {
                 server: away.server,

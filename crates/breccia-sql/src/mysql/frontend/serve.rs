@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use super::attached::Attached;
 use super::relay::{Fed, Outcome, Relay, Shape};
 use super::route::{PREVIOUS, Place, READ_ONLY};
-use super::session::{End, Session};
+use super::session::{ER_UNKNOWN_ERROR, End, Session};
 use crate::error::SqlError;
 use crate::flow::{Outgoing, READ_AHEAD, SCRATCH, poll_read};
 use crate::mysql::class::{Class, Verdict};
@@ -108,6 +108,13 @@ impl Session {
             self.refuse(&error);
             return Ok(None);
         }
+        // What waited may find another primary than it came for.
+        self.check_primary()?;
+        if let Some(why) = self.refused_away(verdict) {
+            self.answer_error(ER_UNKNOWN_ERROR, *b"HY000", &why);
+            return Ok(None);
+        }
+        self.commit_away(verdict).await;
         let mut place = self.place(verdict).await;
         for tried in 1.. {
             let mark = self.client.out.bytes.len();
@@ -131,6 +138,10 @@ impl Session {
                         _ => self.primary("replica-lost"),
                     };
                 }
+                Err(Trouble::Before(SqlError::Deposed { .. })) if tried < TRIES => {
+                    self.client.out.bytes.truncate(mark);
+                    place = self.primary(place.reason);
+                }
                 Err(Trouble::Before(error)) => {
                     self.client.out.bytes.truncate(mark);
                     self.refuse(&error);
@@ -143,6 +154,11 @@ impl Session {
                     // What is left of it on the way must not be taken for commands.
                     let why = format!("breccia: {error}; whether it was carried out is unknown");
                     return Err(End::Told(1158, b"08S01", why));
+                }
+                Err(Trouble::After { begun: false, .. }) if self.ends_nothing(verdict) => {
+                    self.client.out.bytes.truncate(mark);
+                    self.answer_ok();
+                    return Ok(None);
                 }
                 Err(Trouble::After { error, begun }) => return self.lost(&error, begun, mark),
                 Err(Trouble::End(end)) => return Err(end),
@@ -159,6 +175,15 @@ impl Session {
         outcome.parts == 0
             && code.is_some_and(|code| !LAST_WORDS.contains(&code))
             && self.away.as_ref().is_none_or(Attached::is_free)
+    }
+
+    /// Whether a statement ends a transaction where none is open.
+    fn ends_nothing(&self, verdict: &Verdict) -> bool {
+        let ends = matches!(verdict.class, Class::Commit | Class::Rollback);
+        ends && !self.in_transaction()
+            && self.transaction_since.is_none()
+            && self.pinned.is_none()
+            && self.autocommits()
     }
 
     fn count(&mut self, place: &Place) {
@@ -218,7 +243,7 @@ impl Session {
         verdict: &Verdict,
         place: &Place,
     ) -> Result<Outcome, Trouble> {
-        let attached = self.attach(place).await.map_err(Trouble::Before)?;
+        let attached = self.attach(place).await?;
         let was_open = attached.in_transaction();
         let held = (self.begun.clone(), self.next.clone());
         let mut attached = self.prepare_or_put_back(attached, ask, verdict).await?;

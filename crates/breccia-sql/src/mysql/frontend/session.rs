@@ -138,6 +138,8 @@ pub(super) struct Session {
     pub(super) peer: String,
     /// The challenge that the client's last proof answered.
     pub(super) nonce: Vec<u8>,
+    /// The number of the first packet of an answer that is given here.
+    pub(super) next_packet: u8,
     /// Warnings of the last statement, wherever it ran.
     pub(super) warnings: u16,
     pub(super) registered: Registered,
@@ -176,6 +178,7 @@ impl Session {
             return Err(End::Gone);
         }
         self.asked = clock::now();
+        self.next_packet = 1;
         self.check_primary()?;
         let bytes = self.dispatch(command).await?;
         self.flush().await?;
@@ -226,6 +229,10 @@ impl Session {
                 self.rung.note(context, keeps);
                 self.registered.note(context);
                 if self.registered.is_ended() {
+                    return Poll::Ready(None);
+                }
+                if keeps && self.listener.cluster.version() != self.view_version {
+                    // What it keeps may be of a primary that is none any more.
                     return Poll::Ready(None);
                 }
                 let client = &mut self.client;
@@ -378,7 +385,8 @@ impl Session {
             if !self.autocommits() {
                 edit.clear |= status::AUTOCOMMIT;
             }
-            if self.begun.is_some() {
+            let open = self.home.as_ref().is_some_and(Attached::in_transaction);
+            if self.begun.is_some() || open {
                 edit.set |= status::IN_TRANS;
             }
         }
@@ -398,7 +406,11 @@ impl Session {
         };
         let mut payload = Vec::new();
         ok.write(&mut payload, self.capabilities);
-        codec::write_packet(&mut self.client.out.bytes, &mut 1, &payload);
+        codec::write_packet(
+            &mut self.client.out.bytes,
+            &mut { self.next_packet },
+            &payload,
+        );
     }
 
     /// Answers with an error.
@@ -411,7 +423,11 @@ impl Session {
         };
         let mut payload = Vec::new();
         error.write(&mut payload, self.capabilities);
-        codec::write_packet(&mut self.client.out.bytes, &mut 1, &payload);
+        codec::write_packet(
+            &mut self.client.out.bytes,
+            &mut { self.next_packet },
+            &payload,
+        );
     }
 
     /// Pins the session to its connection, for good.
