@@ -49,11 +49,11 @@ pub(super) struct Statement {
 pub(super) struct Held {
     /// That of a READ ONLY transaction on a replica, and not the primary's.
     pub(super) replica: bool,
-    server: usize,
+    pub(super) server: usize,
     /// The server's number for it.
     connection: u32,
     /// Data was sent ahead, which is nowhere else; else it is a cursor.
-    data: bool,
+    pub(super) data: bool,
 }
 
 impl Statement {
@@ -446,45 +446,10 @@ impl Session {
     }
 
     /// What a statement is on the connection that it holds, or will hold.
-    fn held_by(&mut self, number: u32) -> Option<(Key, Option<Held>)> {
+    pub(super) fn held_by(&mut self, number: u32) -> Option<(Key, Option<Held>)> {
         let number = self.statements.resolve(number);
         let statement = self.statements.get_mut(number)?;
         Some((statement.key.owned(number), statement.held))
-    }
-
-    /// A cursor that outlived its transaction on a replica is closed when its statement runs anew: that
-    /// finds its own place.
-    async fn leave_old_cursor(&mut self, number: u32) {
-        let held = self.held_by(number).and_then(|(_, held)| held);
-        let outlived = !self.away.as_ref().is_some_and(Attached::in_transaction);
-        if held.is_some_and(|it| it.replica && !it.data) && outlived {
-            self.drop_held(number).await;
-        }
-    }
-
-    /// Data that was sent ahead to a replica, in a transaction that has ended there, is of use only to a
-    /// read, and only if that replica shows what the session has seen since.
-    fn check_fresh(&mut self, number: u32, held: Option<Held>) -> Result<(), SqlError> {
-        let Some(held) = held.filter(|it| it.replica && it.data) else {
-            return Ok(());
-        };
-        let away = self.away.as_ref();
-        if away.is_some_and(Attached::in_transaction) {
-            return Ok(());
-        }
-        let fresh = away.is_some_and(|it| self.freshness.is_met_by(&it.has));
-        let classifier = &self.listener.cluster.schemas.classifier;
-        let statement = self.statements.get_mut(number);
-        let reads = statement.is_some_and(|it| it.judge(classifier).class == Class::Read);
-        if fresh && reads {
-            return Ok(());
-        }
-        Err(SqlError::Down {
-            server: self.server_name(held.server),
-            why: "the data for this statement was sent ahead to it in a transaction that has ended; send \
-                  it again"
-                .to_owned(),
-        })
     }
 
     /// A statement that holds a connection is closed there.

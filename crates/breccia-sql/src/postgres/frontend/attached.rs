@@ -88,6 +88,12 @@ impl Attached {
         }
     }
 
+    /// All that was sent is answered.
+    pub(super) fn all_answered(&mut self) {
+        (self.held, self.unknown) = (false, false);
+        (self.ending, self.foreign_value) = (false, false);
+    }
+
     /// Whether nothing is owed and no transaction is open.
     pub(super) fn is_idle(&self) -> bool {
         self.is_settled() && self.expected.status == Some(Status::Idle)

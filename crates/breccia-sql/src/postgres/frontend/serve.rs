@@ -339,13 +339,7 @@ impl Session {
             if self.retell {
                 self.tell_again();
             }
-            if let Some(attached) = &mut self.attached
-                && attached.expected.is_skipping()
-            {
-                // Only the client's Sync ends that, and it is waited for.
-                attached.held = false;
-                self.client.unwatched = false;
-            }
+            self.heed_skipping();
             self.feed()?;
             if self.own_next {
                 return Ok(Turn::Done);
@@ -362,8 +356,7 @@ impl Session {
                 }
                 // All that was sent is answered.
                 self.names.settle();
-                (attached.held, attached.unknown) = (false, false);
-                (attached.ending, attached.foreign_value) = (false, false);
+                attached.all_answered();
                 self.note_answered(frames);
                 let in_transaction = self.attached.as_ref().is_some_and(Attached::in_transaction);
                 if in_transaction && (self.may_move() || self.has_failed_away()) {
@@ -402,6 +395,16 @@ impl Session {
             if self.is_in_vain(again) {
                 return Ok(Turn::Again { write: false });
             }
+        }
+    }
+
+    /// What a failure has skipped ends with the client's Sync alone, so nothing is held back for it.
+    fn heed_skipping(&mut self) {
+        if let Some(attached) = &mut self.attached
+            && attached.expected.is_skipping()
+        {
+            attached.held = false;
+            self.client.unwatched = false;
         }
     }
 
