@@ -179,6 +179,13 @@ impl<P: Position> Freshness<P> {
         }
     }
 
+    /// The replica that served last, in an epoch before this one.
+    #[must_use]
+    pub fn home_before(&self, epoch: u64) -> Option<&Home<P>> {
+        let home = self.home.as_ref()?;
+        (!self.dirty && !self.foreign && self.epoch != epoch).then_some(home)
+    }
+
     /// Follows to another epoch, whose primary stood at `first`.
     pub fn follow(&mut self, epoch: u64, first: &P) {
         if self.epoch != epoch {

@@ -265,3 +265,59 @@ fn a_statement_that_a_pause_holds_back_can_be_cancelled() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_ends_a_failed_transaction_may_be_prepared_first() -> Result<()> {
+    let cluster = database("failedprep")?;
+    let gateway = Gateway::over(&cluster, "failedprep", WAITS)?;
+    let mut client = gateway.client("failedprep")?;
+    for round in 0..3 {
+        failed(&mut client)?;
+        let name = format!("end{round}");
+        let prepared = client.parse(&name, "ROLLBACK").sync().ask()?.good()?;
+        ensure!(prepared.status == 'E', "{prepared:?}");
+        let ended = client.bind(&name, &[]).execute().sync().ask()?.good()?;
+        ensure!(
+            ended.tags == ["ROLLBACK"] && ended.status == 'I',
+            "{ended:?}"
+        );
+        // What comes behind the end is answered by a server.
+        failed(&mut client)?;
+        client.bind(&name, &[]).execute();
+        let reply = client.parse("", "SELECT nosuch FROM t").sync().ask()?;
+        ensure!(reply.code() == "42703" && reply.status == 'I', "{reply:?}");
+        failed(&mut client)?;
+        client.bind("nosuch", &[]).bind(&name, &[]).execute();
+        let reply = client.sync().ask()?;
+        ensure!(reply.code() == "26000" && reply.status == 'E', "{reply:?}");
+        let chained = client.run("ROLLBACK AND CHAIN")?;
+        ensure!(chained.status == 'T', "{chained:?}");
+        client.run("SELECT count(*) FROM t")?;
+        ensure!(client.run("COMMIT")?.status == 'I');
+    }
+    Ok(())
+}
+
+#[test]
+fn the_unnamed_statement_is_gone_where_a_server_says_so() -> Result<()> {
+    let cluster = database("unnamedgone")?;
+    let gateway = Gateway::over(&cluster, "unnamedgone", WAITS)?;
+    let mut client = gateway.client("unnamedgone")?;
+    let insert = "INSERT INTO t (own) VALUES (1)";
+    for way in ["query", "begin", "close"] {
+        client.parse("", insert).sync().ask()?.good()?;
+        match way {
+            "query" => drop(client.run("SELECT count(*) FROM t")?),
+            "begin" => drop(client.run("BEGIN READ ONLY")?),
+            _ => drop(client.close("").sync().ask()?.good()?),
+        }
+        let reply = client.bind("", &[]).execute().sync().ask()?;
+        ensure!(reply.code() == "26000", "{way}: {reply:?}");
+        client.run("ROLLBACK")?;
+    }
+    let rows = cluster
+        .primary()
+        .query("unnamedgone", "SELECT count(*) FROM t")?;
+    ensure!(rows.trim() == "0", "{rows}");
+    Ok(())
+}

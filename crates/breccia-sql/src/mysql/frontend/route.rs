@@ -17,6 +17,11 @@ use crate::mysql::cluster::{Server, View};
 use crate::mysql::gtid::Gtids;
 use crate::sampler::Ticket;
 
+/// The pause between two looks for a replica, where no primary could serve a read.
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
+/// The shortest time that such a read waits for a replica.
+const ALONE_WAIT: Duration = Duration::from_millis(100);
+
 /// A statement asks about the one before, and goes where that ran.
 pub(super) const PREVIOUS: &str = "previous";
 /// A READ ONLY transaction runs on a replica.
@@ -109,7 +114,7 @@ impl Session {
         if let Some(reason) = self.must_be_primary(verdict) {
             return self.primary(reason);
         }
-        match self.place_read().await {
+        match self.place_somewhere().await {
             Ok(place) => place,
             Err(reason) => self.primary(reason),
         }
@@ -218,11 +223,38 @@ impl Session {
         self.wait_for(&view, &floor, end).await
     }
 
-    /// How long a read waits for a replica: without a primary there is nobody else.
+    /// How long a read waits for a replica. Without a primary there is nobody else, and who waits looks
+    /// again after each such time.
     fn patience(&self, view: &View) -> Duration {
-        match view.primary {
-            Ok(_) => self.listener.cluster.options.replica_wait,
-            Err(_) => self.listener.limits.pool.queue_timeout(),
+        let wait = self.listener.cluster.options.replica_wait;
+        if self.has_primary(view) {
+            wait
+        } else {
+            wait.max(ALONE_WAIT)
+        }
+    }
+
+    /// Whether there is a primary that may answer.
+    fn has_primary(&self, view: &View) -> bool {
+        let primary = view.primary.as_ref().ok();
+        let server = primary.and_then(|it| self.listener.cluster.server(*it));
+        server.is_some_and(|server| server.options.health.is_up())
+    }
+
+    /// A replica for a read, and where there is no primary, once there is one for as long as the queue
+    /// allows; `Err`: why it must be the primary.
+    async fn place_somewhere(&mut self) -> Result<Place, &'static str> {
+        let end = self.asked + self.listener.limits.pool.queue_timeout();
+        loop {
+            let place = self.place_read().await;
+            let view = self.look();
+            let may_come = matches!(place, Err("behind" | "replica-lost"));
+            if !may_come || self.has_primary(&view) || clock::now() >= end {
+                return place;
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+            // The next look has its own time; what the client waits for is bounded by `end`.
+            self.asked = clock::now();
         }
     }
 
@@ -238,7 +270,10 @@ impl Session {
             Consistency::Session => match self.freshness.need(view.epoch, &view.first) {
                 Need::Primary => return Err("foreign-token"),
                 Need::Stamp => {
-                    let mut stamp = self.stamp(view, end).await.ok_or("no-position")?;
+                    let mut stamp = match self.stamp(view, end).await {
+                        Some(stamp) => stamp,
+                        None => self.stamp_of_home(view, end).await.ok_or("no-position")?,
+                    };
                     // A token may have told of more.
                     stamp.raise(self.freshness.floor());
                     (stamp, None)
@@ -311,6 +346,22 @@ impl Session {
         }
         self.freshness.stamped(view.epoch, &sample.position);
         Some(sample.position)
+    }
+
+    /// Without a primary: how far a session has seen that read last on a replica, before there was
+    /// another primary.
+    async fn stamp_of_home(&mut self, view: &View, end: Instant) -> Option<Gtids> {
+        let home = self.freshness.home_before(view.epoch)?.clone();
+        let cluster = Arc::clone(&self.listener.cluster);
+        let sampler = &cluster.server(home.server)?.sampler;
+        let sample = sampler.wait(sampler.ticket(), end).await?;
+        if !sample.ran_since(home.last, home.run) {
+            return None;
+        }
+        let mut floor = view.first.clone();
+        floor.raise(&sample.seen);
+        self.freshness.stamped(view.epoch, &floor);
+        Some(floor)
     }
 
     /// Whether a run of a replica has replayed `floor`, asked from now on.

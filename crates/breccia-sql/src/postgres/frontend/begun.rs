@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use breccia_net::clock;
 
-use super::attached::{Attached, Event};
-use super::batch::{Batch, look};
+use super::attached::Event;
+use super::batch::Batch;
 use super::expected::Owed;
 use super::session::{Begun, End, Session};
 use crate::class::{Class, Verdict};
 use crate::postgres::codec;
-use crate::postgres::codec::message::{self, Severity, Status};
+use crate::postgres::codec::message;
 
 /// The setting that would raise every transaction's isolation.
 const ISOLATION: &str = "default_transaction_isolation";
@@ -52,6 +52,7 @@ impl Session {
             }
             _ => return false,
         };
+        self.names.unnamed = None;
         message::complete(&mut self.client.out.bytes, tag);
         self.answer_ready();
         true
@@ -84,103 +85,6 @@ impl Session {
 
     fn is_only_begun(&self) -> bool {
         self.begun.is_some() && self.attached.is_none()
-    }
-
-    /// Whether a transaction has failed that no server knows.
-    pub(super) fn has_failed(&self) -> bool {
-        self.attached.is_none() && self.begun.as_ref().is_some_and(|begun| begun.failed)
-    }
-
-    /// Whether a transaction has failed on the replica that serves it, and all is answered.
-    pub(super) fn has_failed_away(&self) -> bool {
-        let failed = |it: &Attached| {
-            it.replica && it.is_settled() && it.expected.status == Some(Status::Failed)
-        };
-        self.begun.is_some() && self.attached.as_ref().is_some_and(failed)
-    }
-
-    /// Leaves the replica on which a transaction has failed: what its client says next may end it, and
-    /// do more behind that.
-    pub(super) async fn leave_failed(&mut self) -> Result<(), End> {
-        self.move_away().await?;
-        if let Some(begun) = &mut self.begun {
-            begun.failed = true;
-        }
-        Ok(())
-    }
-
-    /// Whether a batch in a transaction that has failed can be answered here: it only ends that, or is
-    /// refused whole. (What ends it and goes on needs a server.)
-    pub(super) fn ends_failed(&mut self, length: usize) -> Result<bool, End> {
-        let batch = self.look_at_failed(length)?;
-        let first = batch.verdicts.iter().next();
-        Ok(match first {
-            Some(verdict) if ends(verdict) => batch.executed == 1,
-            Some(verdict) => verdict.single || !batch.simple,
-            None => true,
-        })
-    }
-
-    fn look_at_failed(&self, length: usize) -> Result<Batch, End> {
-        let frames = self.client.inbound.get(..length).unwrap_or_default();
-        Ok(look(frames, &self.names, self.under(), |sql| {
-            self.judge(sql)
-        })?)
-    }
-
-    /// Answers such a batch.
-    pub(super) fn answer_failed(&mut self, length: usize) -> Result<(), End> {
-        let batch = self.look_at_failed(length)?;
-        let frames = self.client.take(length);
-        let ended = batch.only.as_ref().is_some_and(ends);
-        let mut at = 0;
-        while let Some(head) = codec::head(frames.get(at..).unwrap_or_default())? {
-            let body = codec::body(frames.get(at..at + head.length).unwrap_or_default());
-            at += head.length;
-            if !ended && !matches!(head.tag, b'C' | b'H' | b'S') {
-                // The rest is skipped up to the Sync.
-                let (sqlstate, text) = message::ABORTED;
-                let out = &mut self.client.out.bytes;
-                message::error(out, Severity::Error, sqlstate, text, "");
-                break;
-            }
-            self.answer_in_failed(head.tag, body)?;
-        }
-        if ended {
-            (self.begun, self.transaction_since) = (None, None);
-        }
-        self.answer_ready();
-        Ok(())
-    }
-
-    /// Answers a frame of a batch that ends a failed transaction, or that does nothing in it.
-    fn answer_in_failed(&mut self, tag: u8, body: &[u8]) -> Result<(), End> {
-        match (tag, body.split_first()) {
-            (b'P', _) => {
-                let statements = &self.listener.cluster.statements;
-                self.names.keep(&codec::parse(body)?, statements)?;
-            }
-            (b'C', Some((b'S', name))) => {
-                let name = codec::text(name).map(|(name, _)| name);
-                self.names.remove(name.unwrap_or_default());
-            }
-            _ => {}
-        }
-        let out = &mut self.client.out.bytes;
-        match tag {
-            b'P' => message::empty(out, b'1'),
-            b'B' => message::empty(out, b'2'),
-            b'C' => message::empty(out, b'3'),
-            b'D' => {
-                if body.first() == Some(&b'S') {
-                    message::frame(out, b't', |out| out.extend_from_slice(&[0, 0]));
-                }
-                message::empty(out, b'n');
-            }
-            b'Q' | b'E' => message::complete(out, "ROLLBACK"),
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Notes of a batch in a transaction that may still move what would not survive that.
@@ -231,12 +135,15 @@ impl Session {
         message::query(&mut attached.out.bytes, "ROLLBACK");
         attached.expected.push(Owed::Query { shown: false });
         let (begun, since) = (self.begun.clone(), self.transaction_since);
+        let end = clock::now() + attached.lease.pool().endpoint().timeout;
         while self.attached.as_ref().is_some_and(|it| !it.is_settled()) {
             let lost = match self.event().await? {
                 Event::Server => self.digest_quietly().map(|()| false)?,
                 Event::ClientGone => return Err(End::Gone),
                 Event::ServerLost(_) => true,
-                Event::Client | Event::Sent | Event::Late => self.is_away_down(),
+                Event::Client | Event::Sent | Event::Late => {
+                    self.is_away_down() || clock::now() >= end
+                }
             };
             if lost {
                 self.keep_seen();
@@ -259,7 +166,7 @@ impl Session {
 }
 
 /// Whether a statement ends the transaction, and does nothing else.
-fn ends(verdict: &Arc<Verdict>) -> bool {
+pub(super) fn ends(verdict: &Arc<Verdict>) -> bool {
     matches!(verdict.class, Class::Commit | Class::Rollback)
 }
 

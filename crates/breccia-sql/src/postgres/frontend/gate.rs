@@ -68,7 +68,7 @@ impl Session {
                 Ok(false) if !asked => {
                     asked = true;
                     self.asked = clock::now();
-                    *place = match self.place_read().await {
+                    *place = match self.place_somewhere().await {
                         Ok(place) => place,
                         Err(reason) => self.primary(reason),
                     };
@@ -139,11 +139,15 @@ impl Session {
         self.asked = clock::now();
         let end = self.gate_end();
         let cluster = Arc::clone(&self.listener.cluster);
-        if cluster.wait_turn(end, || !self.is_held_back()).await {
-            return Ok(());
-        }
+        let server = self.attached.as_ref().map_or(usize::MAX, |it| it.server);
+        let turn = async { Ok(cluster.wait_turn(end, || !cluster.holds_back(server)).await) };
+        let doing = Arc::clone(&self.registered.doing);
+        let error = match doing.before(&mut self.client, turn).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => self.paused(),
+            Err(error) => error,
+        };
         let frames = self.client.take(length);
-        let error = self.paused();
         self.refuse(&error, whole, &frames)
     }
 
@@ -194,7 +198,7 @@ impl Session {
         }
     }
 
-    fn gate_end(&self) -> Instant {
+    pub(super) fn gate_end(&self) -> Instant {
         self.asked + self.listener.limits.pool.queue_timeout()
     }
 }

@@ -20,6 +20,7 @@ mod cancel;
 mod client;
 mod deposed;
 mod expected;
+mod failed;
 mod feed;
 mod gate;
 mod hear;

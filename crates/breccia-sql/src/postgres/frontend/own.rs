@@ -415,12 +415,9 @@ impl Session {
     /// knows yet begins for that.
     pub(super) async fn fail_transaction(&mut self) -> Result<(), End> {
         if self.attached.is_none() && self.begun.is_some() {
-            let place = self.primary("own");
-            self.hurried = false;
-            if let Err(error) = self.attach(place).await {
+            if let Err(error) = self.begin_failed().await {
                 return Err(End::Told("57P03", error.to_string()));
             }
-            self.begun = None;
         }
         let Some(attached) = &mut self.attached else {
             return Ok(());

@@ -197,7 +197,7 @@ impl Session {
                 if let Some(place) = self.place_at_home() {
                     return place;
                 }
-                match self.place_read().await {
+                match self.place_somewhere().await {
                     Ok(place) => return place,
                     Err(reason) => reason,
                 }
@@ -260,7 +260,7 @@ impl Session {
     }
 
     /// `signs`: those of a text that is not proven to only read.
-    fn pass_frame(
+    pub(super) fn pass_frame(
         &mut self,
         head: Head,
         frame: &[u8],
@@ -526,7 +526,7 @@ impl Session {
 }
 
 /// Whether frames only ask for answers; all there are have been sent.
-fn is_flush(frames: &[u8]) -> bool {
+pub(super) fn is_flush(frames: &[u8]) -> bool {
     let flush = |frame: &[u8]| frame == [b'H', 0, 0, 0, 4];
     !frames.is_empty() && frames.chunks(HEAD_BYTES).all(flush)
 }

@@ -301,10 +301,8 @@ impl Session {
         let mut known = 0;
         loop {
             self.check_primary()?;
-            if self.has_failed_away() {
-                self.leave_failed().await?;
-            }
-            let stays = self.attached.is_some() && !self.may_move();
+            let failed = self.has_failed_away() || self.has_failed();
+            let stays = self.attached.is_some() && !self.may_move() && !failed;
             let own = self.own_next || self.own.is_some();
             if stays && !own && !self.is_held_back() {
                 return self.pump().await;
@@ -319,11 +317,11 @@ impl Session {
                 extent(&self.client.inbound, &mut known)?
             };
             match found {
-                Extent::Whole(length) if self.has_failed() && self.ends_failed(length)? => {
-                    return self.answer_failed(length);
-                }
-                Extent::Whole(_) | Extent::Part(_) if self.has_failed() => {
-                    self.fail_transaction().await?;
+                Extent::Whole(length) | Extent::Part(length) if failed => {
+                    let whole = matches!(found, Extent::Whole(_));
+                    if self.serve_failed(length, whole).await? {
+                        return Ok(());
+                    }
                     continue;
                 }
                 Extent::Whole(length) | Extent::Part(length) if stays && own => {
@@ -351,6 +349,9 @@ impl Session {
                     self.registered.doing.end();
                     self.keep_seen();
                     self.let_go();
+                    if let Some(begun) = self.begun.as_mut().filter(|_| failed) {
+                        begun.failed = true;
+                    }
                 }
                 Event::ClientGone => return Err(End::Gone),
             }

@@ -63,6 +63,7 @@ impl Way<'_> {
             b'Q' => {
                 // A simple query does away with the unnamed statement.
                 *self.unnamed_here = false;
+                self.names.unnamed = None;
                 self.verbatim(frame, Some(Owed::Query { shown: true }));
                 if self.empties {
                     self.names.empty(&mut self.upstream.prepared);
@@ -91,6 +92,9 @@ impl Way<'_> {
                     self.names.has_journal()?;
                     self.close(name);
                 } else {
+                    if kind == b'S' {
+                        self.names.unnamed = None;
+                    }
                     self.verbatim(frame, Some(Owed::Close { shown: true }));
                 }
             }
