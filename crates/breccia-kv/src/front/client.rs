@@ -61,6 +61,8 @@ pub struct Client {
     sample: Cell<Option<(Sequence, Instant)>>,
     /// Whether the client waits for something it subscribed to or blocks on: never idle.
     pub patient: Cell<bool>,
+    /// What it asked for last may wait on its shard, and nothing is asked before that is answered.
+    pub blocked: Cell<bool>,
     hurried: Cell<bool>,
     /// Whether a request of its was sent to another server than at first, and the client has not been
     /// without requests in flight since.
@@ -108,6 +110,7 @@ impl Client {
             window: Cell::new(FIRST_WINDOW),
             sample: Cell::new(None),
             patient: Cell::new(false),
+            blocked: Cell::new(false),
             hurried: Cell::new(false),
             redirected: Cell::new(false),
             at_servers: Cell::new(0),
@@ -228,7 +231,13 @@ impl Client {
     /// Appends out-of-band bytes and wakes the client.
     pub fn push(&self, bytes: &[u8]) {
         if !self.gone.get() {
-            self.ring.borrow_mut().push(bytes);
+            let mut ring = self.ring.borrow_mut();
+            if self.blocked.get() {
+                ring.push_to_blocked(bytes);
+            } else {
+                ring.push(bytes);
+            }
+            drop(ring);
             self.wake();
         }
     }

@@ -322,8 +322,9 @@ impl<D: Dialogue> Connection<D> {
         let waiting = !ring.writable().is_empty();
         let stuck = !progress && waiting;
         let unread = waiting && ring.is_in_pieces();
+        // What waits behind a slower shard is not the client's to take yet.
+        let clogged = stuck || ring.writable().len() > self.dialogue.limits().reply_buffer;
         drop(ring);
-        let clogged = stuck || buffered > self.dialogue.limits().reply_buffer;
         // The clock is looked at only for who reads slowly.
         let now = (unread || clogged).then(clock::now);
         self.client.note_unread(now.filter(|_| unread), progress);

@@ -185,3 +185,29 @@ fn a_lost_shard_disconnects_subscribers_unless_told_otherwise() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_client_that_blocks_hears_what_it_subscribed_to_at_once() -> Result<()> {
+    let servers = Redis::many(3)?;
+    let gateway = Gateway::over(&servers)?;
+    let (mut blocked, mut other) = (gateway.client()?, gateway.client()?);
+    assert!(blocked.words("HELLO 3")?.starts_with(b"%"));
+    assert!(blocked.words("SUBSCRIBE news")?.starts_with(b">3"));
+    blocked.send(b"BLPOP none 0\r\n")?;
+    for round in 0..3 {
+        assert!(
+            other
+                .words(&format!("PUBLISH news {round}"))?
+                .starts_with(b":")
+        );
+        let heard = text(&blocked.read_reply()?);
+        assert!(
+            heard.starts_with(">3") && heard.contains(&format!("\\n{round}\\r")),
+            "{heard}"
+        );
+    }
+    assert_eq!(other.words("LPUSH none one")?, b":1\r\n");
+    assert!(blocked.read_reply()?.starts_with(b"*2\r\n$4\r\nnone"));
+    assert!(blocked.words("GET a")?.starts_with(b"_"));
+    Ok(())
+}

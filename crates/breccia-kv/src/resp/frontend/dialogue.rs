@@ -151,6 +151,7 @@ impl RespDialogue {
                 return false;
             }
             self.barrier = false;
+            self.client.blocked.set(false);
             if changes {
                 self.change_paths();
             }

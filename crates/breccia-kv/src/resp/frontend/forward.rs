@@ -236,6 +236,7 @@ impl RespDialogue {
             });
         }
         let endpoint = Arc::clone(&self.forward().leaf(leaf).spec.endpoint);
+        self.client.blocked.set(true);
         self.card.set_waiting(Some(Waiting {
             moved: endpoint.current().moved,
             endpoint,
