@@ -358,7 +358,7 @@ fn a_target_hides_no_pin() -> Result<()> {
         ),
         ("SET @u = 5", "SELECT @u", "5"),
         (
-            "DO GET_LOCK('target', 0)",
+            "DO GET_LOCK('target', 10)",
             "SELECT IS_USED_LOCK('target') IS NULL",
             "0",
         ),
