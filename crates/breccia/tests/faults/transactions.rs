@@ -362,3 +362,124 @@ fn a_lost_lease_fails_the_transaction() -> Result<()> {
     }
     Ok(())
 }
+
+/// WATCH, MULTI, SET and EXEC of one key; what EXEC says.
+fn swap(client: &mut RespClient, key: &str) -> Result<Vec<u8>> {
+    client.expect_ok(&[b"WATCH", key.as_bytes()])?;
+    multi(client, key)
+}
+
+/// MULTI, SET and EXEC of one key; what EXEC says.
+fn multi(client: &mut RespClient, key: &str) -> Result<Vec<u8>> {
+    let mut replies = client.pipeline(&["MULTI", &format!("SET {key} mine"), "EXEC"])?;
+    replies.pop().context("the reply to EXEC")
+}
+
+#[test]
+fn a_watch_that_failed_leaves_nothing_behind() -> Result<()> {
+    let _others = among_others();
+    let mut servers = Redis::many(2)?;
+    let gateway = Gateway::over(&servers)?;
+    let (up, down) = (key_on(0, 2, "k"), key_on(1, 2, "k"));
+    let mut client = gateway.client()?;
+    servers[1].kill9();
+    let mut other = gateway.client()?;
+    breccia_testkit::wait_until(Duration::from_secs(5), "the shard to be down", || {
+        let reply = other.words(&format!("GET {down}"))?;
+        Ok(reply.starts_with(b"-SHARDDOWN").then_some(()))
+    })?;
+    let refused = client.words(&format!("WATCH {down}"))?;
+    ensure!(refused.starts_with(b"-SHARDDOWN"), "{}", text(&refused));
+    let exec = swap(&mut client, &up)?;
+    ensure!(exec == b"*1\r\n+OK\r\n", "another shard: {}", text(&exec));
+    client.words(&format!("WATCH {down}"))?;
+    for version in ["HELLO 3", "HELLO 2"] {
+        let hello = client.words(version)?;
+        ensure!(!hello.starts_with(b"-"), "{}", text(&hello));
+    }
+    client.words(&format!("WATCH {down}"))?;
+    servers[1].restart_same_port()?;
+    crate::driver::until_answered(&gateway.address(), &format!("GET {down}"), b"$-1\r\n")?;
+    let exec = swap(&mut client, &down)?;
+    ensure!(exec == b"*1\r\n+OK\r\n", "the shard: {}", text(&exec));
+    Ok(())
+}
+
+#[test]
+fn a_watch_that_a_shard_refuses_holds_no_lease() -> Result<()> {
+    let _others = among_others();
+    let servers = Redis::many(2)?;
+    let mut config = Config::new("redis")?
+        .redis("r0", &servers[0].address(), "max-leases = 2")
+        .redis("r1", &servers[1].address(), "");
+    "workers = 1\n".clone_into(&mut config.top);
+    let gateway = config.start()?;
+    let (closed, open) = (key_on(0, 2, "k"), key_on(1, 2, "k"));
+    let mut direct = servers[0].client()?;
+    direct.expect_ok(&[b"ACL", b"SETUSER", b"default", b"-watch"])?;
+    let mut clients: Vec<RespClient> = (0..6).map(|_| gateway.client()).collect::<Result<_>>()?;
+    for client in &mut clients {
+        let refused = client.words(&format!("WATCH {closed}"))?;
+        ensure!(refused.starts_with(b"-NOPERM"), "{}", text(&refused));
+        // What one Redis does: nothing is watched, and the transaction runs.
+        let exec = multi(client, &closed)?;
+        ensure!(exec == b"*1\r\n+OK\r\n", "unwatched: {}", text(&exec));
+        client.words(&format!("WATCH {closed}"))?;
+        let exec = swap(client, &open)?;
+        ensure!(exec == b"*1\r\n+OK\r\n", "another shard: {}", text(&exec));
+        client.words(&format!("WATCH {closed}"))?;
+    }
+    // In one pipeline, too.
+    let requests = [
+        format!("WATCH {closed}"),
+        format!("WATCH {open}"),
+        "MULTI".to_owned(),
+        format!("SET {open} x"),
+        "EXEC".to_owned(),
+    ];
+    let words: Vec<&str> = requests.iter().map(String::as_str).collect();
+    let replies = clients[0].pipeline(&words)?;
+    ensure!(replies[4] == b"*1\r\n+OK\r\n", "{}", text(&replies[4]));
+    // A refused WATCH after a good one takes nothing from it.
+    direct.expect_ok(&[b"ACL", b"SETUSER", b"default", b"+watch"])?;
+    let client = &mut clients[1];
+    client.expect_ok(&[b"WATCH", closed.as_bytes()])?;
+    direct.expect_ok(&[b"ACL", b"SETUSER", b"default", b"-watch"])?;
+    client.words(&format!("WATCH {closed}"))?;
+    direct.expect_ok(&[b"SET", closed.as_bytes(), b"theirs"])?;
+    let exec = multi(client, &closed)?;
+    ensure!(exec == b"*-1\r\n", "a conflict: {}", text(&exec));
+    Ok(())
+}
+
+#[test]
+fn a_lost_watch_fails_one_exec_and_no_later_watch() -> Result<()> {
+    let _others = among_others();
+    let servers = Redis::many(2)?;
+    let proxy = FaultyProxy::start(&servers[0].address())?;
+    let gateway = Config::new("redis")?
+        .redis("r0", &proxy.address(), "")
+        .redis("r1", &servers[1].address(), "")
+        .start()?;
+    let (lost, open) = (key_on(0, 2, "k"), key_on(1, 2, "k"));
+    for (next, unwatched) in [(&open, false), (&lost, false), (&open, true), (&lost, true)] {
+        let mut client = gateway.client()?;
+        client.expect_ok(&[b"WATCH", lost.as_bytes()])?;
+        proxy.reset_all();
+        std::thread::sleep(Duration::from_millis(20));
+        crate::driver::until_answered(&gateway.address(), &format!("SET {lost} x"), b"+OK\r\n")?;
+        if unwatched {
+            client.expect_ok(&[b"UNWATCH"])?;
+        }
+        let wanted: &[u8] = if unwatched {
+            b"*1\r\n+OK\r\n"
+        } else {
+            b"*-1\r\n"
+        };
+        let exec = swap(&mut client, next)?;
+        ensure!(exec == wanted, "{next}, {unwatched}: {}", text(&exec));
+        let exec = swap(&mut client, &open)?;
+        ensure!(exec == b"*1\r\n+OK\r\n", "{next} again: {}", text(&exec));
+    }
+    Ok(())
+}

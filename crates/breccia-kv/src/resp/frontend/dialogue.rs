@@ -156,6 +156,7 @@ impl RespDialogue {
                 self.change_paths();
             }
             self.client.patient.set(self.subscriptions.count() > 0);
+            self.settle_watch();
             for lease in self.releasing.drain(..) {
                 lease.give_back();
             }

@@ -84,7 +84,9 @@ pub(crate) struct Leaf {
     metrics: Rc<StoreMetrics>,
     shared: RefCell<BTreeMap<(Mode, usize), Rc<RespUpstream>>>,
     idle: RefCell<Vec<(Mode, Rc<RespUpstream>)>>,
-    leased: Cell<usize>,
+    /// The connections of the leases that count among `max-leases`, by number.
+    leased: RefCell<BTreeMap<u64, Rc<RespUpstream>>>,
+    leases: Cell<u64>,
     pub own: OwnPaths,
     /// Places for requests that are streamed to it.
     pub streams: Streams,
@@ -110,7 +112,8 @@ impl Leaf {
             spec,
             shared: RefCell::default(),
             idle: RefCell::default(),
-            leased: Cell::new(0),
+            leased: RefCell::default(),
+            leases: Cell::new(0),
             own: OwnPaths::default(),
             streams: Streams::default(),
             retirements,
@@ -165,15 +168,23 @@ impl Leaf {
     /// When `max-leases` are out.
     pub(crate) fn lease(self: &Rc<Self>, mode: Mode) -> Result<Lease, Failure> {
         let max_leases = self.terms().max_leases;
-        if self.leased.get() >= max_leases {
+        let mut leased = self.leased.borrow_mut();
+        if leased.len() >= max_leases {
+            // A client may hold what was lost for as long as it likes.
+            leased.retain(|_, upstream| !upstream.is_closed());
+        }
+        if leased.len() >= max_leases {
             let text = format!("max-leases ({max_leases}) is reached");
             return Err(Failure {
                 cause: Cause::Full(text.into()),
                 effect: Effect::NotApplied,
             });
         }
-        self.leased.set(self.leased.get() + 1);
-        Ok(self.lend(mode, None))
+        let mut lease = self.lend(mode, None);
+        lease.number = self.leases.get();
+        self.leases.set(lease.number + 1);
+        leased.insert(lease.number, Rc::clone(&lease.upstream));
+        Ok(lease)
     }
 
     /// Leases a connection for a streamed request. It does not count among `max-leases`.
@@ -199,6 +210,7 @@ impl Leaf {
             mode,
             upstream,
             returnable: false,
+            number: 0,
             place,
         }
     }
@@ -280,6 +292,8 @@ pub(crate) struct Lease {
     mode: Mode,
     pub upstream: Rc<RespUpstream>,
     returnable: bool,
+    /// Its number among those that count.
+    number: u64,
     /// Its place among the streamed requests, if it serves one.
     place: Option<StreamPlace>,
 }
@@ -295,8 +309,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.place.is_none() {
-            let leased = &self.leaf.leased;
-            leased.set(leased.get().saturating_sub(1));
+            self.leaf.leased.borrow_mut().remove(&self.number);
         }
         let mut idle = self.leaf.idle.borrow_mut();
         let upstream = &self.upstream;
@@ -320,8 +333,8 @@ mod tests {
     use super::*;
     use crate::io::DEFAULT_LIMITS;
 
-    /// Whether the connection that one client gives back is lent to the next one.
-    fn is_lent_again(change: impl FnOnce(&RespUpstream)) -> bool {
+    /// A server of which at most two leases are out.
+    fn leaf() -> Rc<Leaf> {
         let address = Address::tcp("127.0.0.1", 1).expect("an address");
         let terms = Terms {
             max_leases: 2,
@@ -337,13 +350,37 @@ mod tests {
             cluster: None,
             has_slots: false,
         });
-        let leaf = Leaf::new(spec, &Registry::new(), Rc::default());
+        Leaf::new(spec, &Registry::new(), Rc::default())
+    }
+
+    /// Whether the connection that one client gives back is lent to the next one.
+    fn is_lent_again(change: impl FnOnce(&RespUpstream)) -> bool {
+        let leaf = leaf();
         let first = leaf.lease(Mode::default()).expect("a lease");
         let upstream = Rc::clone(&first.upstream);
         change(&upstream);
         first.give_back();
         let second = leaf.lease(Mode::default()).expect("a lease");
         Rc::ptr_eq(&upstream, &second.upstream)
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_lost_does_not_count() {
+        let check = async {
+            let leaf = leaf();
+            let lease = || leaf.lease(Mode::default());
+            let (first, second) = (lease().expect("a lease"), lease().expect("a lease"));
+            assert!(lease().is_err());
+            first.upstream.close();
+            let third = lease().expect("the place of the lost one");
+            assert!(lease().is_err());
+            drop(first);
+            assert!(lease().is_err(), "its place was given away twice");
+            drop(second);
+            let _fourth = lease().expect("the place of one that was returned");
+            drop(third);
+        };
+        tokio::task::LocalSet::new().run_until(check).await;
     }
 
     #[tokio::test]

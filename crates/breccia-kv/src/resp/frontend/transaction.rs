@@ -4,8 +4,10 @@
 //! client holds a lease to that shard, and every command for it goes there.
 //!
 //! Invariant: a lease is never opened again (see `UpstreamOptions::fragile`), so a command of a
-//! transaction that was lost can only fail, never run outside it.
+//! transaction that was lost can only fail, never run outside it. A lease outlives the reply to
+//! WATCH only if something is watched on it; a watch that was lost fails the next EXEC.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::super::codec::request::Request;
@@ -32,6 +34,10 @@ pub(crate) struct Transaction {
     begun: bool,
     /// The shard of the lease, while there is one.
     leaf: Option<LeafIndex>,
+    /// What is watched on the lease.
+    watch: Rc<Watch>,
+    /// Whether what an earlier lease watched was lost with it: EXEC must not run.
+    watch_lost: bool,
     /// How many commands were queued.
     count: i64,
     /// Commands without a key that came before the first key.
@@ -80,6 +86,32 @@ impl Transaction {
     }
 }
 
+/// What came of the WATCHes on one lease.
+#[derive(Debug, Default)]
+struct Watch {
+    /// Whether the shard has said yes to one.
+    holds: Cell<bool>,
+    /// Whether one got no reply: nobody knows what the connection holds.
+    unanswered: Cell<bool>,
+}
+
+/// Notes what comes of one WATCH.
+struct Watching(Rc<Watch>);
+
+impl Convert for Watching {
+    fn convert(&self, reply: &[u8]) -> Vec<u8> {
+        if reply.first() != Some(&b'-') {
+            self.0.holds.set(true);
+        }
+        reply.to_vec()
+    }
+
+    fn convert_failure(&self, _: &Failure) -> Option<Vec<u8>> {
+        self.0.unanswered.set(true);
+        None
+    }
+}
+
 /// A reply that is replaced by a fixed one.
 struct Fixed(Vec<u8>);
 
@@ -122,17 +154,29 @@ impl RespDialogue {
             return Step::Done;
         };
         let leaf = home.unwrap_or_default();
+        if self.lost_its_lease() {
+            // No reason to refuse this one; but EXEC must not run as if nothing had been watched.
+            self.end_watch();
+            self.transaction.watch_lost = true;
+        }
         if self.transaction.leaf.is_some_and(|held| held != leaf) {
             self.refuse(command.row, CROSSSLOT);
             return Step::Done;
         }
         match self.take_lease(leaf) {
             Ok(Some(upstream)) => {
-                let frame = request.frame();
-                if !self.enqueue(&upstream, leaf, command.row, Patience::Timeout, frame) {
-                    // Nothing is watched: EXEC must fail, so the lease is lost from here on.
+                let watch = Rc::clone(&self.transaction.watch);
+                let watching = Box::new(Watching(Rc::clone(&watch)));
+                let ticket = Ticket::Converted(self.ask(leaf, command.row), watching);
+                let sent = self.enqueue_ticket(&upstream, ticket, Patience::Timeout, |out| {
+                    out.extend_from_slice(request.frame());
+                });
+                if !sent {
+                    // It may be part of a pipeline that relies on it.
                     upstream.close();
                 }
+                // Until the first reply it is not known whether the lease is kept.
+                self.barrier |= !watch.holds.get();
                 Step::Done
             }
             Ok(None) => Step::Wait,
@@ -143,8 +187,29 @@ impl RespDialogue {
         }
     }
 
+    /// Gives up a lease on which no WATCH has succeeded: as on one Redis, those that failed leave
+    /// nothing behind. Everything this client asked for is answered.
+    pub(crate) fn settle_watch(&mut self) {
+        if !self.transaction.open && !self.transaction.watch.holds.get() {
+            self.end_watch();
+        }
+    }
+
+    /// Lets go of the lease that WATCH took, clean if nothing came to be watched on it.
+    fn end_watch(&mut self) {
+        self.transaction.leaf = None;
+        let watch = std::mem::take(&mut self.transaction.watch);
+        let clean = !watch.holds.get() && !watch.unanswered.get();
+        if let Some(lease) = self.lease.take()
+            && clean
+        {
+            lease.give_back();
+        }
+    }
+
     fn unwatch(&mut self, command: &Command, request: Request<'_>) -> Step {
-        let (Some(lease), Some(leaf)) = (self.lease.take(), self.transaction.leaf.take()) else {
+        let former = std::mem::take(&mut self.transaction);
+        let (Some(lease), Some(leaf)) = (self.lease.take(), former.leaf) else {
             self.reply(command.row, encode::ok);
             return Step::Done;
         };
@@ -356,6 +421,13 @@ impl RespDialogue {
         }
         if self.transaction.spoiled {
             return self.abort(command, EXECABORT);
+        }
+        if self.transaction.watch_lost {
+            // As if a watched key had changed: nobody knows that none has.
+            let mut reply = Vec::new();
+            encode::null_array(&mut reply, self.session.version);
+            self.abandon(command, reply);
+            return Step::Done;
         }
         let nothing = !self.transaction.begun && self.transaction.held.is_empty();
         if nothing && self.lease.is_none() {
