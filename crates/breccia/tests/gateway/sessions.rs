@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use breccia_testkit::{Redis, Reply};
+use breccia_testkit::{Redis, Reply, RespClient};
 
 use crate::common::{Gateway, key_on};
 
@@ -460,5 +460,45 @@ fn scripts_are_loaded_on_every_shard() -> Result<()> {
             .words(&format!("EVALSHA {sha} 1 k v"))?
             .starts_with(b"-NOSCRIPT")
     );
+    Ok(())
+}
+
+/// The replies to requests that end in `ECHO the-end`.
+fn replies_to(client: &mut RespClient, requests: &str) -> Result<Vec<String>> {
+    client.set_patience(Duration::from_secs(5))?;
+    client.send(requests.as_bytes())?;
+    let mut replies = Vec::new();
+    loop {
+        let reply = client.read_reply()?.escape_ascii().to_string();
+        let last = reply.contains("the-end");
+        replies.push(reply);
+        if last {
+            return Ok(replies);
+        }
+    }
+}
+
+#[test]
+fn the_reply_that_is_skipped_is_the_one_redis_skips() -> Result<()> {
+    let (direct, servers) = (Redis::new()?, Redis::many(2)?);
+    let gateway = Gateway::over(&servers)?;
+    for requests in [
+        "CLIENT REPLY SKIP\r\nSUBSCRIBE c\r\nGET x\r\nECHO one\r\nECHO the-end\r\n",
+        "CLIENT REPLY SKIP\r\nUNSUBSCRIBE c\r\nGET x\r\nECHO the-end\r\n",
+        "CLIENT REPLY SKIP\r\nPUNSUBSCRIBE\r\nGET x\r\nECHO the-end\r\n",
+        "CLIENT REPLY SKIP\r\nSUBSCRIBE\r\nGET x\r\nECHO the-end\r\n",
+        "CLIENT REPLY SKIP\r\nRESET\r\nECHO the-end\r\n",
+        "CLIENT REPLY OFF\r\nECHO no\r\nRESET\r\nECHO the-end\r\n",
+        "CLIENT REPLY OFF\r\nSUBSCRIBE c\r\nGET x\r\nCLIENT REPLY ON\r\nECHO the-end\r\n",
+    ] {
+        let (mut one, mut other) = (direct.client()?, gateway.client()?);
+        one.words("HELLO 3")?;
+        other.words("HELLO 3")?;
+        assert_eq!(
+            replies_to(&mut other, requests)?,
+            replies_to(&mut one, requests)?,
+            "{requests:?}"
+        );
+    }
     Ok(())
 }

@@ -115,6 +115,7 @@ impl RespDialogue {
             self.join(command, topics);
             return Step::Done;
         }
+        self.pass_skipped_reply();
         if topics.is_empty() {
             let own = self.subscriptions.of(topic_kind).iter();
             topics = own
@@ -168,6 +169,7 @@ impl RespDialogue {
         if let Some(why) = hub.unreachable(&topics) {
             return self.refuse(command.row, &why);
         }
+        self.pass_skipped_reply();
         for topic in topics {
             self.subscriptions.insert(topic.clone());
             let reply = self.confirmation(&topic, true);
@@ -177,6 +179,12 @@ impl RespDialogue {
         self.client.patient.set(true);
         // A PUBLISH of the same pipeline must find the subscription in force.
         self.barrier = true;
+    }
+
+    /// Confirmations are shown whatever CLIENT REPLY says; but if one reply was to be skipped, it was
+    /// this command's.
+    fn pass_skipped_reply(&mut self) {
+        let _shown = self.session.next_is_muted();
     }
 
     fn leave_topic(&mut self, topic: &Topic) {

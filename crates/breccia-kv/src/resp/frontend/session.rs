@@ -105,7 +105,10 @@ impl RespDialogue {
                 return SessionAction::Close;
             }
             "reset" => {
-                self.session.replies = Replies::On;
+                // A reply that was to be skipped is this one; what was off is on again.
+                if self.session.replies == Replies::Off {
+                    self.session.replies = Replies::On;
+                }
                 self.session.version = RespVersion::V2;
                 self.reply(row, |out| encode::simple(out, "RESET"));
                 return SessionAction::Reset;
