@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use breccia_testkit::{Redis, RespClient, wait_until};
+use breccia_testkit::{Redis, RedisOptions, RespClient, wait_until};
 
 use crate::common::{Config, Gateway};
 
@@ -209,5 +209,83 @@ fn a_client_that_blocks_hears_what_it_subscribed_to_at_once() -> Result<()> {
     assert_eq!(other.words("LPUSH none one")?, b":1\r\n");
     assert!(blocked.read_reply()?.starts_with(b"*2\r\n$4\r\nnone"));
     assert!(blocked.words("GET a")?.starts_with(b"_"));
+    Ok(())
+}
+
+/// Whether a message to a channel of this server reaches its subscriber.
+fn hears(server: &Redis, subscriber: &mut RespClient, channel: &str) -> Result<bool> {
+    subscriber.set_patience(Duration::from_secs(2))?;
+    let reached = server.client()?.words(&format!("PUBLISH {channel} m"))?;
+    assert!(reached.starts_with(b":"), "{}", text(&reached));
+    let heard = subscriber.read_reply();
+    Ok(heard.is_ok_and(|frame| text(&frame).contains("message")))
+}
+
+/// A gateway with one worker, so that its clients share each subscription connection.
+fn one_worker(mut config: Config) -> Result<Gateway> {
+    "workers = 1\n".clone_into(&mut config.top);
+    config.start()
+}
+
+#[test]
+fn a_channel_that_is_forbidden_disturbs_nobody_else() -> Result<()> {
+    let server = Redis::start(RedisOptions {
+        users: vec!["ann on >secret ~* resetchannels &good +@all".to_owned()],
+        ..RedisOptions::default()
+    })?;
+    let login = "user = \"ann\"\npassword = \"secret\"";
+    let gateway = one_worker(Config::new("redis")?.redis("r0", &server.address(), login))?;
+    let mut bystander = gateway.client()?;
+    bystander.words("SUBSCRIBE good")?;
+    for _ in 0..3 {
+        let mut client = gateway.client()?;
+        let refused = client.words("SUBSCRIBE bad")?;
+        assert!(refused.starts_with(b"-NOPERM"), "{}", text(&refused));
+        assert!(client.closed());
+        let mut both = gateway.client()?;
+        both.send(b"SUBSCRIBE bad good\r\n")?;
+        assert!(both.read_reply()?.starts_with(b"-NOPERM"));
+        assert!(hears(&server, &mut bystander, "good")?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_busy_shard_disturbs_no_subscriber() -> Result<()> {
+    let server = Redis::start(RedisOptions {
+        arguments: ["--busy-reply-threshold", "20"].map(str::to_owned).to_vec(),
+        ..RedisOptions::default()
+    })?;
+    let servers = [server];
+    let gateway = one_worker(Config::new("redis")?.over(&servers))?;
+    let (mut bystander, mut leaving) = (gateway.client()?, gateway.client()?);
+    bystander.words("SUBSCRIBE kept")?;
+    leaving.words("SUBSCRIBE ended")?;
+    let script = "local i = 0 while i < 1e12 do i = i + 1 end";
+    let mut direct = servers[0].client()?;
+    direct.send(&breccia_testkit::resp::encode(&[
+        b"EVAL",
+        script.as_bytes(),
+        b"0",
+    ]))?;
+    std::thread::sleep(Duration::from_millis(200));
+    leaving.words("UNSUBSCRIBE ended")?;
+    let mut coming = gateway.client()?;
+    let refused = coming.words("SUBSCRIBE new")?;
+    assert!(refused.starts_with(b"-BUSY"), "{}", text(&refused));
+    let mut watching = servers[0].client()?;
+    watching.words("SCRIPT KILL")?;
+    wait_until(Duration::from_secs(10), "the end of the script", || {
+        Ok((watching.words("GET x")? == b"$-1\r\n").then_some(()))
+    })?;
+    assert!(hears(&servers[0], &mut bystander, "kept")?);
+    // What the shard refused to end is ended once it is free.
+    wait_until(Duration::from_secs(10), "the end of a subscription", || {
+        let count = watching.words("PUBSUB NUMSUB ended")?;
+        Ok(count.ends_with(b":0\r\n").then_some(()))
+    })?;
+    let mut again = gateway.client()?;
+    assert!(again.words("SUBSCRIBE new")?.starts_with(b"*3"));
+    assert!(hears(&servers[0], &mut again, "new")?);
     Ok(())
 }

@@ -34,6 +34,19 @@ struct Audience {
     confirmed: BTreeSet<usize>,
 }
 
+impl Audience {
+    /// A line does not send this topic any more; who may have missed something by that.
+    fn lose(&mut self, line: usize) -> BTreeMap<u64, Rc<Client>> {
+        if !self.confirmed.remove(&line) {
+            return BTreeMap::new();
+        }
+        let subscribers = self.subscribers.iter();
+        subscribers
+            .map(|(id, (client, _))| (*id, Rc::clone(client)))
+            .collect()
+    }
+}
+
 /// Subscriptions of one store on one worker.
 pub(crate) struct Hub {
     store: Arc<ForwardStore>,
@@ -127,7 +140,7 @@ impl Hub {
     fn say(&self, joins: bool, topic: &Topic) {
         for line in self.lines.borrow().iter() {
             if self.concerns(line.number, topic) {
-                line.say(topic.kind.verb(joins), topic);
+                line.say(joins, topic);
             }
         }
     }
@@ -286,11 +299,13 @@ impl Hub {
     pub(crate) fn lost(&self, line: usize) {
         let mut missed = BTreeMap::new();
         for audience in self.audiences.borrow_mut().values_mut() {
-            if audience.confirmed.remove(&line) {
-                let subscribers = audience.subscribers.iter();
-                missed.extend(subscribers.map(|(id, (client, _))| (*id, Rc::clone(client))));
-            }
+            missed.extend(audience.lose(line));
         }
+        self.end_missed(&missed, "the subscription connection to a shard was lost");
+    }
+
+    /// Tells those who may have missed messages, unless they are not to be told.
+    fn end_missed(&self, missed: &BTreeMap<u64, Rc<Client>>, why: &str) {
         if missed.is_empty() {
             return;
         }
@@ -299,7 +314,7 @@ impl Hub {
         tracing::warn!(
             store = self.name(),
             subscribers = missed.len(),
-            "the subscription connection to a shard was lost; messages may have been missed"
+            "{why}; messages may have been missed"
         );
         if self.store.subscription_loss == SubscriptionLoss::Disconnect {
             for client in missed.values() {
@@ -308,18 +323,38 @@ impl Hub {
         }
     }
 
-    /// A server refused a subscription (its user may not, say): whoever waits for a confirmation
-    /// is told so in the server's words, and leaves.
-    pub(crate) fn refused(&self, error: &[u8]) {
-        tracing::warn!(
-            store = self.name(),
-            error = %String::from_utf8_lossy(error).trim_end(),
-            "a shard refused a subscription"
-        );
-        for audience in self.audiences.borrow_mut().values_mut() {
-            for waiter in audience.waiters.drain(..) {
-                waiter.client.fill(waiter.sequence, error);
-                waiter.client.end(Ending::AfterReplies);
+    /// A server refused a subscription (its user may not, or it is busy): whoever waits for its
+    /// confirmation is told so in the server's words, and leaves. Other topics are not concerned.
+    pub(crate) fn refused(&self, line: usize, topic: &Topic, error: &[u8]) {
+        let mut audiences = self.audiences.borrow_mut();
+        let Some(audience) = audiences.get_mut(topic) else {
+            return;
+        };
+        let told = String::from_utf8_lossy(error);
+        let (store, error_text) = (self.name(), told.trim_end());
+        if audience.waiters.is_empty() {
+            tracing::debug!(store, error = error_text, "a shard refused a subscription");
+        } else {
+            tracing::warn!(store, error = error_text, "a shard refused a subscription");
+        }
+        for waiter in audience.waiters.drain(..) {
+            waiter.client.fill(waiter.sequence, error);
+            waiter.client.end(Ending::AfterReplies);
+        }
+        // Who had it on a connection that this one replaces has it no more.
+        let missed = audience.lose(line);
+        drop(audiences);
+        self.end_missed(&missed, "a shard refused a subscription that it had");
+    }
+
+    /// What a line is to say of a topic of which its server refused something: whether to subscribe
+    /// it or to end it. `None`: nothing, it is as it should be.
+    pub(crate) fn lacks(&self, line: usize, topic: &Topic) -> Option<bool> {
+        match self.audiences.borrow().get(topic) {
+            Some(audience) => (!audience.confirmed.contains(&line)).then_some(true),
+            None => {
+                let heard = self.heard.borrow();
+                heard.contains(&(line, topic.clone())).then_some(false)
             }
         }
     }
@@ -358,7 +393,9 @@ impl Hub {
         } else if let Some(kind) = Kind::confirmed_by(what) {
             line.confirm(self, &Topic::new(kind, name));
         } else if let Some(kind) = Kind::ended_by(what) {
-            self.note(line.number, &Topic::new(kind, name), false);
+            let topic = Topic::new(kind, name);
+            line.ended(&topic);
+            self.note(line.number, &topic, false);
         }
     }
 

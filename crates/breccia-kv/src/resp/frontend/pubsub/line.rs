@@ -1,16 +1,18 @@
 //! One subscription connection to one server.
 //!
-//! Invariant: what was said on a connection is confirmed in order, so a topic counts as confirmed
-//! only when every subscription sent for it has been.
+//! Invariant: what was said on a connection is answered in order, so an error answers the oldest of
+//! it, and a topic counts as confirmed only when every subscription sent for it has been. What a
+//! server refuses concerns its topic only, and is said again while it is wanted.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use breccia_net::clock;
 use breccia_net::stream::{Stream, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
@@ -25,6 +27,8 @@ use crate::upstream::{MAX_REPLY_BYTES, Scan};
 const KEEP_BYTES: usize = 256 * 1024;
 /// The pause before another attempt to connect.
 const RETRY: Duration = Duration::from_millis(200);
+/// The pause before what a server refused is said again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often a line looks at its endpoint's health.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -48,6 +52,12 @@ pub(crate) struct Line {
     out: RefCell<Vec<u8>>,
     /// Subscriptions sent and not confirmed, by topic.
     owed: RefCell<BTreeMap<Topic, u32>>,
+    /// What was said and not answered, in order: whether it subscribes, and the topic.
+    said: RefCell<VecDeque<(bool, Topic)>>,
+    /// Topics of which the server refused something.
+    refused: RefCell<BTreeSet<Topic>>,
+    /// When they are looked at again, if there are any.
+    again: Cell<Option<Instant>>,
     news: Notify,
 }
 
@@ -61,6 +71,9 @@ impl Line {
             connected_to: Cell::new(0),
             out: RefCell::default(),
             owed: RefCell::default(),
+            said: RefCell::default(),
+            refused: RefCell::default(),
+            again: Cell::new(None),
             news: Notify::new(),
         });
         tokio::task::spawn_local(run(Rc::clone(&line), Rc::downgrade(hub)));
@@ -77,10 +90,11 @@ impl Line {
     }
 
     /// Queues a change of one topic; a line that is not connected says everything when it is.
-    pub(crate) fn say(&self, verb: &str, topic: &Topic) {
+    pub(crate) fn say(&self, joins: bool, topic: &Topic) {
         if self.connected.get() {
-            change(&mut self.out.borrow_mut(), verb, topic);
-            if verb == topic.kind.verb(true) {
+            change(&mut self.out.borrow_mut(), topic.kind.verb(joins), topic);
+            self.said.borrow_mut().push_back((joins, topic.clone()));
+            if joins {
                 *self.owed.borrow_mut().entry(topic.clone()).or_default() += 1;
             }
         }
@@ -89,16 +103,91 @@ impl Line {
 
     /// A subscription was confirmed.
     pub(crate) fn confirm(&self, hub: &Hub, topic: &Topic) {
-        let mut owed = self.owed.borrow_mut();
-        let Some(count) = owed.get_mut(topic) else {
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            owed.remove(topic);
-            drop(owed);
+        self.is_answered(true, topic);
+        if self.is_settled(topic) {
             hub.confirmed(self.number, topic);
         }
+    }
+
+    /// The end of a subscription was confirmed.
+    pub(crate) fn ended(&self, topic: &Topic) {
+        self.is_answered(false, topic);
+    }
+
+    fn is_answered(&self, joins: bool, topic: &Topic) {
+        let mut said = self.said.borrow_mut();
+        // A server may end a subscription unasked.
+        if said.front().is_some_and(|(j, t)| *j == joins && t == topic) {
+            said.pop_front();
+        }
+    }
+
+    /// One subscription of this topic is answered; whether none is owed any more.
+    fn is_settled(&self, topic: &Topic) -> bool {
+        let mut owed = self.owed.borrow_mut();
+        let Some(count) = owed.get_mut(topic) else {
+            return false;
+        };
+        *count -= 1;
+        let settled = *count == 0;
+        if settled {
+            owed.remove(topic);
+        }
+        settled
+    }
+
+    /// The oldest of what was said is answered with an error.
+    ///
+    /// # Errors
+    /// When nothing was: then the error is about the connection.
+    fn refuse(&self, hub: &Hub, error: &[u8]) -> Result<(), String> {
+        let said = self.said.borrow_mut().pop_front();
+        if is_unknown_shard_verb(error) {
+            self.owed
+                .borrow_mut()
+                .retain(|topic, _| topic.kind != Kind::Shard);
+            hub.refused_shard_channels(self.number, error);
+            return Ok(());
+        }
+        let Some((joins, topic)) = said else {
+            return Err(String::from_utf8_lossy(error).trim_end().to_owned());
+        };
+        if joins && self.is_settled(&topic) {
+            hub.refused(self.number, &topic, error);
+        }
+        self.refused.borrow_mut().insert(topic);
+        if self.again.get().is_none() {
+            self.again.set(Some(clock::now() + AGAIN));
+        }
+        Ok(())
+    }
+
+    /// Says again what was refused a while ago, as far as it is still wanted.
+    fn say_again(&self, hub: &Hub) {
+        if self.again.get().is_none_or(|due| clock::now() < due) {
+            return;
+        }
+        self.again.set(None);
+        for topic in self.refused.take() {
+            let owed = self.owed.borrow().contains_key(&topic);
+            if let Some(joins) = hub.lacks(self.number, &topic).filter(|_| !owed) {
+                self.say(joins, &topic);
+            }
+        }
+    }
+
+    /// Whether there is something to look at from time to time.
+    fn waits(&self) -> bool {
+        self.again.get().is_some() || !self.owed.borrow().is_empty()
+    }
+
+    /// Forgets what was said: the connection is gone, or another one takes its place.
+    fn forget(&self) {
+        self.out.borrow_mut().clear();
+        self.owed.borrow_mut().clear();
+        self.said.borrow_mut().clear();
+        self.refused.borrow_mut().clear();
+        self.again.set(None);
     }
 
     fn set_state(&self, hub: &Hub, state: LineState) {
@@ -148,10 +237,9 @@ impl Line {
     fn say_all(&self, hub: &Hub) {
         self.connected.set(true);
         hub.is_deaf(self.number);
-        self.out.borrow_mut().clear();
-        self.owed.borrow_mut().clear();
+        self.forget();
         for topic in hub.topics_of(self.number) {
-            self.say(topic.kind.verb(true), &topic);
+            self.say(true, &topic);
         }
     }
 
@@ -183,7 +271,7 @@ impl Line {
                 },
                 _ = news.changed() => {}
                 () = self.news.notified() => {}
-                () = tokio::time::sleep(LOOK), if !self.owed.borrow().is_empty() => {}
+                () = tokio::time::sleep(LOOK), if self.waits() => {}
             }
             let renewed = self.spec.endpoint.current().renewed;
             if renewed != connected_to {
@@ -203,6 +291,7 @@ impl Line {
                 LineState::Down
             };
             self.set_state(&hub, state);
+            self.say_again(&hub);
             // The former one's after it: what it says of a topic confirmed by now is said twice.
             self.take_frames(&hub, &mut inlet, Side::Current)?;
             if let Some(inlet) = &mut former {
@@ -247,16 +336,8 @@ impl Line {
             {
                 Scan::Complete(length) | Scan::Skip(length) => {
                     let frame = inlet.received.get(at..at + length).unwrap_or_default();
-                    if is_unknown_shard_verb(frame) {
-                        self.owed
-                            .borrow_mut()
-                            .retain(|topic, _| topic.kind != Kind::Shard);
-                        hub.refused_shard_channels(self.number, frame);
-                    } else if frame.first() == Some(&b'-') {
-                        hub.refused(frame);
-                        return Err(String::from_utf8_lossy(frame).trim_end().to_owned());
-                    }
                     match side {
+                        Side::Current if frame.first() == Some(&b'-') => self.refuse(hub, frame)?,
                         Side::Current => hub.received(self, frame),
                         Side::Former => {
                             hub.received_late(frame, |topic| {
@@ -370,8 +451,7 @@ async fn run(line: Rc<Line>, hub: Weak<Hub>) {
             Ok(stream) => {
                 let ended = line.relay(&hub, stream).await;
                 line.connected.set(false);
-                line.out.borrow_mut().clear();
-                line.owed.borrow_mut().clear();
+                line.forget();
                 ended.is_err()
             }
             Err(why) => {
