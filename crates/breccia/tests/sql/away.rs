@@ -136,7 +136,7 @@ fn a_transaction_that_writes_leaves_a_silent_replica_at_once() -> Result<()> {
     let mut cluster = cluster(None)?;
     prepare(&cluster)?;
     let extra = Extra {
-        server: "timeout = \"5s\"",
+        server: "timeout = \"30s\"",
         composite: "transactions = \"lazy\"",
         ..Extra::default()
     };
@@ -154,7 +154,7 @@ fn a_transaction_that_writes_leaves_a_silent_replica_at_once() -> Result<()> {
     for number in [1, 2] {
         cluster.server_mut(number).thaw_all()?;
     }
-    ensure!(took < Duration::from_millis(4_500), "{took:?}");
+    ensure!(took < Duration::from_secs(20), "{took:?}");
     Ok(())
 }
 
