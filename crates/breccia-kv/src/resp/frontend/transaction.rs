@@ -86,7 +86,7 @@ impl Transaction {
     }
 }
 
-/// What came of the WATCHes on one lease.
+/// What came of each WATCH on one lease.
 #[derive(Debug, Default)]
 struct Watch {
     /// Whether the shard has said yes to one.

@@ -414,10 +414,11 @@ impl Session {
     /// The transaction that is open fails on its server, as it would have by itself. One that no server
     /// knows yet begins for that.
     pub(super) async fn fail_transaction(&mut self) -> Result<(), End> {
-        if self.attached.is_none() && self.begun.is_some() {
-            if let Err(error) = self.begin_failed().await {
-                return Err(End::Told("57P03", error.to_string()));
-            }
+        if self.attached.is_none()
+            && self.begun.is_some()
+            && let Err(error) = self.begin_failed().await
+        {
+            return Err(End::Told("57P03", error.to_string()));
         }
         let Some(attached) = &mut self.attached else {
             return Ok(());

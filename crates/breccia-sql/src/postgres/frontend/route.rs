@@ -226,7 +226,7 @@ impl Session {
     /// Without a primary: how far a session has seen that read last on a replica, before there was
     /// another primary.
     async fn stamp_of_home(&mut self, view: &View, end: Instant) -> Option<Lsn> {
-        let home = self.freshness.home_before(view.epoch)?.clone();
+        let home = *self.freshness.home_before(view.epoch)?;
         let sampler = &self.listener.cluster.server(home.server)?.sampler;
         let sample = sampler.wait(sampler.ticket(), end).await?;
         if !sample.ran_since(home.last, home.run) {

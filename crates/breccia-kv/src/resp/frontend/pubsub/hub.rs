@@ -350,13 +350,11 @@ impl Hub {
     /// What a line is to say of a topic of which its server refused something: whether to subscribe
     /// it or to end it. `None`: nothing, it is as it should be.
     pub(crate) fn lacks(&self, line: usize, topic: &Topic) -> Option<bool> {
-        match self.audiences.borrow().get(topic) {
-            Some(audience) => (!audience.confirmed.contains(&line)).then_some(true),
-            None => {
-                let heard = self.heard.borrow();
-                heard.contains(&(line, topic.clone())).then_some(false)
-            }
+        if let Some(audience) = self.audiences.borrow().get(topic) {
+            return (!audience.confirmed.contains(&line)).then_some(true);
         }
+        let heard = self.heard.borrow();
+        heard.contains(&(line, topic.clone())).then_some(false)
     }
 
     /// A server does not know sharded channels: those who want one there are told so, and leave.
