@@ -162,7 +162,7 @@ impl<P: Position> Freshness<P> {
     pub fn need(&self, epoch: u64, first: &P) -> Need<P> {
         if self.foreign {
             Need::Primary
-        } else if self.dirty || (self.epoch != epoch && self.home.is_some()) {
+        } else if self.dirty || self.home_before(epoch).is_some() {
             // A replica that outlived a promotion may have shown what came after it.
             Need::Stamp
         } else if self.epoch == epoch {

@@ -6,21 +6,16 @@
 use anyhow::{Result, ensure};
 use breccia_testkit::{MariaDbCluster, MyClient, MyStatement, MyValue};
 
-use crate::rig::{Extra, Gateway, fresh, shared};
-use crate::state::expect;
+use crate::prepared::prepared;
+use crate::rig::{Extra, Gateway, shared};
+use crate::state::{expect, numbers};
 
 /// `CURSOR_TYPE_READ_ONLY`, and `SERVER_STATUS_IN_TRANS`.
 const CURSOR: u8 = 1;
 const IN_TRANS: u16 = 1;
 
 fn gateway(database: &str, composite: &str) -> Result<Gateway> {
-    let cluster = shared()?;
-    fresh(&cluster, database)?;
-    let sql = format!(
-        "CREATE TABLE {database}.t (id int AUTO_INCREMENT PRIMARY KEY, v varchar(40)); \
-         INSERT INTO {database}.t (v) VALUES ('a'), ('b'), ('c')"
-    );
-    cluster.query(0, &sql)?;
+    let cluster = numbers(database)?;
     let gateway = Gateway::over(
         &cluster,
         Extra {
@@ -30,11 +25,6 @@ fn gateway(database: &str, composite: &str) -> Result<Gateway> {
     )?;
     gateway.wait_reads(&cluster)?;
     Ok(gateway)
-}
-
-fn prepared(client: &mut MyClient, sql: &str) -> Result<MyStatement> {
-    let prepared = client.prepare(sql)?;
-    prepared.map_err(|reply| anyhow::anyhow!("{sql}: {:?}", reply.fault))
 }
 
 /// Begins a READ ONLY transaction on a replica.

@@ -14,7 +14,7 @@ use crate::state::{expect, narrow, of_size};
 /// `CURSOR_TYPE_READ_ONLY`.
 const CURSOR: u8 = 1;
 
-fn prepared(client: &mut MyClient, sql: &str) -> Result<MyStatement> {
+pub(crate) fn prepared(client: &mut MyClient, sql: &str) -> Result<MyStatement> {
     let prepared = client.prepare(sql)?;
     prepared.map_err(|reply| anyhow::anyhow!("{sql}: {:?}", reply.fault))
 }

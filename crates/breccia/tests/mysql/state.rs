@@ -3,10 +3,24 @@
 //! Not what a statement is, which routing tests. Invariant: every value that is expected here is what a
 //! session alone on one connection would see.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{MY_FOUND_ROWS, MY_MODERN, MyClient, MyValue};
+use breccia_testkit::{MY_FOUND_ROWS, MY_MODERN, MariaDbCluster, MyClient, MyValue};
 
 use crate::rig::{Extra, Gateway, fresh, login, shared};
+
+/// A database with a table of three rows.
+pub(crate) fn numbers(database: &str) -> Result<Arc<MariaDbCluster>> {
+    let cluster = shared()?;
+    fresh(&cluster, database)?;
+    let sql = format!(
+        "CREATE TABLE {database}.t (id int AUTO_INCREMENT PRIMARY KEY, v varchar(40)); \
+         INSERT INTO {database}.t (v) VALUES ('a'), ('b'), ('c')"
+    );
+    cluster.query(0, &sql)?;
+    Ok(cluster)
+}
 
 /// A gateway whose sessions share two connections to each server, and a database with a table of numbers.
 pub(crate) fn narrow(database: &str) -> Result<Gateway> {
@@ -15,13 +29,7 @@ pub(crate) fn narrow(database: &str) -> Result<Gateway> {
 
 /// The same with more or fewer connections.
 pub(crate) fn of_size(database: &str, size: usize) -> Result<Gateway> {
-    let cluster = shared()?;
-    fresh(&cluster, database)?;
-    let sql = format!(
-        "CREATE TABLE {database}.t (id int AUTO_INCREMENT PRIMARY KEY, v varchar(40)); \
-         INSERT INTO {database}.t (v) VALUES ('a'), ('b'), ('c')"
-    );
-    cluster.query(0, &sql)?;
+    let cluster = numbers(database)?;
     let listener = format!("pool-size = {size}\nqueue-timeout = \"20s\"");
     let extra = Extra {
         listener: &listener,

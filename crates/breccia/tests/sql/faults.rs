@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use breccia_testkit::{PostgresCluster, wait_until};
+use breccia_testkit::{PostgresCluster, SqlClient, wait_until};
 
 use crate::rig::{Extra, Gateway, LIMIT, cluster};
 
@@ -81,6 +81,15 @@ pub(crate) fn prepare(cluster: &PostgresCluster) -> Result<()> {
     Ok(())
 }
 
+/// Reads until a replica has answered.
+fn read_on_a_replica(gateway: &Gateway, client: &mut SqlClient) -> Result<()> {
+    wait_until(LIMIT, "a read on a replica", || {
+        let before = gateway.replica_reads()?;
+        client.run("SELECT v FROM t WHERE id = 7")?;
+        Ok((gateway.replica_reads()? > before).then_some(()))
+    })
+}
+
 /// How often new sessions have asked this server.
 fn asked(cluster: &PostgresCluster, number: usize) -> usize {
     cluster.server(number).log().matches("WHERE id = 8").count()
@@ -138,11 +147,7 @@ fn reads_go_on_without_a_primary_and_writes_are_refused() -> Result<()> {
     let gateway = Gateway::over(&cluster, "faults", Extra::default())?;
     let mut early = gateway.client("faults")?;
     // Until its last read was a replica's: one that the primary served could not be followed.
-    wait_until(LIMIT, "a read on a replica", || {
-        let before = gateway.replica_reads()?;
-        early.run("SELECT v FROM t WHERE id = 7")?;
-        Ok((gateway.replica_reads()? > before).then_some(()))
-    })?;
+    read_on_a_replica(&gateway, &mut early)?;
     cluster.server_mut(0).kill9();
     thread::sleep(Duration::from_millis(1_500));
     let mut late = gateway.client("faults")?;
@@ -198,11 +203,7 @@ fn a_session_reads_on_without_a_primary_over_connections_that_are_new() -> Resul
     prepare(&cluster)?;
     let gateway = Gateway::over(&cluster, "faults", Extra::default())?;
     let mut client = gateway.client("faults")?;
-    wait_until(LIMIT, "a read on a replica", || {
-        let before = gateway.replica_reads()?;
-        client.run("SELECT v FROM t WHERE id = 7")?;
-        Ok((gateway.replica_reads()? > before).then_some(()))
-    })?;
+    read_on_a_replica(&gateway, &mut client)?;
     cluster.server_mut(0).kill9();
     thread::sleep(Duration::from_millis(1_500));
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \

@@ -38,11 +38,9 @@ impl Session {
             other.latest = false;
         }
         attached.latest = true;
-        let open = |held: &Option<Attached>| held.as_ref().is_some_and(Attached::in_transaction);
-        let others_open = open(&self.home) || open(&self.away);
         if attached.in_transaction() {
             self.transaction_since.get_or_insert(self.asked);
-        } else if self.begun.is_none() && !others_open {
+        } else if !self.in_transaction() {
             self.transaction_since = None;
         }
         let asks_more = verdict.asks_previous

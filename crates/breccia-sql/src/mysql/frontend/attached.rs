@@ -298,8 +298,7 @@ impl Session {
 
     /// Gives a connection back, once what a later statement may ask of it is known.
     pub(super) async fn give_back(&mut self, mut attached: Attached) {
-        let pinned = self.pinned.is_some_and(|reason| reason != "target");
-        if attached.tainted || !attached.is_free() || (pinned && !attached.replica) {
+        if attached.tainted || !attached.is_free() || (self.has_state() && !attached.replica) {
             // Closed with its permit.
             self.forget_insert_id(&attached);
             return;

@@ -136,8 +136,7 @@ impl Session {
     /// Gives back a connection that is of no use to the next statement. If the session has something open
     /// there, that is lost, and so the session ends.
     async fn let_go_of(&mut self, attached: Attached) -> Result<(), Trouble> {
-        let pinned = self.pinned.is_some_and(|reason| reason != "target");
-        if attached.in_transaction() || (pinned && !attached.replica) {
+        if attached.in_transaction() || (self.has_state() && !attached.replica) {
             let name = self.server_name(attached.server);
             self.forget_insert_id(&attached);
             let why = format!("breccia: what the session had open on {name} is lost");

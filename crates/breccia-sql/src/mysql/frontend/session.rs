@@ -430,6 +430,11 @@ impl Session {
         );
     }
 
+    /// Whether its connection to the primary has something that no other has.
+    pub(super) fn has_state(&self) -> bool {
+        self.pinned.is_some_and(|reason| reason != "target")
+    }
+
     /// Pins the session to its connection, for good.
     pub(super) fn pin(&mut self, reason: &'static str) {
         if matches!(self.pinned, None | Some("target")) {

@@ -142,7 +142,7 @@ impl Session {
                 Event::ClientGone => return Err(End::Gone),
                 Event::ServerLost(_) => true,
                 Event::Client | Event::Sent | Event::Late => {
-                    self.is_away_down() || clock::now() >= end
+                    self.is_server_down() || clock::now() >= end
                 }
             };
             if lost {
@@ -158,7 +158,7 @@ impl Session {
     }
 
     /// Whether the server of the connection that is held is known to be down.
-    fn is_away_down(&self) -> bool {
+    pub(super) fn is_server_down(&self) -> bool {
         let number = self.attached.as_ref().map(|it| it.server);
         let server = number.and_then(|it| self.listener.cluster.server(it));
         server.is_some_and(|server| !server.options.health.is_up())

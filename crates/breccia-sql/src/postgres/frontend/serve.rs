@@ -422,9 +422,7 @@ impl Session {
         let Some(attached) = self.attached.as_ref().filter(|it| it.held) else {
             return false;
         };
-        let server = self.listener.cluster.server(attached.server);
-        let is_down = server.is_some_and(|server| !server.options.health.is_up());
-        is_down || (attached.tainted && again == Some(false))
+        self.is_server_down() || (attached.tainted && again == Some(false))
     }
 
     /// Takes what a server says unasked.
