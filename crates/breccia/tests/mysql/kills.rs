@@ -193,3 +193,44 @@ fn a_password_that_is_guessed_by_changing_users_counts_as_one_at_the_door() -> R
     ensure!(slowest >= Duration::from_secs(3), "{slowest:?}");
     Ok(())
 }
+
+#[test]
+fn who_waits_in_a_pause_can_be_killed() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = of_size("killpause", 2)?;
+    let post = |path: &str| -> Result<()> {
+        let (status, body) = breccia_testkit::http(gateway.breccia.admin_port(), "POST", path)?;
+        ensure!(status == 200, "{path}: {status} {body}");
+        Ok(())
+    };
+    let mut killer = gateway.client("killpause")?;
+    for (kill, code) in [("KILL QUERY", 1317), ("KILL CONNECTION", 1927)] {
+        let mut waiter = gateway.client("killpause")?;
+        let number = waiter.connection_id;
+        post("/stores/db/pause")?;
+        let reply = std::thread::scope(|scope| -> Result<_> {
+            let waiting = scope.spawn(|| waiter.query("INSERT INTO t (v) VALUES ('killed')"));
+            std::thread::sleep(Duration::from_millis(300));
+            let begun = Instant::now();
+            killer.run(&format!("{kill} {number}"))?;
+            let reply = waiting.join().expect("a client");
+            ensure!(begun.elapsed() < SOON, "{kill}: {:?}", begun.elapsed());
+            Ok(reply)
+        });
+        post("/stores/db/resume")?;
+        let reply = reply?;
+        if code == 1317 {
+            ensure!(reply?.code() == code, "{kill}");
+            expect(&mut waiter, "SELECT 5", "5")?;
+        } else {
+            let told = reply.map(|it| it.code());
+            let is_told = !matches!(told, Ok(told) if told != 1317 && told != code);
+            ensure!(is_told, "{kill}: {told:?}");
+            let goes_on = waiter.query("SELECT 1").is_ok_and(|it| it.code() != code);
+            ensure!(!goes_on && waiter.is_closed(), "{kill}: it goes on");
+        }
+    }
+    let rows = cluster.query(0, "SELECT COUNT(*) FROM killpause.t WHERE v = 'killed'")?;
+    ensure!(rows.trim() == "0", "it was carried out");
+    Ok(())
+}

@@ -470,3 +470,45 @@ fn a_listener_with_tls_lets_nobody_in_without() -> Result<()> {
     drop(breccia);
     Ok(())
 }
+
+#[test]
+fn data_sent_ahead_to_a_frozen_server_has_an_end() -> Result<()> {
+    const SOON: Duration = Duration::from_secs(15);
+    let mut cluster = crate::rig::cluster()?;
+    fresh(&cluster, "frozen")?;
+    cluster.query(0, "CREATE TABLE frozen.g (id int, v longblob)")?;
+    let extra = Extra {
+        server: "timeout = \"2s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let mut client = gateway.client("frozen")?;
+    let insert = client
+        .prepare("INSERT INTO g VALUES (?, ?)")?
+        .ok()
+        .context("prepared")?;
+    client
+        .execute(&insert, &[MyValue::Int(1), MyValue::Bytes(b"before")])?
+        .good()?;
+    cluster.server_mut(0).sigstop()?;
+    let begun = Instant::now();
+    let piece = vec![b'x'; 1 << 20];
+    client.set_patience(SOON)?;
+    client.raw()?.set_write_timeout(Some(SOON))?;
+    let sent = (0..64).try_for_each(|_| client.long_data(insert.id, 1, &piece));
+    let reply = sent.and_then(|()| client.execute(&insert, &[MyValue::Int(2), MyValue::Long]));
+    let took = begun.elapsed();
+    println!("{took:?}: {:?}", reply.as_ref().map(|it| &it.fault));
+    ensure!(took < SOON, "it took {took:?}");
+    ensure!(!reply.is_ok_and(|it| it.fault.is_none()), "it went well");
+    cluster.server_mut(0).sigcont()?;
+    wait_until(LIMIT, "writes to go on", || {
+        let wrote = gateway
+            .client("frozen")
+            .and_then(|mut it| it.run("INSERT INTO g VALUES (3, 'after')"));
+        Ok(wrote.is_ok().then_some(()))
+    })?;
+    let rows = cluster.query(0, "SELECT GROUP_CONCAT(id ORDER BY id) FROM frozen.g")?;
+    ensure!(rows.trim() == "1,3", "{rows}");
+    Ok(())
+}

@@ -355,3 +355,32 @@ fn a_write_whose_answer_was_lost_is_seen_by_the_next_read() -> Result<()> {
     ensure!(count.as_deref() == Some("1"), "{count:?} rows are read");
     Ok(())
 }
+
+#[test]
+fn the_end_of_no_transaction_needs_no_answer() -> Result<()> {
+    let cluster = shared()?;
+    prepare(&cluster, "lostnothing")?;
+    let (gateway, proxies) = behind_proxies(&cluster, Extra::default())?;
+    let primary = proxies.first().context("a proxy")?;
+    for end in ["COMMIT", "ROLLBACK"] {
+        let mut client = gateway.client("lostnothing")?;
+        client.run(&format!("INSERT INTO w VALUES ('{end}')"))?;
+        primary.set(Fault::CutAfter(0));
+        let reply = client.query(end);
+        primary.set(Fault::None);
+        let reply = reply?.good().context(end)?;
+        ensure!(reply.status() & 1 == 0, "{end}: in a transaction");
+        wait_writes(&gateway, "lostnothing")?;
+        client.run("UPDATE t SET v = 'd'")?;
+        // One that is open is another matter.
+        client.run("BEGIN")?;
+        client.run("UPDATE t SET v = 'e'")?;
+        primary.set(Fault::CutAfter(0));
+        let why = told(client.query(end)).context(end)?;
+        primary.set(Fault::None);
+        ensure!(why.contains("unknown"), "{end}: {why}");
+        wait_writes(&gateway, "lostnothing")?;
+    }
+    ensure!(rows(&cluster, 0, "lostnothing")? == "COMMIT,ROLLBACK");
+    Ok(())
+}
