@@ -5,6 +5,7 @@
 
 mod ahead;
 mod clients;
+mod dice;
 mod differential;
 mod differential_texts;
 mod failures;

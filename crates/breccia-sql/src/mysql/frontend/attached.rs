@@ -97,7 +97,12 @@ impl Attached {
 
     /// Whether what runs on it next must run there.
     pub(super) fn in_transaction(&self) -> bool {
-        self.status & status::IN_TRANS != 0 || self.locked || self.special
+        self.tells_transaction() || self.locked || self.special
+    }
+
+    /// Whether the server's flags tell of a transaction: locked tables are none.
+    pub(super) fn tells_transaction(&self) -> bool {
+        self.status & status::IN_TRANS != 0
     }
 
     /// Whether it may be given back as far as the server's state goes.

@@ -26,6 +26,9 @@ pub(super) const NUMBER: std::ops::Range<usize> = 1..5;
 
 /// `ER_STMT_HAS_NO_OPEN_CURSOR`.
 const NO_OPEN_CURSOR: u16 = 1421;
+/// `ER_WRONG_ARGUMENTS`: the parameters cannot be read, so an execution has not begun, and has closed no
+/// cursor.
+const WRONG_ARGUMENTS: u16 = 1210;
 
 /// A statement of a client.
 #[derive(Debug)]
@@ -280,7 +283,12 @@ impl Session {
         }
         let outcome = self.serve(Ask::Execute(execution), &verdict).await?;
         self.note_after(&verdict, outcome.as_ref());
-        let failed = outcome.as_ref().is_none_or(|it| it.error.is_some());
+        let error = outcome.as_ref().map(|it| it.error.as_ref());
+        let not_begun = matches!(error, Some(Some((WRONG_ARGUMENTS, ..))));
+        let failed = error.is_none_or(|it| it.is_some());
+        if not_begun && holding.is_some_and(|it| !it.data) {
+            return Ok(());
+        }
         if failed && holding.is_some() {
             // Whoever runs the same text there next must not find the data.
             self.drop_held(number).await;
@@ -525,7 +533,8 @@ impl Session {
         let last = outcome
             .and_then(|outcome| outcome.status)
             .is_none_or(|it| it & codec::status::LAST_ROW_SENT != 0);
-        if last {
+        // Data that was sent ahead waits for its execution, whatever came of this.
+        if last && !held.data {
             self.release_statement(number).await;
         }
         Ok(())

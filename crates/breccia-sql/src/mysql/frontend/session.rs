@@ -369,10 +369,16 @@ impl Session {
         if self.autocommits() {
             flags |= status::AUTOCOMMIT;
         }
-        if self.in_transaction() {
+        if self.tells_transaction() {
             flags |= status::IN_TRANS;
         }
         flags
+    }
+
+    /// Whether a client is told of a transaction.
+    fn tells_transaction(&self) -> bool {
+        let mut held = self.home.iter().chain(&self.away);
+        self.begun.is_some() || held.any(Attached::tells_transaction)
     }
 
     /// How answers of a connection are told to the client.
@@ -385,8 +391,7 @@ impl Session {
             if !self.autocommits() {
                 edit.clear |= status::AUTOCOMMIT;
             }
-            let open = self.home.as_ref().is_some_and(Attached::in_transaction);
-            if self.begun.is_some() || open {
+            if self.tells_transaction() {
                 edit.set |= status::IN_TRANS;
             }
         }
