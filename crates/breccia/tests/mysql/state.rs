@@ -389,3 +389,37 @@ fn a_reset_and_another_user_begin_anew() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn what_holds_for_one_statement_holds_for_no_other() -> Result<()> {
+    let _cluster = shared()?;
+    let gateway = narrow("onestatement")?;
+    let asked = "SELECT CONCAT(@@sql_select_limit, ' ', @@time_zone)";
+    let once = "SET STATEMENT sql_select_limit = 1 FOR SELECT id FROM t";
+    for (text, after) in [
+        (once.to_owned(), "18446744073709551615 +01:00"),
+        (
+            format!("SET sql_select_limit = 2; {once}; SET time_zone = '+02:00'"),
+            "2 +02:00",
+        ),
+        (
+            format!("SET sql_select_limit = 2; {once}; SET sql_select_limit = 3"),
+            "3 +01:00",
+        ),
+    ] {
+        let mut client = gateway.client("onestatement")?;
+        client.allow_multi(true)?;
+        client.run("SET time_zone = '+01:00'")?;
+        let statement = client
+            .prepare("SELECT COUNT(*) FROM t WHERE id > ?")?
+            .ok()
+            .context("prepared")?;
+        client.run("SET sql_mode = 'ANSI'")?;
+        client.run(&text)?;
+        expect(&mut client, asked, after)?;
+        // It is prepared there under the settings of before.
+        client.execute(&statement, &[MyValue::Int(0)])?.good()?;
+        expect(&mut client, asked, after).with_context(|| text.clone())?;
+    }
+    Ok(())
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::catalogue::Catalogue;
-use super::commands::{self, Shape};
+use super::commands::{self, SET_STATEMENT, Shape};
 use super::lexer::{self, Notes};
 use super::prove::{self, Reason};
 use super::remembered::{self, Remembered};
@@ -169,6 +169,7 @@ fn verdict(
         verdict.calculates_found_rows |= known.calculates_found_rows;
         verdict.may_set_last_insert_id |= known.may_set_last_insert_id;
         verdict.uses_now |= known.uses_now;
+        verdict.restores |= known.restores;
         verdict.hidden = verdict.hidden.max(known.hidden);
         verdict.ddl |= known.ddl;
         match known.class {
@@ -227,6 +228,7 @@ fn class_of(
         },
     };
     verdict.ddl = verdict.class == Class::Ddl;
+    verdict.restores = verdict.class == Class::Pin(SET_STATEMENT);
     verdict.asks_previous |= verdict.class == Class::ShowWarnings;
     if let Some(reason) = flags.pin
         && !program

@@ -225,6 +225,9 @@ fn flush(words: &Words<'_>) -> Shape {
     }
 }
 
+/// Why a session is pinned whose settings hold for one statement.
+pub(super) const SET_STATEMENT: &str = "set-statement";
+
 /// Variables of one connection that say what a later statement does once, or that the server tells
 /// nothing of.
 const BOUND: [&str; 20] = [
@@ -275,7 +278,7 @@ fn set(words: &Words<'_>) -> Shape {
             _ if words.any(1, &["password"]) => return primary("password"),
             _ if words.any(1, &["role"]) => return pin("role"),
             _ if words.are(1, &["default", "role"]) => return primary("admin"),
-            _ if words.is(1, "statement") => return pin("set-statement"),
+            _ if words.is(1, "statement") => return pin(SET_STATEMENT),
             _ if words.is(1, "resource") => return pin("resource-group"),
             _ => {}
         }

@@ -164,6 +164,8 @@ pub struct Verdict {
     pub may_set_last_insert_id: bool,
     /// Tells the time, also in a view.
     pub uses_now: bool,
+    /// Says SET STATEMENT: of a setting that a server tells, the value before holds again.
+    pub restores: bool,
     /// What it may run besides what it says.
     pub hidden: Hidden,
 }
@@ -194,6 +196,7 @@ impl Verdict {
             calculates_found_rows: false,
             may_set_last_insert_id: false,
             uses_now: false,
+            restores: false,
             hidden: Hidden::Nothing,
         }
     }

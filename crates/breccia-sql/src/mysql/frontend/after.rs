@@ -11,7 +11,6 @@ use super::relay::Outcome;
 use super::session::Session;
 use crate::freshness::Home;
 use crate::mysql::class::{Class, Verdict};
-use crate::mysql::codec::status;
 use crate::mysql::gtid::Gtids;
 
 impl Session {
@@ -25,13 +24,12 @@ impl Session {
         if !verdict.asks_previous {
             self.warnings = outcome.warnings.max(u16::from(outcome.error.is_some()));
         }
-        let committed = self.absorb(&mut attached, outcome, verdict.hides());
+        let committed = self.absorb(&mut attached, outcome, verdict);
         attached.forgot = false;
         attached.note_traces(verdict, outcome);
         if !attached.replica && self.is_unsure(verdict, outcome) {
-            // An error tells no flags: what is open is told with the next answer, which is to come from
-            // the same connection.
-            attached.status |= status::IN_TRANS;
+            // What is open is told with the next answer, which is to come from the same connection.
+            attached.unsure = true;
         }
         let now = clock::now();
         for other in [&mut self.home, &mut self.away].into_iter().flatten() {
@@ -69,9 +67,15 @@ impl Session {
                 upstream.last_insert_id = None;
             }
         }
-        if Self::misses_collation(outcome) {
-            self.ask_collation(&mut attached).await;
+        let mut asked = Self::doubted(outcome, verdict);
+        if !asked.is_empty() {
+            attached.forgot = true;
+            attached.latest = false;
         }
+        if Self::misses_collation(outcome) {
+            asked.push("collation_connection".to_owned());
+        }
+        self.ask_settings(&mut attached, &asked).await;
         let stays = if asks_more {
             Stays::Asked
         } else {
@@ -123,23 +127,22 @@ impl Session {
         }
     }
 
-    /// Asks for the collation that came with a character set.
-    async fn ask_collation(&mut self, attached: &mut Attached) {
+    /// Asks for settings of which the answer told nothing, or that which held for a moment.
+    async fn ask_settings(&mut self, attached: &mut Attached, names: &[String]) {
         let pool = Arc::clone(attached.pool());
         let Some(upstream) = attached.lease.upstream() else {
             return;
         };
-        let asked = pool
-            .endpoint()
-            .ask_value(upstream, "SELECT @@collation_connection LIMIT 1")
-            .await;
-        let value = asked.ok().flatten();
-        match value {
-            Some(value) => {
-                Arc::make_mut(&mut self.settings).set("collation_connection", &value);
+        for name in names {
+            let sql = format!("SELECT @@session.{name} LIMIT 1");
+            let asked = pool.endpoint().ask_value(upstream, &sql).await;
+            if let Ok(Some(value)) = asked {
+                Arc::make_mut(&mut self.settings).set(name, &value);
                 upstream.applied = Arc::clone(&self.settings);
+            } else {
+                attached.tainted = true;
+                return;
             }
-            None => attached.tainted = true,
         }
     }
 }

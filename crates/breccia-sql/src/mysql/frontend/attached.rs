@@ -11,9 +11,11 @@ use breccia_net::clock;
 use super::relay::{Noted, Outcome};
 use super::session::Session;
 use super::traces::Traces;
+use crate::mysql::class::Verdict;
 use crate::mysql::codec::status;
 use crate::mysql::gtid::Gtids;
 use crate::mysql::pool::{Lease, Pool};
+use crate::mysql::settings::is_setting;
 use crate::pause::Running;
 
 /// How long a connection stays with a session after an answer that its client may ask more about: the
@@ -39,6 +41,8 @@ pub(super) struct Attached {
     pub(super) run: u64,
     /// The flags of its last answer.
     pub(super) status: u16,
+    /// Its last answer was an error, which tells no flags, and may have left a transaction open.
+    pub(super) unsure: bool,
     /// Tables are locked.
     pub(super) locked: bool,
     /// The next transaction has characteristics of its own, or an XA transaction is under way.
@@ -80,6 +84,7 @@ impl Attached {
             has: Gtids::default(),
             run: 0,
             status: status::AUTOCOMMIT,
+            unsure: false,
             locked: false,
             special: false,
             tainted: false,
@@ -97,7 +102,7 @@ impl Attached {
 
     /// Whether what runs on it next must run there.
     pub(super) fn in_transaction(&self) -> bool {
-        self.tells_transaction() || self.locked || self.special
+        self.tells_transaction() || self.unsure || self.locked || self.special
     }
 
     /// Whether the server's flags tell of a transaction: locked tables are none.
@@ -176,10 +181,11 @@ impl Session {
         &mut self,
         attached: &mut Attached,
         outcome: &Outcome,
-        hides: bool,
+        verdict: &Verdict,
     ) -> Option<Gtids> {
         if let Some(status) = outcome.status {
             attached.status = status;
+            attached.unsure = false;
         }
         let mut committed = None;
         let before = Arc::clone(&self.settings);
@@ -194,7 +200,9 @@ impl Session {
                     }
                     if name.starts_with("session_track") {
                         self.pin("session-track");
-                    } else if crate::mysql::settings::is_setting(&name) {
+                    } else if verdict.restores && verdict.single {
+                        // It held for that statement.
+                    } else if is_setting(&name) {
                         // Nobody else may find a replica's connection so.
                         attached.spoilt |= attached.replica;
                         Arc::make_mut(&mut self.settings).set(&name, &value);
@@ -212,7 +220,7 @@ impl Session {
                 Noted::Characteristics(sql) => attached.special = !sql.is_empty(),
                 // A user variable, a temporary table, a statement prepared by SQL: it stays there. What
                 // is told beside a setting may be that setting, or what nobody sees in the text.
-                Noted::Untracked { alone } if *alone || hides => {
+                Noted::Untracked { alone } if *alone || verdict.hides() => {
                     if attached.replica {
                         attached.spoilt = true;
                     } else {
@@ -228,6 +236,17 @@ impl Session {
             upstream.applied = Arc::clone(&self.settings);
         }
         committed
+    }
+
+    /// Settings that an answer told of, and that may be otherwise by now.
+    pub(super) fn doubted(outcome: &Outcome, verdict: &Verdict) -> Vec<String> {
+        let names = outcome.noted.iter().filter_map(|noted| match noted {
+            Noted::Variable(name, _) => Some(String::from_utf8_lossy(name).into_owned()),
+            _ => None,
+        });
+        let unsure = verdict.restores && !verdict.single;
+        let told = |it: &String| is_setting(it) && !it.starts_with("session_track");
+        names.filter(|it| unsure && told(it)).collect()
     }
 
     /// Whether an answer told of a character set and not of the collation that came with it.

@@ -57,7 +57,7 @@ impl Session {
             return None;
         };
         let harmless = verdict.single && HARMLESS.contains(&reason);
-        let goes = harmless || verdict.only_reads || commits(verdict);
+        let goes = harmless || verdict.only_reads || self.commits(verdict);
         (self.is_in_transaction_away() && !goes).then(|| {
             format!(
                 "breccia: this cannot be run ({reason}) in a READ ONLY transaction, which runs on a \
@@ -69,7 +69,7 @@ impl Session {
     /// Ends the READ ONLY transaction on a replica as a server does by itself, before a statement that
     /// commits whatever is open.
     pub(super) async fn commit_away(&mut self, verdict: &Verdict) {
-        if !commits(verdict) || !self.is_in_transaction_away() {
+        if !self.commits(verdict) || !self.is_in_transaction_away() {
             return;
         }
         if let Some(mut away) = self.away.take() {
@@ -122,12 +122,15 @@ impl Session {
                 .to_owned(),
         })
     }
-}
 
-/// Whether a statement commits what is open before it runs.
-fn commits(verdict: &Verdict) -> bool {
-    matches!(
-        verdict.class,
-        Class::Begin { .. } | Class::Ddl | Class::SetAutocommit(true) | Class::Primary("admin")
-    ) && verdict.single
+    /// Whether a statement commits what is open before it runs.
+    fn commits(&self, verdict: &Verdict) -> bool {
+        let does = match verdict.class {
+            Class::Begin { .. } | Class::Ddl | Class::Primary("admin") => true,
+            // What is so already changes nothing.
+            Class::SetAutocommit(true) => !self.autocommits(),
+            _ => false,
+        };
+        does && verdict.single
+    }
 }

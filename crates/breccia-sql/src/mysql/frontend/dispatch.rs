@@ -302,8 +302,7 @@ impl Session {
                 && let Some(upstream) = home.lease.upstream()
             {
                 home.tainted |= pool.endpoint().run(upstream, "ROLLBACK").await.is_err();
-                home.status = 0;
-                home.special = false;
+                (home.status, home.unsure, home.special) = (0, false, false);
             }
             home.tainted |= self.pinned.is_some() || home.open > 0;
             home.sets_insert_id = false;
