@@ -413,10 +413,11 @@ impl Session {
         let next = self.next.take();
         // The server tells when what was set for one transaction is used up.
         attached.special |= next.is_some();
-        let texts = [next, begun];
-        for sql in texts.into_iter().flatten() {
-            let sql = String::from_utf8_lossy(&sql).into_owned();
-            run(attached, &sql).await?;
+        if let Some(sql) = next {
+            run(attached, &String::from_utf8_lossy(&sql)).await?;
+        }
+        if let Some(sql) = begun {
+            run(attached, &String::from_utf8_lossy(&sql)).await?;
             attached.status |= crate::mysql::codec::status::IN_TRANS;
         }
         Ok(())
