@@ -7,6 +7,7 @@ mod away;
 mod bounds;
 mod clients;
 mod corpus;
+mod dice;
 mod faults;
 mod freshness;
 mod honest;
