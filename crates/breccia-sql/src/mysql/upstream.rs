@@ -148,6 +148,8 @@ pub struct Upstream {
     pub prepared: Prepared,
     /// What its `LAST_INSERT_ID()` is, whosever that was; none if a statement may have set it since.
     pub last_insert_id: Option<u64>,
+    /// Its last statements gave warnings or an error, which whoever asks is told of.
+    pub has_warnings: bool,
     /// When it was made.
     pub born: Instant,
     /// Which run of its server it leads to; 0 where it was not asked.
@@ -199,6 +201,7 @@ impl Endpoint {
             applied: Arc::default(),
             prepared: Prepared::default(),
             last_insert_id: Some(0),
+            has_warnings: false,
             born: clock::now(),
             run: 0,
         };
@@ -235,12 +238,11 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Asks what a connection has that no server may have told: whether there are user variables, and,
-    /// if `settings`, the values of what texts and rows depend on.
+    /// Asks what a connection has that no server may have told: whether there are user variables, and the
+    /// values of what texts and rows depend on.
     pub async fn traces(
         &self,
         upstream: &mut Upstream,
-        settings: bool,
     ) -> Result<(bool, Vec<(&'static str, String)>), SqlError> {
         let mut sql = match upstream.server {
             ServerKind::MariaDb => {
@@ -253,11 +255,9 @@ impl Endpoint {
             }
         }
         .to_owned();
-        if settings {
-            for name in base_names(upstream) {
-                sql.push_str(", @@");
-                sql.push_str(name);
-            }
+        for name in base_names(upstream) {
+            sql.push_str(", @@");
+            sql.push_str(name);
         }
         let rows = self.in_time(self.ask(upstream, &sql)).await?;
         let mut row = rows.into_iter().next().unwrap_or_default().into_iter();

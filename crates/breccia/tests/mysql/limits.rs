@@ -512,3 +512,34 @@ fn data_sent_ahead_to_a_frozen_server_has_an_end() -> Result<()> {
     ensure!(rows.trim() == "1,3", "{rows}");
     Ok(())
 }
+
+#[test]
+fn a_tls_handshake_that_comes_with_its_request_is_taken() -> Result<()> {
+    let cluster = shared()?;
+    let certificates = Certificates::new()?;
+    let tls = format!(
+        "tls = {{ cert = '{}', key = '{}' }}",
+        certificates.server_cert.display(),
+        certificates.server_key.display()
+    );
+    let extra = Extra {
+        listener: &tls,
+        ..Extra::default()
+    };
+    let port = free_port()?;
+    let _breccia = Breccia::start(&file(&cluster, port, extra))?;
+    let address = format!("127.0.0.1:{port}");
+    let mut shaken = 0;
+    for _ in 0..20 {
+        // It sends its handshake right behind the request for it, without a pause.
+        let mut command = std::process::Command::new("openssl");
+        command
+            .args(["s_client", "-starttls", "mysql", "-connect", &address])
+            .stdin(std::process::Stdio::null());
+        let output = command.output().context("openssl")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        shaken += u32::from(text.contains("BEGIN CERTIFICATE"));
+    }
+    ensure!(shaken == 20, "only {shaken} of 20 handshakes");
+    Ok(())
+}

@@ -27,3 +27,4 @@ mod seeing;
 mod stalwart;
 mod state;
 mod switch;
+mod untold;

@@ -122,11 +122,15 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&
         };
     }
     let Ok((tokens, notes)) = lexer::tokens(sql, mode) else {
-        return Verdict {
+        let mut verdict = Verdict {
             hidden: Hidden::Routines,
             may_set_last_insert_id: true,
             ..Verdict::of_primary("unlexed")
         };
+        if names_variable(sql) {
+            verdict.class = Class::Pin("variable");
+        }
+        return verdict;
     };
     let merges = !mode.multi_statements;
     let words = Words {
@@ -170,6 +174,7 @@ fn verdict(
         verdict.may_set_last_insert_id |= known.may_set_last_insert_id;
         verdict.uses_now |= known.uses_now;
         verdict.restores |= known.restores;
+        verdict.untold.extend(known.untold);
         verdict.hidden = verdict.hidden.max(known.hidden);
         verdict.ddl |= known.ddl;
         match known.class {
@@ -248,7 +253,29 @@ fn class_of(
     if notes.executable {
         verdict.hidden = Hidden::Routines;
     }
+    note_untold(&mut verdict, words);
     verdict
+}
+
+/// Variables that are set as `@@name = …`: MariaDB tells of all other ways to set one, and not of this.
+/// Where the text does not show whether and what it sets so, its session keeps its connection.
+fn note_untold(verdict: &mut Verdict, words: &Words<'_>) {
+    let pinned = matches!(verdict.class, Class::Pin(_));
+    if verdict.hidden == Hidden::Routines && !pinned && verdict.class != Class::Read {
+        if names_variable(words.sql) {
+            verdict.class = Class::Pin("variable");
+        }
+        return;
+    }
+    match commands::untold(words) {
+        Some(names) => verdict.untold = names,
+        None if pinned => {}
+        None => verdict.class = Class::Pin("variable"),
+    }
+}
+
+fn names_variable(sql: &[u8]) -> bool {
+    sql.windows(2).any(|pair| pair == b"@@")
 }
 
 fn read(

@@ -312,6 +312,39 @@ fn assignments(words: &Words<'_>) -> Shape {
     }
 }
 
+/// The variables that SET gives a value as `@@name`; none if one has a name that cannot be asked for.
+///
+/// What the next transaction is to be is told, and no setting.
+pub(super) fn untold(words: &Words<'_>) -> Option<Vec<Box<str>>> {
+    if !words.is(0, "set") {
+        return Some(Vec::new());
+    }
+    let mut names = Vec::new();
+    for at in 1..words.len() {
+        let assigned = words.mark(at + 1, b'=') || words.raw(at + 1) == b":=";
+        let begins = at == 1 || words.mark(at - 1, b',');
+        if !assigned || !begins || words.kind(at) != Some(Kind::SystemVariable) {
+            continue;
+        }
+        let (global, name) = walls::variable(words, at);
+        let said = words.lower(at);
+        let scoped = ["session", "local"].iter().any(|it| {
+            let rest = said.trim_start_matches("@@").trim_start_matches('`');
+            rest.starts_with(it) && said.contains('.')
+        });
+        let once = name.starts_with("tx_") || name.starts_with("transaction_");
+        if global || scoped || once {
+            continue;
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !name.bytes().all(plain) {
+            return None;
+        }
+        names.push(name.into());
+    }
+    Some(names)
+}
+
 fn is_bound(name: &str) -> bool {
     BOUND.binary_search(&name).is_ok() || name.starts_with("debug") || name.starts_with("wsrep_")
 }

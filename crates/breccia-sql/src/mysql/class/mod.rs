@@ -166,6 +166,8 @@ pub struct Verdict {
     pub uses_now: bool,
     /// Says SET STATEMENT: of a setting that a server tells, the value before holds again.
     pub restores: bool,
+    /// Variables that it sets as `@@name = …`, of which MariaDB tells nothing.
+    pub untold: Vec<Box<str>>,
     /// What it may run besides what it says.
     pub hidden: Hidden,
 }
@@ -197,6 +199,7 @@ impl Verdict {
             may_set_last_insert_id: false,
             uses_now: false,
             restores: false,
+            untold: Vec::new(),
             hidden: Hidden::Nothing,
         }
     }

@@ -308,6 +308,13 @@ const COMMANDS: &[(&str, &str)] = &[
     ("SET timestamp = 5", "pin variable"),
     ("SET SESSION sql_log_bin = 0", "pin variable"),
     ("SET @@session.gtid_next = 'x'", "pin variable"),
+    ("SET @@`timestamp` = 1", "pin variable"),
+    (
+        "SET @@default.key_cache_age_threshold = 200",
+        "pin variable",
+    ),
+    ("/*!50000 SET @@sql_mode = '' */", "pin variable"),
+    ("CALL p(@@sql_mode)", "pin variable"),
     ("SET last_insert_id = 7", "pin variable"),
     ("SET sql_mode = GET_LOCK('a', 1)", "pin lock"),
     ("SET PASSWORD = 'x'", "password"),

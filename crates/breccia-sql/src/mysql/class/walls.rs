@@ -89,7 +89,7 @@ fn word(words: &Words<'_>, at: usize, flags: &mut Flags) {
 
 /// A system variable: whether it is the server's, and its name in lower case.
 pub(super) fn variable(words: &Words<'_>, at: usize) -> (bool, String) {
-    let name = words.lower(at);
+    let name = words.lower(at).replace('`', "");
     let name = name.trim_start_matches("@@");
     for (scope, global) in [("global.", true), ("session.", false), ("local.", false)] {
         if let Some(name) = name.strip_prefix(scope) {

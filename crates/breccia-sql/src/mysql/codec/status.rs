@@ -10,7 +10,11 @@ pub const MORE_RESULTS_EXISTS: u16 = 0x0008;
 pub const CURSOR_EXISTS: u16 = 0x0040;
 /// The cursor has no more rows.
 pub const LAST_ROW_SENT: u16 = 0x0080;
+/// No backslash escapes anything in a text: clients quote by it.
+pub const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
 /// The transaction that is open is READ ONLY.
 pub const IN_TRANS_READONLY: u16 = 0x2000;
 /// Changes of the session stand in the packet.
 pub const SESSION_STATE_CHANGED: u16 = 0x4000;
+/// Double quotes hold names. MariaDB's alone.
+pub const ANSI_QUOTES: u16 = 0x8000;

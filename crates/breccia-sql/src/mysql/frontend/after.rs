@@ -24,6 +24,11 @@ impl Session {
         if !verdict.asks_previous {
             self.warnings = outcome.warnings.max(u16::from(outcome.error.is_some()));
         }
+        if (outcome.warnings > 0 || outcome.error.is_some())
+            && let Some(upstream) = attached.lease.upstream()
+        {
+            upstream.has_warnings = true;
+        }
         let committed = self.absorb(&mut attached, outcome, verdict);
         attached.forgot = false;
         attached.note_traces(verdict, outcome);
@@ -137,7 +142,12 @@ impl Session {
             let sql = format!("SELECT @@session.{name} LIMIT 1");
             let asked = pool.endpoint().ask_value(upstream, &sql).await;
             if let Ok(Some(value)) = asked {
-                Arc::make_mut(&mut self.settings).set(name, &value);
+                let value = match (name.as_str(), value.as_str()) {
+                    ("autocommit", "0") => "OFF",
+                    ("autocommit", _) => "ON",
+                    (_, value) => value,
+                };
+                Arc::make_mut(&mut self.settings).set(name, value);
                 upstream.applied = Arc::clone(&self.settings);
             } else {
                 attached.tainted = true;

@@ -186,6 +186,7 @@ impl Session {
         if let Some(status) = outcome.status {
             attached.status = status;
             attached.unsure = false;
+            self.see_autocommit(attached);
         }
         let mut committed = None;
         let before = Arc::clone(&self.settings);
@@ -238,6 +239,19 @@ impl Session {
         committed
     }
 
+    /// Each answer of the primary tells whether autocommit is on, also where nobody told that it changed.
+    fn see_autocommit(&mut self, attached: &mut Attached) {
+        let on = attached.status & status::AUTOCOMMIT != 0;
+        if attached.replica || on == self.autocommits() {
+            return;
+        }
+        let value = if on { "ON" } else { "OFF" };
+        Arc::make_mut(&mut self.settings).set("autocommit", value);
+        if let Some(upstream) = attached.lease.upstream() {
+            Arc::make_mut(&mut upstream.applied).set("autocommit", value);
+        }
+    }
+
     /// Settings that an answer told of, and that may be otherwise by now.
     pub(super) fn doubted(outcome: &Outcome, verdict: &Verdict) -> Vec<String> {
         let names = outcome.noted.iter().filter_map(|noted| match noted {
@@ -246,7 +260,9 @@ impl Session {
         });
         let unsure = verdict.restores && !verdict.single;
         let told = |it: &String| is_setting(it) && !it.starts_with("session_track");
-        names.filter(|it| unsure && told(it)).collect()
+        let mut doubted: Vec<String> = names.filter(|it| unsure && told(it)).collect();
+        doubted.extend(verdict.untold.iter().map(|it| it.to_string()));
+        doubted
     }
 
     /// Whether an answer told of a character set and not of the collation that came with it.

@@ -35,9 +35,13 @@ impl Client {
 
     /// Reads more; 0 at the end.
     pub(super) async fn read(&mut self) -> io::Result<usize> {
+        self.read_at_most(SCRATCH).await
+    }
+
+    async fn read_at_most(&mut self, most: usize) -> io::Result<usize> {
         poll_fn(|context| {
             let (stream, into) = (&mut self.stream, &mut self.inbound);
-            poll_read(stream, &self.scratch, into, SCRATCH, context)
+            poll_read(stream, &self.scratch, into, most, context)
         })
         .await
     }
@@ -47,20 +51,22 @@ impl Client {
         self.out.send(&mut self.stream, end).await
     }
 
-    /// Reads one packet of at most `most` bytes of payload; its number and its payload.
+    /// Reads one packet of at most `most` bytes of payload; its number and its payload. Nothing behind it
+    /// is read: behind the packet that asks for TLS, its handshake comes without a pause.
     pub(super) async fn packet(&mut self, most: usize) -> io::Result<(u8, BytesMut)> {
         loop {
+            let mut wanted = HEADER_BYTES;
             if let Some(header) = codec::header(&self.inbound) {
                 if header.length > most {
                     return Err(io::ErrorKind::InvalidData.into());
                 }
-                let length = HEADER_BYTES + header.length;
-                if self.inbound.len() >= length {
-                    let mut packet = self.take(length);
+                wanted += header.length;
+                if self.inbound.len() >= wanted {
+                    let mut packet = self.take(wanted);
                     return Ok((header.sequence, packet.split_off(HEADER_BYTES)));
                 }
             }
-            if self.read().await? == 0 {
+            if self.read_at_most(wanted - self.inbound.len()).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }

@@ -11,7 +11,7 @@ use super::attached::Attached;
 use super::own;
 use super::relay::{Outcome, Shape};
 use super::route;
-use super::serve::{Ask, command_bytes};
+use super::serve::{Ask, PING, command_bytes};
 use super::session::{Begun, Command, End, Session};
 use super::tell::KEPT_BYTES;
 use crate::mysql::class::{Class, Verdict};
@@ -87,7 +87,7 @@ impl Session {
         }
         let verdict = Verdict {
             asks_previous: true,
-            ..Verdict::of_primary("ping")
+            ..Verdict::of_primary(PING)
         };
         let ask = Ask::Packets(&command.bytes, Shape::Single);
         self.serve(ask, &verdict).await?;

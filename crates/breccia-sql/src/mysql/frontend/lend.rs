@@ -31,10 +31,18 @@ pub(super) const KEPT_APART: u64 = capabilities::FOUND_ROWS
     | capabilities::MULTI_RESULTS
     | capabilities::PS_MULTI_RESULTS;
 
+/// MariaDB forgets warnings only by a statement with a table in it.
+const FORGETS_WARNINGS: &str = "DO (SELECT 1 FROM (SELECT 1) AS one)";
+
 impl Session {
     /// Waits while all of the composite is paused.
     pub(super) async fn pass_gate(&mut self) -> Result<(), SqlError> {
-        if self.in_transaction() || !self.listener.cluster.is_paused() {
+        if !self.listener.cluster.is_paused() {
+            return Ok(());
+        }
+        // What is open on a connection counts as running until it is carried on: a cursor, too.
+        let open = |attached: &Attached| !attached.is_free();
+        if self.begun.is_some() || self.home.iter().chain(&self.away).any(open) {
             return Ok(());
         }
         let cluster = Arc::clone(&self.listener.cluster);
@@ -199,6 +207,7 @@ impl Session {
         }
         let at = (place.server, place.replica);
         let mut attached = Attached::new(lease, at, self.view.epoch, running);
+        forget_warnings(&mut attached).await?;
         if let Some(proof) = &place.proof {
             attached.has = proof.has.clone();
             attached.run = proof.run;
@@ -272,7 +281,9 @@ impl Session {
             self.bring(attached, &under).await?;
         }
         if let Ask::Execute(execution) = ask {
-            self.prepare_again(attached, execution.key()).await?;
+            let keeps_previous = verdict.asks_previous && attached.latest;
+            self.prepare_again(attached, execution.key(), keeps_previous)
+                .await?;
         }
         if !matches!(ask, Ask::Prepare(..)) {
             // To prepare a statement is to run nothing: the transaction may still begin elsewhere.
@@ -280,8 +291,7 @@ impl Session {
         }
         self.bring_insert_id(attached, ask, verdict).await?;
         if verdict.asks_previous && !attached.latest {
-            // Nobody else's warnings: MariaDB forgets them only by a statement with a table in it.
-            run(attached, "DO (SELECT 1 FROM (SELECT 1) AS one)").await?;
+            run(attached, FORGETS_WARNINGS).await?;
         }
         Ok(())
     }
@@ -368,7 +378,12 @@ impl Session {
     }
 
     /// Prepares a statement where it is not known.
-    async fn prepare_again(&mut self, attached: &mut Attached, key: &Key) -> Result<(), SqlError> {
+    async fn prepare_again(
+        &mut self,
+        attached: &mut Attached,
+        key: &Key,
+        keeps_previous: bool,
+    ) -> Result<(), SqlError> {
         let known = attached
             .lease
             .upstream()
@@ -378,7 +393,8 @@ impl Session {
         }
         let now = Arc::clone(&self.settings);
         let under = Arc::new(key.under.within(&now));
-        let elsewhere = *under != *now;
+        // To bring other settings would be the statement before.
+        let elsewhere = *under != *now && !keeps_previous;
         if elsewhere {
             self.bring(attached, &under).await?;
         }
@@ -461,6 +477,18 @@ impl Session {
         );
         Err(End::Told(1053, b"08S01", why))
     }
+}
+
+/// Lets a connection forget what warnings it gave to whoever had it before: many statements leave them
+/// as they are, and who asks for them then would be told.
+async fn forget_warnings(attached: &mut Attached) -> Result<(), SqlError> {
+    if attached.lease.upstream().is_some_and(|it| it.has_warnings) {
+        run(attached, FORGETS_WARNINGS).await?;
+        if let Some(upstream) = attached.lease.upstream() {
+            upstream.has_warnings = false;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a statement of Breccia's own on a connection that is held.

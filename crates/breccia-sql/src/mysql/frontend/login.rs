@@ -331,10 +331,6 @@ impl Arrival<'_> {
         let Some(tls) = &self.listener.tls else {
             return Err(LoginError::Refused("this listener has no TLS"));
         };
-        if !self.client.inbound.is_empty() {
-            let why = "bytes came before the TLS handshake; somebody may have put them there";
-            return Err(LoginError::Refused(why));
-        }
         let (near, _) = tokio::io::duplex(1);
         let socket = match std::mem::replace(&mut self.client.stream, Stream::Pipe(near)) {
             Stream::Tcp(tcp) => Socket::Tcp(tcp),

@@ -18,7 +18,7 @@ use super::session::{ER_UNKNOWN_ERROR, End, Session};
 use crate::error::SqlError;
 use crate::flow::{Outgoing, READ_AHEAD, SCRATCH, poll_read};
 use crate::mysql::class::{Class, Verdict};
-use crate::mysql::codec::{self, command};
+use crate::mysql::codec::{self, command, status};
 use crate::mysql::statements::Key;
 use crate::mysql::upstream::Upstream;
 
@@ -26,6 +26,8 @@ use crate::mysql::upstream::Upstream;
 const HEALTH_LOOK: Duration = Duration::from_millis(100);
 /// So much of an answer waits at most before it is sent on.
 const BATCH: usize = 32 * 1024;
+/// `COM_PING`, where it is answered by a server.
+pub(super) const PING: &str = "ping";
 /// How often a read may be tried elsewhere.
 const TRIES: usize = 4;
 
@@ -179,7 +181,11 @@ impl Session {
 
     /// Whether a statement ends a transaction where none is open.
     fn ends_nothing(&self, verdict: &Verdict) -> bool {
-        let ends = matches!(verdict.class, Class::Commit | Class::Rollback);
+        // Nor does it matter to whoever asks whether it is there which connection that was.
+        let ends = matches!(
+            verdict.class,
+            Class::Commit | Class::Rollback | Class::Primary(PING)
+        );
         ends && !self.in_transaction()
             && self.transaction_since.is_none()
             && self.pinned.is_none()
@@ -311,6 +317,10 @@ impl Session {
     ) -> Result<Outcome, Trouble> {
         let server = attached.server;
         let edit = self.edit(attached.replica);
+        let mut flags = self.own_status();
+        if attached.tells_transaction() {
+            flags |= status::IN_TRANS;
+        }
         let Some(upstream) = attached.lease.upstream() else {
             return Err(End::Gone.into());
         };
@@ -327,7 +337,7 @@ impl Session {
             self.capabilities,
             upstream.capabilities,
             sequence,
-            self.own_status(),
+            flags,
             edit,
         );
         self.hand_on(upstream, &mut out, &mut relay, server).await?;

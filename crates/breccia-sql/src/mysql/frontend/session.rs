@@ -340,9 +340,8 @@ impl Session {
 
     /// How texts are read now.
     pub(super) fn mode(&self) -> Mode {
-        let get = |name: &str| self.settings.get(name).or_else(|| self.base.get(name));
-        let mode = Mode::of(get("sql_mode").unwrap_or_default());
-        let legible = get("character_set_client").is_none_or(is_legible);
+        let mode = Mode::of(self.setting("sql_mode").unwrap_or_default());
+        let legible = self.setting("character_set_client").is_none_or(is_legible);
         Mode {
             ignore_space: mode.ignore_space || self.capabilities & capabilities::IGNORE_SPACE != 0,
             legible: mode.legible && legible,
@@ -359,8 +358,7 @@ impl Session {
 
     /// Whether autocommit is on for the client.
     pub(super) fn autocommits(&self) -> bool {
-        let known = self.settings.get("autocommit");
-        known.or_else(|| self.base.get("autocommit")) != Some("OFF")
+        self.setting("autocommit") != Some("OFF")
     }
 
     /// The flags of an answer that is given here.
@@ -372,13 +370,34 @@ impl Session {
         if self.tells_transaction() {
             flags |= status::IN_TRANS;
         }
+        if self.begun.as_ref().is_some_and(|begun| begun.read_only) {
+            flags |= status::IN_TRANS_READONLY;
+        }
+        let modes = self.setting("sql_mode").unwrap_or_default();
+        if !modes.is_empty() {
+            let mode = Mode::of(modes);
+            if mode.no_backslash_escapes {
+                flags |= status::NO_BACKSLASH_ESCAPES;
+            }
+            // MariaDB, by the name it has for this, tells of it too.
+            if mode.ansi_quotes && self.base.get("tx_isolation").is_some() {
+                flags |= status::ANSI_QUOTES;
+            }
+        }
         flags
     }
 
-    /// Whether a client is told of a transaction.
+    /// A setting of the session, as far as it is known.
+    fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).or_else(|| self.base.get(name))
+    }
+
+    /// Whether a client is told of a transaction. Without autocommit, a statement that failed has mostly
+    /// begun one.
     fn tells_transaction(&self) -> bool {
-        let mut held = self.home.iter().chain(&self.away);
-        self.begun.is_some() || held.any(Attached::tells_transaction)
+        let begins = !self.autocommits();
+        let told = |it: &Attached| it.tells_transaction() || (it.unsure && begins);
+        self.begun.is_some() || self.home.iter().chain(&self.away).any(told)
     }
 
     /// How answers of a connection are told to the client.

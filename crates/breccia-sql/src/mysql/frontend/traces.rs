@@ -13,15 +13,15 @@ use super::session::Session;
 use crate::error::SqlError;
 use crate::mysql::class::{Class, Hidden, Verdict};
 
-/// What may have been left on a connection.
+/// What may have been left on a connection: user variables, and settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Traces {
     /// Nothing but what was told.
     Nothing,
-    /// User variables.
-    Variables,
-    /// Settings, too.
-    Settings,
+    /// By a statement that failed, and so told nothing.
+    OfFailure,
+    /// By what ran out of sight.
+    OfRoutines,
 }
 
 impl Attached {
@@ -31,11 +31,11 @@ impl Attached {
         const UNREAD: u16 = 1064;
         let traces = match &outcome.error {
             Some((UNREAD, ..)) if verdict.single => Traces::Nothing,
-            Some(_) if verdict.hidden != Hidden::Nothing => Traces::Settings,
-            None if verdict.hidden == Hidden::Routines => Traces::Variables,
+            Some(_) if verdict.hidden != Hidden::Nothing => Traces::OfFailure,
+            None if verdict.hidden == Hidden::Routines => Traces::OfRoutines,
             _ => Traces::Nothing,
         };
-        let failed = traces == Traces::Settings;
+        let failed = traces == Traces::OfFailure;
         // A name that is not known is mostly a wrong one.
         let unknown = matches!(
             verdict.class,
@@ -66,8 +66,7 @@ impl Session {
         }
         attached.forgot = true;
         attached.latest = false;
-        let settings = traces == Traces::Settings;
-        match pool.endpoint().traces(upstream, settings).await {
+        match pool.endpoint().traces(upstream).await {
             Ok((variables, values)) => {
                 for (name, value) in values {
                     let base = || self.base.by_any_name(name);
@@ -82,7 +81,7 @@ impl Session {
             }
             // It may not be asked that. A write that failed without any trigger known has left nothing.
             Err(SqlError::Question { .. }) => {
-                if traces == Traces::Variables || attached.spoilt {
+                if traces == Traces::OfRoutines || attached.spoilt {
                     self.pin("untracked");
                 }
             }
