@@ -137,7 +137,8 @@ pub enum SqlError {
     },
     /// An administrator holds statements back.
     #[error(
-        "{store} is paused by an administrator, and was not resumed within {after:?} (queue-timeout)"
+        "{store} is paused by an administrator, and was not resumed within {after:?} (queue-timeout); \
+         POST /stores/{store}/resume ends the pause"
     )]
     Paused {
         /// The composite.

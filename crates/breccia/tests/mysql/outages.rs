@@ -306,3 +306,51 @@ fn an_old_primary_that_comes_back_gets_no_write() -> Result<()> {
         Ok((client.value("SHOW breccia.server")? == "my0").then_some(()))
     })
 }
+
+#[test]
+fn who_comes_while_the_primary_is_down_sets_and_reads() -> Result<()> {
+    let mut cluster = cluster()?;
+    prepare(&cluster)?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    cluster.server_mut(0).kill9();
+    wait_until(LIMIT, "the loss to be known", || {
+        let mut client = gateway.client("outage")?;
+        let reply = client.query("INSERT INTO w VALUES ('lost')")?;
+        Ok((reply.code() == 1053).then_some(()))
+    })?;
+    let sql = "SELECT CONCAT(v, ' ', @@time_zone, ' ', @@character_set_connection, ' ', \
+               @@collation_connection) FROM t WHERE id = 7";
+    for _ in 0..5 {
+        // As drivers begin.
+        let mut client = gateway.client("")?;
+        for set in [
+            "SET NAMES latin1 COLLATE latin1_bin",
+            "SET NAMES latin1",
+            "SET time_zone = '+01:00'",
+            "SET autocommit = 1",
+            "USE outage",
+        ] {
+            client.run(set).context(set)?;
+        }
+        let row = client.value(sql)?;
+        ensure!(row == "row 7 +01:00 latin1 latin1_swedish_ci", "{row}");
+        // What one has set is nobody else's.
+        let mut other = gateway.client("outage")?;
+        let row = other.value(sql)?;
+        ensure!(row.starts_with("row 7 SYSTEM utf8mb4 "), "{row}");
+        let mut lazy = gateway.client("outage")?;
+        let reply = lazy.run("SET autocommit = 0")?;
+        ensure!(reply.status() & 2 == 0, "autocommit is on");
+        let reply = lazy.query("INSERT INTO w VALUES ('lost')")?;
+        ensure!(reply.code() == 1053, "{:?}", reply.fault);
+    }
+    cluster.server_mut(0).restart_same_port()?;
+    wait_until(LIMIT, "writes to go on", || {
+        let wrote = gateway
+            .client("outage")
+            .and_then(|mut it| it.run("INSERT INTO w VALUES ('after')"));
+        Ok(wrote.is_ok().then_some(()))
+    })?;
+    ensure!(rows(&cluster, 0)? == BTreeSet::from(["after".to_owned()]));
+    Ok(())
+}

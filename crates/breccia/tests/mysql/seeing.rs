@@ -195,3 +195,19 @@ fn functions_that_the_file_vouches_for_are_reads() -> Result<()> {
     ensure!(client.value("SELECT twice(3)")? == direct);
     Ok(())
 }
+
+#[test]
+fn the_wish_for_the_primary_is_shown_beside_another_pin() -> Result<()> {
+    let _cluster = crate::rig::shared()?;
+    let gateway = crate::state::narrow("wishes")?;
+    let mut client = gateway.client("wishes")?;
+    client.run("SET @a = 1")?;
+    for wish in ["primary", "auto", "primary"] {
+        client.run(&format!("SET breccia.target = '{wish}'"))?;
+        ensure!(client.value("SHOW breccia.target")? == wish);
+        ensure!(client.value("SHOW breccia.pinned")? == "user-variable");
+    }
+    client.run("RESET breccia.target")?;
+    ensure!(client.value("SHOW breccia.target")? == "auto");
+    Ok(())
+}

@@ -90,16 +90,18 @@ fn a_write_is_not_lost_to_anothers_autocommit() -> Result<()> {
         .iter()
         .enumerate()
     {
+        for _ in 0..4 {
+            // It leaves nothing but that.
+            gateway.client("offleft")?.run(set)?;
+            let mut other = gateway.client("offleft")?;
+            other.run("INSERT INTO t (v) VALUES ('kept')")?;
+        }
         let mut client = gateway.client("offleft")?;
         client.run(set)?;
         client.run("INSERT INTO t (v) VALUES ('not committed')")?;
         let reply = client.ping()?.good()?;
         ensure!(reply.status() & 3 == 1, "{set}: {}", reply.status());
         drop(client);
-        for _ in 0..4 {
-            let mut other = gateway.client("offleft")?;
-            other.run("INSERT INTO t (v) VALUES ('kept')")?;
-        }
         let sql = "SELECT COUNT(*) FROM offleft.t WHERE v = 'kept'";
         let rows = cluster.query(0, sql)?;
         ensure!(
@@ -202,15 +204,18 @@ fn a_prepared_question_about_the_statement_before_is_not_asked_too_late() -> Res
         .ok()
         .context("prepared")?;
     client.run("SET lc_time_names = 'de_DE'")?;
+    std::thread::sleep(Duration::from_millis(250));
+    // Others take the connection on which it is prepared.
+    let mut others = Vec::new();
     for _ in 0..3 {
-        // Others take the connection on which it is prepared.
         let mut other = gateway.client("rowcount")?;
         other.run("BEGIN")?;
-        other.run("UPDATE t SET v = 'x' WHERE id = 1")?;
-        client.run("INSERT INTO t (v) VALUES ('1'), ('2'), ('3')")?;
-        let reply = client.execute(&asks, &[])?.good()?;
-        ensure!(reply.text().as_deref() == Some("3"), "{reply:?}");
+        other.run("SELECT id FROM t LIMIT 1")?;
+        others.push(other);
     }
+    client.run("INSERT INTO t (v) VALUES ('1'), ('2'), ('3')")?;
+    let reply = client.execute(&asks, &[])?.good()?;
+    ensure!(reply.text().as_deref() == Some("3"), "{reply:?}");
     Ok(())
 }
 

@@ -50,6 +50,7 @@ impl Session {
             || verdict.calculates_found_rows
             || self.warnings > 0
             || outcome.error.is_some();
+        self.ask_untold(&mut attached, verdict, outcome).await;
         if attached.replica {
             self.freshness.used_replica(Home {
                 server: attached.server,
@@ -72,15 +73,6 @@ impl Session {
                 upstream.last_insert_id = None;
             }
         }
-        let mut asked = Self::doubted(outcome, verdict);
-        if !asked.is_empty() {
-            attached.forgot = true;
-            attached.latest = false;
-        }
-        if Self::misses_collation(outcome) {
-            asked.push("collation_connection".to_owned());
-        }
-        self.ask_settings(&mut attached, &asked).await;
         let stays = if asks_more {
             Stays::Asked
         } else {
@@ -130,6 +122,19 @@ impl Session {
                 self.freshness.used_primary(question);
             }
         }
+    }
+
+    /// Asks for settings of which an answer should have told, and has not.
+    async fn ask_untold(&mut self, attached: &mut Attached, verdict: &Verdict, outcome: &Outcome) {
+        let mut asked = Self::doubted(outcome, verdict);
+        if !asked.is_empty() {
+            attached.forgot = true;
+            attached.latest = false;
+        }
+        if Self::misses_collation(outcome) {
+            asked.push("collation_connection".to_owned());
+        }
+        self.ask_settings(attached, &asked).await;
     }
 
     /// Asks for settings of which the answer told nothing, or that which held for a moment.

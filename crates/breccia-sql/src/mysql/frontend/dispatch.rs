@@ -317,7 +317,7 @@ impl Session {
         settings.enter(&schema);
         self.settings = Arc::new(settings);
         self.statements.clear();
-        self.pinned = None;
+        (self.pinned, self.wants_primary) = (None, false);
         (self.begun, self.next) = (None, None);
         (self.last_insert_id, self.warnings) = (Some(0), 0);
         self.transaction_since = None;

@@ -46,28 +46,25 @@ impl Session {
             return Ok(());
         }
         let cluster = Arc::clone(&self.listener.cluster);
-        self.take_turn(|| !cluster.is_paused()).await
+        let name = cluster.options.name.clone();
+        self.take_turn(name, || !cluster.is_paused()).await
     }
 
     /// Waits until it may go on, as long as `queue-timeout` allows and nobody kills it.
-    async fn take_turn(&self, may_go: impl FnMut() -> bool) -> Result<(), SqlError> {
+    async fn take_turn(&self, store: String, may_go: impl FnMut() -> bool) -> Result<(), SqlError> {
         let turn = self.listener.cluster.wait_turn(self.gate_end(), may_go);
         match self.registered.unless_killed(turn).await {
             Some(true) => Ok(()),
-            Some(false) => Err(self.paused()),
+            Some(false) => Err(SqlError::Paused {
+                store,
+                after: self.listener.limits.pool.queue_timeout(),
+            }),
             None => Err(SqlError::Cancelled),
         }
     }
 
     fn gate_end(&self) -> Instant {
         self.asked + self.listener.limits.pool.queue_timeout()
-    }
-
-    fn paused(&self) -> SqlError {
-        SqlError::Paused {
-            store: self.listener.cluster.options.name.clone(),
-            after: self.listener.limits.pool.queue_timeout(),
-        }
     }
 
     /// Answers with an error of Breccia's own: nothing was carried out.
@@ -179,7 +176,12 @@ impl Session {
 
     async fn wait_while_held(&mut self, server: usize) -> Result<(), SqlError> {
         let cluster = Arc::clone(&self.listener.cluster);
-        self.take_turn(|| !cluster.holds_back(server)).await
+        let name = if cluster.is_paused() {
+            cluster.options.name.clone()
+        } else {
+            self.server_name(server)
+        };
+        self.take_turn(name, || !cluster.holds_back(server)).await
     }
 
     async fn attach_anew(&mut self, place: &Place, running: Running) -> Result<Attached, SqlError> {

@@ -208,6 +208,7 @@ fn begin(
         settings: Arc::default(),
         freshness: Freshness::default(),
         pinned: None,
+        wants_primary: false,
         home: None,
         away: None,
         begun: None,

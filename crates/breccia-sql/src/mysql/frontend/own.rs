@@ -29,10 +29,7 @@ impl Session {
                 Err(why) => self.answer_error(UNKNOWN_VARIABLE, *b"HY000", &why),
             },
             Class::OwnReset { name } if name == "target" => {
-                if self.pinned == Some("target") {
-                    self.pinned = None;
-                    self.linger_free_home();
-                }
+                self.want_any();
                 self.answer_ok();
             }
             Class::OwnReset { name } => {
@@ -50,10 +47,8 @@ impl Session {
         let view = self.look();
         Ok(match name {
             "token" => return self.token().await,
-            "target" => match self.pinned {
-                Some("target") => "primary".to_owned(),
-                _ => "auto".to_owned(),
-            },
+            "target" if self.wants_primary => "primary".to_owned(),
+            "target" => "auto".to_owned(),
             "pinned" => self.pinned.unwrap_or_default().to_owned(),
             "primary" => match &view.primary {
                 Ok(server) => self.server_name(*server),
@@ -84,6 +79,15 @@ impl Session {
         })
     }
 
+    /// Any server will do again, unless something else keeps the session where it is.
+    fn want_any(&mut self) {
+        self.wants_primary = false;
+        if self.pinned == Some("target") {
+            self.pinned = None;
+            self.linger_free_home();
+        }
+    }
+
     fn set_own(&mut self, name: &str, value: &str) -> Result<(), String> {
         match (name, value) {
             ("token", token) => {
@@ -96,14 +100,12 @@ impl Session {
                 Ok(())
             }
             ("target", "primary") => {
+                self.wants_primary = true;
                 self.pin("target");
                 Ok(())
             }
             ("target", "auto") => {
-                if self.pinned == Some("target") {
-                    self.pinned = None;
-                    self.linger_free_home();
-                }
+                self.want_any();
                 Ok(())
             }
             ("target", _) => Err("breccia: breccia.target is 'primary' or 'auto'".to_owned()),

@@ -121,7 +121,7 @@ impl Session {
     }
 
     /// Why a statement must go to the primary, as far as that is known without asking anybody.
-    fn must_be_primary(&self, verdict: &Verdict) -> Option<&'static str> {
+    fn must_be_primary(&mut self, verdict: &Verdict) -> Option<&'static str> {
         if let Some(reason) = self.pinned {
             return Some(reason);
         }
@@ -136,7 +136,13 @@ impl Session {
             Class::Read => {}
             Class::Primary(reason) | Class::Pin(reason) => return Some(reason),
             Class::Ddl => return Some("ddl"),
-            Class::Set | Class::SetAutocommit(_) | Class::Use(_) => return Some("set"),
+            Class::Set | Class::SetAutocommit(_) | Class::Use(_) => {
+                let shown = verdict.single && verdict.untold.is_empty();
+                if !shown || self.primary_answers() {
+                    return Some("set");
+                }
+                // Any server tells what a setting is now: who comes while there is no primary can read.
+            }
             _ => return Some("write"),
         }
         if verdict.hint_primary {
@@ -232,6 +238,13 @@ impl Session {
         } else {
             wait.max(ALONE_WAIT)
         }
+    }
+
+    /// Whether there is a primary that may answer now.
+    fn primary_answers(&mut self) -> bool {
+        let view = self.look();
+        let held = |it: &usize| self.listener.cluster.holds_back(*it);
+        self.has_primary(&view) && !view.primary.as_ref().is_ok_and(held)
     }
 
     /// Whether there is a primary that may answer.

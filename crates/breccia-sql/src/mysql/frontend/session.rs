@@ -123,6 +123,8 @@ pub(super) struct Session {
     pub(super) settings: Arc<Settings>,
     pub(super) freshness: Freshness<Gtids>,
     pub(super) pinned: Option<&'static str>,
+    /// It has asked for the primary alone.
+    pub(super) wants_primary: bool,
     /// The connection to the primary that is kept.
     pub(super) home: Option<Attached>,
     /// The connection to a replica that is kept.
