@@ -186,15 +186,18 @@ struct Answer {
 
 impl Answer {
     /// Without autocommit, a lazy transaction is told with the first statement, and not only with one
-    /// that has a table in it.
+    /// that has a table in it; behind an error it may not be known yet.
     fn tells_early(&self, direct: Option<&Answer>) -> bool {
-        let mut told = self.clone();
-        for result in &mut told.results {
-            if result.status & AUTOCOMMIT == 0 {
-                result.status &= !IN_TRANS;
+        let plain = |answer: &Answer| {
+            let mut plain = answer.clone();
+            for result in &mut plain.results {
+                if result.status & AUTOCOMMIT == 0 {
+                    result.status &= !IN_TRANS;
+                }
             }
-        }
-        direct == Some(&told)
+            plain
+        };
+        direct.map(plain) == Some(plain(self))
     }
 }
 
@@ -239,12 +242,11 @@ impl Side {
         }
         answer.fault = reply.fault.map(|fault| {
             let text = fault.message.replace(self.database, DATABASES[0]);
-            // A server numbers statements of SQL with those that are prepared.
-            let numbers = [1210, 1243, 1421];
-            let text = if numbers.contains(&fault.code) {
-                text.replace(|it: char| it.is_ascii_digit(), "")
-            } else {
-                text
+            // Servers number statements of SQL with those that are prepared, and name files.
+            let text = match fault.code {
+                1210 | 1243 | 1421 => text.replace(|it: char| it.is_ascii_digit(), ""),
+                6 => String::new(),
+                _ => text,
             };
             (fault.code, fault.state, text)
         });
@@ -338,7 +340,9 @@ impl Step {
             (Step::Text(sql), Step::Text(before)) if PREVIOUS.contains(sql) => {
                 READS.contains(before) || WRITES.contains(before)
             }
-            (Step::Text(sql), _) if PREVIOUS.contains(sql) => matches!(before, Step::Execute(..)),
+            (Step::Text(sql), _) if PREVIOUS.contains(sql) => {
+                matches!(before, Step::Execute(_, _, 0))
+            }
             _ => true,
         }
     }

@@ -114,7 +114,7 @@ fn nothing_said_in_a_read_only_transaction_writes_on_its_replica() -> Result<()>
             ],
             "1",
         ),
-        (&["SET autocommit = 1", insert], "1"),
+        (&["SET autocommit = 1", "COMMIT", insert], "1"),
         (&["ANALYZE TABLE t", insert], "1"),
         (&["!CALL writes()", "COMMIT"], "0"),
         (&["!SET GLOBAL long_query_time = 11", "COMMIT"], "0"),

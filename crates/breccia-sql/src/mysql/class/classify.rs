@@ -253,15 +253,16 @@ fn class_of(
     if notes.executable {
         verdict.hidden = Hidden::Routines;
     }
-    note_untold(&mut verdict, words);
+    note_untold(&mut verdict, words, notes);
     verdict
 }
 
 /// Variables that are set as `@@name = …`: MariaDB tells of all other ways to set one, and not of this.
 /// Where the text does not show whether and what it sets so, its session keeps its connection.
-fn note_untold(verdict: &mut Verdict, words: &Words<'_>) {
+fn note_untold(verdict: &mut Verdict, words: &Words<'_>, notes: Notes) {
     let pinned = matches!(verdict.class, Class::Pin(_));
-    if verdict.hidden == Hidden::Routines && !pinned && verdict.class != Class::Read {
+    let program = notes.executable || words.is(0, "begin");
+    if program && !pinned && verdict.hidden == Hidden::Routines {
         if names_variable(words.sql) {
             verdict.class = Class::Pin("variable");
         }

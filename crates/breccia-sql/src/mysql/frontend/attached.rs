@@ -261,7 +261,7 @@ impl Session {
         let unsure = verdict.restores && !verdict.single;
         let told = |it: &String| is_setting(it) && !it.starts_with("session_track");
         let mut doubted: Vec<String> = names.filter(|it| unsure && told(it)).collect();
-        doubted.extend(verdict.untold.iter().map(|it| it.to_string()));
+        doubted.extend(verdict.untold.iter().map(ToString::to_string));
         doubted
     }
 

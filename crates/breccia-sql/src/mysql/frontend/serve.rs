@@ -317,7 +317,11 @@ impl Session {
     ) -> Result<Outcome, Trouble> {
         let server = attached.server;
         let edit = self.edit(attached.replica);
-        let mut flags = self.own_status();
+        // The rows' own end tells the flags of all else.
+        let mut flags = match ask {
+            Ask::Prepare(..) => self.own_status(),
+            _ => self.transaction_status(),
+        };
         if attached.tells_transaction() {
             flags |= status::IN_TRANS;
         }

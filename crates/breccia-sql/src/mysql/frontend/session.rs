@@ -365,26 +365,29 @@ impl Session {
 
     /// The flags of an answer that is given here.
     pub(super) fn own_status(&self) -> u16 {
+        let mut flags = self.transaction_status();
+        if self.begun.as_ref().is_some_and(|begun| begun.read_only) {
+            flags |= status::IN_TRANS_READONLY;
+        }
+        let mode = Mode::of(self.setting("sql_mode").unwrap_or_default());
+        if mode.no_backslash_escapes {
+            flags |= status::NO_BACKSLASH_ESCAPES;
+        }
+        // MariaDB, by the name it has for this, tells of it too.
+        if mode.ansi_quotes && self.base.get("tx_isolation").is_some() {
+            flags |= status::ANSI_QUOTES;
+        }
+        flags
+    }
+
+    /// Those of them that tell of transactions.
+    pub(super) fn transaction_status(&self) -> u16 {
         let mut flags = 0;
         if self.autocommits() {
             flags |= status::AUTOCOMMIT;
         }
         if self.tells_transaction() {
             flags |= status::IN_TRANS;
-        }
-        if self.begun.as_ref().is_some_and(|begun| begun.read_only) {
-            flags |= status::IN_TRANS_READONLY;
-        }
-        let modes = self.setting("sql_mode").unwrap_or_default();
-        if !modes.is_empty() {
-            let mode = Mode::of(modes);
-            if mode.no_backslash_escapes {
-                flags |= status::NO_BACKSLASH_ESCAPES;
-            }
-            // MariaDB, by the name it has for this, tells of it too.
-            if mode.ansi_quotes && self.base.get("tx_isolation").is_some() {
-                flags |= status::ANSI_QUOTES;
-            }
         }
         flags
     }
