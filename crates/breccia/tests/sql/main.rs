@@ -8,6 +8,7 @@ mod bounds;
 mod clients;
 mod corpus;
 mod dice;
+mod doubt;
 mod faults;
 mod freshness;
 mod honest;

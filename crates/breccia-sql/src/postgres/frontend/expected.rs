@@ -4,6 +4,7 @@
 //! held against what was asked, so an answer to a question of Breccia's own never reaches a client
 //! and a client's answer is never lost.
 
+mod news;
 mod stale;
 
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use crate::postgres::codec::message::Status;
 use crate::postgres::codec::{self, CodecError, HEAD_BYTES};
 use crate::postgres::described::{Description, Shape};
 use crate::postgres::statement::Statement;
+pub(super) use news::{News, Tag};
 
 /// A frame longer than this is handed on piece by piece.
 const PASSED_BYTES: usize = 32 * 1024;
@@ -48,6 +50,8 @@ pub(super) enum Owed {
         shown: bool,
         statement: Option<Arc<Statement>>,
     },
+    /// `ParseComplete` of the unnamed statement: the change of it of this number.
+    Unnamed(u64),
     /// `BindComplete`.
     Bind,
     /// An error, told as that of a statement whose columns are not what they were.
@@ -97,69 +101,6 @@ enum Unread {
     Behind,
 }
 
-/// Which command is complete, as far as a session must know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tag {
-    Commit,
-    Set,
-    Reset,
-    DeallocateAll,
-    Other,
-}
-
-impl Tag {
-    fn of(words: &[u8]) -> Self {
-        match words {
-            b"COMMIT" => Self::Commit,
-            b"SET" => Self::Set,
-            b"RESET" => Self::Reset,
-            b"DEALLOCATE ALL" => Self::DeallocateAll,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// What the session must hear of, beside the bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum News {
-    /// A command of the client is complete.
-    Complete(Tag),
-    /// The client's statement failed; the SQLSTATE.
-    Failed(Vec<u8>),
-    /// A statement has other columns than the client was told.
-    Stale,
-    /// The same, and it is the server that noticed: somebody has changed the database.
-    Outdated,
-    /// A statement was described.
-    Described(Box<Described>, Shape),
-    /// A question of Breccia's own failed; the whole body of the error.
-    OwnFailed(Vec<u8>),
-    /// A statement of the registry could not be prepared.
-    NotPrepared(u64),
-    /// A change of a name is none: the server skipped it. Its number.
-    Undone(u64),
-    /// A statement that Breccia closed may still be there.
-    NotClosed,
-    /// Prepared statements are still there: letting go of all of them failed.
-    NotEmptied,
-    /// One is still there: letting go of it failed.
-    NotFreed(Box<Freed>),
-    /// DISCARD ALL is complete; whether nothing was asked behind it.
-    Discarded { last: bool },
-    /// A parameter of the connection is another; the body that says so, and whether the client got
-    /// it.
-    Parameter(Vec<u8>, bool),
-    /// A batch of the client is over, and what it changed is so: `ReadyForQuery`.
-    Ready(Status),
-    /// More may come than is owed: the connection is for nobody else.
-    Unread,
-    /// The connection ends: the server said so.
-    Fatal(Vec<u8>),
-    /// The connection ends: the server said so in a warning, as it does when it is shut down at once
-    /// or another of its processes has crashed.
-    Ends,
-}
-
 /// The answers owed, in order.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
@@ -170,6 +111,8 @@ pub(super) struct Expected {
     pub(super) status: Option<Status>,
     /// The server reads a copy from the client.
     pub(super) copy_in: bool,
+    /// The client has ended it.
+    copy_ended: bool,
     /// Bytes of rows, or of the end of a command, were handed to the client.
     pub(super) told: bool,
     /// The server skips all that comes before the next `Sync`.
@@ -187,7 +130,15 @@ pub(super) struct Expected {
 
 impl Expected {
     pub(super) fn push(&mut self, owed: Owed) {
-        if matches!(owed, Owed::CopyEnd) && !self.may_copy() {
+        if matches!(owed, Owed::CopyEnd) {
+            self.copy_ended |= self.copy_in;
+            if !self.may_copy() {
+                return;
+            }
+        }
+        if self.copy_in && !self.copy_ended && matches!(owed, Owed::Sync) {
+            // A server ignores it in the midst of a copy.
+            self.unread = Unread::Copied;
             return;
         }
         let executes = matches!(owed, Owed::Execute);
@@ -225,6 +176,7 @@ impl Expected {
             passing,
             status,
             copy_in,
+            copy_ended,
             told,
             skipping,
             skipped,
@@ -238,7 +190,7 @@ impl Expected {
             owed.shrink_to(16);
         }
         *passing = (0, false);
-        *status = None;
+        (*status, *copy_ended) = (None, false);
         (*copy_in, *told, *skipping, *unsynced, *emptying) = (false, false, false, false, false);
         if skipped.capacity() > 0 {
             *skipped = Vec::new();
@@ -249,6 +201,17 @@ impl Expected {
     /// Whether a question of Breccia's own is answered next.
     pub(super) fn is_asking(&self) -> bool {
         matches!(self.owed.front(), Some(Owed::Query { shown: false }))
+    }
+
+    /// Whether the answer to a whole batch, or to a query, is owed.
+    pub(super) fn owes_ready(&self) -> bool {
+        let ready = |owed: &Owed| {
+            matches!(
+                owed,
+                Owed::Sync | Owed::Query { shown: true } | Owed::Function
+            )
+        };
+        self.owed.iter().any(ready)
     }
 
     /// How much is owed.
@@ -433,7 +396,8 @@ impl Expected {
                 }
                 self.owed.pop_front();
             }
-            (b'2', Some(Owed::Bind))
+            (b'1', Some(Owed::Unnamed(_)))
+            | (b'2', Some(Owed::Bind))
             | (b'3', Some(Owed::Close { .. }))
             | (b'n' | b'T', Some(Owed::Describe)) => {
                 self.owed.pop_front();
@@ -509,8 +473,11 @@ impl Expected {
     fn begin_copy_in(&mut self) {
         self.copy_in = true;
         self.told = true;
-        let Some(Owed::Execute) = self.owed.front() else {
-            return;
+        self.copy_ended = false;
+        let extended = match self.owed.front() {
+            Some(Owed::Execute) => true,
+            Some(Owed::Query { shown: true }) => false,
+            _ => return,
         };
         // A server that reads a copy ignores what was sent behind its Execute, up to the copy's end.
         let ended = self.owed.iter().position(|it| matches!(it, Owed::CopyEnd));
@@ -518,19 +485,21 @@ impl Expected {
         if self.owed.drain(1..end).any(|it| matches!(it, Owed::Sync)) {
             self.unread = Unread::Copied;
         }
-        self.unsynced |= ended.is_none();
+        self.copy_ended = ended.is_some();
+        self.unsynced |= extended && ended.is_none();
     }
 
-    /// Whether an Execute is owed that may turn out to be a copy from the client.
+    /// Whether something is owed that may turn out to be a copy from the client.
     fn may_copy(&self) -> bool {
-        !self.copy_in && self.owed.iter().any(|it| matches!(it, Owed::Execute))
+        let may = |it: &Owed| matches!(it, Owed::Execute | Owed::Query { shown: true });
+        !self.copy_in && self.owed.iter().any(may)
     }
 
     fn fail(&mut self, body: &[u8], news: &mut Vec<News>) {
         let state = codec::field(body, b'C').unwrap_or_default().to_vec();
         let severity = codec::field(body, b'V').or_else(|| codec::field(body, b'S'));
         if matches!(severity, Some(b"FATAL" | b"PANIC")) {
-            news.push(News::Fatal(state));
+            news.push(News::Fatal(state, self.shows(b'E')));
             return;
         }
         let plans = matches!(self.owed.front(), Some(Owed::Bind | Owed::Described(_)));
@@ -546,6 +515,10 @@ impl Expected {
             Some(Owed::Query { shown: false }) => news.push(News::OwnFailed(body.to_vec())),
             Some(Owed::Query { .. } | Owed::Function) => {
                 news.push(News::Failed(state));
+                if self.unread == Unread::Copied {
+                    self.unread = Unread::Failed;
+                    news.push(News::Unread);
+                }
                 if matches!(self.owed.get(1), Some(Owed::Emptied | Owed::Freed(_))) {
                     news.extend(self.owed.remove(1).as_ref().and_then(without_effect));
                 }
@@ -558,6 +531,11 @@ impl Expected {
                 if self.unread == Unread::Copied {
                     self.unread = Unread::Failed;
                     news.push(News::Unread);
+                }
+                if let Some(Owed::Unnamed(number)) = self.owed.front() {
+                    // A server forgets the one before, whatever comes of the Parse.
+                    news.push(News::UnnamedFailed(*number));
+                    self.owed.pop_front();
                 }
                 self.skip(news);
             }
@@ -584,6 +562,11 @@ fn without_effect(owed: &Owed) -> Option<News> {
             statement: Some(statement),
             ..
         } => Some(News::NotPrepared(statement.id)),
+        Owed::Parse {
+            shown: false,
+            statement: None,
+        } => Some(News::UnnamedElsewhere),
+        Owed::Unnamed(number) => Some(News::UnnamedSkipped(*number)),
         Owed::Close { shown: false } => Some(News::NotClosed),
         Owed::Insert(_, change) => change.map(News::Undone),
         Owed::Emptied => Some(News::NotEmptied),

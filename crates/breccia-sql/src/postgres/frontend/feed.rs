@@ -143,13 +143,34 @@ impl Session {
         if self.is_own_frame(head, frame, seen.as_ref().map(|it| &*it.0)) {
             return Ok(self.meet_own(head));
         }
-        if self.needs_look(head)? {
+        if self.is_in_doubt(head)? || self.needs_look(head)? {
             return Ok(false);
         }
         let frame = self.client.take(head.length.min(have));
         self.pass_unseen(head, &frame, seen)?;
         self.client.reuse(frame);
         Ok(true)
+    }
+
+    /// Whether a frame of the client names a statement whose name an unanswered batch has changed: if the
+    /// server has skipped that change, the name stands for something else. The answer comes by itself.
+    fn is_in_doubt(&self, head: Head) -> Result<bool, End> {
+        let attached = self.attached.as_ref();
+        if !self.names.is_changing() || !attached.is_some_and(|it| it.expected.owes_ready()) {
+            return Ok(false);
+        }
+        let length = head.length.min(self.client.inbound.len());
+        let body = codec::body(self.client.inbound.get(..length).unwrap_or_default());
+        let name = match head.tag {
+            b'P' => codec::parse(body)?.name,
+            b'B' => codec::bind(body)?.statement,
+            b'C' | b'D' => match codec::named(head.tag, body)? {
+                (b'S', name) => name,
+                _ => return Ok(false),
+            },
+            _ => return Ok(false),
+        };
+        Ok(self.names.is_changed(name))
     }
 
     /// Whether a frame of the client binds what the connection must describe first.

@@ -64,7 +64,7 @@ impl Session {
             News::Discarded { last } => self.forget_all(last),
             // The connection ends next; or a replica is not as far as the settings, or cannot begin
             // what was begun.
-            News::OwnFailed(_) | News::Ends | News::Fatal(_) if attached.held => {
+            News::OwnFailed(_) | News::Ends | News::Fatal(..) if attached.held => {
                 attached.tainted = true;
                 return Ok(Some(false));
             }
@@ -74,9 +74,9 @@ impl Session {
                 return Err(End::Told("08006", error.to_string()));
             }
             News::Ends | News::Unread => attached.tainted = true,
-            News::Fatal(state) => {
+            News::Fatal(state, shown) => {
                 attached.tainted = true;
-                attached.farewell = attached.expected.status != Some(Status::Idle);
+                attached.farewell = shown;
                 tracing::debug!(?state, "a server ended a connection");
             }
             other => self.hear_of_statements(other),
@@ -106,6 +106,13 @@ impl Session {
                 }
             }
             News::Undone(change) => self.names.undo_one(change),
+            News::UnnamedSkipped(change) => {
+                if let Some(here) = self.names.undo_unnamed(change) {
+                    attached.unnamed_here = here;
+                }
+            }
+            News::UnnamedFailed(change) => self.names.fail_unnamed(change),
+            News::UnnamedElsewhere => attached.unnamed_here = false,
             News::NotClosed => attached.distrust(),
             News::NotEmptied => {
                 let upstream = attached.lease.upstream();

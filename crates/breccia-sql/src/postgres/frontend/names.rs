@@ -24,6 +24,10 @@ const MAX_TEXT_BYTES: usize = 64 << 20;
 const LONG_TEXT: usize = 1024;
 /// Changes of names that are not known to be so yet, the most.
 const MAX_JOURNAL: usize = 65_536;
+/// Changes of the unnamed statement kept at once.
+const MAX_UNNAMED: usize = 16;
+/// So many changes are looked through for a name; with more, all names wait until they are known.
+const LOOKED_THROUGH: usize = 1024;
 
 /// What a verdict holds under: [`crate::class::Classifier::version`], and whether texts can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,6 +115,9 @@ pub(super) struct Names {
     any_told: bool,
     /// Text and types of the unnamed one.
     pub(super) unnamed: Option<Unnamed>,
+    /// Changes of the unnamed one that are not known to be so yet, by their number: what it was before, and
+    /// whether that was the connection's.
+    unnamed_before: VecDeque<(u64, Option<Unnamed>, bool)>,
     /// How to undo what the frames of the running batch changed.
     journal: Vec<Change>,
     /// Changes so far.
@@ -220,8 +227,71 @@ impl Names {
         Ok(())
     }
 
+    /// Whether a name is being changed.
+    pub(super) fn is_changing(&self) -> bool {
+        !self.journal.is_empty()
+    }
+
+    /// Whether this name is, as far as the journal is looked through for it.
+    pub(super) fn is_changed(&self, name: &[u8]) -> bool {
+        if name.is_empty() {
+            return false;
+        }
+        let found = self
+            .journal
+            .iter()
+            .take(LOOKED_THROUGH)
+            .any(|it| *it.name == *name);
+        found || self.journal.len() > LOOKED_THROUGH
+    }
+
+    /// Another text is the unnamed statement's; the number of this change. `here`: what it was before was
+    /// the connection's.
+    pub(super) fn set_unnamed(&mut self, unnamed: Unnamed, here: bool) -> u64 {
+        self.changes += 1;
+        let before = self.unnamed.replace(unnamed);
+        if self.unnamed_before.len() == MAX_UNNAMED {
+            self.unnamed_before.pop_front();
+        }
+        self.unnamed_before.push_back((self.changes, before, here));
+        self.changes
+    }
+
+    /// The server has skipped a change of the unnamed statement; whether what it is then is the
+    /// connection's, unless it was changed since.
+    pub(super) fn undo_unnamed(&mut self, number: u64) -> Option<bool> {
+        let Some(at) = self.unnamed_before.iter().position(|it| it.0 == number) else {
+            if !self.unnamed_before.is_empty() {
+                // More are under way than are kept: whoever names it is told that there is none.
+                self.unnamed = None;
+            }
+            return None;
+        };
+        let (_, before, here) = self.unnamed_before.remove(at)?;
+        if let Some(later) = self.unnamed_before.get_mut(at) {
+            (later.1, later.2) = (before, here);
+            return None;
+        }
+        self.unnamed = before;
+        Some(here)
+    }
+
+    /// The same of one that has failed: there is none then.
+    pub(super) fn fail_unnamed(&mut self, number: u64) {
+        let found = self.unnamed_before.iter().position(|it| it.0 == number);
+        match found.map(|at| at + 1) {
+            Some(next) if next < self.unnamed_before.len() => {
+                if let Some(later) = self.unnamed_before.get_mut(next) {
+                    (later.1, later.2) = (None, true);
+                }
+            }
+            _ => self.unnamed = None,
+        }
+    }
+
     /// All that the frames since the last call did is so.
     pub(super) fn settle(&mut self) {
+        self.unnamed_before.clear();
         self.journal.clear();
         self.emptied.clear();
     }
@@ -294,6 +364,18 @@ impl Names {
     /// Takes one change back, wherever it stands among others of its name.
     fn take_back(&mut self, at: usize) {
         let change = self.journal.remove(at);
+        // What lets go of all has taken it away meanwhile, and may fail.
+        let taken = self.emptied.iter_mut().find_map(|(named, _)| {
+            let there = named.get(&change.name).map(|it| it.statement.id);
+            (there.is_some() && there == change.after).then_some(named)
+        });
+        if let Some(named) = taken {
+            match change.before {
+                Some(before) => named.insert(change.name, before),
+                None => named.remove(&change.name),
+            };
+            return;
+        }
         let rest = self.journal.get_mut(at..).unwrap_or_default();
         match rest.iter_mut().find(|later| later.name == change.name) {
             Some(later) => later.before = change.before,
@@ -304,6 +386,9 @@ impl Names {
     /// A statement could not be prepared: the first name given to it since the last
     /// [`Names::settle`] stands for what it did before.
     pub(super) fn not_prepared(&mut self, id: u64) {
+        for (_, prepared) in &mut self.emptied {
+            prepared.remove(id);
+        }
         let found = self.journal.iter().position(|it| it.after == Some(id));
         if let Some(at) = found {
             self.take_back(at);

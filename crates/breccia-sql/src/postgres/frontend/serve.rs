@@ -431,7 +431,7 @@ impl Session {
         let mut news = Vec::new();
         self.digest(&mut news)?;
         for item in news {
-            if movable && matches!(item, News::Fatal(_)) {
+            if movable && matches!(item, News::Fatal(..)) {
                 // The connection ends, and not the transaction: that goes on elsewhere.
                 self.client.out.bytes.truncate(mark);
             }

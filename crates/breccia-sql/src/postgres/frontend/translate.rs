@@ -142,13 +142,10 @@ impl Way<'_> {
         } else {
             let mut unnamed = Unnamed::new(sql.as_bytes(), &[0, 0]);
             unnamed.frees = Some(freed);
-            self.names.unnamed = Some(unnamed);
+            let change = self.names.set_unnamed(unnamed, *self.unnamed_here);
             *self.unnamed_here = true;
             message::parse(self.out, b"", sql.as_bytes(), &[0, 0]);
-            self.expected.push(Owed::Parse {
-                shown: true,
-                statement: None,
-            });
+            self.expected.push(Owed::Unnamed(change));
         }
     }
 
@@ -169,13 +166,10 @@ impl Way<'_> {
     fn parse(&mut self, frame: &[u8], body: &[u8]) -> Result<(), Unfit> {
         let parse = codec::parse(body)?;
         if parse.name.is_empty() {
-            self.names.unnamed = Some(Unnamed::new(parse.sql, parse.types));
+            let unnamed = Unnamed::new(parse.sql, parse.types);
+            let change = self.names.set_unnamed(unnamed, *self.unnamed_here);
             *self.unnamed_here = true;
-            let owed = Owed::Parse {
-                shown: true,
-                statement: None,
-            };
-            self.verbatim(frame, Some(owed));
+            self.verbatim(frame, Some(Owed::Unnamed(change)));
             return Ok(());
         }
         if let Some(there) = self.names.get(parse.name) {
