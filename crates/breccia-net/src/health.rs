@@ -189,7 +189,8 @@ impl EndpointHealth {
     fn publish(&self, breaker: &Breaker, why: &str) {
         if breaker.is_up() {
             self.publish_up();
-        } else {
+        } else if !why.is_empty() {
+            // Who has nothing new to say leaves it as another prober of the same endpoint has found it.
             self.publish_down(why);
         }
     }

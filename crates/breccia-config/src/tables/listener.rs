@@ -168,7 +168,7 @@ pub(super) static LISTENER: Table = Table {
         optional(
             "transaction-timeout",
             SOME_TIME,
-            "SQL: how long a transaction may take; then the client is disconnected. Default: for ever.",
+            "SQL: how long a transaction may take; then the client is disconnected, once the statement that runs has ended. Default: for ever.",
         ),
         text(
             "slow-statement",

@@ -154,3 +154,20 @@ async fn an_outage_is_probed_at_least_every_second_and_keeps_its_start() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_prober_without_news_does_not_contradict_another_one() {
+    locally(async {
+        let fixture = Fixture::start(Peer::Refuses);
+        wait(10).await;
+        assert!(!fixture.health.is_up());
+        // Another prober of the same endpoint finds it up; this one is told only that there were bytes.
+        fixture.health.publish_up();
+        fixture.health.note_bytes();
+        fixture.health.news.notify_one();
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        assert!(fixture.health.is_up(), "{:?}", fixture.health.down());
+    })
+    .await;
+}

@@ -159,7 +159,9 @@ impl Findings {
                 self.weigh_mysql_primary(server, facts, composite);
             }
         }
-        self.weigh_mysql_roles(name, composite, &primaries, answered.len());
+        let silent = asked.iter().filter(|it| it.facts.is_err());
+        let silent: Vec<&str> = silent.map(|it| it.name.as_str()).collect();
+        self.weigh_mysql_roles(name, composite, &primaries, &silent, answered.len());
         self.weigh_numbers(name, &answered);
         let lazy = composite.transactions == TransactionRouting::Lazy;
         if let (true, Some(facts)) = (lazy, first) {
@@ -172,17 +174,26 @@ impl Findings {
         name: &str,
         composite: &SqlReadReplicaPlan,
         primaries: &[&(String, Facts)],
+        silent: &[&str],
         answered: usize,
     ) {
         // Every member of a Galera cluster takes writes.
         let is_galera = primaries.iter().all(|(_, it)| it.report.galera.is_some());
         match primaries {
             [] if answered == 0 => {}
-            [] => self.faults.push(format!(
-                "{name}: every server that answers is a replica, so nothing can be written; start \
-                 {}, or promote one (STOP SLAVE, RESET SLAVE ALL, SET GLOBAL read_only = OFF)",
-                composite.primary
-            )),
+            [] => {
+                let promote =
+                    "promote one (STOP SLAVE, RESET SLAVE ALL, SET GLOBAL read_only = OFF)";
+                let mend = if silent.is_empty() {
+                    promote.to_owned()
+                } else {
+                    format!("start {}, or {promote}", silent.join(" or "))
+                };
+                self.faults.push(format!(
+                    "{name}: every server that answers is a replica, so nothing can be written; \
+                     {mend}"
+                ));
+            }
             [(primary, _)] if *primary != composite.primary => self.warnings.push(format!(
                 "{name}: {primary} is the primary, and store.{name}.primary names {}, which is \
                  not; the gateway follows the servers, but write primary = \"{primary}\"",
@@ -447,5 +458,9 @@ mod tests {
             asked("b", 2, None, GOOD),
         ];
         check(&swapped, false, &[], &["write primary = \"b\""]);
+        let mut lost = asked("b", 2, None, GOOD);
+        lost.facts = Err("connection refused".to_owned());
+        let without = [asked("a", 1, Some(("Yes", "")), READY), lost];
+        check(&without, false, &["start b, or promote one"], &[]);
     }
 }
