@@ -9,6 +9,7 @@ use std::sync::Arc;
 use breccia_net::clock;
 
 use super::attached::{Attached, Stays, has_cursor};
+use super::relay::Outcome;
 use super::route::CURSOR_AWAY;
 use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
@@ -283,16 +284,23 @@ impl Session {
         }
         let outcome = self.serve(Ask::Execute(execution), &verdict).await?;
         self.note_after(&verdict, outcome.as_ref());
+        self.hold_or_drop(number, cursor, outcome).await;
+        Ok(())
+    }
+
+    /// What an execution leaves of its statement: a cursor, or nothing.
+    async fn hold_or_drop(&mut self, number: u32, cursor: bool, outcome: Option<Outcome>) {
+        let holding = self.held_by(number).and_then(|(_, held)| held);
         let error = outcome.as_ref().map(|it| it.error.as_ref());
         let not_begun = matches!(error, Some(Some((WRONG_ARGUMENTS, ..))));
         let failed = error.is_none_or(|it| it.is_some());
         if not_begun && holding.is_some_and(|it| !it.data) {
-            return Ok(());
+            return;
         }
         if failed && holding.is_some() {
             // Whoever runs the same text there next must not find the data.
             self.drop_held(number).await;
-            return Ok(());
+            return;
         }
         let opened = cursor
             && outcome
@@ -302,7 +310,6 @@ impl Session {
         let here = self.held_at(replica, false).filter(|_| opened);
         self.hold_for(number, here);
         self.release_free().await;
-        Ok(())
     }
 
     fn unknown_statement(&mut self, number: u32, whom: &str) {
