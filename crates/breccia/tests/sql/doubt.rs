@@ -74,6 +74,15 @@ fn the_text_that_was_prepared_last_is_run_and_not_one_that_was_skipped() -> Resu
             ensure!(told == ["26000", "", "", ""], "{before}: {told:?}");
             let left = rows(&mut client)?;
             ensure!(left == ["C"], "{before}: {left:?}");
+            // And of a DEALLOCATE behind a Close that is skipped.
+            fails(&mut client).close("s1").sync();
+            client.query("DEALLOCATE s1");
+            client.parse("s1", &insert("D")).sync();
+            client.bind("s1", &[]).execute().sync();
+            let told = codes(&mut client, 4)?;
+            ensure!(told == ["26000", "", "", ""], "{before}: {told:?}");
+            let left = rows(&mut client)?;
+            ensure!(left == ["D"], "{before}: {left:?}");
         }
     }
     Ok(())

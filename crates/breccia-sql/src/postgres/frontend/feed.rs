@@ -6,6 +6,7 @@
 
 use bytes::Buf;
 
+use super::attached::Attached;
 use super::client::HIGH_WATER;
 use super::session::{End, Session};
 use crate::postgres::codec::message;
@@ -155,8 +156,9 @@ impl Session {
     /// Whether a frame of the client names a statement whose name an unanswered batch has changed: if the
     /// server has skipped that change, the name stands for something else. The answer comes by itself.
     fn is_in_doubt(&self, head: Head) -> Result<bool, End> {
-        let attached = self.attached.as_ref();
-        if !self.names.is_changing() || !attached.is_some_and(|it| it.expected.owes_ready()) {
+        // In the midst of a copy the server waits for the client.
+        let owes = |it: &Attached| it.expected.owes_ready() && !it.expected.copy_in;
+        if !self.names.is_changing() || !self.attached.as_ref().is_some_and(owes) {
             return Ok(false);
         }
         let length = head.length.min(self.client.inbound.len());
@@ -168,6 +170,8 @@ impl Session {
                 (b'S', name) => name,
                 _ => return Ok(false),
             },
+            // It may be a DEALLOCATE.
+            b'Q' => return Ok(true),
             _ => return Ok(false),
         };
         Ok(self.names.is_changed(name))
