@@ -14,6 +14,9 @@ use crate::rig::{Dice, Extra, Gateway, LIMIT, cluster, fresh};
 
 /// Commands, unless `BRECCIA_TEST_STATEMENTS` says another number.
 const COMMANDS: usize = 2_000;
+/// The order of them, unless `BRECCIA_TEST_SEED` says another one: a change should not fail for an order
+/// that nobody had tried before it.
+const SEED: u64 = 20_261_128;
 /// Databases of one length: one to work in directly, one through the gateway.
 const DATABASES: [&str; 2] = ["dicea", "diceb"];
 const IN_TRANS: u16 = 1;
@@ -336,6 +339,7 @@ impl Step {
     fn may_follow(&self, before: &Step) -> bool {
         match (self, before) {
             (Step::Text(FOUND_ROWS), Step::Text(sql)) => READS.contains(sql),
+            (Step::Text(FOUND_ROWS), _) => false,
             // A statement without a table leaves the warnings of the one before.
             (Step::Text(sql), Step::Text(before)) if PREVIOUS.contains(sql) => {
                 READS.contains(before) || WRITES.contains(before)
@@ -546,7 +550,7 @@ fn throw(extra: Extra<'_>) -> Result<()> {
                INSERT INTO u VALUES (1), (2), (3)";
     cluster.query(0, sql)?;
     let gateway = Gateway::over(&cluster, extra)?;
-    let mut dice = Dice::printed();
+    let mut dice = Dice::given(SEED);
     let over = AtomicBool::new(false);
     let seeds = [dice.roll(1 << 40), dice.roll(1 << 40)];
     thread::scope(|scope| {

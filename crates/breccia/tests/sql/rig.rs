@@ -171,10 +171,13 @@ impl Dice {
     /// Of this moment, and printed.
     pub(crate) fn printed() -> Dice {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Dice::given(now.map_or(7, |now| now.subsec_nanos().into()))
+    }
+
+    /// Of `BRECCIA_TEST_SEED`, or else this one; printed.
+    pub(crate) fn given(seed: u64) -> Dice {
         let given = std::env::var("BRECCIA_TEST_SEED").ok();
-        let seed = given
-            .and_then(|seed| seed.parse().ok())
-            .unwrap_or_else(|| now.map_or(7, |now| now.subsec_nanos().into()));
+        let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or(seed);
         println!("BRECCIA_TEST_SEED={seed}");
         Dice::new(seed)
     }
