@@ -266,3 +266,27 @@ fn a_ping_outlives_the_connection_of_the_last_read() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_variable_that_cannot_be_set_costs_no_transaction() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = narrow("nosuchvar")?;
+    let mut client = gateway.client("nosuchvar")?;
+    client.run("BEGIN")?;
+    client.run("INSERT INTO t (v) VALUES ('kept')")?;
+    for (set, code) in [
+        ("SET @@nosuch = 1", 1193),
+        ("SET @@max_connections = 7", 1229),
+        ("SET @@version = 'x'", 1238),
+        ("SET @@sql_mode = 'nosuch'", 1231),
+    ] {
+        let reply = client.query(set)?;
+        ensure!(reply.code() == code, "{set}: {:?}", reply.fault);
+    }
+    client.run("SET @@character_set_results = NULL")?;
+    expect(&mut client, "SELECT @@character_set_results IS NULL", "1")?;
+    client.run("COMMIT")?;
+    let rows = cluster.query(0, "SELECT COUNT(*) FROM nosuchvar.t WHERE v = 'kept'")?;
+    ensure!(rows.trim() == "1", "{rows}");
+    expect(&mut client, "SELECT @@character_set_results IS NULL", "1")
+}

@@ -9,6 +9,7 @@ use breccia_net::clock;
 use super::attached::{Attached, Stays};
 use super::relay::Outcome;
 use super::session::Session;
+use crate::error::SqlError;
 use crate::freshness::Home;
 use crate::mysql::class::{Class, Verdict};
 use crate::mysql::gtid::Gtids;
@@ -145,19 +146,27 @@ impl Session {
         };
         for name in names {
             let sql = format!("SELECT @@session.{name} LIMIT 1");
-            let asked = pool.endpoint().ask_value(upstream, &sql).await;
-            if let Ok(Some(value)) = asked {
-                let value = match (name.as_str(), value.as_str()) {
-                    ("autocommit", "0") => "OFF",
-                    ("autocommit", _) => "ON",
-                    (_, value) => value,
-                };
-                Arc::make_mut(&mut self.settings).set(name, value);
-                upstream.applied = Arc::clone(&self.settings);
-            } else {
-                attached.tainted = true;
-                return;
-            }
+            let value = match pool.endpoint().ask_value(upstream, &sql).await {
+                Ok(Some(value)) => value,
+                Ok(None) => {
+                    // NULL cannot be brought along.
+                    self.pin("variable");
+                    continue;
+                }
+                // There is no such variable, or none of a session's own: nothing has changed.
+                Err(SqlError::Question { .. }) => continue,
+                Err(_) => {
+                    attached.tainted = true;
+                    return;
+                }
+            };
+            let value = match (name.as_str(), value.as_str()) {
+                ("autocommit", "0") => "OFF",
+                ("autocommit", _) => "ON",
+                (_, value) => value,
+            };
+            Arc::make_mut(&mut self.settings).set(name, value);
+            upstream.applied = Arc::clone(&self.settings);
         }
     }
 }
