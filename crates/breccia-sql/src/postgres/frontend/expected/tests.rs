@@ -131,7 +131,13 @@ fn a_copy_from_the_client_swallows_the_sync_behind_its_execute() {
         .digest(&mut received, &mut out, &mut news)
         .expect("good");
     assert!(expected.copy_in && expected.unsynced);
+    // Amid the copy it is ignored; behind the client's CopyDone it is not.
+    let owed = expected.len();
     expected.push(Owed::Sync);
+    assert_eq!(expected.len(), owed);
+    expected.push(Owed::CopyEnd);
+    expected.push(Owed::Sync);
+    assert_eq!(expected.len(), owed + 1);
     let mut sent = Vec::new();
     message::complete(&mut sent, "COPY 1");
     message::ready(&mut sent, Status::Idle);
