@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{Fault, MariaDbCluster, MyClient, MyValue, Signal, http, wait_until};
+use breccia_testkit::{Fault, MariaDbCluster, MyClient, MyValue, Signal, wait_until};
 
 use crate::rig::{Extra, Gateway, LIMIT, behind_proxies, cluster, file, fresh};
 
@@ -326,8 +326,7 @@ fn two_primaries_are_refused_until_one_is_named() -> Result<()> {
     })?;
     println!("two primaries: {told}");
     ensure!(told.contains("my0") && told.contains("my1"), "{told}");
-    let (status, body) = http(gateway.breccia.admin_port(), "POST", "/stores/my1/primary")?;
-    ensure!(status == 200, "{status} {body}");
+    gateway.post("/stores/my1/primary")?;
     wait_until(LIMIT, "writes on the one that is named", || {
         let Ok(mut client) = gateway.client("faults") else {
             return Ok(None);
@@ -448,10 +447,7 @@ fn a_paused_composite_holds_statements_back_and_a_drained_replica_serves_none() 
         ..Extra::default()
     };
     let gateway = &Gateway::over(&cluster, extra)?;
-    let admin = gateway.breccia.admin_port();
-    let post = |path: &str| http(admin, "POST", path);
-    let (status, body) = post("/stores/my1/drain")?;
-    ensure!(status == 200, "{status} {body}");
+    gateway.post("/stores/my1/drain")?;
     for _ in 0..40 {
         let mut client = gateway.client("")?;
         client.run("SELECT 1")?;
@@ -460,8 +456,7 @@ fn a_paused_composite_holds_statements_back_and_a_drained_replica_serves_none() 
             "a read on a drained replica"
         );
     }
-    let (status, body) = post("/stores/my1/resume")?;
-    ensure!(status == 200, "{status} {body}");
+    gateway.post("/stores/my1/resume")?;
     fresh(&cluster, "pausing")?;
     cluster.query(0, "CREATE TABLE pausing.t (a int)")?;
     let mut open = gateway.client("pausing")?;
@@ -469,7 +464,7 @@ fn a_paused_composite_holds_statements_back_and_a_drained_replica_serves_none() 
     open.run("INSERT INTO t VALUES (1)")?;
     let released = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
-        let pausing = scope.spawn(|| post("/stores/db/pause"));
+        let pausing = scope.spawn(|| gateway.post("/stores/db/pause"));
         thread::sleep(Duration::from_millis(500));
         let held: Vec<_> = ["SELECT 1", "SELECT 1 FOR UPDATE"]
             .map(|sql| {
@@ -486,11 +481,9 @@ fn a_paused_composite_holds_statements_back_and_a_drained_replica_serves_none() 
         open.run("INSERT INTO t VALUES (2)")
             .context("the open transaction")?;
         open.run("COMMIT")?;
-        let (status, body) = pausing.join().expect("no panic")?;
-        ensure!(status == 200, "{status} {body}");
+        pausing.join().expect("no panic")?;
         released.store(true, Ordering::SeqCst);
-        let (status, body) = post("/stores/db/resume")?;
-        ensure!(status == 200, "{status} {body}");
+        gateway.post("/stores/db/resume")?;
         held.into_iter()
             .try_for_each(|it| it.join().expect("no panic"))
     })

@@ -198,16 +198,11 @@ fn a_password_that_is_guessed_by_changing_users_counts_as_one_at_the_door() -> R
 fn who_waits_in_a_pause_can_be_killed() -> Result<()> {
     let cluster = shared()?;
     let gateway = of_size("killpause", 2)?;
-    let post = |path: &str| -> Result<()> {
-        let (status, body) = breccia_testkit::http(gateway.breccia.admin_port(), "POST", path)?;
-        ensure!(status == 200, "{path}: {status} {body}");
-        Ok(())
-    };
     let mut killer = gateway.client("killpause")?;
     for (kill, code) in [("KILL QUERY", 1317), ("KILL CONNECTION", 1927)] {
         let mut waiter = gateway.client("killpause")?;
         let number = waiter.connection_id;
-        post("/stores/db/pause")?;
+        gateway.post("/stores/db/pause")?;
         let reply = std::thread::scope(|scope| -> Result<_> {
             let waiting = scope.spawn(|| waiter.query("INSERT INTO t (v) VALUES ('killed')"));
             std::thread::sleep(Duration::from_millis(300));
@@ -217,7 +212,7 @@ fn who_waits_in_a_pause_can_be_killed() -> Result<()> {
             ensure!(begun.elapsed() < SOON, "{kill}: {:?}", begun.elapsed());
             Ok(reply)
         });
-        post("/stores/db/resume")?;
+        gateway.post("/stores/db/resume")?;
         let reply = reply?;
         if code == 1317 {
             ensure!(reply?.code() == code, "{kill}");

@@ -418,16 +418,21 @@ fn a_transaction_that_takes_too_long_ends() -> Result<()> {
     Ok(())
 }
 
+/// The key of a listener that has TLS.
+fn with_tls(certificates: &Certificates) -> String {
+    format!(
+        "tls = {{ cert = '{}', key = '{}' }}",
+        certificates.server_cert.display(),
+        certificates.server_key.display()
+    )
+}
+
 #[test]
 fn a_listener_with_tls_lets_nobody_in_without() -> Result<()> {
     let cluster = shared()?;
     let certificates = Certificates::new()?;
     let port = free_port()?;
-    let tls = format!(
-        "tls = {{ cert = '{}', key = '{}' }}",
-        certificates.server_cert.display(),
-        certificates.server_key.display()
-    );
+    let tls = with_tls(&certificates);
     let extra = Extra {
         listener: &tls,
         ..Extra::default()
@@ -517,11 +522,7 @@ fn data_sent_ahead_to_a_frozen_server_has_an_end() -> Result<()> {
 fn a_tls_handshake_that_comes_with_its_request_is_taken() -> Result<()> {
     let cluster = shared()?;
     let certificates = Certificates::new()?;
-    let tls = format!(
-        "tls = {{ cert = '{}', key = '{}' }}",
-        certificates.server_cert.display(),
-        certificates.server_key.display()
-    );
+    let tls = with_tls(&certificates);
     let extra = Extra {
         listener: &tls,
         ..Extra::default()

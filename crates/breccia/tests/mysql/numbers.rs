@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use breccia_testkit::{MariaDbCluster, MyClient, http};
+use breccia_testkit::{MariaDbCluster, MyClient};
 
 use crate::rig::{Extra, Gateway, fresh, shared};
 
@@ -50,10 +50,9 @@ fn an_error_behind_a_long_command_has_the_number_after_its_last_packet() -> Resu
         through.run("START TRANSACTION READ ONLY")?;
         through.run("SELECT 1")?;
         through.run("COMMIT")?;
-        let admin = gateway.breccia.admin_port();
-        ensure!(http(admin, "POST", "/stores/db/pause")?.0 == 200);
+        gateway.post("/stores/db/pause")?;
         let told = refused(&mut through, "DO '", length);
-        ensure!(http(admin, "POST", "/stores/db/resume")?.0 == 200);
+        gateway.post("/stores/db/resume")?;
         let (number, code) = told?;
         ensure!(code != 0 && code != 1064, "{length}: {code}");
         ensure!(number == wanted, "{length}: {number} instead of {wanted}");

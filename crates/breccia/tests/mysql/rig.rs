@@ -10,8 +10,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use breccia_testkit::{
     Breccia, FaultyProxy, MariaDbCluster, MariaDbClusterOptions, MyClient, MyLogin, free_port,
-    wait_until,
+    http, wait_until,
 };
+
+pub(crate) use breccia_testkit::Dice;
 
 /// How long anything may take to settle.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -118,6 +120,13 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// Posts to the admin listener; another answer than 200 is an error.
+    pub(crate) fn post(&self, path: &str) -> Result<()> {
+        let (status, body) = http(self.breccia.admin_port(), "POST", path)?;
+        ensure!(status == 200, "{path}: {status} {body}");
+        Ok(())
+    }
+
     /// A client in this database.
     pub(crate) fn client(&self, database: &str) -> Result<MyClient> {
         MyClient::connect(self.port, database)
@@ -216,42 +225,4 @@ pub(crate) fn together(count: usize, work: impl Fn(usize) -> Result<()> + Sync) 
 pub(crate) fn turn() -> std::sync::MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A sequence of numbers that a seed gives; the seed is printed, and shown when a test fails.
-#[derive(Debug)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Dice {
-        Dice(seed | 1)
-    }
-
-    /// Of this moment, and printed.
-    pub(crate) fn printed() -> Dice {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Dice::given(now.map_or(7, |now| now.subsec_nanos().into()))
-    }
-
-    /// Of `BRECCIA_TEST_SEED`, or else this one; printed.
-    pub(crate) fn given(seed: u64) -> Dice {
-        let given = std::env::var("BRECCIA_TEST_SEED").ok();
-        let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or(seed);
-        println!("BRECCIA_TEST_SEED={seed}");
-        Dice::new(seed)
-    }
-
-    /// One of some.
-    pub(crate) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        let at = usize::try_from(self.roll(all.len() as u64)).unwrap_or(0);
-        all.get(at).copied().expect("some to pick from")
-    }
-
-    /// A number under `below`.
-    pub(crate) fn roll(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below
-    }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{MariaDbCluster, MyClient, MyReply, http, wait_until};
+use breccia_testkit::{MariaDbCluster, MyClient, MyReply, wait_until};
 
 use crate::rig::{Extra, Gateway, LIMIT, cluster, fresh};
 
@@ -48,13 +48,6 @@ fn rows(cluster: &MariaDbCluster) -> Result<String> {
     Ok(cluster.query(1, sql)?.trim().to_owned())
 }
 
-/// Posts to the admin listener.
-fn post(gateway: &Gateway, path: &str) -> Result<()> {
-    let (status, body) = http(gateway.breccia.admin_port(), "POST", path)?;
-    ensure!(status == 200, "{path}: {status} {body}");
-    Ok(())
-}
-
 /// What a client is told of its loss.
 fn lost(reply: &Result<MyReply>, what: &str) -> Result<()> {
     let fault = reply.as_ref().ok().and_then(|reply| reply.fault.as_ref());
@@ -90,7 +83,7 @@ fn what_waits_in_a_pause_moves_with_the_primary_and_what_was_pinned_ends() -> Re
         }
         sessions.push((*name, client));
     }
-    post(&gateway, "/stores/db/pause")?;
+    gateway.post("/stores/db/pause")?;
     let replies = thread::scope(|scope| -> Result<Vec<_>> {
         let waiting: Vec<_> = sessions
             .iter_mut()
@@ -102,7 +95,7 @@ fn what_waits_in_a_pause_moves_with_the_primary_and_what_was_pinned_ends() -> Re
         // They are on their way by then; one that is not yet finds what the others find.
         thread::sleep(Duration::from_millis(300));
         switch_over(&cluster, &gateway)?;
-        post(&gateway, "/stores/db/resume")?;
+        gateway.post("/stores/db/resume")?;
         Ok(waiting
             .into_iter()
             .map(|it| it.join().expect("no panic"))

@@ -45,9 +45,9 @@ fn of_query(
         }
         ("function", _) => function(catalogue, words),
         ("variable", _) => (0..words.len()).find_map(|at| {
-            let (global, name) = walls::variable(words, at);
+            let (scope, name) = walls::variable(words, at);
             let is = words.kind(at) == Some(Kind::SystemVariable)
-                && (global || !builtin::is_same_everywhere(&name));
+                && (scope == walls::Scope::Global || !builtin::is_same_everywhere(&name));
             is.then(|| format!("variable {}", words.text(at)))
         }),
         _ => None,

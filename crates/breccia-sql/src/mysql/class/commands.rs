@@ -6,7 +6,7 @@
 use super::Class;
 use super::lexer::Kind;
 use super::prove::Reason;
-use super::walls;
+use super::walls::{self, Scope};
 use super::words::Words;
 
 /// What the first words of a statement tell.
@@ -326,14 +326,9 @@ pub(super) fn untold(words: &Words<'_>) -> Option<Vec<Box<str>>> {
         if !assigned || !begins || words.kind(at) != Some(Kind::SystemVariable) {
             continue;
         }
-        let (global, name) = walls::variable(words, at);
-        let said = words.lower(at);
-        let scoped = ["session", "local"].iter().any(|it| {
-            let rest = said.trim_start_matches("@@").trim_start_matches('`');
-            rest.starts_with(it) && said.contains('.')
-        });
+        let (scope, name) = walls::variable(words, at);
         let once = name.starts_with("tx_") || name.starts_with("transaction_");
-        if global || scoped || once {
+        if scope != Scope::Unsaid || once {
             continue;
         }
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -368,8 +363,8 @@ fn assignment(words: &Words<'_>, at: usize) -> Assignment {
         return known(Class::Primary("global"));
     }
     if words.kind(at) == Some(Kind::SystemVariable) {
-        let (global, name) = walls::variable(words, at);
-        if global || name.starts_with("persist") {
+        let (scope, name) = walls::variable(words, at);
+        if scope == Scope::Global || name.starts_with("persist") {
             return known(Class::Primary("global"));
         }
         return Assignment::Session {

@@ -87,16 +87,31 @@ fn word(words: &Words<'_>, at: usize, flags: &mut Flags) {
     }
 }
 
-/// A system variable: whether it is the server's, and its name in lower case.
-pub(super) fn variable(words: &Words<'_>, at: usize) -> (bool, String) {
+/// Whose a system variable is, as the text says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The server's.
+    Global,
+    /// The session's.
+    Session,
+    /// Nothing is said.
+    Unsaid,
+}
+
+/// A system variable: whose it is, and its name in lower case.
+pub(super) fn variable(words: &Words<'_>, at: usize) -> (Scope, String) {
     let name = words.lower(at).replace('`', "");
     let name = name.trim_start_matches("@@");
-    for (scope, global) in [("global.", true), ("session.", false), ("local.", false)] {
-        if let Some(name) = name.strip_prefix(scope) {
-            return (global, name.to_owned());
+    for (said, scope) in [
+        ("global.", Scope::Global),
+        ("session.", Scope::Session),
+        ("local.", Scope::Session),
+    ] {
+        if let Some(name) = name.strip_prefix(said) {
+            return (scope, name.to_owned());
         }
     }
-    (false, name.to_owned())
+    (Scope::Unsaid, name.to_owned())
 }
 
 /// Refuses what no read has in it.
@@ -105,8 +120,8 @@ pub(super) fn forbids_read(words: &Words<'_>, catalogue: &Catalogue) -> Result<(
         match words.kind(at) {
             Some(Kind::UserVariable) => return Err("user-variable"),
             Some(Kind::SystemVariable) => {
-                let (global, name) = variable(words, at);
-                if global || !builtin::is_same_everywhere(&name) {
+                let (scope, name) = variable(words, at);
+                if scope == Scope::Global || !builtin::is_same_everywhere(&name) {
                     return Err("variable");
                 }
             }
