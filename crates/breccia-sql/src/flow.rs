@@ -41,6 +41,14 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Nothing yet, in memory that was let go of.
+    pub(crate) fn over(spare: Vec<u8>) -> Self {
+        Self {
+            bytes: spare,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.bytes.len() - self.sent
     }
@@ -85,13 +93,21 @@ impl Outgoing {
 
     /// Sends all that waits, by `end` at the latest.
     pub(crate) async fn send(&mut self, stream: &mut Stream, end: Instant) -> io::Result<()> {
+        self.send_by(stream, || end).await
+    }
+
+    /// The same; nobody asks for the end where the socket takes all at once, as it mostly does.
+    pub(crate) async fn send_by(
+        &mut self,
+        stream: &mut Stream,
+        end: impl FnOnce() -> Instant,
+    ) -> io::Result<()> {
         let mut sending = poll_fn(|context| self.poll_send(stream, context));
-        // Mostly the socket takes all of it at once, and no timer is needed.
         let at_once = poll_fn(|context| Poll::Ready(Pin::new(&mut sending).poll(context)));
         if let Poll::Ready(sent) = at_once.await {
             return sent;
         }
-        let sent = tokio::time::timeout_at(end.into(), sending).await;
+        let sent = tokio::time::timeout_at(end().into(), sending).await;
         sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 

@@ -88,5 +88,6 @@ impl pool::Connection for Upstream {
         if self.received.is_empty() {
             self.received = bytes::BytesMut::new();
         }
+        self.spare = Vec::new();
     }
 }

@@ -46,6 +46,8 @@ pub const MAX_VARIABLES: usize = 1024;
 pub struct Settings {
     variables: BTreeMap<String, String>,
     schema: Option<String>,
+    /// Whether autocommit is among them, and on: every statement asks several times.
+    autocommit: Option<bool>,
 }
 
 /// The other name of a variable.
@@ -72,7 +74,16 @@ impl Settings {
         }
         if self.variables.len() < MAX_VARIABLES || self.variables.contains_key(name) {
             self.variables.insert(name.to_owned(), value.to_owned());
+            if name == "autocommit" {
+                self.autocommit = Some(value != "OFF");
+            }
         }
+    }
+
+    /// Whether autocommit is on, if the session has set it.
+    #[must_use]
+    pub fn autocommits(&self) -> Option<bool> {
+        self.autocommit
     }
 
     /// The value of a variable, if the session has set it.
@@ -120,6 +131,7 @@ impl Settings {
         stripped
             .variables
             .retain(|name, _| !OF_TRANSACTIONS.contains(&name.as_str()));
+        stripped.autocommit = None;
         Arc::new(stripped)
     }
 

@@ -4,7 +4,7 @@
 //! the client prepared it, on whatever connection it runs.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
 use super::settings::Settings;
@@ -83,8 +83,28 @@ pub struct Known {
 /// The statements of one connection.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    known: HashMap<Key, Known>,
+    known: HashMap<Key, Known, BuildHasherDefault<AsIs>>,
     clock: u64,
+}
+
+/// What [`Key`] has hashed is not hashed again.
+#[derive(Debug, Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = self.0.rotate_left(8) ^ hash;
+    }
 }
 
 impl Prepared {

@@ -130,6 +130,8 @@ pub struct Upstream {
     pub stream: Stream,
     /// Bytes read and not yet looked at.
     pub received: BytesMut,
+    /// Memory for the next bytes to it.
+    pub spare: Vec<u8>,
     /// Its number on the server.
     pub connection_id: u32,
     /// Who logged in.
@@ -192,6 +194,7 @@ impl Endpoint {
         let mut upstream = Upstream {
             stream: met.stream,
             received: met.received,
+            spare: Vec::new(),
             connection_id: met.greeting.connection,
             login: login.clone(),
             server: ServerKind::of(&met.greeting.version),

@@ -16,7 +16,7 @@ mod track;
 use thiserror::Error;
 
 pub use prepared::{ExecuteHead, PrepareOk};
-pub use replies::{ErrPacket, OkPacket, write_eof};
+pub use replies::{ErrPacket, OkPacket, eof};
 pub use track::{Change, changes, write_change};
 
 /// The length and the number of a packet: what each begins with.

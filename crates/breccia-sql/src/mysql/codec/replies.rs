@@ -79,11 +79,11 @@ impl<'a> OkPacket<'a> {
     }
 }
 
-/// Writes an end of columns or rows for clients without `DEPRECATE_EOF`.
-pub fn write_eof(out: &mut Vec<u8>, status: u16, warnings: u16, _negotiated: u64) {
-    out.push(0xfe);
-    out.extend_from_slice(&warnings.to_le_bytes());
-    out.extend_from_slice(&status.to_le_bytes());
+/// An end of columns or rows for clients without `DEPRECATE_EOF`.
+#[must_use]
+pub fn eof(status: u16, warnings: u16) -> [u8; 5] {
+    let ([w0, w1], [s0, s1]) = (warnings.to_le_bytes(), status.to_le_bytes());
+    [0xfe, w0, w1, s0, s1]
 }
 
 /// An error.

@@ -188,8 +188,7 @@ fn replies_are_read_back_by_every_peer_and_cuts_are_noticed() {
         for cut in 0..out.len() {
             assert_ne!(ErrPacket::parse(&out[..cut]), Ok(error), "cut at {cut}");
         }
-        let mut out = Vec::new();
-        write_eof(&mut out, status::AUTOCOMMIT, 3, negotiated);
+        let out = eof(status::AUTOCOMMIT, 3);
         let end = OkPacket::parse(&out, negotiated).expect("an end of rows");
         assert_eq!(
             (end.header, end.status, end.warnings),

@@ -18,7 +18,7 @@ impl Session {
     /// What an answer means for the session, and for the connection it came on.
     pub(super) async fn after(
         &mut self,
-        mut attached: Attached,
+        mut attached: Box<Attached>,
         verdict: &Verdict,
         outcome: &Outcome,
     ) {

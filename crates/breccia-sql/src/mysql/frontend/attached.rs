@@ -158,14 +158,12 @@ impl Lingers {
         }
     }
 
-    fn is_over(self, pool: &Pool) -> bool {
-        let now = clock::now();
+    fn is_over(self, now: Instant, pool: &Pool) -> bool {
         now >= self.most || (now >= self.least && pool.waiting() > 0)
     }
 
     /// When it is to be looked at again.
-    pub(super) fn due(self) -> Instant {
-        let now = clock::now();
+    pub(super) fn due(self, now: Instant) -> Instant {
         if now < self.least {
             self.least
         } else {
@@ -275,7 +273,7 @@ impl Session {
     }
 
     /// A session keeps its connection to the primary, or lets it go, after a statement there.
-    pub(super) async fn settle_home(&mut self, mut attached: Attached, stays: Stays) {
+    pub(super) async fn settle_home(&mut self, mut attached: Box<Attached>, stays: Stays) {
         let size = self.listener.limits.pool.size();
         let mut keeps = !attached.is_free()
             || self.pinned.is_some()
@@ -310,7 +308,7 @@ impl Session {
     /// The same of a connection to a replica. `asks_more`: its client may well ask about the answer.
     pub(super) async fn settle_away(
         &mut self,
-        mut attached: Attached,
+        mut attached: Box<Attached>,
         asks_more: bool,
         now: Instant,
     ) {
@@ -337,7 +335,7 @@ impl Session {
     }
 
     /// Gives a connection back, once what a later statement may ask of it is known.
-    pub(super) async fn give_back(&mut self, mut attached: Attached) {
+    pub(super) async fn give_back(&mut self, mut attached: Box<Attached>) {
         if attached.tainted || !attached.is_free() || (self.has_state() && !attached.replica) {
             // Closed with its permit.
             self.forget_insert_id(&attached);
@@ -388,21 +386,21 @@ impl Session {
         }
     }
 
-    /// Gives back connections that are kept only for questions: those that have waited long enough, or
-    /// all.
-    pub(super) async fn end_lingering(&mut self, all: bool) {
+    /// Gives back connections that are kept only for questions: those that have waited long enough by
+    /// `now`; without it, all.
+    pub(super) async fn end_lingering(&mut self, now: Option<Instant>) {
         let over = |attached: &Attached| {
-            attached
-                .lingers_until
-                .is_some_and(|until| all || until.is_over(attached.pool()))
+            let is_over =
+                |until: Lingers| now.is_none_or(|now| until.is_over(now, attached.pool()));
+            attached.lingers_until.is_some_and(is_over)
         };
-        if self.away.as_ref().is_some_and(over)
+        if self.away.as_deref().is_some_and(over)
             && let Some(away) = self.away.take()
         {
             self.give_back(away).await;
         }
         let kept = self.listener.limits.session_mode;
-        if self.home.as_ref().is_some_and(over) {
+        if self.home.as_deref().is_some_and(over) {
             if kept {
                 if let Some(home) = &mut self.home {
                     home.lingers_until = None;

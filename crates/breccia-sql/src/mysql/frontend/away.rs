@@ -47,7 +47,7 @@ const HARMLESS: [&str; 28] = [
 
 impl Session {
     fn is_in_transaction_away(&self) -> bool {
-        self.away.as_ref().is_some_and(Attached::in_transaction)
+        self.away.as_deref().is_some_and(Attached::in_transaction)
     }
 
     /// Why a statement cannot be carried out in the READ ONLY transaction that a replica serves, if it
@@ -92,7 +92,7 @@ impl Session {
     /// finds its own place.
     pub(super) async fn leave_old_cursor(&mut self, number: u32) {
         let held = self.held_by(number).and_then(|(_, held)| held);
-        let outlived = !self.away.as_ref().is_some_and(Attached::in_transaction);
+        let outlived = !self.away.as_deref().is_some_and(Attached::in_transaction);
         if held.is_some_and(|it| it.replica && !it.data) && outlived {
             self.drop_held(number).await;
         }
@@ -104,7 +104,7 @@ impl Session {
         let Some(held) = held.filter(|it| it.replica && it.data) else {
             return Ok(());
         };
-        let away = self.away.as_ref();
+        let away = self.away.as_deref();
         if away.is_some_and(Attached::in_transaction) {
             return Ok(());
         }

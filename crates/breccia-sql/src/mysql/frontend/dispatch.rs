@@ -162,8 +162,8 @@ impl Session {
     fn is_open_upstream(&self) -> bool {
         let open = |attached: &super::attached::Attached| !attached.is_free();
         self.pinned.is_some()
-            || self.home.as_ref().is_some_and(open)
-            || self.away.as_ref().is_some_and(open)
+            || self.home.as_deref().is_some_and(open)
+            || self.away.as_deref().is_some_and(open)
     }
 
     /// BEGIN is kept here where the transaction may begin on a replica.
@@ -279,7 +279,7 @@ impl Session {
             }
         }
         let keeps = |home: &Attached| !home.is_free() || self.listener.limits.session_mode;
-        if self.home.as_ref().is_some_and(keeps) || self.pinned.is_some() {
+        if self.home.as_deref().is_some_and(keeps) || self.pinned.is_some() {
             self.pass_on(command, Shape::Single, "set").await?;
             if let Some(home) = &mut self.home {
                 // Nobody else may find it so.
@@ -287,7 +287,7 @@ impl Session {
             }
             return Ok(());
         }
-        self.end_lingering(true).await;
+        self.end_lingering(None).await;
         // As servers answer it: an end of rows, not OK.
         own::answer_eof(self);
         Ok(())

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::MysqlListener;
+use super::attached::Attached;
 use super::relay::Shape;
 use super::serve::{Ask, command_bytes};
 use super::session::{End, Session};
 use crate::mysql::class::Verdict;
 use crate::mysql::codec::command;
-use crate::mysql::upstream::{Login, Upstream};
+use crate::mysql::pool::Pool;
 
 /// Numbers of clients begin here, far above those that servers give.
 const FIRST: u32 = 0x4000_0000;
@@ -26,9 +26,8 @@ const FIRST: u32 = 0x4000_0000;
 /// What a client runs: where, and on which connection there.
 #[derive(Debug, Clone)]
 struct Running {
-    server: usize,
+    pool: Arc<Pool>,
     connection: u32,
-    login: Login,
 }
 
 /// One client.
@@ -126,11 +125,12 @@ impl Registered {
     }
 
     /// A statement begins on a connection.
-    pub(super) fn runs(&self, server: usize, upstream: Option<&mut Upstream>) {
-        let running = upstream.map(|upstream| Running {
-            server,
-            connection: upstream.connection_id,
-            login: upstream.login.clone(),
+    pub(super) fn runs(&self, attached: &mut Attached) {
+        let upstream = attached.lease.upstream();
+        let connection = upstream.map(|upstream| upstream.connection_id);
+        let running = connection.map(|connection| Running {
+            pool: Arc::clone(attached.pool()),
+            connection,
         });
         let mut state = self.entry.lock();
         (state.running, state.hit) = (running, false);
@@ -174,24 +174,18 @@ impl Registered {
     }
 
     /// The client is gone: what it runs is of use to nobody.
-    pub(super) fn stop(&self, listener: &Arc<MysqlListener>) {
+    pub(super) fn stop(&self) {
         let running = self.entry.lock().running.take();
         if let Some(running) = running {
-            tokio::task::spawn_local(stop(Arc::clone(listener), running));
+            tokio::task::spawn_local(stop(running));
         }
     }
 }
 
 /// Has a server end what one of its connections runs.
-async fn stop(listener: Arc<MysqlListener>, running: Running) {
-    let Some(server) = listener.cluster.server(running.server) else {
-        return;
-    };
-    let endpoint = &server.options.endpoint;
-    if let Err(error) = endpoint
-        .kill_query(&running.login, running.connection)
-        .await
-    {
+async fn stop(running: Running) {
+    let (endpoint, login) = (running.pool.endpoint(), running.pool.login());
+    if let Err(error) = endpoint.kill_query(login, running.connection).await {
         tracing::debug!(%error, "a statement could not be ended");
     }
 }
@@ -224,7 +218,7 @@ impl Session {
             entry.ended.store(true, Ordering::Release);
         }
         if let Some(running) = entry.hit() {
-            stop(Arc::clone(&self.listener), running).await;
+            stop(running).await;
         }
         if number == self.registered.number {
             self.answer_error(1317, *b"70100", "Query execution was interrupted");

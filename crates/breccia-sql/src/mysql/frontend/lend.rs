@@ -42,7 +42,7 @@ impl Session {
         }
         // What is open on a connection counts as running until it is carried on: a cursor, too.
         let open = |attached: &Attached| !attached.is_free();
-        if self.begun.is_some() || self.home.iter().chain(&self.away).any(open) {
+        if self.begun.is_some() || self.home.iter().chain(&self.away).any(|it| open(it)) {
             return Ok(());
         }
         let cluster = Arc::clone(&self.listener.cluster);
@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// The connection that a place needs, taken out of the session.
-    pub(super) async fn attach(&mut self, place: &Place) -> Result<Attached, Trouble> {
+    pub(super) async fn attach(&mut self, place: &Place) -> Result<Box<Attached>, Trouble> {
         let held = if place.replica {
             &mut self.away
         } else {
@@ -120,9 +120,9 @@ impl Session {
     /// The connection that is held, for one more statement.
     async fn attach_again(
         &mut self,
-        attached: Attached,
+        attached: Box<Attached>,
         place: &Place,
-    ) -> Result<Attached, Trouble> {
+    ) -> Result<Box<Attached>, Trouble> {
         let attached = self.begin_again(attached).await;
         let mut attached = attached.map_err(Trouble::Before)?;
         if self.is_deposed(place) {
@@ -140,7 +140,7 @@ impl Session {
 
     /// Gives back a connection that is of no use to the next statement. If the session has something open
     /// there, that is lost, and so the session ends.
-    async fn let_go_of(&mut self, attached: Attached) -> Result<(), Trouble> {
+    async fn let_go_of(&mut self, attached: Box<Attached>) -> Result<(), Trouble> {
         if attached.in_transaction() || (self.has_state() && !attached.replica) {
             let name = self.server_name(attached.server);
             self.forget_insert_id(&attached);
@@ -163,7 +163,10 @@ impl Session {
     }
 
     /// The connection that is held runs something again, once it may.
-    async fn begin_again(&mut self, mut attached: Attached) -> Result<Attached, SqlError> {
+    async fn begin_again(
+        &mut self,
+        mut attached: Box<Attached>,
+    ) -> Result<Box<Attached>, SqlError> {
         attached.lingers_until = None;
         while attached.running.rests() && !attached.running.begins() {
             if let Err(error) = self.wait_while_held(attached.server).await {
@@ -184,7 +187,11 @@ impl Session {
         self.take_turn(name, || !cluster.holds_back(server)).await
     }
 
-    async fn attach_anew(&mut self, place: &Place, running: Running) -> Result<Attached, SqlError> {
+    async fn attach_anew(
+        &mut self,
+        place: &Place,
+        running: Running,
+    ) -> Result<Box<Attached>, SqlError> {
         let pool = self.pool(place.server, place.replica)?;
         let mut lease = match pool.lend_at_once() {
             Some(lease) => lease,
@@ -208,7 +215,7 @@ impl Session {
             });
         }
         let at = (place.server, place.replica);
-        let mut attached = Attached::new(lease, at, self.view.epoch, running);
+        let mut attached = Box::new(Attached::new(lease, at, self.view.epoch, running));
         forget_warnings(&mut attached).await?;
         if let Some(proof) = &place.proof {
             attached.has = proof.has.clone();
@@ -315,7 +322,7 @@ impl Session {
         }
         if attached.replica && self.pinned.is_none() {
             // The connection that knows it may be kept still, for just such questions.
-            let keeps = |home: &mut Attached| home.sets_insert_id && home.is_free();
+            let keeps = |home: &mut Box<Attached>| home.sets_insert_id && home.is_free();
             if let Some(home) = self.home.take_if(keeps) {
                 self.give_back(home).await;
             }
@@ -442,7 +449,7 @@ impl Session {
     }
 
     /// Puts back a connection on which the command was not sent.
-    pub(super) async fn put_back(&mut self, attached: Attached) {
+    pub(super) async fn put_back(&mut self, attached: Box<Attached>) {
         if attached.replica {
             if attached.is_free() || attached.tainted {
                 self.give_back(attached).await;

@@ -178,9 +178,7 @@ fn answer_value(session: &mut Session, column: &[u8], value: &[u8]) {
     codec::write_packet(out, &mut sequence, column);
     let deprecates = known & capabilities::DEPRECATE_EOF != 0;
     if !deprecates {
-        let mut end = Vec::new();
-        codec::write_eof(&mut end, status, 0, known);
-        codec::write_packet(out, &mut sequence, &end);
+        codec::write_packet(out, &mut sequence, &codec::eof(status, 0));
     }
     let mut row = Vec::new();
     lenenc::write_str(&mut row, value);
@@ -200,7 +198,7 @@ pub(super) fn answer_eof(session: &mut Session) {
 
 fn write_end(end: &mut Vec<u8>, status: u16, known: u64) {
     if known & capabilities::DEPRECATE_EOF == 0 {
-        codec::write_eof(end, status, 0, known);
+        end.extend_from_slice(&codec::eof(status, 0));
         return;
     }
     let ok = OkPacket {

@@ -145,29 +145,36 @@ impl Execution<'_> {
 
     /// Writes the command for a connection that has the statement.
     pub(super) fn write(&self, upstream: &mut Upstream, out: &mut Vec<u8>) {
-        let mut payload = self.payload.to_vec();
-        if let Some(known) = upstream.prepared.touch(&self.key) {
-            if let Some(place) = payload.get_mut(NUMBER) {
-                place.copy_from_slice(&known.number.to_le_bytes());
+        let known = upstream.prepared.touch(&self.key);
+        let told = self.head.types.is_some();
+        let missed = known
+            .as_ref()
+            .is_some_and(|it| !told && it.types != self.types);
+        let begin = out.len() + codec::HEADER_BYTES;
+        match self.types.as_deref().zip(self.head.flag) {
+            Some((types, flag)) if missed => {
+                write_packet(out, &mut 0, &with_types(self.payload, types, flag));
             }
-            if self.head.types.is_none() && known.types != self.types {
-                self.insert_types(&mut payload);
+            _ => write_packet(out, &mut 0, self.payload),
+        }
+        if let Some(known) = known {
+            let place = begin + NUMBER.start..begin + NUMBER.end;
+            if let Some(place) = out.get_mut(place) {
+                place.copy_from_slice(&known.number.to_le_bytes());
             }
             known.types.clone_from(&self.types);
         }
-        write_packet(out, &mut 0, &payload);
     }
+}
 
-    /// The client has told the types before, and this connection does not know them.
-    fn insert_types(&self, payload: &mut Vec<u8>) {
-        let (Some(types), Some(flag)) = (&self.types, self.head.flag) else {
-            return;
-        };
-        if let Some(byte) = payload.get_mut(flag) {
-            *byte = 1;
-            payload.splice(flag + 1..=flag, types.iter().copied());
-        }
+/// An execution for a connection that does not know the types, which its client has told before.
+fn with_types(payload: &[u8], types: &[u8], flag: usize) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    if let Some(byte) = payload.get_mut(flag) {
+        *byte = 1;
+        payload.splice(flag + 1..=flag, types.iter().copied());
     }
+    payload
 }
 
 fn not_prepared(class: &Class) -> Option<&'static str> {
@@ -236,12 +243,14 @@ impl Session {
         let Some(number) = number_of(payload) else {
             return Err(codec::CodecError::Malformed.into());
         };
-        if self.statements.get_mut(number).is_none() {
+        let number = self.statements.resolve(number);
+        let Some(statement) = self.statements.get_mut(number) else {
             self.unknown_statement(number, "mysqld_stmt_execute");
             return Ok(());
+        };
+        if statement.held.is_some() {
+            self.leave_old_cursor(number).await;
         }
-        let number = self.statements.resolve(number);
-        self.leave_old_cursor(number).await;
         let Some(statement) = self.statements.get_mut(number) else {
             return Ok(());
         };
@@ -262,7 +271,8 @@ impl Session {
             head,
         };
         let holding = statement.held;
-        if !self.is_ready(number).await {
+        let unsettled = holding.is_some() || statement.failed.is_some();
+        if unsettled && !self.is_ready(number).await {
             return Ok(());
         }
         let away = holding.is_some_and(|it| it.replica);
@@ -284,7 +294,9 @@ impl Session {
         }
         let outcome = self.serve(Ask::Execute(execution), &verdict).await?;
         self.note_after(&verdict, outcome.as_ref());
-        self.hold_or_drop(number, cursor, outcome).await;
+        if cursor || holding.is_some() {
+            self.hold_or_drop(number, cursor, outcome).await;
+        }
         Ok(())
     }
 
@@ -342,7 +354,7 @@ impl Session {
     }
 
     /// Where the session keeps its connection to the primary, or to a replica.
-    pub(super) fn slot(&mut self, replica: bool) -> &mut Option<Attached> {
+    pub(super) fn slot(&mut self, replica: bool) -> &mut Option<Box<Attached>> {
         if replica {
             &mut self.away
         } else {
@@ -416,7 +428,7 @@ impl Session {
         let free = |attached: &Attached| attached.is_free() && attached.lingers_until.is_none();
         let asks_more = self.warnings > 0;
         if self.pinned.is_none()
-            && self.home.as_ref().is_some_and(free)
+            && self.home.as_deref().is_some_and(free)
             && let Some(home) = self.home.take()
         {
             let stays = if asks_more {
@@ -426,7 +438,7 @@ impl Session {
             };
             self.settle_home(home, stays).await;
         }
-        if self.away.as_ref().is_some_and(free)
+        if self.away.as_deref().is_some_and(free)
             && let Some(away) = self.away.take()
         {
             self.settle_away(away, asks_more, clock::now()).await;

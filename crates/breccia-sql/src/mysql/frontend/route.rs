@@ -78,7 +78,7 @@ impl Session {
     /// Where a statement goes.
     pub(super) async fn place(&mut self, verdict: &Verdict) -> Place {
         // What ends a transaction is for the server that has it.
-        let free = self.home.as_ref().is_none_or(Attached::is_free);
+        let free = self.home.as_deref().is_none_or(Attached::is_free);
         let ends = matches!(verdict.class, Class::Commit | Class::Rollback) && free;
         let follows = (verdict.asks_previous || ends) && verdict.single && !changes(&verdict.class);
         if let Some(away) = self.away.as_ref().filter(|it| follows && it.latest) {
@@ -91,7 +91,7 @@ impl Session {
         }
         // A READ ONLY transaction stays where it began, whatever is said in it.
         let there = |away: &&Attached| away.in_transaction() || verdict.class == CURSOR_AWAY;
-        if let Some(away) = self.away.as_ref().filter(there) {
+        if let Some(away) = self.away.as_deref().filter(there) {
             return Place {
                 server: away.server,
                 replica: true,

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use breccia_net::clock;
@@ -15,6 +15,7 @@ use super::attached::Attached;
 use super::relay::{Fed, Outcome, Relay, Shape};
 use super::route::{PREVIOUS, Place, READ_ONLY};
 use super::session::{ER_UNKNOWN_ERROR, End, Session};
+use crate::bells::Stands;
 use crate::error::SqlError;
 use crate::flow::{Outgoing, READ_AHEAD, SCRATCH, poll_read};
 use crate::mysql::class::{Class, Verdict};
@@ -176,7 +177,7 @@ impl Session {
         let code = outcome.error.as_ref().map(|(code, ..)| *code);
         outcome.parts == 0
             && code.is_some_and(|code| !LAST_WORDS.contains(&code))
-            && self.away.as_ref().is_none_or(Attached::is_free)
+            && self.away.as_deref().is_none_or(Attached::is_free)
     }
 
     /// Whether a statement ends a transaction where none is open.
@@ -253,8 +254,7 @@ impl Session {
         let was_open = attached.in_transaction();
         let held = (self.begun.clone(), self.next.clone());
         let mut attached = self.prepare_or_put_back(attached, ask, verdict).await?;
-        self.registered
-            .runs(attached.server, attached.lease.upstream());
+        self.registered.runs(&mut attached);
         let exchanged = self.exchange(&mut attached, ask).await;
         attached.spoilt |= self.registered.rests();
         match exchanged {
@@ -282,10 +282,10 @@ impl Session {
     /// Brings a connection to where the command may be sent, or puts it back.
     pub(super) async fn prepare_or_put_back(
         &mut self,
-        mut attached: Attached,
+        mut attached: Box<Attached>,
         ask: &Ask<'_>,
         verdict: &Verdict,
-    ) -> Result<Attached, Trouble> {
+    ) -> Result<Box<Attached>, Trouble> {
         let was_open = attached.in_transaction();
         let held = (self.begun.clone(), self.next.clone());
         let Err(error) = self.prepare(&mut attached, ask, verdict).await else {
@@ -329,7 +329,7 @@ impl Session {
             return Err(End::Gone.into());
         };
         let mut sequence = 1;
-        let mut out = Outgoing::default();
+        let mut out = Outgoing::over(std::mem::take(&mut upstream.spare));
         match ask {
             Ask::Packets(bytes, _) => out.bytes.extend_from_slice(bytes),
             Ask::Prepare(key, _) => write_command(&mut out.bytes, command::STMT_PREPARE, &key.sql),
@@ -350,6 +350,13 @@ impl Session {
         {
             write_command(&mut out.bytes, command::STMT_CLOSE, &closed.to_le_bytes());
             self.send_upstream(upstream, &mut out, server).await?;
+        }
+        if out.is_out() {
+            out.rest();
+            upstream.spare = out.bytes;
+        } else {
+            // Answered before it was asked to the end: what is left would be taken for the next command.
+            attached.tainted = true;
         }
         Ok(relay.outcome)
     }
@@ -399,7 +406,7 @@ impl Session {
                     return Err(Trouble::After { error, begun });
                 }
                 Heard::ClientGone => {
-                    self.registered.stop(&self.listener);
+                    self.registered.stop();
                     return Err(End::Gone.into());
                 }
                 Heard::Late => {
@@ -418,7 +425,6 @@ impl Session {
 
     /// Waits for the server, and notices when the client leaves.
     async fn listen(&mut self, upstream: &mut Upstream, out: &mut Outgoing) -> Heard {
-        let due = clock::now() + HEALTH_LOOK;
         poll_fn(|context| {
             if !out.is_out()
                 && let Poll::Ready(Err(error)) = out.poll_send(&mut upstream.stream, context)
@@ -444,25 +450,23 @@ impl Session {
                     Poll::Pending => {}
                 }
             }
-            self.timer_late(due, context)
+            self.timer_late(context)
         })
         .await
     }
 
     /// The timer that goes off now and then while an answer is awaited.
-    fn timer_late(
-        &mut self,
-        due: std::time::Instant,
-        context: &mut std::task::Context<'_>,
-    ) -> Poll<Heard> {
-        use crate::bells::Stands;
+    fn timer_late(&mut self, context: &mut Context<'_>) -> Poll<Heard> {
         match self.timer.stands() {
             Stands::Soon => Poll::Pending,
             Stands::Over => {
                 self.timer.clear();
                 Poll::Ready(Heard::Late)
             }
-            Stands::Unset | Stands::Far => self.timer.poll(due, due, context).map(|()| Heard::Late),
+            Stands::Unset | Stands::Far => {
+                let due = clock::now() + HEALTH_LOOK;
+                self.timer.poll(due, due, context).map(|()| Heard::Late)
+            }
         }
     }
 

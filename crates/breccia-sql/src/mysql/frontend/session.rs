@@ -16,7 +16,7 @@ use breccia_net::stream::close_gently;
 use bytes::BytesMut;
 
 use super::MysqlListener;
-use super::attached::{Attached, Lingers};
+use super::attached::Attached;
 use super::client::Client;
 use super::kill::Registered;
 use super::prepared::Statements;
@@ -126,9 +126,9 @@ pub(super) struct Session {
     /// It has asked for the primary alone.
     pub(super) wants_primary: bool,
     /// The connection to the primary that is kept.
-    pub(super) home: Option<Attached>,
+    pub(super) home: Option<Box<Attached>>,
     /// The connection to a replica that is kept.
-    pub(super) away: Option<Attached>,
+    pub(super) away: Option<Box<Attached>>,
     /// A transaction that the client has begun and that no server, or only a replica, knows yet.
     pub(super) begun: Option<Begun>,
     /// What the next transaction begins with: SET TRANSACTION, as it was said.
@@ -191,8 +191,9 @@ impl Session {
 
     /// Sends what waits for the client.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
-        let end = clock::now() + self.listener.limits.write_timeout;
-        Ok(self.client.send(end).await?)
+        let end = || clock::now() + self.listener.limits.write_timeout;
+        let client = &mut self.client;
+        Ok(client.out.send_by(&mut client.stream, end).await?)
     }
 
     /// The next command, once it is here whole or known to be long.
@@ -222,10 +223,11 @@ impl Session {
     async fn wait_for_client(&mut self) -> Result<(), End> {
         self.client.rest();
         let resting = clock::now();
+        let mut now = resting;
         loop {
-            self.end_lingering(false).await;
-            self.check_end(resting)?;
-            let due = self.due(resting);
+            self.end_lingering(Some(now)).await;
+            self.check_end(resting, now)?;
+            let due = self.due(resting, now);
             let keeps = self.home.is_some();
             let read = poll_fn(|context| {
                 self.rung.note(context, keeps);
@@ -265,7 +267,7 @@ impl Session {
             match read {
                 Some(Ok(0) | Err(_)) => return Err(End::Gone),
                 Some(Ok(_)) => return Ok(()),
-                None => {}
+                None => now = clock::now(),
             }
         }
     }
@@ -276,13 +278,12 @@ impl Session {
     }
 
     /// Ends a session whose time is over.
-    fn check_end(&mut self, resting: Instant) -> Result<(), End> {
+    fn check_end(&mut self, resting: Instant, now: Instant) -> Result<(), End> {
         let limits = &self.listener.limits;
         if self.listener.drain.phase() != Phase::Running && !self.stays_for_drain() {
             let why = "Server shutdown in progress";
             return Err(End::Told(1053, b"08S01", why.to_owned()));
         }
-        let now = clock::now();
         let over = |since: Instant, limit: Option<Duration>| {
             limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
         };
@@ -310,7 +311,7 @@ impl Session {
     }
 
     /// When something is to be looked after next, if nothing comes before.
-    fn due(&self, resting: Instant) -> Option<Instant> {
+    fn due(&self, resting: Instant, now: Instant) -> Option<Instant> {
         let limits = &self.listener.limits;
         let mut due: Option<Instant> = None;
         let mut add = |at: Option<Instant>| {
@@ -328,15 +329,16 @@ impl Session {
             add(limits.idle_timeout.map(|it| resting + it));
         }
         for attached in [&self.home, &self.away].into_iter().flatten() {
-            add(attached.lingers_until.map(Lingers::due));
+            add(attached.lingers_until.map(|it| it.due(now)));
         }
         due
     }
 
     /// Whether the client is in a transaction, wherever it is known.
     pub(super) fn in_transaction(&self) -> bool {
-        let open =
-            |attached: &Option<Attached>| attached.as_ref().is_some_and(Attached::in_transaction);
+        let open = |attached: &Option<Box<Attached>>| {
+            attached.as_deref().is_some_and(Attached::in_transaction)
+        };
         self.begun.is_some() || open(&self.home) || open(&self.away)
     }
 
@@ -360,7 +362,8 @@ impl Session {
 
     /// Whether autocommit is on for the client.
     pub(super) fn autocommits(&self) -> bool {
-        self.setting("autocommit") != Some("OFF")
+        let known = self.settings.autocommits();
+        known.or_else(|| self.base.autocommits()).unwrap_or(true)
     }
 
     /// The flags of an answer that is given here.
@@ -402,7 +405,7 @@ impl Session {
     fn tells_transaction(&self) -> bool {
         let begins = !self.autocommits();
         let told = |it: &Attached| it.tells_transaction() || (it.unsure && begins);
-        self.begun.is_some() || self.home.iter().chain(&self.away).any(told)
+        self.begun.is_some() || self.home.iter().chain(&self.away).any(|it| told(it))
     }
 
     /// How answers of a connection are told to the client.

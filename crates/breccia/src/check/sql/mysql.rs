@@ -20,6 +20,9 @@ const MORE: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'lo
     'log_replica_updates', 'gtid_mode', 'gtid_strict_mode', 'read_only', 'tx_isolation', \
     'transaction_isolation', 'wsrep_on')";
 
+/// Schemas of the server's own, which everybody sees. One that sees all of them sees `mysql`, too.
+const SEEN_BY_ALL: [&str; 2] = ["information_schema", "performance_schema"];
+
 /// What a server says of itself.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -28,6 +31,8 @@ pub(super) struct Facts {
     pub(super) report: Report,
     /// Further variables, by their names.
     pub(super) more: HashMap<String, String>,
+    /// Whether whoever asked sees any schema but those that everybody sees.
+    pub(super) sees_schemas: bool,
 }
 
 impl Facts {
@@ -102,13 +107,20 @@ async fn questions(
         .await?;
     let galera = endpoint.table(upstream, GALERA).await?;
     let more = endpoint.table(upstream, MORE).await?;
+    let schemas = endpoint.table(upstream, "SHOW SCHEMAS").await?;
     let report = Report::read(kind, &variables, &sources, Some(&galera));
     Ok(report.map(|report| Facts {
         kind,
         version,
         report,
         more: pairs(&more),
+        sees_schemas: schemas.rows.iter().any(|row| is_seen_by_few(row)),
     }))
+}
+
+fn is_seen_by_few(row: &[Option<String>]) -> bool {
+    let name = row.first().and_then(Option::as_deref).unwrap_or_default();
+    !SEEN_BY_ALL.iter().any(|it| it.eq_ignore_ascii_case(name))
 }
 
 fn pairs(table: &Table) -> HashMap<String, String> {
@@ -220,6 +232,13 @@ impl Findings {
         }
         if composite.replicas.is_empty() {
             return;
+        }
+        if !facts.sees_schemas {
+            self.warnings.push(format!(
+                "{name}: who it is asked as sees no schema of clients there, so nothing is known to \
+                 only read, and all goes to the primary; GRANT SELECT, SHOW VIEW on those schemas \
+                 to its `monitor-user`, or else its `user`"
+            ));
         }
         if facts.is_off("log_bin") {
             self.faults.push(format!(
@@ -378,6 +397,7 @@ mod tests {
             version: "5.5.5-10.11.6-MariaDB".to_owned(),
             report,
             more: super::pairs(&variables),
+            sees_schemas: true,
         };
         Asked {
             name: name.to_owned(),
@@ -458,6 +478,13 @@ mod tests {
             asked("b", 2, None, GOOD),
         ];
         check(&swapped, false, &[], &["write primary = \"b\""]);
+        let mut blind = primary();
+        blind.facts = blind.facts.map(|facts| Facts {
+            sees_schemas: false,
+            ..facts
+        });
+        let ready = asked("b", 2, Some(("Yes", "")), READY);
+        check(&[blind, ready], false, &[], &["GRANT SELECT, SHOW VIEW"]);
         let mut lost = asked("b", 2, None, GOOD);
         lost.facts = Err("connection refused".to_owned());
         let without = [asked("a", 1, Some(("Yes", "")), READY), lost];
