@@ -10,8 +10,8 @@ use super::{Tables, blob, undefined};
 use crate::Secret;
 use crate::assemble::blob::sql_address;
 use crate::decode::{Decoder, Spot};
-use crate::fault::{ConfigError, SqlConfigError};
-use crate::plan::Protocol;
+use crate::fault::{ConfigError, Notice, SqlConfigError};
+use crate::plan::{PoolMode, Protocol, TransactionRouting};
 use crate::tables::{self, Family};
 use crate::value::{Decoded, Name};
 
@@ -256,6 +256,7 @@ pub(super) fn listener(
         return;
     };
     served(decoder, listener, protocol, (name, store), stores);
+    lazy_in_session_mode(decoder, listener, protocol, (name, store));
     if protocol == Protocol::Mysql {
         somebody_upstream(decoder, listener, store, stores);
     } else if listener.given("auth-query") {
@@ -270,6 +271,31 @@ pub(super) fn listener(
             let error = SqlConfigError::AuthQueryNeedsUser { store };
             decoder.fault_in(listener, "auth-query", error.into());
         }
+    }
+}
+
+/// Over MySQL a session keeps its connection to the primary and reads elsewhere all the same.
+fn lazy_in_session_mode(
+    decoder: &mut Decoder<'_>,
+    listener: &Decoded,
+    protocol: Protocol,
+    (name, store): (&str, &Decoded),
+) {
+    let mode = listener.choice("pool-mode", PoolMode::ALL, PoolMode::name);
+    let routing = store.choice(
+        "transactions",
+        TransactionRouting::ALL,
+        TransactionRouting::name,
+    );
+    let is_session = mode == Some(PoolMode::Session);
+    let is_lazy = routing == Some(TransactionRouting::Lazy);
+    if protocol == Protocol::Postgresql && is_session && is_lazy {
+        let spot = Spot {
+            path: &listener.key("pool-mode"),
+            at: listener.at("pool-mode"),
+        };
+        let store = name.to_owned();
+        decoder.warn(spot, Notice::LazyInSessionMode { store });
     }
 }
 

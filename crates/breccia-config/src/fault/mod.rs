@@ -125,4 +125,12 @@ pub enum Notice {
         /// Another one.
         second: String,
     },
+    /// A PostgreSQL listener whose sessions keep their connections, over a composite with lazy transactions.
+    #[error(
+        "over '{store}', whose transactions are \"lazy\": sessions that keep their connection to the primary begin all transactions there, READ ONLY ones too; use \"transaction\", or a composite of its own for this listener"
+    )]
+    LazyInSessionMode {
+        /// The composite.
+        store: String,
+    },
 }

@@ -4,9 +4,9 @@
 //! server that answered says itself which one it is.
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{MyClient, MyValue, wait_until};
+use breccia_testkit::{MyClient, MyLogin, MyValue, wait_until};
 
-use crate::rig::{Extra, Gateway, fresh, shared};
+use crate::rig::{Extra, Gateway, cluster, fresh, shared};
 
 /// Where a statement goes: to a replica, or to the primary and why. An empty reason is any.
 #[derive(Clone, Copy)]
@@ -410,5 +410,51 @@ fn a_read_only_transaction_refuses_writes_as_the_server_does() -> Result<()> {
         client.run("COMMIT")?;
         client.run("INSERT INTO t (n) VALUES (1)")?;
     }
+    Ok(())
+}
+
+/// Who may not write where `read_only` is on is told so by a replica in other words.
+#[test]
+fn a_replicas_own_refusal_is_told_as_the_transactions() -> Result<()> {
+    let cluster = cluster()?;
+    fresh(&cluster, "worded")?;
+    let sql = "CREATE TABLE worded.t (n int); INSERT INTO worded.t VALUES (1); \
+               CREATE USER plain IDENTIFIED BY 'pw'; GRANT ALL ON worded.* TO plain";
+    cluster.query(0, sql)?;
+    for replica in [1, 2] {
+        cluster.query(replica, "SET GLOBAL read_only = ON")?;
+    }
+    let listener = "[[listener.sql.user]]\nname = \"plain\"\npassword = \"pw\"\n\
+                    upstream-user = \"plain\"\nupstream-password = \"pw\"";
+    let extra = Extra {
+        listener,
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let login = MyLogin {
+        user: "plain",
+        password: "pw",
+        database: "worded",
+        ..MyLogin::default()
+    };
+    let (mut told, before) = (Vec::new(), gateway.replica_reads()?);
+    for port in [cluster.primary().port(), gateway.port] {
+        let mut client = MyClient::connect_as(port, login)?;
+        client.run("START TRANSACTION READ ONLY")?;
+        client.run("SELECT n FROM t")?;
+        let text = client.query("UPDATE t SET n = 2")?.fault;
+        let bound = client
+            .once("INSERT INTO t VALUES (?)", &[MyValue::Int(3)])?
+            .fault;
+        ensure!(client.value("SELECT n FROM t")? == "1", "it goes on");
+        client.run("COMMIT")?;
+        client.run("UPDATE t SET n = 1")?;
+        told.push([text, bound].map(|it| it.map(|it| it.to_string())));
+    }
+    ensure!(told[0] == told[1], "{told:?}");
+    let said = told[0][0].as_deref().unwrap_or_default();
+    ensure!(said.contains("READ ONLY transaction"), "{said}");
+    let there = gateway.replica_reads()? > before;
+    ensure!(there, "nothing of it ran on a replica");
     Ok(())
 }

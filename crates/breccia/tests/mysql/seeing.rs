@@ -211,3 +211,38 @@ fn the_wish_for_the_primary_is_shown_beside_another_pin() -> Result<()> {
     ensure!(client.value("SHOW breccia.target")? == "auto");
     Ok(())
 }
+
+/// What `check --connect` says with this user for Breccia's own questions.
+fn checked(user: &str) -> Result<String> {
+    let server = format!("monitor-user = \"{user}\"\nmonitor-password = \"pw\"");
+    let extra = Extra {
+        server: &server,
+        ..Extra::default()
+    };
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("breccia.toml");
+    std::fs::write(&path, file(&*shared()?, free_port()?, extra))?;
+    let command = ["check", "--connect", "--config", &path.to_string_lossy()];
+    let output = Breccia::run(folder.path(), &command)?;
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    ensure!(output.status.code() == Some(0), "{text}");
+    Ok(text)
+}
+
+#[test]
+fn a_monitor_that_sees_no_schema_is_warned_of() -> Result<()> {
+    let cluster = shared()?;
+    seen("watched")?;
+    cluster.query(
+        0,
+        "CREATE OR REPLACE USER blind IDENTIFIED BY 'pw'; GRANT SLAVE MONITOR ON *.* TO blind; \
+         CREATE OR REPLACE USER eyes IDENTIFIED BY 'pw'; GRANT SLAVE MONITOR ON *.* TO eyes; \
+         GRANT SELECT, SHOW VIEW ON watched.* TO eyes",
+    )?;
+    cluster.wait_caught_up(LIMIT)?;
+    let (blind, eyes) = (checked("blind")?, checked("eyes")?);
+    let warns = |text: &str| text.matches("GRANT SELECT, SHOW VIEW").count();
+    ensure!(warns(&blind) == 1 && blind.contains("my0"), "{blind}");
+    ensure!(warns(&eyes) == 0, "{eyes}");
+    Ok(())
+}

@@ -16,6 +16,15 @@ use crate::mysql::codec::{
 /// answer.
 const MAX_CONTROL: usize = 1 << 20;
 
+/// `ER_OPTION_PREVENTS_STATEMENT`: a replica's `read_only`, among others.
+const OPTION_PREVENTS: u16 = 1290;
+/// `ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION`: what a server says for which that does not hold.
+const TRANSACTION_READ_ONLY: ErrPacket<'static> = ErrPacket {
+    code: 1792,
+    sqlstate: *b"25006",
+    message: b"Cannot execute statement in a READ ONLY transaction",
+};
+
 /// What an answer looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -112,6 +121,8 @@ pub(super) struct Edit {
     pub(super) clear: u16,
     /// All changes are handed on: the client has asked the server for them itself.
     pub(super) all_changes: bool,
+    /// A READ ONLY transaction is under way on a server that refuses writes anyhow.
+    pub(super) read_only: bool,
 }
 
 /// An answer under way.
@@ -333,12 +344,22 @@ impl Relay {
     }
 
     fn error(&mut self, packet: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
-        let error = ErrPacket::parse(packet)?;
+        let mut error = ErrPacket::parse(packet)?;
+        let replicas_word = self.edit.read_only && is_replicas_word(&error);
+        if replicas_word {
+            error = TRANSACTION_READ_ONLY;
+        }
         self.outcome.error = Some((error.code, error.sqlstate, error.message.to_vec()));
         // An older client reads no error where the end of the columns is due.
         self.before_passing(out);
         self.stage = Stage::Done;
-        self.packet(packet, out);
+        if replicas_word {
+            let mut payload = Vec::new();
+            error.write(&mut payload, self.client);
+            self.packet(&payload, out);
+        } else {
+            self.packet(packet, out);
+        }
         Ok(())
     }
 
@@ -501,6 +522,12 @@ impl Relay {
         out.push(self.sequence);
         self.sequence = self.sequence.wrapping_add(1);
     }
+}
+
+/// Whether an error is that of a server whose `read_only` is on.
+fn is_replicas_word(error: &ErrPacket<'_>) -> bool {
+    let said = |words: &[u8]| error.message.windows(words.len()).any(|it| it == words);
+    error.code == OPTION_PREVENTS && (said(b"read-only") || said(b"read_only"))
 }
 
 fn after_parameters(columns: u16) -> Stage {

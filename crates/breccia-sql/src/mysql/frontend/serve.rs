@@ -316,7 +316,8 @@ impl Session {
         ask: &mut Ask<'_>,
     ) -> Result<Outcome, Trouble> {
         let server = attached.server;
-        let edit = self.edit(attached.replica);
+        let mut edit = self.edit(attached.replica);
+        edit.read_only = attached.replica && attached.tells_transaction();
         // The rows' own end tells the flags of all else.
         let mut flags = match ask {
             Ask::Prepare(..) => self.own_status(),
