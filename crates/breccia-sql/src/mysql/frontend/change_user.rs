@@ -13,7 +13,6 @@ use crate::freshness::Freshness;
 use crate::mysql::auth::server::{First, Known, Server, Step};
 use crate::mysql::codec::handshake::{ChangeUser, MAX_LOGIN_BYTES};
 use crate::mysql::codec::write_packet;
-use crate::mysql::upstream::Credential;
 
 impl Session {
     /// `COM_CHANGE_USER`.
@@ -33,21 +32,15 @@ impl Session {
             }
         };
         self.reset().await;
-        let upstream = known.flatten().map(|known| {
-            let own = (name.clone(), Credential::Password(known.password));
-            known.upstream.unwrap_or(own)
-        });
-        let (user, credential) = upstream.unwrap_or((name.clone(), Credential::None));
+        self.identity = match known.flatten() {
+            Some(known) => Identity::proven(name.clone(), known),
+            None => Identity::anybody(name.clone()),
+        };
         self.pools.fill(None);
-        self.login.user.clone_from(&user);
-        self.login.credential = credential.clone();
+        (self.login.user, self.login.credential) = self.identity.upstream.clone();
         if let Some(collation) = asked.collation {
             self.login.collation = collation;
         }
-        self.identity = Identity {
-            user: name.clone(),
-            upstream: (user, credential),
-        };
         self.registered.named(&name);
         self.settings = Arc::default();
         self.freshness = Freshness::default();

@@ -250,7 +250,9 @@ impl Session {
         login.read_only = read_only;
         login.with_schema = with_schema;
         login.capabilities = capabilities;
-        if let Some((user, credential)) = self.listener.cluster.client_login(server) {
+        if !self.identity.named
+            && let Some((user, credential)) = self.listener.cluster.client_login(server)
+        {
             login.user = user;
             login.credential = credential;
         }

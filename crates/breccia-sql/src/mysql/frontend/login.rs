@@ -30,7 +30,7 @@ use crate::mysql::codec::{
 };
 use crate::mysql::settings::Settings;
 use crate::mysql::told::code_of;
-use crate::mysql::upstream::{Credential, Login, ServerKind};
+use crate::mysql::upstream::{Login, ServerKind};
 
 /// A client must be logged in within this time: MySQL's `connect_timeout`.
 pub(super) const LOGIN_LIMIT: Duration = Duration::from_secs(10);
@@ -357,10 +357,7 @@ impl Arrival<'_> {
         let name = String::from_utf8_lossy(user).into_owned();
         let Some(users) = &self.listener.users else {
             // Everybody is let in, as the user of the stores.
-            return Ok(Identity {
-                upstream: (name.clone(), Credential::None),
-                user: name,
-            });
+            return Ok(Identity::anybody(name));
         };
         let guesses = Arc::clone(&self.listener.guesses);
         let who = guesses.who(&name, peer);
@@ -377,11 +374,7 @@ impl Arrival<'_> {
             return Err(LoginError::Password(name, peer.to_owned()));
         };
         guesses.passed(who);
-        let own = (name.clone(), Credential::Password(known.password));
-        Ok(Identity {
-            user: name,
-            upstream: known.upstream.unwrap_or(own),
-        })
+        Ok(Identity::proven(name, known))
     }
 
     /// Whether the client's proof is that of the password; it may be asked for another kind of proof.

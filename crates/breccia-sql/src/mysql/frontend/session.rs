@@ -15,12 +15,12 @@ use breccia_net::metrics::SharedCounter;
 use breccia_net::stream::close_gently;
 use bytes::BytesMut;
 
-use super::MysqlListener;
 use super::attached::Attached;
 use super::client::Client;
 use super::kill::Registered;
 use super::prepared::Statements;
 use super::relay::Edit;
+use super::{MysqlListener, MysqlUser};
 use crate::bells::{Rung, Stands, Timer};
 use crate::flow::{SCRATCH, poll_read};
 use crate::freshness::Freshness;
@@ -48,6 +48,30 @@ pub(super) struct Identity {
     pub(super) user: String,
     /// The role to use upstream.
     pub(super) upstream: (String, Credential),
+    /// That role was named for it: the servers' `user` stands for all others.
+    pub(super) named: bool,
+}
+
+impl Identity {
+    /// Somebody of whom nothing is asked.
+    pub(super) fn anybody(name: String) -> Self {
+        Self {
+            upstream: (name.clone(), Credential::None),
+            user: name,
+            named: false,
+        }
+    }
+
+    /// A user of the listener, who has proved the password.
+    pub(super) fn proven(name: String, known: MysqlUser) -> Self {
+        let named = known.upstream.is_some();
+        let own = (name.clone(), Credential::Password(known.password));
+        Self {
+            user: name,
+            upstream: known.upstream.unwrap_or(own),
+            named,
+        }
+    }
 }
 
 /// Why a session ends.
