@@ -4,6 +4,7 @@
 //! held against what was asked, so an answer to a question of Breccia's own never reaches a client
 //! and a client's answer is never lost.
 
+mod doubt;
 mod news;
 mod stale;
 
@@ -45,10 +46,12 @@ pub(super) struct Described {
 /// Something a server owes.
 #[derive(Debug, Clone)]
 pub(super) enum Owed {
-    /// `ParseComplete`; of this statement, if it is one of the registry's.
+    /// `ParseComplete`; of this statement, if it is one of the registry's, and the change of a name that
+    /// the client makes with it, by its number.
     Parse {
         shown: bool,
         statement: Option<Arc<Statement>>,
+        change: Option<u64>,
     },
     /// `ParseComplete` of the unnamed statement: the change of it of this number.
     Unnamed(u64),
@@ -560,11 +563,13 @@ fn without_effect(owed: &Owed) -> Option<News> {
     match owed {
         Owed::Parse {
             statement: Some(statement),
+            change,
             ..
-        } => Some(News::NotPrepared(statement.id)),
+        } => Some(News::NotPrepared(statement.id, *change)),
         Owed::Parse {
             shown: false,
             statement: None,
+            ..
         } => Some(News::UnnamedElsewhere),
         Owed::Unnamed(number) => Some(News::UnnamedSkipped(*number)),
         Owed::Close { shown: false } => Some(News::NotClosed),

@@ -153,28 +153,45 @@ impl Session {
         Ok(true)
     }
 
-    /// Whether a frame of the client names a statement whose name an unanswered batch has changed: if the
-    /// server has skipped that change, the name stands for something else. The answer comes by itself.
+    /// Whether a frame of the client names a statement whose name an unanswered batch has changed, or that
+    /// one prepares: if the server has skipped that, the name stands for something else, or the statement
+    /// is not there. The answer comes by itself.
     fn is_in_doubt(&self, head: Head) -> Result<bool, End> {
         // In the midst of a copy the server waits for the client.
-        let owes = |it: &Attached| it.expected.owes_ready() && !it.expected.copy_in;
-        if !self.names.is_changing() || !self.attached.as_ref().is_some_and(owes) {
+        let owes = |it: &&Attached| it.expected.owes_ready() && !it.expected.copy_in;
+        let Some(attached) = self.attached.as_ref().filter(owes) else {
             return Ok(false);
-        }
+        };
         let length = head.length.min(self.client.inbound.len());
         let body = codec::body(self.client.inbound.get(..length).unwrap_or_default());
-        let name = match head.tag {
-            b'P' => codec::parse(body)?.name,
-            b'B' => codec::bind(body)?.statement,
-            b'C' | b'D' => match codec::named(head.tag, body)? {
-                (b'S', name) => name,
+        let (name, text) = match head.tag {
+            b'P' => {
+                let parse = codec::parse(body)?;
+                // That one is another from now on, whatever it was.
+                let sql = (!parse.name.is_empty()).then_some(parse.sql);
+                (parse.name, sql)
+            }
+            b'B' => (codec::bind(body)?.statement, None),
+            b'D' | b'C' => match codec::named(head.tag, body)? {
+                (b'S', name) => (name, None),
                 _ => return Ok(false),
             },
             // It may be a DEALLOCATE.
-            b'Q' => return Ok(true),
+            b'Q' => return Ok(self.names.is_changing() || attached.expected.is_preparing(|_| true)),
             _ => return Ok(false),
         };
-        Ok(self.names.is_changed(name))
+        if self.names.is_changed(name) {
+            return Ok(true);
+        }
+        if head.tag == b'C' || (name.is_empty() && head.tag == b'P') {
+            return Ok(false);
+        }
+        let known = self.names.text(name).filter(|_| !name.is_empty());
+        let fits = |sql: Option<&[u8]>| match sql {
+            Some(sql) => known == Some(sql) || text == Some(sql),
+            None => name.is_empty(),
+        };
+        Ok(attached.expected.is_preparing(fits))
     }
 
     /// Whether a frame of the client binds what the connection must describe first.

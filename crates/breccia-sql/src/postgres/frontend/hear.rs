@@ -99,8 +99,11 @@ impl Session {
                     self.names.note_told(name, id, shape);
                 }
             }
-            News::NotPrepared(id) => {
+            News::NotPrepared(id, change) => {
                 self.names.not_prepared(id);
+                if let Some(change) = change {
+                    self.names.undo_one(change);
+                }
                 if let Some(upstream) = attached.lease.upstream() {
                     upstream.prepared.remove(id);
                 }

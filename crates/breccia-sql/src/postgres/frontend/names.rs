@@ -383,19 +383,14 @@ impl Names {
         }
     }
 
-    /// A statement could not be prepared: the first name given to it since the last
-    /// [`Names::settle`] stands for what it did before.
+    /// A statement could not be prepared, before a statement that lets go of all.
     pub(super) fn not_prepared(&mut self, id: u64) {
         for (_, prepared) in &mut self.emptied {
             prepared.remove(id);
         }
-        let found = self.journal.iter().position(|it| it.after == Some(id));
-        if let Some(at) = found {
-            self.take_back(at);
-        }
     }
 
-    /// The server has skipped a change that was answered here.
+    /// The server has skipped a change, or could not make it.
     pub(super) fn undo_one(&mut self, number: u64) {
         let found = self.journal.iter().position(|it| it.number == number);
         if let Some(at) = found {

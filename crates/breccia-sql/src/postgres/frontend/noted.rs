@@ -319,6 +319,7 @@ impl Attached {
             self.expected.push(Owed::Parse {
                 shown: true,
                 statement: None,
+                change: None,
             });
         }
     }

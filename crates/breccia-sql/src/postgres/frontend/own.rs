@@ -156,6 +156,7 @@ impl Session {
             attached.expected.push(Owed::Parse {
                 shown: false,
                 statement: None,
+                change: None,
             });
         }
     }

@@ -175,7 +175,7 @@ impl Way<'_> {
         if let Some(there) = self.names.get(parse.name) {
             // Prepared once more, it is refused with the words that fit.
             self.prepare(&there);
-            self.write_parse(&there, true, false);
+            self.write_parse(&there, Parsed::Again);
             return Ok(());
         }
         self.names.has_room(parse.sql.len())?;
@@ -195,7 +195,7 @@ impl Way<'_> {
             self.expected.unsynced = true;
         } else {
             self.make_room(statement.id);
-            self.write_parse(&statement, true, true);
+            self.write_parse(&statement, Parsed::Named(change));
         }
         Ok(())
     }
@@ -309,6 +309,7 @@ impl Way<'_> {
             self.expected.push(Owed::Parse {
                 shown: false,
                 statement: None,
+                change: None,
             });
             *self.unnamed_here = true;
         } else {
@@ -324,7 +325,7 @@ impl Way<'_> {
         if fresh {
             *self.spoilt |= self.alone && statement.meaning.is_some();
             self.make_room(statement.id);
-            self.write_parse(statement, false, true);
+            self.write_parse(statement, Parsed::Hidden);
         }
         fresh
     }
@@ -336,7 +337,12 @@ impl Way<'_> {
         }
     }
 
-    fn write_parse(&mut self, statement: &Arc<Statement>, shown: bool, fresh: bool) {
+    fn write_parse(&mut self, statement: &Arc<Statement>, parsed: Parsed) {
+        let (shown, fresh, change) = match parsed {
+            Parsed::Hidden => (false, true, None),
+            Parsed::Named(change) => (true, true, Some(change)),
+            Parsed::Again => (true, false, None),
+        };
         if fresh && (self.changed || self.upstream.prepared.is_doubtful()) {
             message::named(self.out, b'C', b'S', &statement.name);
             self.expected.push(Owed::Close { shown: false });
@@ -345,8 +351,19 @@ impl Way<'_> {
         self.expected.push(Owed::Parse {
             shown,
             statement: fresh.then(|| Arc::clone(statement)),
+            change,
         });
     }
+}
+
+/// Why a statement of the registry is prepared on a connection.
+enum Parsed {
+    /// It is to be used there.
+    Hidden,
+    /// The client has given it a name: the change of that number.
+    Named(u64),
+    /// The client gives its name once more, and is to be refused.
+    Again,
 }
 
 /// A name that nothing has upstream: see [`unknown`].

@@ -43,8 +43,9 @@ pub(in super::super) enum News {
     Described(Box<Described>, Shape),
     /// A question of Breccia's own failed; the whole body of the error.
     OwnFailed(Vec<u8>),
-    /// A statement of the registry could not be prepared.
-    NotPrepared(u64),
+    /// A statement of the registry could not be prepared; the change of a name that is none then, by its
+    /// number.
+    NotPrepared(u64, Option<u64>),
     /// A change of a name is none: the server skipped it. Its number.
     Undone(u64),
     /// The server has skipped this change of the unnamed statement.

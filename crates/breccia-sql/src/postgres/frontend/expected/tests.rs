@@ -18,6 +18,7 @@ fn parse(shown: bool) -> Owed {
     Owed::Parse {
         shown,
         statement: Some(statement),
+        change: None,
     }
 }
 
@@ -76,7 +77,7 @@ fn failed() -> Script {
     message::ready(&mut sent, Status::Idle);
     let news = vec![
         News::Failed(b"42601".to_vec()),
-        News::NotPrepared(1),
+        News::NotPrepared(1, None),
         News::Undone(7),
     ];
     Script {
@@ -331,7 +332,7 @@ fn what_is_prepared_for_a_query_fails_apart_from_it() {
             .digest(&mut received, &mut out, &mut news)
             .expect("good");
         assert_eq!((out, expected.is_empty()), (shown, true));
-        let unprepared = news.iter().any(|it| matches!(it, News::NotPrepared(_)));
+        let unprepared = news.iter().any(|it| matches!(it, News::NotPrepared(..)));
         let failed = news.iter().any(|it| matches!(it, News::Failed(_)));
         assert_eq!((unprepared, failed), (fails, false), "{news:?}");
     };
