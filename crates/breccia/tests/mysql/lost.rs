@@ -4,7 +4,8 @@
 //! open is never carried on elsewhere as if nothing had happened.
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use breccia_testkit::{Fault, FaultyProxy, MariaDbCluster, MyClient, MyReply, http, wait_until};
@@ -382,5 +383,71 @@ fn the_end_of_no_transaction_needs_no_answer() -> Result<()> {
         wait_writes(&gateway, "lostnothing")?;
     }
     ensure!(rows(&cluster, 0, "lostnothing")? == "COMMIT,ROLLBACK");
+    Ok(())
+}
+
+/// A command without an answer is the first to find the connection gone: nothing tells its client.
+#[test]
+fn a_commit_after_a_loss_that_nothing_told_is_an_error() -> Result<()> {
+    let cluster = shared()?;
+    prepare(&cluster, "lostuntold")?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    for pinned in [false, true] {
+        let mut client = gateway.client("lostuntold")?;
+        let opened = if pinned {
+            "SET @mine = 7"
+        } else {
+            "INSERT INTO w VALUES ('early')"
+        };
+        client.run("BEGIN")?;
+        client.run(opened)?;
+        let mut cursors = Vec::new();
+        for _ in 0..2 {
+            let found = client.prepare("SELECT v FROM t FOR UPDATE")?;
+            let statement = found.map_err(|reply| anyhow::anyhow!("{reply:?}"))?;
+            client.execute_as(statement.id, &[], 1, true)?.good()?;
+            cursors.push(statement);
+        }
+        let kill = "SELECT CONCAT('KILL ', id) FROM information_schema.processlist \
+                    WHERE db = 'lostuntold' AND id <> CONNECTION_ID()";
+        for kill in cluster.query(0, kill)?.lines() {
+            cluster.query(0, kill)?;
+        }
+        for statement in &cursors {
+            // The first meets a socket that is closed, the second one that has said so.
+            client.close(statement)?;
+            thread::sleep(Duration::from_millis(200));
+        }
+        let end = told(client.query("COMMIT"))?;
+        ensure!(end.contains("lost"), "{pinned}: {end}");
+    }
+    let left = rows(&cluster, 0, "lostuntold")?;
+    ensure!(left.is_empty(), "{left}");
+    Ok(())
+}
+
+/// Far limits leave no connection with a session that has only to ask about its last answer.
+#[test]
+fn a_connection_that_lingers_is_given_back_in_time_however_far_other_limits_are() -> Result<()> {
+    let cluster = shared()?;
+    prepare(&cluster, "lingers")?;
+    let listener = "pool-size = 1\nqueue-timeout = \"8s\"\nidle-timeout = \"8h\"\n\
+                    idle-in-transaction-timeout = \"1h\"";
+    let extra = Extra {
+        listener,
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let mut silent = gateway.client("lingers")?;
+    silent.run("INSERT INTO w VALUES (REPEAT('x', 20))")?;
+    // Whoever has waited for a client before has a timer that is set for the far limit.
+    thread::sleep(Duration::from_millis(1_500));
+    silent.run("INSERT IGNORE INTO t VALUES (1, 'again')")?;
+    let begun = Instant::now();
+    gateway
+        .client("lingers")?
+        .run("INSERT INTO w VALUES ('other')")?;
+    let after = begun.elapsed();
+    ensure!(after < Duration::from_secs(4), "after {after:?}");
     Ok(())
 }

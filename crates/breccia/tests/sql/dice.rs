@@ -508,7 +508,9 @@ fn sessions(cluster: &PostgresCluster, gateway: &Gateway, dice: &mut Dice) -> Re
         count += 1;
     }
     let reads = gateway.replica_reads()?;
-    println!("{count} sessions, {crashed} crashes, {reads} reads on replicas, refused: {refused:#?}");
+    println!(
+        "{count} sessions, {crashed} crashes, {reads} reads on replicas, refused: {refused:#?}"
+    );
     ensure!(crashed * 10 < count, "{crashed} crashes");
     ensure!(reads > 10.0, "only {reads} reads on replicas");
     ensure!(refused.len() * 4 < count, "{} refused", refused.len());

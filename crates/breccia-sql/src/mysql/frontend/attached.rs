@@ -274,6 +274,10 @@ impl Session {
 
     /// A session keeps its connection to the primary, or lets it go, after a statement there.
     pub(super) async fn settle_home(&mut self, mut attached: Box<Attached>, stays: Stays) {
+        if self.is_lost_with(&attached) {
+            self.home = Some(attached);
+            return;
+        }
         let size = self.listener.limits.pool.size();
         let mut keeps = !attached.is_free()
             || self.pinned.is_some()
@@ -312,6 +316,10 @@ impl Session {
         asks_more: bool,
         now: Instant,
     ) {
+        if self.is_lost_with(&attached) {
+            self.away = Some(attached);
+            return;
+        }
         let size = self.listener.limits.pool.size();
         let lingers = asks_more || !is_busy(attached.pool(), size);
         if attached.tainted || (attached.is_free() && !lingers) {
@@ -324,6 +332,13 @@ impl Session {
         let lingers = if asks_more { ASKED_LINGER } else { LINGER };
         attached.lingers_until = attached.is_free().then(|| Lingers::from(now, lingers));
         self.away = Some(attached);
+    }
+
+    /// Whether a connection is of no use any more, and has something of this session open. It stays where
+    /// it is then, so that whoever uses it next is told: without it, COMMIT would be one of nothing.
+    pub(super) fn is_lost_with(&self, attached: &Attached) -> bool {
+        let has_state = self.has_state() && !attached.replica;
+        attached.tainted && (!attached.is_free() || has_state)
     }
 
     /// Nothing keeps the connection to the primary any more, if nothing is open there.

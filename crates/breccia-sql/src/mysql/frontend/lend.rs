@@ -453,7 +453,7 @@ impl Session {
     /// Puts back a connection on which the command was not sent.
     pub(super) async fn put_back(&mut self, attached: Box<Attached>) {
         if attached.replica {
-            if attached.is_free() || attached.tainted {
+            if attached.is_free() {
                 self.give_back(attached).await;
             } else {
                 self.away = Some(attached);

@@ -243,12 +243,13 @@ impl Session {
         let Some(number) = number_of(payload) else {
             return Err(codec::CodecError::Malformed.into());
         };
-        let number = self.statements.resolve(number);
         let Some(statement) = self.statements.get_mut(number) else {
             self.unknown_statement(number, "mysqld_stmt_execute");
             return Ok(());
         };
-        if statement.held.is_some() {
+        let holds = statement.held.is_some();
+        let number = self.statements.resolve(number);
+        if holds {
             self.leave_old_cursor(number).await;
         }
         let Some(statement) = self.statements.get_mut(number) else {
@@ -495,7 +496,7 @@ impl Session {
                 let close = super::serve::command_bytes(command::STMT_CLOSE, &there.to_le_bytes());
                 kept.tainted |= pool.endpoint().send(upstream, &close).await.is_err();
             }
-            if kept.tainted {
+            if kept.tainted && !self.is_lost_with(&kept) {
                 self.give_back(kept).await;
             } else {
                 *self.slot(held.replica) = Some(kept);

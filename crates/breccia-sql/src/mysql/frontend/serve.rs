@@ -299,7 +299,11 @@ impl Session {
         if !was_open {
             (self.begun, self.next) = held;
         }
-        self.put_back(attached).await;
+        if attached.tainted && !keeps {
+            self.give_back(attached).await;
+        } else {
+            self.put_back(attached).await;
+        }
         if keeps && !answered {
             return Err(Trouble::After {
                 error,

@@ -36,6 +36,8 @@ use crate::mysql::upstream::{Credential, Login};
 
 /// How long a connection that ends may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// A timer that is set for this time or less need not be set anew: nothing is waited for any shorter.
+const SOON: Duration = Duration::from_millis(100);
 /// A command longer than this is not read whole: it goes to the primary as it comes.
 pub(super) const LONG: usize = 1 << 20;
 /// `ER_UNKNOWN_ERROR`: what is Breccia's own and has no number of its own.
@@ -283,7 +285,9 @@ impl Session {
                         Poll::Ready(None)
                     }
                     Stands::Unset | Stands::Far => {
-                        self.timer.poll(due, due, context).map(|()| None)
+                        // One that is set for much later must give way to what is due before.
+                        let soon = clock::now() + SOON;
+                        self.timer.poll(due, soon, context).map(|()| None)
                     }
                 }
             })
