@@ -310,7 +310,8 @@ fn somebody_upstream(
         .get::<&[Decoded]>("user")
         .is_none_or(<[_]>::is_empty);
     // Faulty users are reported already.
-    if !nobody || listener.given("user") {
+    let faulty = listener.get::<&[Decoded]>("user").is_none() && listener.given("user");
+    if !nobody || faulty {
         return;
     }
     let mut servers = listed(store).into_iter();

@@ -183,7 +183,10 @@ fn refusal(outcome: Result<(), SqlError>) -> Result<(), String> {
         // Whether a client may enter its own database is not known here.
         Err(SqlError::Refused { sqlstate, .. }) if !sqlstate.starts_with("28") => Ok(()),
         Err(
-            error @ (SqlError::Refused { .. } | SqlError::Login { .. } | SqlError::Scram { .. }),
+            error @ (SqlError::Refused { .. }
+            | SqlError::Login { .. }
+            | SqlError::Method { .. }
+            | SqlError::Scram { .. }),
         ) => Err(error.to_string()),
         _ => Ok(()),
     }

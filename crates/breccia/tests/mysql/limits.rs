@@ -544,3 +544,39 @@ fn a_tls_handshake_that_comes_with_its_request_is_taken() -> Result<()> {
     ensure!(shaken == 20, "only {shaken} of 20 handshakes");
     Ok(())
 }
+
+#[test]
+fn a_command_longer_than_max_request_size_is_refused_and_not_carried_out() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "largest")?;
+    cluster.query(0, "CREATE TABLE largest.t (v longtext)")?;
+    let gateway = |most: &str| {
+        let listener = format!("max-request-size = \"{most}\"");
+        let extra = Extra {
+            listener: &listener,
+            ..Extra::default()
+        };
+        Gateway::over(&cluster, extra)
+    };
+    // In one read; in pieces; in several packets, the first of which is not too long.
+    for (most, bytes) in [("64KiB", 64 << 10), ("2MiB", 2 << 20), ("20MiB", 20 << 20)] {
+        let gateway = gateway(most)?;
+        for (over, fits) in [(0, true), (200, false)] {
+            let mut client = gateway.client("largest")?;
+            let value = "x".repeat(bytes - 100 + over);
+            let reply = client.query(&format!("INSERT INTO t VALUES ('{value}')"));
+            let taken = reply.as_ref().is_ok_and(|reply| reply.fault.is_none());
+            ensure!(
+                taken == fits,
+                "{most}, {over} more: {:?}",
+                reply.map(|it| it.fault)
+            );
+            let here = cluster.query(0, "SELECT COUNT(*) FROM largest.t; TRUNCATE largest.t")?;
+            ensure!(
+                here.trim() == if fits { "1" } else { "0" },
+                "{most}: {here}"
+            );
+        }
+    }
+    Ok(())
+}

@@ -332,6 +332,8 @@ fn who_comes_while_the_primary_is_down_sets_and_reads() -> Result<()> {
         ] {
             client.run(set).context(set)?;
         }
+        // As the command that is USE.
+        client.enter("outage")?.good().context("COM_INIT_DB")?;
         let row = client.value(sql)?;
         ensure!(row == "row 7 +01:00 latin1 latin1_swedish_ci", "{row}");
         // What one has set is nobody else's.

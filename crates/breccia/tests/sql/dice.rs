@@ -455,7 +455,7 @@ const NOISE: &[&str] = &[
     "PREPARE q AS SELECT 'noise'",
 ];
 
-fn disturb(gateway: &Gateway, seed: u64, over: &AtomicBool) -> Result<()> {
+fn disturb(gateway: &Gateway, seed: u64, over: &AtomicBool) {
     let mut dice = Dice::new(seed);
     while !over.load(Ordering::Relaxed) {
         let mut noise = || -> Result<()> {
@@ -472,7 +472,6 @@ fn disturb(gateway: &Gateway, seed: u64, over: &AtomicBool) -> Result<()> {
             thread::sleep(Duration::from_millis(100));
         }
     }
-    Ok(())
 }
 
 /// Lets standbys lag now and then.
@@ -529,8 +528,8 @@ fn throw(extra: Extra<'_>) -> Result<()> {
         let stuttering = scope.spawn(|| stutter(&cluster, seeds[1], &over));
         let ended = sessions(&cluster, &gateway, &mut dice);
         over.store(true, Ordering::Relaxed);
-        let beside = [noise, stuttering].map(|it| it.join().expect("no panic"));
-        ended.and(beside.into_iter().collect())
+        noise.join().expect("no panic");
+        ended.and(stuttering.join().expect("no panic"))
     })
 }
 

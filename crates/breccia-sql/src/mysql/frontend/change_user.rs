@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use breccia_net::clock;
 
-use super::login::{GUESS_PAUSE, LOGIN_LIMIT, chance, denied, is_private, known_of};
+use super::login::{GUESS_PAUSE, LOGIN_LIMIT, LoginError, chance, is_private, known_of};
 use super::session::{Command, End, Identity, Session};
+use super::tell_login;
 use crate::freshness::Freshness;
 use crate::mysql::auth::server::{First, Known, Server, Step};
 use crate::mysql::codec::handshake::{ChangeUser, MAX_LOGIN_BYTES};
@@ -62,20 +63,27 @@ impl Session {
         known: Known,
         asked: &ChangeUser,
     ) -> Result<u8, End> {
-        let denied = Err(End::Told(1045, b"28000", denied(name, &self.peer)));
         let guesses = Arc::clone(&self.listener.guesses);
         let who = guesses.who(name, &self.peer);
         let Some(wait) = guesses.wait(who, clock::now()) else {
-            return denied;
+            return Err(self.denied(name));
         };
         tokio::time::sleep(wait).await;
         let Some(sequence) = self.prove_again(known, asked).await? else {
             guesses.failed(who, clock::now());
             tokio::time::sleep(GUESS_PAUSE).await;
-            return denied;
+            return Err(self.denied(name));
         };
         guesses.passed(who);
         Ok(sequence)
+    }
+
+    /// A proof that is none, told as one at a login is.
+    fn denied(&self, name: &str) -> End {
+        let error = LoginError::Password(name.to_owned(), self.peer.clone());
+        tell_login(&self.listener, &self.peer, &error);
+        let (code, _, text) = error.told();
+        End::Told(code, b"28000", text)
     }
 
     /// Asks a client for a proof; the number of the next packet to it, if it has the password.

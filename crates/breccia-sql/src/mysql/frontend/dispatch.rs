@@ -40,7 +40,7 @@ impl Session {
             command::STMT_FETCH => self.fetch(&command).await?,
             command::STMT_SEND_LONG_DATA => self.send_ahead(&command).await?,
             command::PING => self.ping(&command).await?,
-            command::INIT_DB => self.pass_on(&command, Shape::Single, "set").await?,
+            command::INIT_DB => self.init_db(&command).await?,
             command::FIELD_LIST => self.pass_on(&command, Shape::Fields, "catalogue").await?,
             command::STATISTICS => self.pass_on(&command, Shape::Text, "status").await?,
             command::PROCESS_INFO => self.pass_on(&command, Shape::Results, "status").await?,
@@ -104,6 +104,18 @@ impl Session {
         let verdict = Verdict::of_primary(reason);
         self.serve(Ask::Packets(&command.bytes, shape), &verdict)
             .await?;
+        Ok(())
+    }
+
+    /// `COM_INIT_DB`, which is what USE is.
+    async fn init_db(&mut self, command: &Command) -> Result<(), End> {
+        let schema = String::from_utf8_lossy(command.body()).into_owned();
+        let verdict = Verdict {
+            class: Class::Use(schema),
+            ..Verdict::of_primary("set")
+        };
+        let ask = Ask::Packets(&command.bytes, Shape::Single);
+        self.serve(ask, &verdict).await?;
         Ok(())
     }
 

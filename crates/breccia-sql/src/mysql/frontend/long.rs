@@ -134,6 +134,7 @@ impl Session {
     ) -> Result<u8, Trouble> {
         let mut out = Outgoing::default();
         let mut pieces = Pieces::new(long);
+        let mut bytes: usize = 0;
         loop {
             while long.here.len() < HEADER_BYTES {
                 self.more(&mut long.here).await?;
@@ -141,6 +142,8 @@ impl Session {
             let Some(header) = codec::header(&long.here) else {
                 return Err(End::Gone.into());
             };
+            bytes = bytes.saturating_add(header.length);
+            self.check_length(bytes)?;
             long.here.advance(HEADER_BYTES);
             pieces.packet(header.length, &mut out.bytes);
             let mut left = header.length;

@@ -81,6 +81,8 @@ pub struct MysqlLimits {
     pub session_mode: bool,
     /// LOAD DATA LOCAL may ask clients for their files.
     pub local_infile: bool,
+    /// The most bytes of one command.
+    pub max_request_size: u64,
     /// The pools.
     pub pool: Arc<PoolLimits>,
 }

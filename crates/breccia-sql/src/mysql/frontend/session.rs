@@ -227,6 +227,7 @@ impl Session {
         loop {
             if let Some(header) = codec::header(&self.client.inbound) {
                 let length = HEADER_BYTES + header.length;
+                self.check_length(header.length)?;
                 if header.length > LONG {
                     if self.client.inbound.len() > HEADER_BYTES + 1 {
                         return Ok(Command {
@@ -243,6 +244,17 @@ impl Session {
             }
             self.wait_for_client().await?;
         }
+    }
+
+    /// Whether a command of so many bytes, or that begins with them, may be as long.
+    pub(super) fn check_length(&self, bytes: usize) -> Result<(), End> {
+        let most = self.listener.limits.max_request_size;
+        if u64::try_from(bytes).is_ok_and(|bytes| bytes <= most) {
+            return Ok(());
+        }
+        // As servers do, which read no more then.
+        let why = format!("breccia: a command of more than {most} bytes (max-request-size)");
+        Err(End::Told(1153, b"08S01", why))
     }
 
     /// Waits until the client has sent something; looks meanwhile after what may not go on for ever.

@@ -357,6 +357,7 @@ impl Way<'_> {
 }
 
 /// Why a statement of the registry is prepared on a connection.
+#[derive(Clone, Copy)]
 enum Parsed {
     /// It is to be used there.
     Hidden,

@@ -20,8 +20,9 @@ const MORE: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'lo
     'log_replica_updates', 'gtid_mode', 'gtid_strict_mode', 'read_only', 'tx_isolation', \
     'transaction_isolation', 'wsrep_on')";
 
-/// Schemas of the server's own, which everybody sees. One that sees all of them sees `mysql`, too.
-const SEEN_BY_ALL: [&str; 2] = ["information_schema", "performance_schema"];
+/// A table of clients, as far as whoever asks sees one.
+const ANY_TABLE: &str = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN \
+    ('information_schema', 'performance_schema', 'mysql', 'sys') LIMIT 1";
 
 /// What a server says of itself.
 #[derive(Debug, Clone)]
@@ -31,8 +32,8 @@ pub(super) struct Facts {
     pub(super) report: Report,
     /// Further variables, by their names.
     pub(super) more: HashMap<String, String>,
-    /// Whether whoever asked sees any schema but those that everybody sees.
-    pub(super) sees_schemas: bool,
+    /// Whether whoever asked sees any table of clients.
+    pub(super) sees_tables: bool,
 }
 
 impl Facts {
@@ -107,20 +108,15 @@ async fn questions(
         .await?;
     let galera = endpoint.table(upstream, GALERA).await?;
     let more = endpoint.table(upstream, MORE).await?;
-    let schemas = endpoint.table(upstream, "SHOW SCHEMAS").await?;
+    let tables = endpoint.table(upstream, ANY_TABLE).await?;
     let report = Report::read(kind, &variables, &sources, Some(&galera));
     Ok(report.map(|report| Facts {
         kind,
         version,
         report,
         more: pairs(&more),
-        sees_schemas: schemas.rows.iter().any(|row| is_seen_by_few(row)),
+        sees_tables: !tables.rows.is_empty(),
     }))
-}
-
-fn is_seen_by_few(row: &[Option<String>]) -> bool {
-    let name = row.first().and_then(Option::as_deref).unwrap_or_default();
-    !SEEN_BY_ALL.iter().any(|it| it.eq_ignore_ascii_case(name))
 }
 
 fn pairs(table: &Table) -> HashMap<String, String> {
@@ -233,11 +229,11 @@ impl Findings {
         if composite.replicas.is_empty() {
             return;
         }
-        if !facts.sees_schemas {
+        if !facts.sees_tables {
             self.warnings.push(format!(
-                "{name}: who it is asked as sees no schema of clients there, so nothing is known to \
-                 only read, and all goes to the primary; GRANT SELECT, SHOW VIEW on those schemas \
-                 to its `monitor-user`, or else its `user`"
+                "{name}: who it is asked as sees no table of clients there, so nothing is known to \
+                 only read, and all goes to the primary; if there are tables, GRANT SELECT, SHOW \
+                 VIEW on their schemas to its `monitor-user`, or else its `user`"
             ));
         }
         if facts.is_off("log_bin") {
@@ -397,7 +393,7 @@ mod tests {
             version: "5.5.5-10.11.6-MariaDB".to_owned(),
             report,
             more: super::pairs(&variables),
-            sees_schemas: true,
+            sees_tables: true,
         };
         Asked {
             name: name.to_owned(),
@@ -480,11 +476,11 @@ mod tests {
         check(&swapped, false, &[], &["write primary = \"b\""]);
         let mut blind = primary();
         blind.facts = blind.facts.map(|facts| Facts {
-            sees_schemas: false,
+            sees_tables: false,
             ..facts
         });
         let ready = asked("b", 2, Some(("Yes", "")), READY);
-        check(&[blind, ready], false, &[], &["GRANT SELECT, SHOW VIEW"]);
+        check(&[blind, ready], false, &[], &["GRANT SELECT"]);
         let mut lost = asked("b", 2, None, GOOD);
         lost.facts = Err("connection refused".to_owned());
         let without = [asked("a", 1, Some(("Yes", "")), READY), lost];

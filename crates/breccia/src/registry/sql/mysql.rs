@@ -178,6 +178,7 @@ fn limits(plan: &ListenerPlan, sql: &SqlListenerPlan, pool: Arc<PoolLimits>) -> 
         slow_statement: sql.slow_statement,
         session_mode: sql.pool_mode == PoolMode::Session,
         local_infile: sql.local_infile,
+        max_request_size: plan.max_request_size,
         pool,
     }
 }
