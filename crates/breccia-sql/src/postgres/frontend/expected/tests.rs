@@ -351,3 +351,29 @@ fn an_answer_to_nothing_is_an_error() {
         assert!(digested.is_err(), "{}", char::from(tag));
     }
 }
+
+#[test]
+fn what_a_batch_prepares_is_in_doubt_until_that_is_answered() {
+    let fits = |sql: Option<&[u8]>| sql == Some(b"x");
+    let mut expected = Expected::default();
+    expected.push(parse(false));
+    assert!(!expected.is_preparing(fits), "it is of the batch under way");
+    expected.push(Owed::Sync);
+    assert!(expected.is_preparing(fits));
+    assert!(
+        !expected.is_preparing(|sql| sql.is_none()),
+        "the unnamed one"
+    );
+    expected.push(parse(true));
+    assert!(!expected.is_preparing(fits), "this batch prepares it too");
+    expected.push(Owed::Sync);
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        message::empty(&mut sent, b'1');
+        message::ready(&mut sent, Status::Idle);
+    }
+    let (mut received, mut out) = (BytesMut::from(&sent[..]), Vec::new());
+    let digested = expected.digest(&mut received, &mut out, &mut Vec::new());
+    assert_eq!(digested, Ok(()));
+    assert!(!expected.is_preparing(fits), "all is answered");
+}
