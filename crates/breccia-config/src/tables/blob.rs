@@ -319,13 +319,13 @@ const PROBE_INTERVAL: Field = text(
     "probe-interval",
     SOME_TIME,
     "5s",
-    "Time between health probes.",
+    "Time between health probes. The servers of a `sql-read-replica` are asked every 500 ms, or as often as the least of these times if that is more often.",
 );
 const PROBE_TIMEOUT: Field = text(
     "probe-timeout",
     SOME_TIME,
     "2s",
-    "How long a probe may stay unanswered.",
+    "How long a probe may stay unanswered. A server of a `sql-read-replica` always has 500 ms.",
 );
 
 const HOST: Field = checked(

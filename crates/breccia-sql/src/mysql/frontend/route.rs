@@ -214,12 +214,12 @@ impl Session {
     }
 
     /// The server a read goes to, where that is not its home; `Err`: why it must be the primary.
-    async fn place_read(&mut self) -> Result<Place, &'static str> {
+    async fn place_read(&mut self, from: Instant) -> Result<Place, &'static str> {
         let view = self.look();
         if view.replicas.is_empty() {
             return Err("no-replica");
         }
-        let end = self.asked + self.patience(&view);
+        let end = from + self.patience(&view);
         let (mut floor, home) = self.floor(&view, end).await?;
         // What the verdict rests on must be so on the replica too.
         floor.raise(&self.listener.cluster.catalogue_floor());
@@ -257,9 +257,10 @@ impl Session {
     /// A replica for a read, and where there is no primary, once there is one for as long as the queue
     /// allows; `Err`: why it must be the primary.
     async fn place_somewhere(&mut self) -> Result<Place, &'static str> {
-        let end = self.asked + self.listener.limits.pool.queue_timeout();
+        let mut from = self.asked;
+        let end = from + self.listener.limits.pool.queue_timeout();
         loop {
-            let place = self.place_read().await;
+            let place = self.place_read(from).await;
             let view = self.look();
             let may_come = matches!(place, Err("behind" | "replica-lost"));
             if !may_come || self.has_primary(&view) || clock::now() >= end {
@@ -267,7 +268,7 @@ impl Session {
             }
             tokio::time::sleep(LOOK_PAUSE).await;
             // The next look has its own time; what the client waits for is bounded by `end`.
-            self.asked = clock::now();
+            from = clock::now();
         }
     }
 

@@ -265,6 +265,9 @@ impl Session {
             Err(trouble) => {
                 attached.tainted = true;
                 if !place.replica {
+                    if verdict.ddl {
+                        self.listener.cluster.ddl_doubted();
+                    }
                     // It may have been carried out, and be seen on no replica yet.
                     self.freshness.used_primary(None);
                     attached.sets_insert_id |= verdict.may_set_last_insert_id;
