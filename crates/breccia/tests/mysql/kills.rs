@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::rig::{login, shared, together};
+use crate::rig::{Extra, Gateway, fresh, login, shared, together};
 use crate::state::{expect, narrow, of_size};
 
 /// Longer than any KILL may take, and much shorter than the waits it ends.
@@ -191,6 +191,34 @@ fn a_password_that_is_guessed_by_changing_users_counts_as_one_at_the_door() -> R
     }
     // Each alone would take a second.
     ensure!(slowest >= Duration::from_secs(3), "{slowest:?}");
+    let log = gateway.breccia.log();
+    ensure!(log.contains("a login is refused"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn whoever_changes_the_user_becomes_one_of_now() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "killlist")?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let mut client = gateway.client("killlist")?;
+    let later = breccia_testkit::MyLogin {
+        user: "later",
+        password: "pw",
+        ..login("killlist", breccia_testkit::MY_MODERN)
+    };
+    let mut early = gateway.client("killlist")?;
+    ensure!(early.change_user(later).is_err(), "it is let in");
+    let listener = "[[listener.sql.user]]\nname = \"later\"\npassword = \"pw\"";
+    let extra = Extra {
+        listener,
+        ..Extra::default()
+    };
+    let file = crate::rig::file(&cluster, gateway.port, extra);
+    let (status, body) = gateway.breccia.reload(&file)?;
+    ensure!(status == 200, "{status} {body}");
+    client.change_user(later)?;
+    ensure!(client.value("SELECT 1")? == "1");
     Ok(())
 }
 

@@ -20,11 +20,9 @@ impl Session {
     pub(super) async fn change_user(&mut self, command: &Command) -> Result<(), End> {
         let asked = ChangeUser::parse(command.body(), self.capabilities)?;
         let name = String::from_utf8_lossy(&asked.user).into_owned();
-        let known = self
-            .listener
-            .users
-            .as_ref()
-            .map(|users| users.get(&name).cloned());
+        let listener = self.shared.get();
+        let users = listener.users.as_ref();
+        let known = users.map(|users| users.get(&name).cloned());
         let sequence = match &known {
             None => 1,
             Some(known) => {

@@ -201,6 +201,7 @@ fn begin(
         pools: vec![None; 2 * listener.cluster.servers.len()],
         rung: worker.hang(&listener),
         listener,
+        shared: Arc::clone(&worker.listener),
         client: arrival.client,
         identity,
         capabilities: response.capabilities,

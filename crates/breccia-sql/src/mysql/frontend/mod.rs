@@ -173,13 +173,13 @@ impl SharedListener {
 /// A listener on one worker.
 #[derive(Debug)]
 pub struct MysqlService {
-    listener: Arc<SharedListener>,
     worker: Worker,
 }
 
 /// What sessions of one listener on one worker share.
 #[derive(Debug)]
 struct Worker {
+    listener: Arc<SharedListener>,
     scratch: Scratch,
     /// Made for the first session.
     bells: OnceCell<Rc<Bells>>,
@@ -197,8 +197,8 @@ impl MysqlService {
     #[must_use]
     pub fn new(listener: Arc<SharedListener>) -> Rc<Self> {
         Rc::new(Self {
-            listener,
             worker: Worker {
+                listener,
                 scratch: Rc::new(RefCell::new(vec![0; SCRATCH])),
                 bells: OnceCell::new(),
             },
@@ -209,7 +209,7 @@ impl MysqlService {
 impl Service for MysqlService {
     fn serve(self: Rc<Self>, connection: Accepted) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
-            let listener = self.listener.get();
+            let listener = self.worker.listener.get();
             let drain = listener.drain.clone();
             let peer = connection.peer;
             let login = login::login(&listener, connection.stream, &peer, &self.worker);

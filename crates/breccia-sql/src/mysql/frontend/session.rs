@@ -20,7 +20,7 @@ use super::client::Client;
 use super::kill::Registered;
 use super::prepared::Statements;
 use super::relay::Edit;
-use super::{MysqlListener, MysqlUser};
+use super::{MysqlListener, MysqlUser, SharedListener};
 use crate::bells::{Rung, Stands, Timer};
 use crate::flow::{SCRATCH, poll_read};
 use crate::freshness::Freshness;
@@ -136,6 +136,8 @@ impl Command {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) listener: Arc<MysqlListener>,
+    /// That one as it is now: who may log in holds for whoever changes the user, too.
+    pub(super) shared: Arc<SharedListener>,
     pub(super) client: Client,
     pub(super) identity: Identity,
     /// What the client negotiated; SET OPTION changes it.
