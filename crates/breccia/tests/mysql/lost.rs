@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use breccia_testkit::{Fault, FaultyProxy, MariaDbCluster, MyClient, MyReply, http, wait_until};
 
-use crate::rig::{Extra, Gateway, LIMIT, behind_proxies, cluster, fresh, shared};
+use crate::rig::{Extra, Gateway, LIMIT, behind_proxies, cluster, cut, fresh, shared};
 
 /// What a client was told, be it by an error or by the end of its connection.
 fn told(reply: Result<MyReply>) -> Result<String> {
@@ -408,11 +408,7 @@ fn a_commit_after_a_loss_that_nothing_told_is_an_error() -> Result<()> {
             client.execute_as(statement.id, &[], 1, true)?.good()?;
             cursors.push(statement);
         }
-        let kill = "SELECT CONCAT('KILL ', id) FROM information_schema.processlist \
-                    WHERE db = 'lostuntold' AND id <> CONNECTION_ID()";
-        for kill in cluster.query(0, kill)?.lines() {
-            cluster.query(0, kill)?;
-        }
+        ensure!(cut(&cluster, 0, "lostuntold")? > 0, "nothing was cut");
         for statement in &cursors {
             // The first meets a socket that is closed, the second one that has said so.
             client.close(statement)?;

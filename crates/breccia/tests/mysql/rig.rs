@@ -221,6 +221,19 @@ pub(crate) fn together(count: usize, work: impl Fn(usize) -> Result<()> + Sync) 
     })
 }
 
+/// Ends the connections of a server whose schema is `database`; how many.
+pub(crate) fn cut(cluster: &MariaDbCluster, server: usize, database: &str) -> Result<usize> {
+    let list = format!(
+        "SELECT CONCAT('KILL ', ID) FROM information_schema.PROCESSLIST WHERE DB = '{database}'"
+    );
+    let kills = cluster.query(server, &list)?;
+    // One may have ended by itself since.
+    let ended = kills
+        .lines()
+        .filter(|kill| cluster.query(server, kill).is_ok());
+    Ok(ended.count())
+}
+
 /// A turn of those tests that use one database, or the whole machine.
 pub(crate) fn turn() -> std::sync::MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());

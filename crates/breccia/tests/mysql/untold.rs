@@ -249,12 +249,8 @@ fn a_ping_outlives_the_connection_of_the_last_read() -> Result<()> {
         let mut client = gateway.client("pinged")?;
         client.run("SELECT COUNT(*) FROM t")?;
         let away = client.value("SHOW breccia.server")? != "my0";
-        let list = "SELECT CONCAT('KILL ', ID) FROM information_schema.PROCESSLIST \
-                    WHERE DB = 'pinged' AND COMMAND = 'Sleep'";
         for number in 0..3 {
-            for kill in cluster.query(number, list)?.lines() {
-                drop(cluster.query(number, kill));
-            }
+            crate::rig::cut(&cluster, number, "pinged")?;
         }
         let reply = client.ping()?;
         ensure!(reply.fault.is_none(), "away {away}: {:?}", reply.fault);

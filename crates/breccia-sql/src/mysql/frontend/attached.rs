@@ -337,8 +337,7 @@ impl Session {
     /// Whether a connection is of no use any more, and has something of this session open. It stays where
     /// it is then, so that whoever uses it next is told: without it, COMMIT would be one of nothing.
     pub(super) fn is_lost_with(&self, attached: &Attached) -> bool {
-        let has_state = self.has_state() && !attached.replica;
-        attached.tainted && (!attached.is_free() || has_state)
+        attached.tainted && (!attached.is_free() || self.has_state_on(attached))
     }
 
     /// Nothing keeps the connection to the primary any more, if nothing is open there.
@@ -351,7 +350,7 @@ impl Session {
 
     /// Gives a connection back, once what a later statement may ask of it is known.
     pub(super) async fn give_back(&mut self, mut attached: Box<Attached>) {
-        if attached.tainted || !attached.is_free() || (self.has_state() && !attached.replica) {
+        if attached.tainted || !attached.is_free() || self.has_state_on(&attached) {
             // Closed with its permit.
             self.forget_insert_id(&attached);
             return;

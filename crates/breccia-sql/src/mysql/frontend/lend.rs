@@ -141,7 +141,7 @@ impl Session {
     /// Gives back a connection that is of no use to the next statement. If the session has something open
     /// there, that is lost, and so the session ends.
     async fn let_go_of(&mut self, attached: Box<Attached>) -> Result<(), Trouble> {
-        if attached.in_transaction() || (self.has_state() && !attached.replica) {
+        if attached.in_transaction() || self.has_state_on(&attached) {
             let name = self.server_name(attached.server);
             self.forget_insert_id(&attached);
             let why = format!("breccia: what the session had open on {name} is lost");

@@ -36,7 +36,7 @@ use crate::mysql::upstream::{Credential, Login};
 
 /// How long a connection that ends may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// A timer that is set for this time or less need not be set anew: nothing is waited for any shorter.
+/// A timer that is set for this time or less is not set anew: what is due before is looked at no later.
 const SOON: Duration = Duration::from_millis(100);
 /// A command longer than this is not read whole: it goes to the primary as it comes.
 pub(super) const LONG: usize = 1 << 20;
@@ -504,9 +504,9 @@ impl Session {
         );
     }
 
-    /// Whether its connection to the primary has something that no other has.
-    pub(super) fn has_state(&self) -> bool {
-        self.pinned.is_some_and(|reason| reason != "target")
+    /// Whether a connection is its one to the primary, and has something that no other has.
+    pub(super) fn has_state_on(&self, attached: &Attached) -> bool {
+        !attached.replica && self.pinned.is_some_and(|reason| reason != "target")
     }
 
     /// Pins the session to its connection, for good.
