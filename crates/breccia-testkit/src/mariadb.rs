@@ -207,6 +207,7 @@ pub(crate) fn initialise(folder: &Path) -> Result<()> {
 /// Makes the system tables.
 fn install(folder: &Path, data: &Path) -> Result<()> {
     let mut command = tied("mariadb-install-db", Some(SYSTEM_USER));
+    command.env("TMPDIR", folder);
     command
         .args(["--no-defaults", "--auth-root-authentication-method=normal"])
         .args(["--skip-test-db", "--skip-name-resolve"])
@@ -225,6 +226,9 @@ fn launch(options: &MariaDbOptions, folder: &Path, port: u16) -> Result<Process>
     let at = |name: &str| folder.join(name).display().to_string();
     let mut command = tied(program, Some(SYSTEM_USER));
     command.current_dir(folder);
+    // A server that starts deletes all temporary tables in its folder, those of other servers that
+    // run too, and a server whose table is gone before it was opened crashes.
+    command.env("TMPDIR", folder);
     command
         .args(["--no-defaults", "--bind-address=127.0.0.1"])
         .args(["--skip-name-resolve", "--max-connections=200"])

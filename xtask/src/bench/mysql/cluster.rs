@@ -61,6 +61,8 @@ impl Cluster {
         );
         std::fs::write(folder.join("users.sql"), users)?;
         let mut install = as_mysql("mariadb-install-db")?;
+        // A server that starts deletes the temporary tables of others in the same folder.
+        install.env("TMPDIR", folder);
         install
             .args(["--no-defaults", "--auth-root-authentication-method=normal"])
             .args(["--skip-test-db", "--skip-name-resolve"])
@@ -70,6 +72,7 @@ impl Cluster {
         let port = process::free_port()?;
         let log = std::fs::File::create(folder.join("log"))?;
         let mut command = as_mysql("mariadbd")?;
+        command.env("TMPDIR", folder);
         command
             .args(["--no-defaults", "--bind-address=127.0.0.1"])
             .args(["--skip-name-resolve", "--max-connections=400"])
