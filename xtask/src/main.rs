@@ -30,7 +30,7 @@ cargo xtask NAME
                         Breccia against nutcracker and against one server; writes docs/benchmarks.md
   bench blob [--quick] [--no-build] [--rounds N] [--only small|large]
                         Breccia over S3 servers and over files against one S3 server (Garage)
-  bench sql [--quick] [--no-build] [--rounds N]
+  bench sql [--quick] [--no-build] [--rounds N] [--only NAME]
                         Breccia before PostgreSQL and standbys against PgBouncer and pgpool-II
   bench mysql [--quick] [--no-build] [--rounds N]
                         Breccia before MariaDB and replicas against the primary alone, by sysbench";

@@ -4,7 +4,11 @@
 //! which is the reign of one primary; what was seen in another is raised to where that one began.
 
 use std::fmt::Debug;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a session's reads stay on the replica that was chosen for it. Then it is chosen anew: one
+/// that came back gets its share of sessions that only read, and one with too many gets rid of some.
+pub const SETTLED_FOR: Duration = Duration::from_secs(10);
 
 /// How far a server has come, as far as a read can tell.
 pub trait Position: Clone + Default + PartialEq + Debug {

@@ -76,6 +76,12 @@ pub(crate) struct Load {
     seconds: u32,
 }
 
+impl Load {
+    fn name(&self) -> String {
+        format!("{} {} {}", self.script.name(), self.mode, self.clients)
+    }
+}
+
 /// What pgbench measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
@@ -105,6 +111,8 @@ struct Options {
     quick: bool,
     build: bool,
     rounds: u32,
+    /// Rows whose name has this in it, such as `select simple 16`.
+    only: String,
 }
 
 /// Runs the bench.
@@ -121,7 +129,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let targets = rig.targets();
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
-        for load in loads() {
+        for load in loads().filter(|it| it.name().contains(&options.only)) {
             for turn in 0..targets.len() {
                 let target = targets.get((turn + round as usize) % targets.len());
                 let sample = measure(&rig, round, load, *target.context("a target")?)?;
@@ -132,7 +140,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     }
     let table = report::table(&samples, rig.skipped());
     println!("\n{table}");
-    if options.quick {
+    if options.quick || !options.only.is_empty() {
         println!("a part of the bench: docs/benchmarks.md is left as it is");
         return Ok(());
     }
@@ -144,6 +152,7 @@ fn options(words: &[&str]) -> Result<Options> {
         quick: false,
         build: true,
         rounds: 5,
+        only: String::new(),
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -153,14 +162,24 @@ fn options(words: &[&str]) -> Result<Options> {
             "--rounds" => {
                 options.rounds = words.next().context("--rounds needs a number")?.parse()?;
             }
+            "--only" => {
+                let words = words.next().context("--only needs the name of a row")?;
+                (*words).clone_into(&mut options.only);
+            }
             other => bail!("unknown option {other:?}"),
         }
     }
+    let known = loads().any(|it| it.name().contains(&options.only));
+    ensure!(
+        known,
+        "no row has {:?} in its name, which is as `select simple 16`",
+        options.only
+    );
     ensure!(options.rounds > 0, "--rounds needs at least 1");
     Ok(options)
 }
 
-fn loads() -> Vec<Load> {
+fn loads() -> impl Iterator<Item = Load> {
     let mut loads = Vec::new();
     for script in Script::ALL {
         for mode in ["simple", "extended", "prepared"] {
@@ -176,7 +195,7 @@ fn loads() -> Vec<Load> {
             }
         }
     }
-    loads
+    loads.into_iter()
 }
 
 fn measure(rig: &Rig, round: u32, load: Load, target: Target) -> Result<Sample> {

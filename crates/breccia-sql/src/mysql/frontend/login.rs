@@ -224,6 +224,7 @@ fn begin(
         view,
         view_version: 0,
         asked: clock::now(),
+        settled: clock::now(),
         transaction_since: None,
         counted: None,
         last: None,

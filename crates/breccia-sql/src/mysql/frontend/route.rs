@@ -11,7 +11,7 @@ use breccia_net::clock;
 use super::attached::Attached;
 use super::session::Session;
 use crate::consistency::Consistency;
-use crate::freshness::{Home, Need, Position as _};
+use crate::freshness::{Home, Need, Position as _, SETTLED_FOR};
 use crate::mysql::class::{Class, Verdict};
 use crate::mysql::cluster::{Server, View};
 use crate::mysql::gtid::Gtids;
@@ -103,7 +103,11 @@ impl Session {
             return self.primary(reason);
         }
         if let Some(place) = self.place_at_home() {
-            return place;
+            return if self.is_settled() {
+                place
+            } else {
+                self.look_elsewhere(place).await
+            };
         }
         self.place_anew(verdict).await
     }
@@ -213,6 +217,47 @@ impl Session {
         Some(found(home.server, Some(proof)))
     }
 
+    /// Whether the replica that serves this session was chosen not long ago.
+    fn is_settled(&self) -> bool {
+        self.asked.saturating_duration_since(self.settled) < SETTLED_FOR
+    }
+
+    /// The place for a read after a session was long at `home`: there, or on another replica.
+    async fn look_elsewhere(&mut self, home: Place) -> Place {
+        self.settled = self.asked;
+        self.place_elsewhere(home.server).await.unwrap_or(home)
+    }
+
+    /// Another replica than the session's home, if one is chosen that has come as far.
+    async fn place_elsewhere(&mut self, from: usize) -> Option<Place> {
+        let view = self.look();
+        let cluster = Arc::clone(&self.listener.cluster);
+        let other = cluster.choose(&view, |_| true).filter(|it| *it != from)?;
+        let Need::Floor { mut floor, home } = self.freshness.need(view.epoch, &view.first) else {
+            return None;
+        };
+        let home = home.filter(|home| home.server == from)?;
+        let end = clock::now() + cluster.options.replica_wait;
+        let sampler = &cluster.server(from)?.sampler;
+        let left = sampler.wait(sampler.ticket(), end).await?;
+        floor.raise(&left.seen);
+        floor.raise(&cluster.catalogue_floor());
+        let sampler = &cluster.server(other)?.sampler;
+        let found_there = sampler.wait(sampler.ticket(), end).await?;
+        let fits = found_there.replica && found_there.position.covers(&floor);
+        if !fits || !left.ran_since(home.last, home.run) {
+            return None;
+        }
+        let proof = Proof {
+            asked: found_there.at?,
+            floor: Some(floor),
+            has: found_there.position,
+            run: found_there.run,
+        };
+        self.freshness.left_home(&left.seen);
+        Some(found(other, Some(proof)))
+    }
+
     /// The server a read goes to, where that is not its home; `Err`: why it must be the primary.
     async fn place_read(&mut self, from: Instant) -> Result<Place, &'static str> {
         let view = self.look();
@@ -226,6 +271,7 @@ impl Session {
         if let Some(home) = home {
             floor.raise(&self.leave_home(&home, &view, end).await?);
         }
+        self.settled = self.asked;
         self.wait_for(&view, &floor, end).await
     }
 

@@ -179,6 +179,8 @@ pub(super) struct Session {
     pub(super) view_version: u64,
     /// When the command that is served arrived.
     pub(super) asked: Instant,
+    /// When the replica that serves its reads was chosen.
+    pub(super) settled: Instant,
     /// When the open transaction began.
     pub(super) transaction_since: Option<Instant>,
     /// Where the last statement went and why, and the counter of that.

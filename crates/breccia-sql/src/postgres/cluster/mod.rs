@@ -22,7 +22,7 @@ use super::pool::{Pool, PoolLimits};
 use super::statement::Statements;
 use super::token::Lsn;
 use super::upstream::{Credential, Endpoint, Login};
-use crate::choice;
+use crate::choice::{self, Candidate};
 use crate::class::Classifier;
 pub use crate::consistency::Consistency;
 use crate::freshness::Question;
@@ -418,12 +418,17 @@ impl Cluster {
         }
         let able =
             |server: &usize| self.server(*server).is_some_and(Server::usable) && fits(*server);
-        let load = |server: usize| {
-            let server = self.server(server);
-            server.map_or(u64::MAX, |it| choice::load(it.running(), it.options.weight))
+        let candidate = |server: usize| {
+            let it = self.server(server)?;
+            Some(Candidate {
+                server,
+                weight: it.options.weight,
+                running: it.running(),
+            })
         };
         let fitting = view.replicas.iter().copied().filter(able);
-        choice::choose(fitting, splitmix64(clock::seed()), load)
+        let fitting = fitting.filter_map(candidate);
+        choice::choose(fitting, splitmix64(clock::seed()))
     }
 
     /// What administrators hold back, and what still runs.

@@ -3,11 +3,13 @@
 //! Not what a read is. Invariant: a replica is chosen only if it has replayed all that the session
 //! may have seen, or all that anybody was told, as the cluster's consistency asks.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 
 use super::session::Session;
+use crate::freshness::SETTLED_FOR;
 use crate::postgres::cluster::election::View;
 use crate::postgres::cluster::{Consistency, Server};
 use crate::postgres::token::{Home, Lsn, Need};
@@ -50,13 +52,13 @@ impl Proof {
 
 impl Session {
     /// The view in force.
-    pub(super) fn look(&mut self) -> std::sync::Arc<View> {
+    pub(super) fn look(&mut self) -> Arc<View> {
         let version = self.listener.cluster.version();
         if version != self.view_version {
             self.view = self.listener.cluster.view();
             self.view_version = version;
         }
-        std::sync::Arc::clone(&self.view)
+        Arc::clone(&self.view)
     }
 
     /// The replica that served this session last, if it may serve a read without being asked.
@@ -83,6 +85,46 @@ impl Session {
         Some(found(home.server, Some(proof)))
     }
 
+    /// Whether the replica that serves this session was chosen not long ago.
+    pub(super) fn is_settled(&self) -> bool {
+        self.asked.saturating_duration_since(self.settled) < SETTLED_FOR
+    }
+
+    /// The place for a read after a session was long at `home`: there, or on another replica.
+    pub(super) async fn look_elsewhere(&mut self, home: Place) -> Place {
+        self.settled = self.asked;
+        self.place_elsewhere(home.server).await.unwrap_or(home)
+    }
+
+    /// Another replica than the session's home, if one is chosen that has come as far.
+    async fn place_elsewhere(&mut self, from: usize) -> Option<Place> {
+        let view = self.look();
+        let cluster = Arc::clone(&self.listener.cluster);
+        let other = cluster.choose(&view, |_| true).filter(|it| *it != from)?;
+        let Need::Floor { floor, home } = self.freshness.need(view.epoch, &view.first) else {
+            return None;
+        };
+        let home = home.filter(|home| home.server == from)?;
+        let end = self.asked + cluster.options.replica_wait;
+        let sampler = &cluster.server(from)?.sampler;
+        let left = sampler.wait(sampler.ticket(), end).await?;
+        let floor = floor.max(left.seen).max(self.database.floor());
+        let sampler = &cluster.server(other)?.sampler;
+        let found_there = sampler.wait(sampler.ticket(), end).await?;
+        let fits = found_there.replica && found_there.position >= floor;
+        if !fits || !left.ran_since(home.last, home.run) {
+            return None;
+        }
+        let proof = Proof {
+            asked: found_there.at?,
+            floor: Some(floor),
+            has: found_there.position,
+            run: found_there.run,
+        };
+        self.freshness.left_home(&left.seen);
+        Some(found(other, Some(proof)))
+    }
+
     /// The server a read goes to, where that is not its home; `Err`: why it must be the primary.
     pub(super) async fn place_read(&mut self) -> Result<Place, &'static str> {
         let view = self.look();
@@ -96,6 +138,7 @@ impl Session {
         if let Some(home) = home {
             floor = floor.max(self.leave_home(&home, &view, end).await?);
         }
+        self.settled = self.asked;
         self.wait_for(&view, floor, end).await
     }
 

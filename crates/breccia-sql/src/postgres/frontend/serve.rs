@@ -195,7 +195,11 @@ impl Session {
             Ok(()) if self.begun.is_some() && tells_time() => "transaction-time",
             Ok(()) => {
                 if let Some(place) = self.place_at_home() {
-                    return place;
+                    return if self.is_settled() {
+                        place
+                    } else {
+                        self.look_elsewhere(place).await
+                    };
                 }
                 match self.place_somewhere().await {
                     Ok(place) => return place,

@@ -117,6 +117,8 @@ pub(super) struct Session {
     pub(super) clocks: Clocks,
     /// When the batch that is served arrived.
     pub(super) asked: Instant,
+    /// When the replica that serves its reads was chosen.
+    pub(super) settled: Instant,
     pub(super) watch: Watch,
     /// A batch that is answered here and has not ended.
     pub(super) own: Option<Own>,
@@ -182,6 +184,7 @@ impl Session {
             transaction_since: None,
             clocks: Clocks::default(),
             asked: clock::now(),
+            settled: clock::now(),
             watch: Watch::default(),
             own: None,
             own_next: false,
