@@ -304,8 +304,14 @@ impl<W: Wire> Pool<W> {
         }
     }
 
-    /// Lends a connection: an idle one, a new one, or the next that is given back.
+    /// Lends a connection: an idle one, a new one, or the next that is given back within `queue-timeout`.
     pub async fn lend(self: &Arc<Self>) -> Result<Lease<W>, SqlError> {
+        self.lend_by(clock::now() + self.limits.queue_timeout())
+            .await
+    }
+
+    /// The same by `end`, for one that may have waited elsewhere before: if that is over, what there is.
+    pub async fn lend_by(self: &Arc<Self>, end: Instant) -> Result<Lease<W>, SqlError> {
         let receiver = loop {
             match self.queue() {
                 Place::Granted(Grant::Permit) => return self.make().await,
@@ -325,13 +331,12 @@ impl<W: Wire> Pool<W> {
         };
         // Whoever holds a connection to a server that is down gives back none that is of use.
         self.check_up()?;
-        let patience = self.limits.queue_timeout();
-        match tokio::time::timeout(patience, waiting.granted()).await {
+        match tokio::time::timeout_at(end.into(), waiting.granted()).await {
             Ok(Some(Grant::Connection(idle))) => self.adopt(idle).await,
             Ok(Some(Grant::Permit)) => self.make().await,
             Ok(None) | Err(_) => Err(SqlError::PoolFull {
                 server: self.endpoint.name().to_owned(),
-                after: patience,
+                after: self.limits.queue_timeout(),
                 size: self.limits.size(),
             }),
         }

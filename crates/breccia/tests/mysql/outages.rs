@@ -356,3 +356,41 @@ fn who_comes_while_the_primary_is_down_sets_and_reads() -> Result<()> {
     ensure!(rows(&cluster, 0)? == BTreeSet::from(["after".to_owned()]));
     Ok(())
 }
+
+#[test]
+fn a_read_waits_for_all_full_pools_together_no_longer_than_for_one() -> Result<()> {
+    let cluster = crate::rig::shared()?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"2s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let mut holders = Vec::new();
+    for (begin, read) in [
+        ("BEGIN", "SELECT 1 FOR UPDATE"),
+        ("START TRANSACTION READ ONLY", "SELECT 1"),
+        ("START TRANSACTION READ ONLY", "SELECT 1"),
+    ] {
+        let mut holder = gateway.client("")?;
+        holder.run(begin)?;
+        holder.run(read)?;
+        holders.push((holder.value("SHOW breccia.server")?, holder));
+    }
+    holders.sort_by(|one, other| one.0.cmp(&other.0));
+    let servers: Vec<_> = holders.iter().map(|(server, _)| server.as_str()).collect();
+    ensure!(servers == ["my0", "my1", "my2"], "{servers:?}");
+    let mut waiting = gateway.client("")?;
+    let begun = Instant::now();
+    let fault = waiting.query("SELECT 1")?.fault.context("all are full")?;
+    let took = begun.elapsed();
+    ensure!(fault.code == 1040, "{fault}");
+    ensure!(
+        took < Duration::from_millis(3_500),
+        "{fault} after {took:?}"
+    );
+    for (_, holder) in &mut holders {
+        holder.run("COMMIT")?;
+    }
+    ensure!(waiting.value("SELECT 1")? == "1", "afterwards");
+    Ok(())
+}

@@ -195,7 +195,11 @@ impl Session {
         let pool = self.pool(place.server, place.replica)?;
         let mut lease = match pool.lend_at_once() {
             Some(lease) => lease,
-            None => match self.registered.unless_killed(pool.lend()).await {
+            None => match self
+                .registered
+                .unless_killed(pool.lend_by(self.gate_end()))
+                .await
+            {
                 Some(lent) => lent?,
                 None => return Err(SqlError::Cancelled),
             },

@@ -164,7 +164,7 @@ impl Session {
 
     /// Takes a connection of a pool. While there is none, the client may cancel its statement, or leave.
     async fn lend(&mut self, pool: &Arc<Pool>) -> Result<Lease, SqlError> {
-        let mut lending = pin!(pool.lend());
+        let mut lending = pin!(pool.lend_by(self.gate_end()));
         let at_once = poll_fn(|context| Poll::Ready(lending.as_mut().poll(context)));
         if let Poll::Ready(lease) = at_once.await {
             return lease;
