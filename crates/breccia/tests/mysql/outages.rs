@@ -4,6 +4,7 @@
 //! the rows afterwards, and each answer or refusal comes in a time that is known.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -392,5 +393,24 @@ fn a_read_waits_for_all_full_pools_together_no_longer_than_for_one() -> Result<(
         holder.run("COMMIT")?;
     }
     ensure!(waiting.value("SELECT 1")? == "1", "afterwards");
+    Ok(())
+}
+
+#[test]
+fn a_client_that_is_silent_amid_a_long_command_keeps_no_connection() -> Result<()> {
+    let cluster = crate::rig::shared()?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"15s\"\nidle-timeout = \"1500ms\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let client = gateway.client("")?;
+    // A query of three mebibytes, of which one comes.
+    let mut start = vec![0, 0, 0x30, 0, 3];
+    start.extend_from_slice(b"SELECT 1 FOR UPDATE -- ");
+    start.resize(0x0010_0000, b'x');
+    client.raw()?.write_all(&start)?;
+    let mut other = gateway.client("")?;
+    ensure!(other.value("SELECT 2 FOR UPDATE")? == "2", "another client");
     Ok(())
 }

@@ -94,21 +94,14 @@ impl Session {
         // What was refused is on its way still: it is read, so that the answer is too.
         loop {
             let Some(header) = codec::header(&long.here) else {
-                if self.client.read().await? == 0 {
-                    return Err(End::Gone);
-                }
-                let more = self.client.inbound.split();
-                long.here.unsplit(more);
+                self.more(&mut long.here).await?;
                 continue;
             };
             long.here.advance(HEADER_BYTES);
             let mut left = header.length;
             while left > 0 {
                 if long.here.is_empty() {
-                    if self.client.read().await? == 0 {
-                        return Err(End::Gone);
-                    }
-                    long.here = self.client.inbound.split();
+                    self.more(&mut long.here).await?;
                 }
                 let step = left.min(long.here.len());
                 long.here.advance(step);
@@ -169,11 +162,13 @@ impl Session {
         }
     }
 
-    /// Reads more of a long command.
+    /// Reads more of a long command. Amid it a client is as idle as between two, and no connection waits
+    /// longer for it than in a transaction.
     async fn more(&mut self, here: &mut BytesMut) -> Result<(), End> {
-        let limit = self.listener.limits.idle_in_transaction_timeout;
+        let limits = &self.listener.limits;
+        let limits = [limits.idle_timeout, limits.idle_in_transaction_timeout];
         let reading = self.client.read();
-        let read = match limit {
+        let read = match limits.into_iter().flatten().min() {
             Some(limit) => tokio::time::timeout_at((clock::now() + limit).into(), reading)
                 .await
                 .map_err(|_| End::Gone)?,
