@@ -3,6 +3,7 @@
 //! Not promotions (`promotion.rs`). Invariant: a client here sees no error that it could have been
 //! spared, and none waits longer than it must.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -257,5 +258,25 @@ fn an_honest_error_ends_a_result_that_was_cut() -> Result<()> {
     let on_primary = cluster.primary().log().contains("/* cut */");
     println!("{rows} rows, on the primary: {on_primary}");
     ensure!(rows < 200_000 && fault, "{rows} rows, an error: {fault}");
+    Ok(())
+}
+
+#[test]
+fn a_client_that_is_silent_amid_a_long_message_keeps_no_connection() -> Result<()> {
+    let cluster = crate::rig::shared()?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"15s\"\nidle-timeout = \"1500ms\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, "postgres", extra)?;
+    let client = gateway.client("postgres")?;
+    // A query of three mebibytes, of which one comes.
+    let mut start = vec![b'Q', 0, 0x30, 0, 0];
+    start.extend_from_slice(b"SELECT 1 FOR UPDATE -- ");
+    start.resize(0x0010_0000, b'x');
+    client.raw()?.write_all(&start)?;
+    let mut other = gateway.client("postgres")?;
+    let reply = other.simple("SELECT 2 FOR UPDATE")?;
+    ensure!(reply.good()?.value() == Some("2"), "another client");
     Ok(())
 }
