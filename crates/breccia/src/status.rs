@@ -262,7 +262,11 @@ fn servers(cluster: &Value) -> Vec<Value> {
         let paused = if held { ", PAUSED" } else { "" };
         let timeline = cluster.get("timeline").and_then(Value::as_u64);
         let timeline = timeline.map_or_else(String::new, |it| format!(", timeline {it}"));
-        let role = format!("primary{timeline}{paused}");
+        let unasked = cluster
+            .get("primary_cannot_be_asked")
+            .and_then(Value::as_str);
+        let unasked = unasked.map_or_else(String::new, |why| format!(", CANNOT BE ASKED ({why})"));
+        let role = format!("primary{timeline}{paused}{unasked}");
         out.push(row(primary, role, "-".to_owned()));
     } else {
         let role = format!("NO PRIMARY ({})", shown(cluster, "no_primary"));

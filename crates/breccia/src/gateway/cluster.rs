@@ -92,6 +92,11 @@ fn serves(cluster: &dyn SqlCluster) -> Serves {
         }
         lines.push(format!("no primary: only reads ({why})"));
     }
+    if let Some((name, why)) = unasked(cluster, &now) {
+        lines.push(format!(
+            "{name} stays the primary and cannot be asked ({why}): reads that follow writes stay there"
+        ));
+    }
     lines.extend(
         set_aside(cluster, &now)
             .into_iter()
@@ -112,6 +117,14 @@ fn primary(now: &Now) -> Result<&ServerNow, String> {
         None => Ok(server),
         Some(reason) => Err(format!("{} is down: {reason}", server.name)),
     }
+}
+
+/// The primary, if it is used although it answers none of Breccia's own questions, and why it does not.
+fn unasked<'a>(cluster: &dyn SqlCluster, now: &'a Now) -> Option<(&'a str, &'a str)> {
+    let server = primary(now).ok()?;
+    let why = server.unused.as_deref()?;
+    let held = server.paused || cluster.is_paused();
+    (!held).then_some((server.name.as_str(), why))
 }
 
 /// The servers that are not used, but for the primary, and why.
@@ -169,6 +182,9 @@ fn value(cluster: &dyn SqlCluster) -> Value {
         map.extend(about.map(|(key, value)| ((*key).to_owned(), value.clone())));
         if let Err(why) = primary {
             map.insert("no_primary".to_owned(), why.into());
+        }
+        if let Some((_, why)) = unasked(cluster, &now) {
+            map.insert("primary_cannot_be_asked".to_owned(), why.into());
         }
     }
     out

@@ -414,3 +414,38 @@ fn a_client_that_is_silent_amid_a_long_command_keeps_no_connection() -> Result<(
     ensure!(other.value("SELECT 2 FOR UPDATE")? == "2", "another client");
     Ok(())
 }
+
+#[test]
+fn a_primary_that_cannot_be_asked_any_more_is_told_of() -> Result<()> {
+    let cluster = crate::rig::shared()?;
+    let sql = "CREATE USER asker IDENTIFIED BY 'one'; GRANT ALL ON *.* TO asker";
+    cluster.query(0, sql)?;
+    cluster.wait_caught_up(LIMIT)?;
+    let extra = Extra {
+        server: "monitor-user = \"asker\"\nmonitor-password = \"one\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    ensure!(
+        !gateway.breccia.admin("/readyz")?.1.contains("asked"),
+        "well"
+    );
+    cluster.query(0, "ALTER USER asker IDENTIFIED BY 'two'")?;
+    let of = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'asker'";
+    for id in cluster.query(0, of)?.split_whitespace() {
+        let _ended_before = cluster.query(0, &format!("KILL {id}"));
+    }
+    wait_until(LIMIT, "what /readyz says", || {
+        let (status, text) = gateway.breccia.admin("/readyz")?;
+        let told = text.contains("my0 stays the primary and cannot be asked")
+            && text.contains("Access denied for user 'asker'");
+        Ok((status == 200 && told).then_some(()))
+    })?;
+    let status = gateway.breccia.admin("/status")?.1;
+    ensure!(status.contains("\"primary_cannot_be_asked\""), "{status}");
+    cluster.query(0, "ALTER USER asker IDENTIFIED BY 'one'")?;
+    wait_until(LIMIT, "it to be asked again", || {
+        let text = gateway.breccia.admin("/readyz")?.1;
+        Ok((!text.contains("asked")).then_some(()))
+    })
+}
