@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// that came back gets its share of sessions that only read, and one with too many gets rid of some.
 pub const SETTLED_FOR: Duration = Duration::from_secs(10);
 
+/// How long a session waits for the positions of two replicas then, where `replica-wait` is less.
+pub const LEAST_LOOK: Duration = Duration::from_millis(5);
+
 /// How far a server has come, as far as a read can tell.
 pub trait Position: Clone + Default + PartialEq + Debug {
     /// Whether a server that has come to this shows all that one at `other` has shown.

@@ -11,7 +11,7 @@ use breccia_net::clock;
 use super::attached::Attached;
 use super::session::Session;
 use crate::consistency::Consistency;
-use crate::freshness::{Home, Need, Position as _, SETTLED_FOR};
+use crate::freshness::{Home, LEAST_LOOK, Need, Position as _, SETTLED_FOR};
 use crate::mysql::class::{Class, Verdict};
 use crate::mysql::cluster::{Server, View};
 use crate::mysql::gtid::Gtids;
@@ -237,7 +237,7 @@ impl Session {
             return None;
         };
         let home = home.filter(|home| home.server == from)?;
-        let end = clock::now() + cluster.options.replica_wait;
+        let end = clock::now() + cluster.options.replica_wait.max(LEAST_LOOK);
         let sampler = &cluster.server(from)?.sampler;
         let left = sampler.wait(sampler.ticket(), end).await?;
         floor.raise(&left.seen);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use breccia_net::clock;
 
 use super::session::Session;
-use crate::freshness::SETTLED_FOR;
+use crate::freshness::{LEAST_LOOK, SETTLED_FOR};
 use crate::postgres::cluster::election::View;
 use crate::postgres::cluster::{Consistency, Server};
 use crate::postgres::token::{Home, Lsn, Need};
@@ -105,7 +105,7 @@ impl Session {
             return None;
         };
         let home = home.filter(|home| home.server == from)?;
-        let end = self.asked + cluster.options.replica_wait;
+        let end = self.asked + cluster.options.replica_wait.max(LEAST_LOOK);
         let sampler = &cluster.server(from)?.sampler;
         let left = sampler.wait(sampler.ticket(), end).await?;
         let floor = floor.max(left.seen).max(self.database.floor());
