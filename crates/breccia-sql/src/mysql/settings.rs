@@ -178,25 +178,55 @@ impl Settings {
     ) -> Option<String> {
         let sets = [self, base, applied, their_base];
         let names: BTreeSet<&str> = sets.iter().flat_map(|it| it.names()).collect();
+        let wanted = |name: &str| self.by_any_name(name).or_else(|| base.by_any_name(name));
+        let there = |name: &str| {
+            let applied = applied.by_any_name(name);
+            applied.or_else(|| their_base.by_any_name(name))
+        };
         let mut sql = String::new();
+        let charset = charset_of_names(wanted);
+        if let Some((charset, collation)) = charset
+            && OF_NAMES.iter().any(|name| wanted(name) != there(name))
+        {
+            let _ = write!(sql, "SET NAMES {charset} COLLATE {collation}");
+        }
         for name in names {
-            let wanted = self.by_any_name(name).or_else(|| base.by_any_name(name));
-            let there = applied
-                .by_any_name(name)
-                .or_else(|| their_base.by_any_name(name));
-            if wanted == there || (replica && NOT_ON_REPLICAS.contains(&name)) {
+            let differs = wanted(name) != there(name);
+            let by_names = charset.is_some() && OF_NAMES.contains(&name);
+            if !differs || by_names || (replica && NOT_ON_REPLICAS.contains(&name)) {
                 continue;
             }
             sql.push_str(if sql.is_empty() { "SET " } else { ", " });
             // Writing to a String cannot fail.
             let _ = write!(sql, "SESSION {name} = ");
-            match wanted {
+            match wanted(name) {
                 Some(value) => write_value(&mut sql, name, value),
                 None => sql.push_str("DEFAULT"),
             }
         }
         (!sql.is_empty()).then_some(sql)
     }
+}
+
+/// The variables of `SET NAMES charset COLLATE collation`.
+const OF_NAMES: [&str; 4] = [
+    "character_set_client",
+    "character_set_connection",
+    "character_set_results",
+    "collation_connection",
+];
+
+/// What `SET NAMES` was said with, if all four variables are as that leaves them. The collation is that of
+/// results, too, which their columns' metadata tell and no variable does: so it is said again.
+fn charset_of_names<'a>(wanted: impl Fn(&str) -> Option<&'a str>) -> Option<(&'a str, &'a str)> {
+    let [client, connection, results, collation] = OF_NAMES.map(wanted);
+    let (charset, collation) = (client?, collation?);
+    let plain = |text: &str| {
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        !text.is_empty() && text.bytes().all(named)
+    };
+    let alike = [connection, results].iter().all(|it| *it == Some(charset));
+    (alike && plain(charset) && plain(collation)).then_some((charset, collation))
 }
 
 /// Writes a value as SQL that is read alike under every `sql_mode`.

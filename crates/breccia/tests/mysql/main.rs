@@ -4,6 +4,7 @@
 //! Invariant: each test tells what it found by its name.
 
 mod ahead;
+mod bound;
 mod clients;
 mod dice;
 mod differential;

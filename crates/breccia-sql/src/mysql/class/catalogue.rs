@@ -19,6 +19,11 @@ pub const QUERIES: [&str; 3] = [
     "SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES ORDER BY 1, 2",
 ];
 
+/// What is asked besides: columns that are computed when they are read.
+pub const GENERATED: &str = "SELECT TABLE_SCHEMA, TABLE_NAME, GENERATION_EXPRESSION FROM information_schema.COLUMNS \
+     WHERE EXTRA LIKE '%VIRTUAL%' AND TABLE_SCHEMA NOT IN \
+     ('information_schema', 'performance_schema', 'mysql', 'sys') ORDER BY 1, 2, 3";
+
 /// What is asked besides: tables with triggers.
 pub const TRIGGERS: &str =
     "SELECT DISTINCT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS ORDER BY 1";
@@ -60,19 +65,16 @@ impl Catalogue {
     /// Builds it from the answers to [`QUERIES`], in their order.
     #[must_use]
     pub fn from_rows(tables: &[Row], views: &[Row], routines: &[Row]) -> Self {
-        Self::vouching(tables, views, routines, &[])
+        Self::vouching([tables, views, routines, &[]], &[])
     }
 
-    /// The same; stored functions of these names count as reads.
+    /// The same, with the answer to [`GENERATED`] behind them; stored functions of these names count as
+    /// reads.
     #[must_use]
-    pub fn vouching(
-        tables: &[Row],
-        views: &[Row],
-        routines: &[Row],
-        read_functions: &[String],
-    ) -> Self {
+    pub fn vouching(rows: [&[Row]; 4], read_functions: &[String]) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
-        (tables, views, routines).hash(&mut hasher);
+        rows.hash(&mut hasher);
+        let [tables, views, routines, generated] = rows;
         let mut catalogue = Self {
             fingerprint: hasher.finish(),
             folds: tables
@@ -97,8 +99,23 @@ impl Catalogue {
         let vouched = read_functions.iter().map(|name| name.to_lowercase());
         let vouched = vouched.filter(|name| catalogue.routines.contains(name));
         catalogue.vouched = vouched.collect();
+        catalogue.doubt_generated(generated);
         catalogue.prove_views(views);
         catalogue
+    }
+
+    /// A table is not the same on every server if what it computes for its readers is not proven to be.
+    fn doubt_generated(&mut self, rows: &[Row]) {
+        for row in rows {
+            let (Some(schema), Some(name)) = (cell(row, 0), cell(row, 1)) else {
+                continue;
+            };
+            let expression = cell(row, 2).unwrap_or_default();
+            let proof = prove::definition(self, &format!("SELECT {expression}"));
+            if !proof.is_ok_and(|proof| !proof.uses_now) {
+                self.put(schema, name, Relation::Not("generated-column"));
+            }
+        }
     }
 
     /// The same with the tables that have triggers: the answer to [`TRIGGERS`].

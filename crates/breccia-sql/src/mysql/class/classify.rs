@@ -11,6 +11,7 @@ use super::commands::{self, SET_STATEMENT, Shape};
 use super::lexer::{self, Notes};
 use super::prove::{self, Reason};
 use super::remembered::{self, Remembered};
+use super::scent::scent;
 use super::walls;
 use super::words::Words;
 use super::{Class, Hidden, Mode, Verdict, hidden};
@@ -113,13 +114,15 @@ fn rests_on_literals(class: &Class) -> bool {
 fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&str>) -> Verdict {
     if sql.len() > LONGEST {
         // Most are bulk inserts; what they do to the session, the server tells.
-        return Verdict {
+        let mut verdict = Verdict {
             ddl: mode.multi_statements,
             single: !mode.multi_statements,
             may_set_last_insert_id: true,
             hidden: Hidden::Routines,
             ..Verdict::of_primary("long")
         };
+        keep_if_bound(&mut verdict, sql);
+        return verdict;
     }
     let Ok((tokens, notes)) = lexer::tokens(sql, mode) else {
         let mut verdict = Verdict {
@@ -130,6 +133,7 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&
         if names_variable(sql) {
             verdict.class = Class::Pin("variable");
         }
+        keep_if_bound(&mut verdict, sql);
         return verdict;
     };
     let merges = !mode.multi_statements;
@@ -142,7 +146,18 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&
     if !mode.legible && !sql.is_ascii() && !matches!(verdict.class, Class::Pin(_)) {
         verdict.class = Class::Primary("charset");
     }
+    // What the words are depends on the server, or on the character set.
+    if notes.executable || notes.foreign || (!mode.legible && !sql.is_ascii()) {
+        keep_if_bound(&mut verdict, sql);
+    }
     verdict
+}
+
+/// The session of a text that is not understood keeps its connection if anything in it may bind it.
+fn keep_if_bound(verdict: &mut Verdict, sql: &[u8]) {
+    if let Some(reason) = scent(sql).filter(|_| !matches!(verdict.class, Class::Pin(_))) {
+        verdict.class = Class::Pin(reason);
+    }
 }
 
 fn verdict(
@@ -174,6 +189,7 @@ fn verdict(
         verdict.may_set_last_insert_id |= known.may_set_last_insert_id;
         verdict.uses_now |= known.uses_now;
         verdict.restores |= known.restores;
+        verdict.commits |= known.commits;
         verdict.untold.extend(known.untold);
         verdict.hidden = verdict.hidden.max(known.hidden);
         verdict.ddl |= known.ddl;
@@ -234,6 +250,7 @@ fn class_of(
     };
     verdict.ddl = verdict.class == Class::Ddl;
     verdict.restores = verdict.class == Class::Pin(SET_STATEMENT);
+    verdict.commits = commands::commits(words, &verdict.class);
     verdict.asks_previous |= verdict.class == Class::ShowWarnings;
     if let Some(reason) = flags.pin
         && !program

@@ -82,6 +82,20 @@ pub(super) fn may_insert(words: &Words<'_>) -> bool {
     words.any(0, &first) && !words.exactly(&["begin"]) && !words.exactly(&["begin", "work"])
 }
 
+/// Whether a statement certainly commits what is open before it runs. Of the others that do a server does
+/// it, and of those that do not nothing is lost.
+pub(super) fn commits(words: &Words<'_>, class: &Class) -> bool {
+    match class {
+        Class::Begin { .. } | Class::Ddl => true,
+        Class::Primary("admin") => {
+            let table = (1..3).any(|at| words.any(at, &["table", "tables"]));
+            words.any(0, &["grant", "revoke"])
+                || (words.any(0, &["analyze", "check", "optimize", "repair"]) && table)
+        }
+        _ => false,
+    }
+}
+
 /// Whether a statement begins what has statements in its body: their semicolons end nothing.
 pub(super) fn has_body(words: &Words<'_>) -> bool {
     let programs = ["procedure", "function", "trigger", "event", "package"];
@@ -230,7 +244,7 @@ pub(super) const SET_STATEMENT: &str = "set-statement";
 
 /// Variables of one connection that say what a later statement does once, or that the server tells
 /// nothing of.
-const BOUND: [&str; 20] = [
+const BOUND: [&str; 22] = [
     "debug_dbug",
     "debug_sync",
     "gtid_domain_id",
@@ -240,6 +254,8 @@ const BOUND: [&str; 20] = [
     "identity",
     "insert_id",
     "last_insert_id",
+    "optimizer_trace",
+    "optimizer_trace_max_mem_size",
     "profiling",
     "pseudo_replica_mode",
     "pseudo_slave_mode",

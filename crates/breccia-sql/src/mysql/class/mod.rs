@@ -17,6 +17,7 @@ pub mod lexer;
 mod masked;
 mod prove;
 mod remembered;
+mod scent;
 mod walls;
 mod words;
 
@@ -29,10 +30,11 @@ mod tests_random;
 
 use std::fmt::Write as _;
 
-pub use catalogue::{Catalogue, QUERIES, Row, TRIGGERS};
+pub use catalogue::{Catalogue, GENERATED, QUERIES, Row, TRIGGERS};
 pub use classify::Classifier;
 pub use hidden::Hidden;
 pub use masked::masked;
+pub(crate) use scent::scent;
 
 /// How texts are read in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -166,6 +168,8 @@ pub struct Verdict {
     pub uses_now: bool,
     /// Says SET STATEMENT: of a setting that a server tells, the value before holds again.
     pub restores: bool,
+    /// Commits what is open before it runs.
+    pub commits: bool,
     /// Variables that it sets as `@@name = …`, of which MariaDB tells nothing.
     pub untold: Vec<Box<str>>,
     /// What it may run besides what it says.
@@ -199,6 +203,7 @@ impl Verdict {
             may_set_last_insert_id: false,
             uses_now: false,
             restores: false,
+            commits: false,
             untold: Vec::new(),
             hidden: Hidden::Nothing,
         }
@@ -255,6 +260,9 @@ fn why(reason: &str) -> &'static str {
         "view" => "it reads a view whose definition is not proven to read only",
         "engine" => "it reads a table of an engine that does not hold the same on a replica",
         "sequence" => "it uses a sequence",
+        "generated-column" => {
+            "a virtual column of a table in it is not proven to be the same on every server"
+        }
         "function" => "it calls a function that is not known to read only",
         "variable" => "it reads a variable that differs between connections or servers",
         "locks" => "it locks what it reads",

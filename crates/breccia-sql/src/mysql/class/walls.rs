@@ -52,6 +52,11 @@ pub(super) fn flags(words: &Words<'_>) -> Flags {
                 _ => {}
             },
             Some(Kind::Word) => word(words, at, &mut flags),
+            Some(Kind::Quoted) if words.mark(at + 1, b'(') => {
+                // The server's own functions may be called so, too.
+                let name = words.name(at).unwrap_or_default().to_ascii_lowercase();
+                called(words, at, &name, &mut flags);
+            }
             _ => {}
         }
     }
@@ -71,13 +76,18 @@ fn word(words: &Words<'_>, at: usize, flags: &mut Flags) {
     if builtin::is_clock(&lower) && !words.follows_dot(at) {
         flags.uses_now = true;
     }
-    if words.is(at, "previous") && words.is(at + 1, "value") {
+    let previous = words.is(at, "previous") && words.is(at + 1, "value");
+    if previous || (lower == "currval" && words.follows_dot(at)) {
         flags.asks_last_value();
     }
-    if !words.mark(at + 1, b'(') {
-        return;
+    if words.mark(at + 1, b'(') {
+        called(words, at, &lower, flags);
     }
-    match lower.as_str() {
+}
+
+/// A function of this name, in lower case, is called at `at`.
+fn called(words: &Words<'_>, at: usize, name: &str, flags: &mut Flags) {
+    match name {
         "lastval" => flags.asks_last_value(),
         "last_insert_id" if words.mark(at + 2, b')') => flags.asks_last_insert_id = true,
         "last_insert_id" => flags.may_set_last_insert_id = true,
@@ -128,6 +138,8 @@ pub(super) fn forbids_read(words: &Words<'_>, catalogue: &Catalogue) -> Result<(
             Some(Kind::Operator) if words.raw(at) == b":=" => return Err("user-variable"),
             Some(Kind::Mark(b'{' | b'}' | b':')) => return Err("unproven"),
             Some(Kind::Word) if !words.follows_dot(at) => keyword(words, at)?,
+            // Under ORACLE a sequence is asked so.
+            Some(Kind::Word) if words.any(at, &["nextval", "currval"]) => return Err("sequence"),
             _ => {}
         }
         if is_call(words, at) {

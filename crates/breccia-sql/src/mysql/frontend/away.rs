@@ -126,10 +126,9 @@ impl Session {
     /// Whether a statement commits what is open before it runs.
     fn commits(&self, verdict: &Verdict) -> bool {
         let does = match verdict.class {
-            Class::Begin { .. } | Class::Ddl | Class::Primary("admin") => true,
             // What is so already changes nothing.
             Class::SetAutocommit(true) => !self.autocommits(),
-            _ => false,
+            _ => verdict.commits,
         };
         does && verdict.single
     }

@@ -11,7 +11,7 @@ use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
 use crate::flow::Outgoing;
-use crate::mysql::class::{Hidden, Verdict};
+use crate::mysql::class::{Class, Hidden, Verdict, scent};
 use crate::mysql::codec::{self, HEADER_BYTES, MAX_PACKET, capabilities, command};
 use crate::mysql::upstream::Upstream;
 
@@ -50,7 +50,9 @@ impl Session {
             command::QUERY => {
                 let several = self.capabilities & capabilities::MULTI_STATEMENTS != 0;
                 let verdict = judge_long(&long.here, several);
-                self.serve(Ask::Long(&mut long), &verdict).await?;
+                if self.note_before(&verdict) {
+                    self.serve(Ask::Long(&mut long), &verdict).await?;
+                }
             }
             command::STMT_EXECUTE => return self.execute_long(long).await,
             command::STMT_SEND_LONG_DATA => return self.send_ahead_long(long).await,
@@ -181,11 +183,13 @@ impl Session {
         Ok(())
     }
 
-    /// Sends a file of the client to the server that has asked for it; the number of its last packet.
+    /// Sends a file of the client to the server that has asked for it, and expects its first packet under
+    /// `number`; what number the client gave the last one.
     pub(super) async fn send_file(
         &mut self,
         upstream: &mut Upstream,
         server: usize,
+        mut number: u8,
     ) -> Result<u8, Trouble> {
         let mut out = Outgoing::default();
         let mut here = self.client.inbound.split();
@@ -196,6 +200,10 @@ impl Session {
             let Some(header) = codec::header(&here) else {
                 return Err(End::Gone.into());
             };
+            if let Some(place) = here.get_mut(NUMBER_IN_HEAD) {
+                *place = number;
+            }
+            number = number.wrapping_add(1);
             let mut left = HEADER_BYTES + header.length;
             while left > 0 {
                 if here.is_empty() {
@@ -352,7 +360,12 @@ fn judge_long(here: &[u8], several: bool) -> Verdict {
             .any(|known| word.eq_ignore_ascii_case(known))
     });
     let reads = first.is_some_and(|word| word.eq_ignore_ascii_case(b"SELECT"));
+    let class = match scent(begin).filter(|_| !writes) {
+        Some(reason) => Class::Pin(reason),
+        None => Class::Primary("long"),
+    };
     Verdict {
+        class,
         may_set_last_insert_id: true,
         // As far as a READ ONLY transaction goes, which lets neither write.
         only_reads: (reads || writes) && !several,

@@ -137,6 +137,8 @@ pub(super) struct Relay {
     edit: Edit,
     /// The number of the next packet to the client.
     sequence: u8,
+    /// What the server expects behind its last short packet: its numbers are not the client's.
+    file_number: u8,
     /// Bytes of the packet that passes which are still to come.
     passing: usize,
     /// The packet that passes is full, so the next one goes on with it.
@@ -172,6 +174,7 @@ impl Relay {
             upstream,
             edit,
             sequence,
+            file_number: 0,
             passing: 0,
             continued: false,
             eof_due: false,
@@ -179,6 +182,11 @@ impl Relay {
             guessed: None,
             outcome: Outcome::default(),
         }
+    }
+
+    /// The number of the first packet of a file that the server has asked for.
+    pub(super) fn file_number(&self) -> u8 {
+        self.file_number
     }
 
     /// The client has sent a file in packets, the last of which had this number.
@@ -231,6 +239,7 @@ impl Relay {
             if input.len() < HEADER_BYTES + header.length {
                 return Ok(Fed::More);
             }
+            self.file_number = header.sequence.wrapping_add(1);
             let mut packet = input.split_to(HEADER_BYTES + header.length);
             packet.advance(HEADER_BYTES);
             if self.control(&packet, out)? {

@@ -386,7 +386,8 @@ impl Session {
                     self.flush().await?;
                     relay.flushed();
                     begun = true;
-                    let sent = self.send_file(upstream, server).await;
+                    let number = relay.file_number();
+                    let sent = self.send_file(upstream, server, number).await;
                     // What is left of a file on the way must not be taken for commands.
                     let last = sent.map_err(|_| Trouble::End(End::Gone))?;
                     relay.file_sent(last);

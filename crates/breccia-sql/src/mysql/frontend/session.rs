@@ -232,6 +232,11 @@ impl Session {
             if let Some(header) = codec::header(&self.client.inbound) {
                 let length = HEADER_BYTES + header.length;
                 self.check_length(header.length)?;
+                if header.sequence != 0 {
+                    // It would not be told apart from the rest of something else.
+                    let why = "Got packets out of order".to_owned();
+                    return Err(End::Told(1156, b"08S01", why));
+                }
                 if header.length > LONG {
                     if self.client.inbound.len() > HEADER_BYTES + 1 {
                         return Ok(Command {
