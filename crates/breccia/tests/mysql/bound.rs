@@ -3,6 +3,9 @@
 //! Not what a text says plainly ([`crate::routing`]). Invariant: a session whose connection holds
 //! something keeps it, and nothing of it is there for the next one.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use breccia_testkit::{MY_MODERN, MY_OLD, MyClient};
 
@@ -258,6 +261,55 @@ fn the_collation_of_set_names_is_that_of_columns_everywhere() -> Result<()> {
             client.value("SHOW breccia.server")? != "my0",
             "{names}: no replica"
         );
+    }
+    Ok(())
+}
+
+#[test]
+fn the_last_number_of_a_sequence_is_its_own_sessions_where_no_text_asks_for_it() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "numbered")?;
+    for sql in [
+        "CREATE SEQUENCE s",
+        "CREATE TABLE by_trigger (parent bigint)",
+        "CREATE TRIGGER t BEFORE INSERT ON by_trigger FOR EACH ROW SET NEW.parent = LASTVAL(s)",
+        "CREATE TABLE by_default (a int, parent bigint DEFAULT LASTVAL(s))",
+        "CREATE TABLE taking (id bigint DEFAULT NEXTVAL(s), a int)",
+        "CREATE FUNCTION f() RETURNS bigint READS SQL DATA RETURN LASTVAL(s)",
+    ] {
+        cluster.query(0, &format!("USE numbered; {sql}"))?;
+    }
+    let extra = Extra {
+        listener: "pool-size = 2",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    for take in [
+        "SELECT NEXTVAL(s)",
+        "INSERT INTO taking (a) VALUES (1) RETURNING id",
+    ] {
+        for (write, ask) in [
+            (
+                "INSERT INTO by_trigger VALUES (0)",
+                "SELECT MAX(parent) FROM by_trigger",
+            ),
+            (
+                "INSERT INTO by_default (a) VALUES (1)",
+                "SELECT MAX(parent) FROM by_default",
+            ),
+            ("DO 0", "SELECT f()"),
+        ] {
+            let mut client = gateway.client("numbered")?;
+            let own = client.value(take)?;
+            // A connection lingers with its session for a moment.
+            thread::sleep(Duration::from_millis(400));
+            let mut other = gateway.client("numbered")?;
+            ensure!(other.value("SELECT NEXTVAL(s)")? != own, "another number");
+            thread::sleep(Duration::from_millis(400));
+            client.run(write)?;
+            let told = client.value(ask)?;
+            ensure!(told == own, "{take}, {ask}: {told}, and not {own}");
+        }
     }
     Ok(())
 }

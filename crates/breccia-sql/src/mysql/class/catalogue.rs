@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 
 use super::prove::{self, Reason};
+use super::words::Words;
 
 /// What is asked: tables with kind, engine and how names compare; views; functions.
 pub const QUERIES: [&str; 3] = [
@@ -16,17 +17,26 @@ pub const QUERIES: [&str; 3] = [
      AND TABLE_TYPE NOT LIKE '%TEMPORARY%' ORDER BY 1, 2, 3",
     "SELECT TABLE_SCHEMA, TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS \
      WHERE TABLE_SCHEMA NOT IN ('sys') ORDER BY 1, 2",
-    "SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES ORDER BY 1, 2",
+    "SELECT ROUTINE_SCHEMA, ROUTINE_NAME, \
+     ROUTINE_DEFINITION LIKE '%lastval%' OR ROUTINE_DEFINITION LIKE '%previous%value%', \
+     ROUTINE_DEFINITION LIKE '%nextval%' OR ROUTINE_DEFINITION LIKE '%next%value%' \
+     FROM information_schema.ROUTINES ORDER BY 1, 2",
 ];
 
-/// What is asked besides: columns that are computed when they are read.
-pub const GENERATED: &str = "SELECT TABLE_SCHEMA, TABLE_NAME, GENERATION_EXPRESSION FROM information_schema.COLUMNS \
-     WHERE EXTRA LIKE '%VIRTUAL%' AND TABLE_SCHEMA NOT IN \
+/// What is asked besides: columns that are computed when they are read, and those that ask a sequence.
+pub const COMPUTED: &str = "SELECT TABLE_SCHEMA, TABLE_NAME, \
+     IF(EXTRA LIKE '%VIRTUAL%', GENERATION_EXPRESSION, NULL), \
+     COLUMN_DEFAULT LIKE '%lastval%', COLUMN_DEFAULT LIKE '%nextval%' \
+     FROM information_schema.COLUMNS \
+     WHERE (EXTRA LIKE '%VIRTUAL%' OR COLUMN_DEFAULT LIKE '%lastval%' \
+     OR COLUMN_DEFAULT LIKE '%nextval%') AND TABLE_SCHEMA NOT IN \
      ('information_schema', 'performance_schema', 'mysql', 'sys') ORDER BY 1, 2, 3";
 
 /// What is asked besides: tables with triggers.
-pub const TRIGGERS: &str =
-    "SELECT DISTINCT EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS ORDER BY 1";
+pub const TRIGGERS: &str = "SELECT EVENT_OBJECT_TABLE, \
+     MAX(ACTION_STATEMENT LIKE '%lastval%' OR ACTION_STATEMENT LIKE '%previous%value%'), \
+     MAX(ACTION_STATEMENT LIKE '%nextval%' OR ACTION_STATEMENT LIKE '%next%value%') \
+     FROM information_schema.TRIGGERS GROUP BY 1 ORDER BY 1";
 
 /// A row of an answer.
 pub type Row = Vec<Option<String>>;
@@ -56,6 +66,10 @@ pub struct Catalogue {
     unproven: HashMap<(String, String), String>,
     /// Tables and views behind which something may be run, of whatever schema, in lower case.
     hiding: HashSet<String>,
+    /// Something that is stored asks for the last number that its connection took from a sequence.
+    asks_last_number: bool,
+    /// Routines and tables that take numbers from sequences, of whatever schema, in lower case.
+    takes_numbers: HashSet<String>,
     /// Names are compared in lower case.
     folds: bool,
     fingerprint: u64,
@@ -68,13 +82,13 @@ impl Catalogue {
         Self::vouching([tables, views, routines, &[]], &[])
     }
 
-    /// The same, with the answer to [`GENERATED`] behind them; stored functions of these names count as
+    /// The same, with the answer to [`COMPUTED`] behind them; stored functions of these names count as
     /// reads.
     #[must_use]
     pub fn vouching(rows: [&[Row]; 4], read_functions: &[String]) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
         rows.hash(&mut hasher);
-        let [tables, views, routines, generated] = rows;
+        let [tables, views, routines, computed] = rows;
         let mut catalogue = Self {
             fingerprint: hasher.finish(),
             folds: tables
@@ -93,29 +107,52 @@ impl Catalogue {
         for row in routines {
             if let Some(name) = cell(row, 1) {
                 catalogue.routines.insert(name.to_lowercase());
+                catalogue.note_numbers(name, row, 2);
             }
         }
         // What the server brought along is what it is.
         let vouched = read_functions.iter().map(|name| name.to_lowercase());
         let vouched = vouched.filter(|name| catalogue.routines.contains(name));
         catalogue.vouched = vouched.collect();
-        catalogue.doubt_generated(generated);
+        catalogue.doubt_computed(computed);
         catalogue.prove_views(views);
         catalogue
     }
 
     /// A table is not the same on every server if what it computes for its readers is not proven to be.
-    fn doubt_generated(&mut self, rows: &[Row]) {
+    fn doubt_computed(&mut self, rows: &[Row]) {
         for row in rows {
             let (Some(schema), Some(name)) = (cell(row, 0), cell(row, 1)) else {
                 continue;
             };
-            let expression = cell(row, 2).unwrap_or_default();
+            self.note_numbers(name, row, 3);
+            let Some(expression) = cell(row, 2) else {
+                continue;
+            };
             let proof = prove::definition(self, &format!("SELECT {expression}"));
             if !proof.is_ok_and(|proof| !proof.uses_now) {
                 self.put(schema, name, Relation::Not("generated-column"));
             }
         }
+    }
+
+    /// Two cells from `at` on: whether what is stored asks for the last number of a sequence, or takes one.
+    fn note_numbers(&mut self, name: &str, row: &Row, at: usize) {
+        self.asks_last_number |= cell(row, at) == Some("1");
+        if cell(row, at + 1) == Some("1") {
+            self.takes_numbers.insert(name.to_lowercase());
+        }
+    }
+
+    /// Whether a statement may take a number from a sequence, for which something stored may ask later on
+    /// where no text shows it.
+    pub(super) fn takes_number(&self, words: &Words<'_>) -> bool {
+        let takes = |at: usize| {
+            let said = words.is(at, "nextval") || words.are(at, &["next", "value"]);
+            let name = words.name(at).map(|name| name.to_lowercase());
+            said || name.is_some_and(|name| self.takes_numbers.contains(&name))
+        };
+        self.asks_last_number && (0..words.len()).any(takes)
     }
 
     /// The same with the tables that have triggers: the answer to [`TRIGGERS`].
@@ -124,8 +161,12 @@ impl Catalogue {
         let mut hasher = std::hash::DefaultHasher::new();
         (self.fingerprint, rows).hash(&mut hasher);
         self.fingerprint = hasher.finish();
-        let names = rows.iter().filter_map(|row| cell(row, 0));
-        self.hiding.extend(names.map(str::to_lowercase));
+        for row in rows {
+            if let Some(name) = cell(row, 0) {
+                self.hiding.insert(name.to_lowercase());
+                self.note_numbers(name, row, 1);
+            }
+        }
         self
     }
 
@@ -153,6 +194,9 @@ impl Catalogue {
 
     /// Views that name only what is proven are proven, round by round: a ring never is.
     fn prove_views(&mut self, views: &[Row]) {
+        let asks =
+            |row: &Row| cell(row, 2).is_some_and(|it| it.to_ascii_lowercase().contains("lastval("));
+        self.asks_last_number |= views.iter().any(asks);
         let mut open: Vec<_> = views
             .iter()
             .filter_map(|row| Some((cell(row, 0)?, cell(row, 1)?, cell(row, 2)?)))

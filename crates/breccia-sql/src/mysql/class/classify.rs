@@ -258,6 +258,12 @@ fn class_of(
     {
         verdict.class = Class::Pin(reason);
     }
+    if !program
+        && !matches!(verdict.class, Class::Pin(_) | Class::Ddl)
+        && catalogue.is_some_and(|catalogue| catalogue.takes_number(words))
+    {
+        verdict.class = Class::Pin("last-value");
+    }
     // Whether the words of such a comment are said at all depends on the server.
     let kept = matches!(
         verdict.class,

@@ -30,7 +30,7 @@ mod tests_random;
 
 use std::fmt::Write as _;
 
-pub use catalogue::{Catalogue, GENERATED, QUERIES, Row, TRIGGERS};
+pub use catalogue::{COMPUTED, Catalogue, QUERIES, Row, TRIGGERS};
 pub use classify::Classifier;
 pub use hidden::Hidden;
 pub use masked::masked;

@@ -5,7 +5,7 @@
 
 use super::schemas::Catalogue;
 use crate::error::SqlError;
-use crate::mysql::class::{self, GENERATED, Mode, QUERIES, TRIGGERS};
+use crate::mysql::class::{self, COMPUTED, Mode, QUERIES, TRIGGERS};
 use crate::mysql::cluster::Cluster;
 use crate::mysql::upstream::{Endpoint, Login, Upstream};
 
@@ -45,8 +45,8 @@ async fn ask(
     let views = endpoint.ask(upstream, views).await?;
     let routines = endpoint.ask(upstream, routines).await?;
     let triggers = endpoint.ask(upstream, TRIGGERS).await?;
-    let generated = endpoint.ask(upstream, GENERATED).await?;
-    let rows = [&tables[..], &views, &routines, &generated];
+    let computed = endpoint.ask(upstream, COMPUTED).await?;
+    let rows = [&tables[..], &views, &routines, &computed];
     let read = class::Catalogue::vouching(rows, read_functions);
     Ok(read.with_triggers(&triggers))
 }
