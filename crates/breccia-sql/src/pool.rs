@@ -296,7 +296,7 @@ impl<W: Wire> Pool<W> {
                 let at = state.waiting.is_empty().then(|| Self::idle_here(&state));
                 state.idle.remove(at.flatten()?)
             };
-            let mut lease = self.lease(idle.upstream);
+            let mut lease = self.lease(Some(idle.upstream));
             if lease.upstream().is_some_and(is_quiet) {
                 return Some(lease);
             }
@@ -403,10 +403,10 @@ impl<W: Wire> Pool<W> {
         state.idle.iter().rposition(|idle| idle.home == here)
     }
 
-    fn lease(self: &Arc<Self>, upstream: Box<W::Connection>) -> Lease<W> {
+    fn lease(self: &Arc<Self>, upstream: Option<Box<W::Connection>>) -> Lease<W> {
         Lease {
             pool: Arc::clone(self),
-            upstream: Some(upstream),
+            upstream,
             given_back: false,
         }
     }
@@ -420,16 +420,12 @@ impl<W: Wire> Pool<W> {
                 Err(_) => return self.make().await,
             }
         }
-        Ok(self.lease(upstream))
+        Ok(self.lease(Some(upstream)))
     }
 
     /// Makes a connection under a permit this holds already.
     async fn make(self: &Arc<Self>) -> Result<Lease<W>, SqlError> {
-        let mut lease = Lease {
-            pool: Arc::clone(self),
-            upstream: None,
-            given_back: false,
-        };
+        let mut lease = self.lease(None);
         self.check_up()?;
         match self.endpoint.open(&self.login).await {
             Ok(upstream) => {

@@ -8,39 +8,39 @@ use memchr::memchr2_iter;
 
 use super::prove::Reason;
 
-/// Words, in lower case, and why a session keeps its connection.
-const SCENTS: [(&[u8], Reason); 6] = [
-    (b"get_lock", "lock"),
-    (b"handler", "handler"),
-    (b"backup", "backup"),
-    (b"read lock", "lock-tables"),
-    (b"for export", "lock-tables"),
-    (b"lastval", "last-value"),
+/// Words, in lower case and one somewhere behind the other, and why a session keeps its connection.
+const SCENTS: [(&[&[u8]], Reason); 6] = [
+    (&[b"get_lock"], "lock"),
+    (&[b"handler"], "handler"),
+    (&[b"backup"], "backup"),
+    (&[b"read", b"lock"], "lock-tables"),
+    (&[b"for", b"export"], "lock-tables"),
+    (&[b"lastval"], "last-value"),
 ];
 
 /// Why the session of such a text keeps its connection; `None`: it has none of the words.
 pub(crate) fn scent(sql: &[u8]) -> Option<Reason> {
-    let (_, reason) = SCENTS.iter().find(|(word, _)| has(sql, word))?;
+    let (_, reason) = SCENTS.iter().find(|(words, _)| has(sql, words))?;
     Some(reason)
 }
 
-/// Whether a text has these words in it, in upper or lower case; any blanks and comments between two.
-fn has(sql: &[u8], words: &[u8]) -> bool {
-    let (first, second) = match words.iter().position(|byte| *byte == b' ') {
-        Some(at) => (&words[..at], Some(&words[at + 1..])),
-        None => (words, None),
-    };
-    let Some(begin) = first.first() else {
-        return false;
-    };
-    memchr2_iter(*begin, begin.to_ascii_uppercase(), sql).any(|at| {
-        let here = sql.get(at..).unwrap_or_default();
-        starts(here, first)
-            && second.is_none_or(|second| {
-                let rest = here.get(first.len()..).unwrap_or_default();
-                has(rest, second)
-            })
+fn has(sql: &[u8], words: &[&[u8]]) -> bool {
+    let mut rest = sql;
+    words.iter().all(|word| match behind(rest, word) {
+        Some(behind) => {
+            rest = behind;
+            true
+        }
+        None => false,
     })
+}
+
+/// What follows the first place of a word, in upper or lower case.
+fn behind<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
+    let first = *word.first()?;
+    let mut places = memchr2_iter(first, first.to_ascii_uppercase(), text);
+    let at = places.find(|at| starts(text.get(*at..).unwrap_or_default(), word))?;
+    text.get(at + word.len()..)
 }
 
 fn starts(text: &[u8], word: &[u8]) -> bool {
