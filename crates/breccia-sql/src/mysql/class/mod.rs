@@ -5,7 +5,7 @@
 //!
 //! The way of a text: `lexer` cuts it, `remembered` may know a text alike, `commands` knows by its first words all that is no query,
 //! `walls` refuses by tokens alone, and `prove` walks the tree of a query and asks `catalogue` about
-//! every relation in it.
+//! every relation in it. Of a text that is not understood, `scent` finds words that bind its session.
 
 mod blame;
 mod builtin;
