@@ -239,6 +239,16 @@ fn reads_go_on(gateway: &Gateway, reader: &mut MyClient, wrote: &mut MyClient) -
     Ok(())
 }
 
+/// Takes back what the old primary alone has: whoever makes a replica of it must.
+fn take_back(cluster: &MariaDbCluster, common: &str) -> Result<()> {
+    let sql = format!(
+        "SET sql_log_bin = 0; DELETE FROM outage.w WHERE v = 'new'; RESET MASTER; \
+         SET GLOBAL gtid_slave_pos = '{}'",
+        common.trim()
+    );
+    cluster.query(0, &sql).map(drop)
+}
+
 #[test]
 fn an_old_primary_that_comes_back_gets_no_write() -> Result<()> {
     let mut cluster = cluster()?;
@@ -267,7 +277,8 @@ fn an_old_primary_that_comes_back_gets_no_write() -> Result<()> {
     cluster.promote(1)?;
     cluster.follow(2, 1)?;
     let written = |value: &str| -> Result<Option<()>> {
-        let Ok(mut client) = gateway.client("outage") else {
+        let client = gateway.client("outage");
+        let Ok(mut client) = client else {
             return Ok(None);
         };
         let reply = client.query(&format!("INSERT INTO w VALUES ('{value}')"))?;
@@ -291,23 +302,17 @@ fn an_old_primary_that_comes_back_gets_no_write() -> Result<()> {
     }
     for (number, client) in sessions.iter_mut().enumerate() {
         for sql in ["INSERT INTO w VALUES (LEFT(UUID(), 20))", "COMMIT"] {
-            let reply = client.query(sql);
-            println!("session {number}: {sql}: {:?}", reply.map(|it| it.fault));
+            let fault = client.query(sql).map(|it| it.fault);
+            println!("session {number}: {sql}: {fault:?}");
         }
     }
     let old = rows(&cluster, 0)?;
     // What was on its way when it fell silent was told to be unknown, and may be there.
-    let on_its_way = |value: &String| value == "early" || value == "new";
-    ensure!(old.iter().all(on_its_way), "{old:?}");
+    let known = ["early", "new"];
+    ensure!(old.iter().all(|it| known.contains(&it.as_str())), "{old:?}");
     ensure!(rows(&cluster, 1)?.len() >= 102);
     if old.contains("new") {
-        // It has what the new one has not: whoever makes a replica of it takes that back.
-        let common = common.trim();
-        let sql = format!(
-            "SET sql_log_bin = 0; DELETE FROM outage.w WHERE v = 'new'; RESET MASTER; \
-             SET GLOBAL gtid_slave_pos = '{common}'"
-        );
-        cluster.query(0, &sql)?;
+        take_back(&cluster, &common)?;
     }
     // Once it follows the new one, it serves reads.
     cluster.follow(0, 1)?;
