@@ -239,6 +239,23 @@ fn reads_go_on(gateway: &Gateway, reader: &mut MyClient, wrote: &mut MyClient) -
     Ok(())
 }
 
+/// Connections to the primary lie in the pool, one is in a transaction, one is kept.
+fn sessions(gateway: &Gateway) -> Result<Vec<MyClient>> {
+    let mut sessions = Vec::new();
+    for before in [
+        &["INSERT INTO w VALUES ('early')"][..],
+        &["SET @a = 1"],
+        &["BEGIN", "INSERT INTO w VALUES ('open')"],
+    ] {
+        let mut client = gateway.client("outage")?;
+        for sql in before {
+            client.run(sql)?;
+        }
+        sessions.push(client);
+    }
+    Ok(sessions)
+}
+
 /// Takes back what the old primary alone has: whoever makes a replica of it must.
 fn take_back(cluster: &MariaDbCluster, common: &str) -> Result<()> {
     let sql = format!(
@@ -258,19 +275,7 @@ fn an_old_primary_that_comes_back_gets_no_write() -> Result<()> {
         ..Extra::default()
     };
     let gateway = Gateway::over(&cluster, extra)?;
-    // Connections to it lie in the pool, one is in a transaction, one is kept.
-    let mut sessions = Vec::new();
-    for before in [
-        &["INSERT INTO w VALUES ('early')"][..],
-        &["SET @a = 1"],
-        &["BEGIN", "INSERT INTO w VALUES ('open')"],
-    ] {
-        let mut client = gateway.client("outage")?;
-        for sql in before {
-            client.run(sql)?;
-        }
-        sessions.push(client);
-    }
+    let mut sessions = sessions(&gateway)?;
     cluster.wait_caught_up(LIMIT)?;
     let common = cluster.query(0, "SELECT @@GLOBAL.gtid_binlog_pos")?;
     cluster.server_mut(0).sigstop()?;
