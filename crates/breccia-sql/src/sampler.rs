@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
-use crate::freshness::Position;
+use crate::freshness::{Home, Position};
 
 /// What a server said of its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -96,6 +96,11 @@ impl<P: Position> Sampler<P> {
         Some(found.clone())
     }
 
+    /// Waits for a sample that is asked for from now on; `None` if there is none by `end`.
+    pub async fn from_now(&self, end: Instant) -> Option<Sample<P>> {
+        self.wait(self.ticket(), end).await
+    }
+
     /// For the one who asks the server: waits until somebody wants a sample; its number. The question
     /// must begin after this.
     pub(crate) async fn next_question(&self) -> u64 {
@@ -109,6 +114,39 @@ impl<P: Position> Sampler<P> {
     pub(crate) fn publish(&self, sample: Sample<P>) {
         self.latest.send_replace(sample);
     }
+}
+
+/// What lets a session go on at another replica than its home.
+#[derive(Debug)]
+pub struct Move<P> {
+    /// How far the session can have seen at home.
+    pub seen: P,
+    /// What the other must have replayed.
+    pub floor: P,
+    /// What that said of itself.
+    pub there: Sample<P>,
+}
+
+/// Asks a session's home (`from`), and then another replica (`to`), whether the session may go on there;
+/// `None`: it may not, or it is not known by `end`. The other must have come to the session's `floor`, to
+/// all that was seen at home, and to `least`, which is looked at once home has answered.
+pub async fn leave<P: Position>(
+    home: &Home<P>,
+    (from, to): (&Sampler<P>, &Sampler<P>),
+    mut floor: P,
+    least: impl FnOnce() -> P,
+    end: Instant,
+) -> Option<Move<P>> {
+    let left = from.from_now(end).await?;
+    floor.raise(&left.seen);
+    floor.raise(&least());
+    let there = to.from_now(end).await?;
+    let fits = there.replica && there.position.covers(&floor);
+    (fits && left.ran_since(home.last, home.run)).then_some(Move {
+        seen: left.seen,
+        floor,
+        there,
+    })
 }
 
 #[cfg(test)]

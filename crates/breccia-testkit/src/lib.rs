@@ -49,8 +49,8 @@ pub use mariadb::{MariaDb, MariaDbOptions};
 pub use mariadb_cluster::{MariaDbCluster, MariaDbClusterOptions};
 pub use memcached::Memcached;
 pub use my_client::{
-    MY_CURSOR, MY_DEPRECATE_EOF, MY_FOUND_ROWS, MY_MODERN, MY_OLD, MY_SESSION_TRACK, MY_TRACKING,
-    MyClient, MyLogin, MyStatement,
+    MY_CURSOR, MY_DEPRECATE_EOF, MY_FOUND_ROWS, MY_LOCAL_FILES, MY_MODERN, MY_OLD,
+    MY_SESSION_TRACK, MY_TRACKING, MyClient, MyLogin, MyStatement,
 };
 pub use my_reply::{MyFault, MyReply, MyResult};
 pub use my_value::MyValue;

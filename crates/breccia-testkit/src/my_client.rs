@@ -22,6 +22,8 @@ const FULL: usize = 0xff_ffff;
 
 /// `CLIENT_FOUND_ROWS`.
 pub const MY_FOUND_ROWS: u32 = 0x2;
+/// `CLIENT_LOCAL_FILES`.
+pub const MY_LOCAL_FILES: u32 = 0x80;
 /// `CLIENT_CONNECT_WITH_DB`.
 const WITH_DATABASE: u32 = 0x8;
 /// `CLIENT_SESSION_TRACK`.

@@ -118,7 +118,7 @@ async fn follow_missed(cluster: Arc<Cluster>) {
         if let Some(primary) = primary.and_then(|it| cluster.server(it)) {
             let end = clock::now() + MISSED_PATIENCE;
             let sampler = &primary.sampler;
-            let _ = sampler.wait(sampler.ticket(), end).await;
+            let _ = sampler.from_now(end).await;
         }
         for replica in view.replicas.iter().filter_map(|it| cluster.server(*it)) {
             replica.sampler.ask(replica.sampler.ticket());

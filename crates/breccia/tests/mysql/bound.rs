@@ -7,48 +7,56 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{MY_MODERN, MY_OLD, MyClient};
+use breccia_testkit::{MY_LOCAL_FILES, MY_MODERN, MY_OLD, MariaDbCluster, MyClient, wait_until};
 
 use crate::rig::{Extra, Gateway, LIMIT, fresh, login, shared};
 
-const LOCAL_FILES: u32 = 0x80;
-const MULTI_STATEMENTS: u32 = 0x1_0000;
+/// A database with a table of one row.
+fn filled(cluster: &MariaDbCluster, database: &str) -> Result<()> {
+    fresh(cluster, database)?;
+    let sql = format!("USE {database}; CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    cluster.query(0, &sql)?;
+    cluster.wait_caught_up(LIMIT)
+}
 
 #[test]
 fn locks_in_texts_that_are_hardly_read_stay_with_their_session() -> Result<()> {
     let cluster = shared()?;
-    fresh(&cluster, "bound")?;
-    cluster.query(
-        0,
-        "CREATE TABLE bound.t (a int PRIMARY KEY); INSERT INTO bound.t VALUES (1)",
-    )?;
+    filled(&cluster, "bound")?;
     let gateway = Gateway::over(&cluster, Extra::default())?;
     let long = format!(" /* {} */", "x".repeat(1_100_000));
-    let texts: &[(&[u8], &str, &str)] = &[
-        (b"/*!80000 x */ HANDLER t OPEN", "handler", ""),
-        (b"/*!999999 x */ BACKUP STAGE START", "backup", ""),
-        (b"SELECT `GET_LOCK`('bound 1', 0)", "lock", "bound 1"),
-        (b"SELECT\xa0GET_LOCK('bound 2', 0)", "lock", "bound 2"),
-        (b"SELECT 1.5x, GET_LOCK('bound 3', 0)", "lock", "bound 3"),
-        (b"SELECT GET_LOCK('bound 4', 0)", "lock", "bound 4"),
-        (b"HANDLER t OPEN", "handler", ""),
+    let (short, long) = ("", long.as_str());
+    let texts: &[(&[u8], &str, &str, &str)] = &[
+        (b"/*!80000 x */ HANDLER t OPEN", short, "handler", ""),
+        (b"/*!999999 x */ BACKUP STAGE START", short, "backup", ""),
+        (b"SELECT `GET_LOCK`('bound 1', 0)", short, "lock", "bound 1"),
+        (
+            b"SELECT\xa0GET_LOCK('bound 2', 0)",
+            short,
+            "lock",
+            "bound 2",
+        ),
+        (
+            b"SELECT 1.5x, GET_LOCK('bound 3', 0)",
+            short,
+            "lock",
+            "bound 3",
+        ),
+        (b"SELECT GET_LOCK('bound 4', 0)", long, "lock", "bound 4"),
+        (b"HANDLER t OPEN", long, "handler", ""),
     ];
-    for (text, reason, lock) in texts {
+    for (text, behind, reason, lock) in texts {
         let shown = String::from_utf8_lossy(text);
         let mut client = gateway.client("bound")?;
         client.run("SET NAMES latin1")?;
-        let mut sql = text.to_vec();
-        if *lock == "bound 4" || shown == "HANDLER t OPEN" {
-            sql.extend_from_slice(long.as_bytes());
-        }
-        client.command(3, &sql)?;
+        client.command(3, &[text, behind.as_bytes()].concat())?;
         client.results(false)?;
         let pinned = client.value("SHOW breccia.pinned")?;
         ensure!(pinned == *reason, "{shown}: pinned is {pinned:?}");
         drop(client);
         if !lock.is_empty() {
             let free = format!("SELECT IS_FREE_LOCK('{lock}')");
-            breccia_testkit::wait_until(LIMIT, &format!("{shown} to be over"), || {
+            wait_until(LIMIT, &format!("{shown} to be over"), || {
                 Ok((cluster.query(0, &free)?.trim() == "1").then_some(()))
             })?;
         }
@@ -59,12 +67,7 @@ fn locks_in_texts_that_are_hardly_read_stay_with_their_session() -> Result<()> {
 #[test]
 fn what_commits_nothing_ends_no_read_only_transaction() -> Result<()> {
     let cluster = shared()?;
-    fresh(&cluster, "kept")?;
-    cluster.query(
-        0,
-        "CREATE TABLE kept.t (a int); INSERT INTO kept.t VALUES (1)",
-    )?;
-    cluster.wait_caught_up(LIMIT)?;
+    filled(&cluster, "kept")?;
     let gateway = Gateway::over(&cluster, Extra::default())?;
     for between in [
         "ANALYZE SELECT 1",
@@ -108,12 +111,7 @@ fn what_commits_nothing_ends_no_read_only_transaction() -> Result<()> {
 #[test]
 fn an_optimizer_trace_is_its_own_sessions() -> Result<()> {
     let cluster = shared()?;
-    fresh(&cluster, "traced")?;
-    cluster.query(
-        0,
-        "CREATE TABLE traced.t (a int); INSERT INTO traced.t VALUES (1)",
-    )?;
-    cluster.wait_caught_up(LIMIT)?;
+    filled(&cluster, "traced")?;
     let extra = Extra {
         listener: "pool-size = 1",
         ..Extra::default()
@@ -149,7 +147,7 @@ fn what_differs_from_server_to_server_is_read_on_the_primary() -> Result<()> {
     gateway.wait_reads(&cluster)?;
     let own = cluster.query(0, "SELECT @@server_id")?;
     let mut client = gateway.client("differs")?;
-    breccia_testkit::wait_until(LIMIT, "a read on a replica", || {
+    wait_until(LIMIT, "a read on a replica", || {
         ensure!(client.value("SELECT b FROM same")? == "2", "computed");
         Ok((client.value("SHOW breccia.server")? != "my0").then_some(()))
     })?;
@@ -177,7 +175,7 @@ fn a_file_behind_a_result_is_loaded() -> Result<()> {
         ..Extra::default()
     };
     let gateway = Gateway::over(&cluster, extra)?;
-    let mut client = gateway.client_of("loaded", MY_OLD | LOCAL_FILES | MULTI_STATEMENTS)?;
+    let mut client = gateway.client_of("loaded", MY_OLD | MY_LOCAL_FILES)?;
     let load = "LOAD DATA LOCAL INFILE 'x' INTO TABLE t";
     client.command(3, format!("SELECT 1; {load}; SELECT 2; {load}").as_bytes())?;
     let mut files = 0;

@@ -4,7 +4,9 @@
 //! answer has the same packets as the server's own, but for the path of its socket.
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{MY_FOUND_ROWS, MY_MODERN, MyClient, MyReply, MyStatement, MyValue};
+use breccia_testkit::{
+    MY_FOUND_ROWS, MY_LOCAL_FILES, MY_MODERN, MyClient, MyReply, MyStatement, MyValue,
+};
 
 use crate::rig::{Extra, Gateway, fresh, login, shared};
 
@@ -309,12 +311,11 @@ fn a_deadlock_is_told_as_the_server_tells_it() -> Result<()> {
 
 #[test]
 fn local_files_are_asked_of_no_client() -> Result<()> {
-    const LOCAL_FILES: u32 = 0x80;
     let cluster = shared()?;
     fresh(&cluster, "files")?;
     cluster.query(0, "CREATE TABLE files.f (v text)")?;
     let gateway = Gateway::over(&cluster, Extra::default())?;
-    let mut client = gateway.client_of("files", MY_MODERN | LOCAL_FILES)?;
+    let mut client = gateway.client_of("files", MY_MODERN | MY_LOCAL_FILES)?;
     let reply = client.query("LOAD DATA LOCAL INFILE '/etc/hostname' INTO TABLE f")?;
     ensure!(reply.fault.is_some(), "{reply:?}");
     ensure!(

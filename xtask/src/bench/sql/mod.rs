@@ -118,6 +118,13 @@ struct Options {
 /// Runs the bench.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     let options = options(words)?;
+    let mut loads = loads();
+    loads.retain(|it| it.name().contains(&options.only));
+    ensure!(
+        !loads.is_empty(),
+        "no row has {:?} in its name, which is as `select simple 16`",
+        options.only
+    );
     if options.build {
         process::run(
             Command::new("cargo")
@@ -129,10 +136,10 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let targets = rig.targets();
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
-        for load in loads().filter(|it| it.name().contains(&options.only)) {
+        for load in &loads {
             for turn in 0..targets.len() {
                 let target = targets.get((turn + round as usize) % targets.len());
-                let sample = measure(&rig, round, load, *target.context("a target")?)?;
+                let sample = measure(&rig, round, *load, *target.context("a target")?)?;
                 println!("{}", report::line(&sample));
                 samples.push(sample);
             }
@@ -169,17 +176,11 @@ fn options(words: &[&str]) -> Result<Options> {
             other => bail!("unknown option {other:?}"),
         }
     }
-    let known = loads().any(|it| it.name().contains(&options.only));
-    ensure!(
-        known,
-        "no row has {:?} in its name, which is as `select simple 16`",
-        options.only
-    );
     ensure!(options.rounds > 0, "--rounds needs at least 1");
     Ok(options)
 }
 
-fn loads() -> impl Iterator<Item = Load> {
+fn loads() -> Vec<Load> {
     let mut loads = Vec::new();
     for script in Script::ALL {
         for mode in ["simple", "extended", "prepared"] {
@@ -195,7 +196,7 @@ fn loads() -> impl Iterator<Item = Load> {
             }
         }
     }
-    loads.into_iter()
+    loads
 }
 
 fn measure(rig: &Rig, round: u32, load: Load, target: Target) -> Result<Sample> {

@@ -114,6 +114,9 @@ impl Catalogue {
         let vouched = read_functions.iter().map(|name| name.to_lowercase());
         let vouched = vouched.filter(|name| catalogue.routines.contains(name));
         catalogue.vouched = vouched.collect();
+        let asks =
+            |row: &Row| cell(row, 2).is_some_and(|it| it.to_ascii_lowercase().contains("lastval("));
+        catalogue.asks_last_number |= views.iter().any(asks);
         catalogue.doubt_computed(computed);
         catalogue.prove_views(views);
         catalogue
@@ -194,9 +197,6 @@ impl Catalogue {
 
     /// Views that name only what is proven are proven, round by round: a ring never is.
     fn prove_views(&mut self, views: &[Row]) {
-        let asks =
-            |row: &Row| cell(row, 2).is_some_and(|it| it.to_ascii_lowercase().contains("lastval("));
-        self.asks_last_number |= views.iter().any(asks);
         let mut open: Vec<_> = views
             .iter()
             .filter_map(|row| Some((cell(row, 0)?, cell(row, 1)?, cell(row, 2)?)))

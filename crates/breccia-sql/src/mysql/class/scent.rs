@@ -25,14 +25,8 @@ pub(crate) fn scent(sql: &[u8]) -> Option<Reason> {
 }
 
 fn has(sql: &[u8], words: &[&[u8]]) -> bool {
-    let mut rest = sql;
-    words.iter().all(|word| match behind(rest, word) {
-        Some(behind) => {
-            rest = behind;
-            true
-        }
-        None => false,
-    })
+    let behind_all = words.iter().try_fold(sql, |rest, word| behind(rest, word));
+    behind_all.is_some()
 }
 
 /// What follows the first place of a word, in upper or lower case.

@@ -108,7 +108,7 @@ impl Cluster {
     pub async fn reached(&self, server: usize, floor: &Gtids, end: Instant) -> Option<Sample> {
         let sampler = &self.server(server)?.sampler;
         loop {
-            let sample = sampler.wait(sampler.ticket(), end).await?;
+            let sample = sampler.from_now(end).await?;
             if sample.replica && sample.position.covers(floor) {
                 return Some(sample);
             }

@@ -15,7 +15,7 @@ use crate::freshness::{Home, LEAST_LOOK, Need, Position as _, SETTLED_FOR};
 use crate::mysql::class::{Class, Verdict};
 use crate::mysql::cluster::{Server, View};
 use crate::mysql::gtid::Gtids;
-use crate::sampler::Ticket;
+use crate::sampler::{self, Ticket};
 
 /// The pause between two looks for a replica, where no primary could serve a read.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
@@ -233,28 +233,24 @@ impl Session {
         let view = self.look();
         let cluster = Arc::clone(&self.listener.cluster);
         let other = cluster.choose(&view, |_| true).filter(|it| *it != from)?;
-        let Need::Floor { mut floor, home } = self.freshness.need(view.epoch, &view.first) else {
+        let Need::Floor { floor, home } = self.freshness.need(view.epoch, &view.first) else {
             return None;
         };
         let home = home.filter(|home| home.server == from)?;
         let end = clock::now() + cluster.options.replica_wait.max(LEAST_LOOK);
-        let sampler = &cluster.server(from)?.sampler;
-        let left = sampler.wait(sampler.ticket(), end).await?;
-        floor.raise(&left.seen);
-        floor.raise(&cluster.catalogue_floor());
-        let sampler = &cluster.server(other)?.sampler;
-        let found_there = sampler.wait(sampler.ticket(), end).await?;
-        let fits = found_there.replica && found_there.position.covers(&floor);
-        if !fits || !left.ran_since(home.last, home.run) {
-            return None;
-        }
+        let samplers = (
+            &cluster.server(from)?.sampler,
+            &cluster.server(other)?.sampler,
+        );
+        let least = || cluster.catalogue_floor();
+        let moved = sampler::leave(&home, samplers, floor, least, end).await?;
         let proof = Proof {
-            asked: found_there.at?,
-            floor: Some(floor),
-            has: found_there.position,
-            run: found_there.run,
+            asked: moved.there.at?,
+            floor: Some(moved.floor),
+            has: moved.there.position,
+            run: moved.there.run,
         };
-        self.freshness.left_home(&left.seen);
+        self.freshness.left_home(&moved.seen);
         Some(found(other, Some(proof)))
     }
 
@@ -368,7 +364,7 @@ impl Session {
         let cluster = Arc::clone(&self.listener.cluster);
         let server = cluster.server(home.server);
         let sampler = server.map(|it| &it.sampler).ok_or("no-position")?;
-        let sample = sampler.wait(sampler.ticket(), end).await;
+        let sample = sampler.from_now(end).await;
         let sample = sample.ok_or("replica-lost")?;
         if sample.ran_since(home.last, home.run) {
             self.freshness.left_home(&sample.seen);
@@ -414,7 +410,7 @@ impl Session {
         let home = self.freshness.home_before(view.epoch)?.clone();
         let cluster = Arc::clone(&self.listener.cluster);
         let sampler = &cluster.server(home.server)?.sampler;
-        let sample = sampler.wait(sampler.ticket(), end).await?;
+        let sample = sampler.from_now(end).await?;
         if !sample.ran_since(home.last, home.run) {
             return None;
         }
@@ -439,7 +435,7 @@ impl Session {
             return false;
         };
         let end = clock::now() + self.patience(&self.view);
-        let sample = server.sampler.wait(server.sampler.ticket(), end).await;
+        let sample = server.sampler.from_now(end).await;
         sample.is_some_and(|it| it.replica && it.ran_since(proof.asked, proof.run))
     }
 

@@ -13,7 +13,7 @@ use crate::freshness::{LEAST_LOOK, SETTLED_FOR};
 use crate::postgres::cluster::election::View;
 use crate::postgres::cluster::{Consistency, Server};
 use crate::postgres::token::{Home, Lsn, Need};
-use crate::sampler::{Sample, Ticket};
+use crate::sampler::{self, Sample, Ticket};
 
 /// The pause between two looks at a replica that is not there yet.
 const LOOK_PAUSE: Duration = Duration::from_micros(500);
@@ -106,22 +106,19 @@ impl Session {
         };
         let home = home.filter(|home| home.server == from)?;
         let end = self.asked + cluster.options.replica_wait.max(LEAST_LOOK);
-        let sampler = &cluster.server(from)?.sampler;
-        let left = sampler.wait(sampler.ticket(), end).await?;
-        let floor = floor.max(left.seen).max(self.database.floor());
-        let sampler = &cluster.server(other)?.sampler;
-        let found_there = sampler.wait(sampler.ticket(), end).await?;
-        let fits = found_there.replica && found_there.position >= floor;
-        if !fits || !left.ran_since(home.last, home.run) {
-            return None;
-        }
+        let samplers = (
+            &cluster.server(from)?.sampler,
+            &cluster.server(other)?.sampler,
+        );
+        let least = || self.database.floor();
+        let moved = sampler::leave(&home, samplers, floor, least, end).await?;
         let proof = Proof {
-            asked: found_there.at?,
-            floor: Some(floor),
-            has: found_there.position,
-            run: found_there.run,
+            asked: moved.there.at?,
+            floor: Some(moved.floor),
+            has: moved.there.position,
+            run: moved.there.run,
         };
-        self.freshness.left_home(&left.seen);
+        self.freshness.left_home(&moved.seen);
         Some(found(other, Some(proof)))
     }
 
@@ -224,7 +221,7 @@ impl Session {
     ) -> Result<Lsn, &'static str> {
         let server = self.listener.cluster.server(home.server);
         let sampler = server.map(|it| &it.sampler).ok_or("no-position")?;
-        let sample = sampler.wait(sampler.ticket(), end).await;
+        let sample = sampler.from_now(end).await;
         let sample = sample.ok_or("replica-lost")?;
         if sample.ran_since(home.last, home.run) {
             self.freshness.left_home(&sample.seen);
@@ -271,7 +268,7 @@ impl Session {
     async fn stamp_of_home(&mut self, view: &View, end: Instant) -> Option<Lsn> {
         let home = *self.freshness.home_before(view.epoch)?;
         let sampler = &self.listener.cluster.server(home.server)?.sampler;
-        let sample = sampler.wait(sampler.ticket(), end).await?;
+        let sample = sampler.from_now(end).await?;
         if !sample.ran_since(home.last, home.run) {
             return None;
         }
@@ -330,7 +327,7 @@ impl Session {
             return false;
         };
         let end = clock::now() + self.patience(&self.view);
-        let sample = server.sampler.wait(server.sampler.ticket(), end).await;
+        let sample = server.sampler.from_now(end).await;
         sample.is_some_and(|it| it.replica && it.ran_since(proof.asked, proof.run))
     }
 
@@ -338,7 +335,7 @@ impl Session {
     async fn reached(&self, server: usize, floor: Lsn, end: Instant) -> Option<Sample<Lsn>> {
         let sampler = &self.listener.cluster.server(server)?.sampler;
         loop {
-            let sample = sampler.wait(sampler.ticket(), end).await?;
+            let sample = sampler.from_now(end).await?;
             if sample.replica && sample.position >= floor {
                 return Some(sample);
             }
