@@ -2,7 +2,8 @@
 //!
 //! Not who waits, nor for how long: sessions do that. Invariant: once a server is paused and was seen
 //! with nothing running, nothing begins there before it is resumed. A session says that it begins
-//! before it looks whether it may, and an administrator pauses before looking what runs.
+//! before it looks whether it may, and an administrator pauses before looking what runs. Before a
+//! pause ends, the servers are asked what they are: they may not be what they were.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +16,8 @@ use tokio::sync::watch;
 pub struct Gate {
     running: AtomicUsize,
     paused: AtomicBool,
+    /// Questions for what the server is that an administrator waits for.
+    pub(crate) questions: Questions,
 }
 
 impl Gate {
@@ -28,6 +31,53 @@ impl Gate {
     #[must_use]
     pub fn running(&self) -> usize {
         self.running.load(Ordering::SeqCst)
+    }
+}
+
+/// Questions that somebody wants asked from now on, and waits for. One task asks them.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    wanted: watch::Sender<u64>,
+    ended: watch::Sender<u64>,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self {
+            wanted: watch::Sender::new(0),
+            ended: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Questions {
+    /// Wants one that begins after this; its number.
+    fn want(&self) -> u64 {
+        let mut number = 0;
+        self.wanted.send_modify(|wanted| {
+            *wanted += 1;
+            number = *wanted;
+        });
+        number
+    }
+
+    /// Waits until that question has ended, answered or not.
+    async fn end_of(&self, number: u64) {
+        // The sender lives in `self`, so the channel cannot close while this waits.
+        let _ = self.ended.subscribe().wait_for(|it| *it >= number).await;
+    }
+
+    /// For the one who asks: waits until somebody wants a question that has not ended; its number.
+    pub(crate) async fn next(&self) -> u64 {
+        let ended = *self.ended.borrow();
+        let mut wanted = self.wanted.subscribe();
+        let next = wanted.wait_for(|it| *it > ended).await;
+        next.map_or(ended, |it| *it)
+    }
+
+    /// For the one who asks: that question has ended, and with it all before.
+    pub(crate) fn ended(&self, number: u64) {
+        self.ended.send_replace(number);
     }
 }
 
@@ -94,6 +144,17 @@ impl Gates {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.all.load(Ordering::SeqCst)
+    }
+
+    /// Waits until every server was asked what it is, in a question that began after this, whether it
+    /// answered or not. Only while the servers are watched; whoever waits bounds the wait.
+    pub async fn ask_anew(&self) {
+        let want = |it: &Arc<Gate>| (Arc::clone(it), it.questions.want());
+        // All of them are asked at the same time.
+        let wanted: Vec<_> = self.servers.iter().map(want).collect();
+        for (server, number) in wanted {
+            server.questions.end_of(number).await;
+        }
     }
 
     /// Sessions that wait for the end of a pause.
@@ -243,6 +304,33 @@ mod tests {
         assert!(one.begins() && !one.rests());
         drop((one, two));
         assert_eq!(running(&gates), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_was_under_way_is_not_the_one_waited_for() {
+        let gates = Gates::new(2);
+        let asks = |server: usize| {
+            let gates = Arc::clone(&gates);
+            async move {
+                let questions = &gates.all().get(server).expect("a server").questions;
+                loop {
+                    let number = questions.next().await;
+                    tokio::time::sleep(Duration::from_secs(1 + server as u64)).await;
+                    questions.ended(number);
+                }
+            }
+        };
+        let (first, second) = (tokio::spawn(asks(0)), tokio::spawn(asks(1)));
+        let start = clock::now();
+        let early = gates.ask_anew();
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            gates.ask_anew().await;
+            assert_eq!(clock::now() - start, Duration::from_secs(4));
+        };
+        tokio::join!(early, late);
+        first.abort();
+        second.abort();
     }
 
     #[tokio::test(start_paused = true)]

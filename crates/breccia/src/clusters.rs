@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use breccia_sql::consistency::Consistency;
 use breccia_sql::mysql::cluster::Cluster as MysqlCluster;
+use breccia_sql::pause::Gates;
 use breccia_sql::postgres::cluster::Cluster as PostgresCluster;
 use serde_json::Value;
 
@@ -93,6 +94,8 @@ pub(crate) trait SqlCluster: Debug + Send + Sync {
     fn now(&self) -> Now;
     /// The names of its servers.
     fn server_names(&self) -> Vec<&str>;
+    /// What administrators hold back.
+    fn gates(&self) -> &Gates;
     /// Whether all of it is paused.
     fn is_paused(&self) -> bool;
     /// Sessions that wait for the end of a pause.
@@ -148,6 +151,10 @@ macro_rules! alike {
 
         fn server_names(&self) -> Vec<&str> {
             self.servers.iter().map(|server| server.name()).collect()
+        }
+
+        fn gates(&self) -> &Gates {
+            Self::gates(self)
         }
 
         fn is_paused(&self) -> bool {

@@ -68,6 +68,8 @@ pub(crate) struct Gateway {
     last_reload: Mutex<Option<LastReload>>,
     samples: Mutex<VecDeque<Sample>>,
     clusters: Mutex<BTreeMap<String, AnyCluster>>,
+    /// Pauses begin and end one after the other.
+    pub(crate) steering: tokio::sync::Mutex<()>,
     sql_listeners: Mutex<BTreeMap<String, SharedSql>>,
 }
 
@@ -117,6 +119,7 @@ impl Gateway {
             last_reload: Mutex::default(),
             samples: Mutex::default(),
             clusters: Mutex::default(),
+            steering: tokio::sync::Mutex::default(),
             sql_listeners: Mutex::default(),
         })
     }

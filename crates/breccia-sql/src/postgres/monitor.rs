@@ -181,11 +181,29 @@ async fn probe_role(cluster: Arc<Cluster>, number: usize, probes: ProbeConfig) {
     // Whoever waits for the probe must not give it up before its silence was noted.
     let patience = probes.timeout.mul_f32(0.9);
     let watched = Arc::clone(&cluster);
+    let probing = Arc::clone(&line);
     let probe = move || {
-        let (cluster, line) = (Arc::clone(&watched), Arc::clone(&line));
+        let (cluster, line) = (Arc::clone(&watched), Arc::clone(&probing));
         async move { probe_once(&cluster, number, &line, patience).await }
     };
-    probe_loop(health, probes, probe).await;
+    tokio::join!(
+        probe_loop(health, probes, probe),
+        ask_roles(&cluster, number, &line, patience)
+    );
+}
+
+/// Asks what a server is whenever somebody will not wait for the next probe. A probe under way ends
+/// first: what is noted last was asked last.
+async fn ask_roles(cluster: &Cluster, number: usize, line: &Mutex<Line>, patience: Duration) {
+    let Some(gate) = cluster.gates().server(number) else {
+        return;
+    };
+    loop {
+        let question = gate.questions.next().await;
+        // Its health is for the prober to tell.
+        let _ = probe_once(cluster, number, line, patience).await;
+        gate.questions.ended(question);
+    }
 }
 
 async fn probe_once(

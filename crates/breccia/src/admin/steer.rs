@@ -2,7 +2,7 @@
 //!
 //! Not who may: the caller has seen to the token. Invariant: whatever is not done is said, and why.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use breccia_net::{clock, metrics};
 use hyper::StatusCode;
@@ -40,6 +40,10 @@ type Place = (AnyCluster, usize);
 const PAUSE_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks.
 const PAUSE_LOOK: Duration = Duration::from_millis(20);
+/// How long the end of a pause waits for a primary that says it is one.
+const RESUME_WAIT: Duration = Duration::from_secs(5);
+/// How long after an answer the servers are asked again.
+const RESUME_LOOK: Duration = Duration::from_millis(50);
 
 /// Does it; the status and the body of the answer.
 pub(super) async fn steer(gateway: &Gateway, name: &str, action: Action) -> (StatusCode, Value) {
@@ -50,7 +54,7 @@ pub(super) async fn steer(gateway: &Gateway, name: &str, action: Action) -> (Sta
         let whole = [(cluster.clone(), None)];
         return match action {
             Action::Pause => pause(gateway, &whole, name).await,
-            _ => (StatusCode::OK, resume(gateway, &whole, name)),
+            _ => (StatusCode::OK, resume(gateway, &whole, name).await),
         };
     }
     let places: Vec<Place> = clusters
@@ -71,8 +75,12 @@ pub(super) async fn steer(gateway: &Gateway, name: &str, action: Action) -> (Sta
     match action {
         Action::Drain => (StatusCode::OK, drain(&places, name, true)),
         Action::Resume => {
-            resume(gateway, &paused(), name);
-            (StatusCode::OK, drain(&places, name, false))
+            let resumed = resume(gateway, &paused(), name).await;
+            let mut body = drain(&places, name, false);
+            if let (Some(note), Some(map)) = (resumed.get("note"), body.as_object_mut()) {
+                map.insert("note".to_owned(), note.clone());
+            }
+            (StatusCode::OK, body)
         }
         Action::Primary => primary(&places, name),
         Action::Pause => pause(gateway, &paused(), name).await,
@@ -84,7 +92,9 @@ type Paused = (AnyCluster, Option<usize>);
 
 /// Holds back what has not begun, and waits a while for the end of what has.
 async fn pause(gateway: &Gateway, places: &[Paused], name: &str) -> (StatusCode, Value) {
+    let turn = gateway.steering.lock().await;
     set_paused(gateway, places, name, true);
+    drop(turn);
     let end = clock::now() + PAUSE_WAIT;
     let mut running = runs(places);
     while running > 0 && clock::now() < end {
@@ -109,9 +119,64 @@ async fn pause(gateway: &Gateway, places: &[Paused], name: &str) -> (StatusCode,
     (StatusCode::ACCEPTED, body)
 }
 
-fn resume(gateway: &Gateway, places: &[Paused], name: &str) -> Value {
+/// Ends a pause once it is known who the primary is now: what waited must not go to the one of before.
+async fn resume(gateway: &Gateway, places: &[Paused], name: &str) -> Value {
+    // A pause that comes meanwhile begins after this one's end.
+    let turn = gateway.steering.lock().await;
+    let end = clock::now() + RESUME_WAIT;
+    let mut unknown = None;
+    for (cluster, server) in places {
+        let is_paused = match server {
+            None => cluster.is_paused(),
+            Some(number) => cluster
+                .gates()
+                .server(*number)
+                .is_some_and(|it| it.is_paused()),
+        };
+        if !is_paused {
+            continue;
+        }
+        if let Err(why) = know_primary(cluster, end).await {
+            unknown.get_or_insert_with(|| format!("{}: {why}", cluster.name()));
+        }
+        // Whatever was done to the server, none of these was made to what it is now.
+        cluster.close_idle(*server);
+    }
     set_paused(gateway, places, name, false);
-    json!({ "store": name, "paused": false, "running": runs(places) })
+    drop(turn);
+    let mut body = json!({ "store": name, "paused": false, "running": runs(places) });
+    if let (Some(why), Some(map)) = (unknown, body.as_object_mut()) {
+        tracing::warn!(store = name, why, "a pause ends without a primary");
+        let note = format!("what waited goes on without a primary that takes writes: {why}");
+        map.insert("note".to_owned(), note.into());
+    }
+    body
+}
+
+/// Asks the servers anew until one is the primary and says so, or until `end`: then why none is.
+async fn know_primary(cluster: &AnyCluster, end: Instant) -> Result<(), String> {
+    loop {
+        let asked = tokio::time::timeout_at(end.into(), cluster.gates().ask_anew()).await;
+        let primary = takes_writes(cluster);
+        let known = primary.is_ok() && asked.is_ok();
+        if known || clock::now() + RESUME_LOOK >= end {
+            return primary;
+        }
+        tokio::time::sleep(RESUME_LOOK).await;
+    }
+}
+
+/// Whether there is a primary that says it is one, and is not known to be down.
+fn takes_writes(cluster: &AnyCluster) -> Result<(), String> {
+    let now = cluster.now();
+    let number = now.primary?;
+    let server = now.servers.get(number);
+    let name = server.map_or("?", |it| it.name.as_str());
+    if let Some(why) = server.and_then(|it| it.down.as_ref()) {
+        return Err(format!("{name} is down: {why}"));
+    }
+    let claims = cluster.claims(number);
+    claims.map_err(|why| format!("{name}: {why}"))
 }
 
 fn set_paused(gateway: &Gateway, places: &[Paused], name: &str, paused: bool) {

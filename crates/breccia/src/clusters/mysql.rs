@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use breccia_sql::consistency::Consistency;
 use breccia_sql::freshness::Position as _;
 use breccia_sql::mysql::cluster::{Cluster, Server};
+use breccia_sql::pause::Gates;
 
 use super::{Lag, Now, PoolNow, ServerNow, SqlCluster, alike};
 

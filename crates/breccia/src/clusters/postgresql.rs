@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use breccia_sql::consistency::Consistency;
+use breccia_sql::pause::Gates;
 use breccia_sql::postgres::cluster::{Cluster, Server};
 
 use super::{Lag, Now, PoolNow, ServerNow, SqlCluster, alike};

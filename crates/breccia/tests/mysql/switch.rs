@@ -125,6 +125,90 @@ fn what_waits_in_a_pause_moves_with_the_primary_and_what_was_pinned_ends() -> Re
     Ok(())
 }
 
+/// What becomes of the old primary while all is paused.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Old {
+    /// It follows the new one, and would still take writes.
+    Follows,
+    /// It is gone.
+    Killed,
+    /// It was started again, and is the primary still.
+    Restarted,
+    /// It stands still.
+    Frozen,
+}
+
+/// A pause that ends at once after what was done, as a script ends it: nobody looks whether Breccia knows.
+fn resume_at_once(old: Old) -> Result<()> {
+    let (mut cluster, gateway) = start("queue-timeout = \"30s\"")?;
+    let mut sessions: Vec<MyClient> = (0..4)
+        .map(|_| gateway.client("switched"))
+        .collect::<Result<_>>()?;
+    // Half of them have a connection that lingers.
+    for (number, client) in sessions.iter_mut().enumerate().skip(2) {
+        client.run(&format!("INSERT INTO w VALUES ('before {number}')"))?;
+    }
+    cluster.wait_caught_up(LIMIT)?;
+    gateway.post("/stores/db/pause")?;
+    let replies = thread::scope(|scope| -> Result<Vec<_>> {
+        let insert = |(number, client): (usize, &mut MyClient)| {
+            client.query(&format!("INSERT INTO w VALUES ('waited {number}')"))
+        };
+        let waiting: Vec<_> = sessions
+            .iter_mut()
+            .enumerate()
+            .map(|it| scope.spawn(move || insert(it)))
+            .collect();
+        thread::sleep(Duration::from_millis(300));
+        match old {
+            Old::Follows => {
+                cluster.promote(1)?;
+                cluster.follow(0, 1)?;
+                cluster.query(0, "SET GLOBAL read_only = OFF")?;
+            }
+            Old::Killed => {
+                cluster.server_mut(0).kill9();
+                cluster.promote(1)?;
+            }
+            Old::Frozen => {
+                cluster.server_mut(0).sigstop()?;
+                cluster.promote(1)?;
+            }
+            Old::Restarted => {
+                cluster.server_mut(0).kill9();
+                cluster.server_mut(0).restart_same_port()?;
+            }
+        }
+        gateway.post("/stores/db/resume")?;
+        Ok(waiting
+            .into_iter()
+            .map(|it| it.join().expect("no panic"))
+            .collect())
+    })?;
+    let primary = usize::from(old != Old::Restarted);
+    for reply in &replies {
+        let fault = reply.as_ref().ok().context("no reply")?.fault.as_ref();
+        ensure!(fault.is_none(), "{old:?}: {fault:?}");
+    }
+    let sql = "SELECT COUNT(*) FROM switched.w WHERE v LIKE 'waited%'";
+    let count = cluster.query(primary, sql)?;
+    ensure!(count.trim() == "4", "{old:?}: {count} on the new primary");
+    Ok(())
+}
+
+#[test]
+fn a_pause_that_ends_at_once_after_a_switchover_leads_to_the_new_primary() -> Result<()> {
+    resume_at_once(Old::Follows)?;
+    resume_at_once(Old::Killed)
+}
+
+#[test]
+fn a_pause_that_ends_at_once_after_a_restart_or_beside_a_frozen_primary_loses_nothing() -> Result<()>
+{
+    resume_at_once(Old::Restarted)?;
+    resume_at_once(Old::Frozen)
+}
+
 #[test]
 fn what_waits_for_a_connection_runs_on_the_primary_of_then() -> Result<()> {
     let (cluster, gateway) = start("pool-size = 1\nqueue-timeout = \"30s\"")?;

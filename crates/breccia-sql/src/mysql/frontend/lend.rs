@@ -45,6 +45,10 @@ impl Session {
         if self.begun.is_some() || self.home.iter().chain(&self.away).any(|it| open(it)) {
             return Ok(());
         }
+        // What only lingers might not outlive what is done to its server now.
+        for attached in [self.home.take(), self.away.take()].into_iter().flatten() {
+            self.put_back(attached).await;
+        }
         let cluster = Arc::clone(&self.listener.cluster);
         let name = cluster.options.name.clone();
         self.take_turn(name, || !cluster.is_paused()).await
@@ -91,7 +95,11 @@ impl Session {
             &mut self.home
         };
         if let Some(attached) = held.take() {
-            if attached.server == place.server && !attached.tainted {
+            // What only lingers might not outlive what is done to its server in a pause.
+            let moves = attached.is_free()
+                && !self.has_state_on(&attached)
+                && self.listener.cluster.holds_back(place.server);
+            if attached.server == place.server && !attached.tainted && !moves {
                 return self.attach_again(attached, place).await;
             }
             self.let_go_of(attached).await?;
