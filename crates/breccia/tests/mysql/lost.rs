@@ -447,3 +447,67 @@ fn a_connection_that_lingers_is_given_back_in_time_however_far_other_limits_are(
     ensure!(after < Duration::from_secs(4), "after {after:?}");
     Ok(())
 }
+
+/// A read of a few seconds that says whose it is.
+const SLOW_READ: &str = "SELECT /* the slow one */ COUNT(*) FROM s AS a, s AS b, s AS c";
+
+/// The servers that run the slow read now, and its number there.
+fn running(cluster: &MariaDbCluster) -> Result<Vec<(usize, String)>> {
+    let sql = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE '%the slow one%' \
+               AND ID <> CONNECTION_ID()";
+    let mut found = Vec::new();
+    for server in 0..cluster.servers().len() {
+        // One that is gone runs nothing.
+        let ids = cluster.query(server, sql).unwrap_or_default();
+        found.extend(ids.split_whitespace().map(|id| (server, id.to_owned())));
+    }
+    Ok(found)
+}
+
+/// Runs the slow read, and does something to the server where it is first seen.
+fn interrupt(
+    cluster: &mut MariaDbCluster,
+    client: &mut MyClient,
+    work: impl FnOnce(&mut MariaDbCluster, usize, &str) -> Result<()>,
+) -> Result<Result<MyReply>> {
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| client.query(SLOW_READ));
+        let (server, id) = wait_until(LIMIT, "the read", || Ok(running(cluster)?.pop()))?;
+        ensure!(server != 0, "it runs on the primary");
+        work(cluster, server, &id)?;
+        Ok(reading.join().expect("no panic"))
+    })
+}
+
+#[test]
+fn a_read_that_is_ended_on_its_server_runs_nowhere_else_and_once_more_if_that_is_gone() -> Result<()>
+{
+    let mut cluster = cluster()?;
+    prepare(&cluster, "ended")?;
+    let rows = "CREATE TABLE ended.s (a int) AS SELECT seq AS a FROM seq_1_to_600";
+    cluster.query(0, rows)?;
+    cluster.wait_caught_up(LIMIT)?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    gateway.wait_reads(&cluster)?;
+    let mut client = gateway.client("ended")?;
+    for kill in ["KILL", "KILL QUERY", "KILL HARD"] {
+        let begun = Instant::now();
+        let reply = interrupt(&mut cluster, &mut client, |cluster, server, id| {
+            cluster.query(server, &format!("{kill} {id}")).map(drop)
+        })?;
+        let told = told(reply)?;
+        println!("{kill}: {told} after {:?}", begun.elapsed());
+        ensure!(running(&cluster)?.is_empty(), "{kill}: it runs elsewhere");
+        let server = client.value("SHOW breccia.server")?;
+        ensure!(server != "my0", "{kill}: {told}: it ran on {server}");
+        client.run("SELECT 1")?;
+    }
+    let reply = interrupt(&mut cluster, &mut client, |cluster, server, _| {
+        cluster.server_mut(server).kill9();
+        Ok(())
+    })??;
+    ensure!(reply.fault.is_none(), "{:?}", reply.fault);
+    ensure!(client.value("SHOW breccia.server")? == "my0");
+    ensure!(client.value("SHOW breccia.reason")? == "replica-lost");
+    Ok(())
+}

@@ -16,6 +16,7 @@ mod away;
 mod change_user;
 mod client;
 mod dispatch;
+mod elsewhere;
 mod kill;
 mod lend;
 mod login;

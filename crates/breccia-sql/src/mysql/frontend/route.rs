@@ -290,7 +290,7 @@ impl Session {
     }
 
     /// Whether there is a primary that may answer.
-    fn has_primary(&self, view: &View) -> bool {
+    pub(super) fn has_primary(&self, view: &View) -> bool {
         let primary = view.primary.as_ref().ok();
         let server = primary.and_then(|it| self.listener.cluster.server(*it));
         server.is_some_and(|server| server.options.health.is_up())

@@ -12,6 +12,7 @@ use breccia_net::clock;
 use bytes::BytesMut;
 
 use super::attached::Attached;
+use super::elsewhere::{TRIES, Tries};
 use super::relay::{Fed, Outcome, Relay, Shape};
 use super::route::{PREVIOUS, Place, READ_ONLY};
 use super::session::{ER_UNKNOWN_ERROR, End, Session};
@@ -29,8 +30,6 @@ const HEALTH_LOOK: Duration = Duration::from_millis(100);
 const BATCH: usize = 32 * 1024;
 /// `COM_PING`, where it is answered by a server.
 pub(super) const PING: &str = "ping";
-/// How often a read may be tried elsewhere.
-const TRIES: usize = 4;
 
 /// What is asked of a server.
 #[derive(Debug)]
@@ -119,29 +118,29 @@ impl Session {
         }
         self.commit_away(verdict).await;
         let mut place = self.place(verdict).await;
-        for tried in 1.. {
+        let mut tries = Tries::default();
+        loop {
             let mark = self.client.out.bytes.len();
+            let attempted = self.attempt(&mut ask, verdict, &place).await;
+            tries.begun += 1;
             // What a READ ONLY transaction there has seen, no other server can go on from.
             let moves = place.replica && !matches!(place.reason, READ_ONLY | PREVIOUS);
-            let again = moves && ask.is_kept() && tried < TRIES;
-            match self.attempt(&mut ask, verdict, &place).await {
-                Ok(outcome) if again && self.is_refused_there(&outcome) => {
-                    // A replica's word for it that something is wrong is not the last one.
-                    self.client.out.bytes.truncate(mark);
-                    place = self.primary("failed-on-replica");
-                }
+            if moves
+                && ask.is_kept()
+                && let Some(next) = self
+                    .elsewhere(&attempted, &place, &mut tries, verdict)
+                    .await
+            {
+                self.client.out.bytes.truncate(mark);
+                place = next;
+                continue;
+            }
+            match attempted {
                 Ok(outcome) => {
                     self.count(&place);
                     return Ok(Some(outcome));
                 }
-                Err(Trouble::Before(_) | Trouble::After { begun: false, .. }) if again => {
-                    self.client.out.bytes.truncate(mark);
-                    place = match tried {
-                        1 => self.place_anew(verdict).await,
-                        _ => self.primary("replica-lost"),
-                    };
-                }
-                Err(Trouble::Before(SqlError::Deposed { .. })) if tried < TRIES => {
+                Err(Trouble::Before(SqlError::Deposed { .. })) if tries.begun < TRIES => {
                     self.client.out.bytes.truncate(mark);
                     place = self.primary(place.reason);
                 }
@@ -163,21 +162,13 @@ impl Session {
                     self.answer_ok();
                     return Ok(None);
                 }
-                Err(Trouble::After { error, begun }) => return self.lost(&error, begun, mark),
+                Err(Trouble::After { error, begun }) => {
+                    let mark = (!begun).then_some(mark);
+                    return self.lost(&error, mark, &place);
+                }
                 Err(Trouble::End(end)) => return Err(end),
             }
         }
-        Ok(None)
-    }
-
-    /// Whether a replica has answered with an error alone, which the primary need not.
-    fn is_refused_there(&self, outcome: &Outcome) -> bool {
-        // ER_QUERY_INTERRUPTED, and two servers' words for a statement that took too long.
-        const LAST_WORDS: [u16; 3] = [1317, 1969, 3024];
-        let code = outcome.error.as_ref().map(|(code, ..)| *code);
-        outcome.parts == 0
-            && code.is_some_and(|code| !LAST_WORDS.contains(&code))
-            && self.away.as_deref().is_none_or(Attached::is_free)
     }
 
     /// Whether a statement ends a transaction where none is open.
@@ -220,27 +211,6 @@ impl Session {
         } else {
             counters.writes.increment();
         }
-    }
-
-    /// The connection is lost with a statement on it.
-    fn lost(&mut self, error: &SqlError, begun: bool, mark: usize) -> Result<Option<Outcome>, End> {
-        let open = self.transaction_since.take().is_some()
-            || self.begun.is_some()
-            || self.pinned.is_some()
-            || !self.autocommits();
-        if begun {
-            // Half an answer cannot be mended.
-            tracing::warn!(listener = self.listener.name, %error, "an answer was cut off");
-            return Err(End::Gone);
-        }
-        self.client.out.bytes.truncate(mark);
-        let why = format!("breccia: {error}; whether the statement was carried out is unknown");
-        // ER_NET_READ_ERROR: of the class that says the connection is no more.
-        if open {
-            return Err(End::Told(1158, b"08S01", why));
-        }
-        self.answer_error(1158, *b"08S01", &why);
-        Ok(None)
     }
 
     /// Sends the command to `place`, and hands on the answer.
