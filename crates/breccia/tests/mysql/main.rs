@@ -22,6 +22,7 @@ mod numbers;
 mod orders;
 mod outages;
 mod prepared;
+mod previous;
 mod rig;
 mod routing;
 mod seeing;

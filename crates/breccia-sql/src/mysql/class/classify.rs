@@ -14,7 +14,7 @@ use super::remembered::{self, Remembered};
 use super::scent::scent;
 use super::walls;
 use super::words::Words;
-use super::{Class, Hidden, Mode, Verdict, hidden};
+use super::{Class, Hidden, Mode, Selects, Tables, Verdict, hidden};
 
 /// Texts that are longer are not proven.
 const LONGEST_PROVEN: usize = 256 * 1024;
@@ -184,7 +184,12 @@ fn verdict(
         verdict.only_reads &= known.class == Class::Read;
         verdict.asks_last_insert_id |= known.asks_last_insert_id;
         // The others ask about statements of this text.
-        verdict.asks_previous |= known.asks_previous && place == 0;
+        if place == 0 {
+            verdict.asked = known.asked;
+        }
+        if verdict.single {
+            (verdict.tables, verdict.selects) = (known.tables, known.selects);
+        }
         verdict.calculates_found_rows |= known.calculates_found_rows;
         verdict.may_set_last_insert_id |= known.may_set_last_insert_id;
         verdict.uses_now |= known.uses_now;
@@ -230,7 +235,7 @@ fn class_of(
     let mut verdict = Verdict::of_primary("unproven");
     let flags = walls::flags(words);
     verdict.asks_last_insert_id = flags.asks_last_insert_id;
-    verdict.asks_previous = flags.asks_previous;
+    verdict.asked = flags.asked;
     verdict.calculates_found_rows = flags.calculates_found_rows;
     verdict.may_set_last_insert_id = flags.may_set_last_insert_id || commands::may_insert(words);
     verdict.uses_now = flags.uses_now;
@@ -251,7 +256,7 @@ fn class_of(
     verdict.ddl = verdict.class == Class::Ddl;
     verdict.restores = verdict.class == Class::Pin(SET_STATEMENT);
     verdict.commits = commands::commits(words, &verdict.class);
-    verdict.asks_previous |= verdict.class == Class::ShowWarnings;
+    verdict.asked.warnings |= verdict.class == Class::ShowWarnings;
     if let Some(reason) = flags.pin
         && !program
         && !matches!(verdict.class, Class::Pin(_))
@@ -276,8 +281,73 @@ fn class_of(
     if notes.executable {
         verdict.hidden = Hidden::Routines;
     }
+    verdict.tables = tables(catalogue, words, &verdict);
+    verdict.selects = selects(words);
     note_untold(&mut verdict, words, notes);
     verdict
+}
+
+/// Whether a statement opens tables: MariaDB keeps the warnings of before through those that open none.
+fn tables(catalogue: Option<&Catalogue>, words: &Words<'_>, verdict: &Verdict) -> Tables {
+    const WRITES: [&str; 5] = ["insert", "update", "delete", "replace", "load"];
+    const NONE: [&str; 7] = [
+        "begin",
+        "start",
+        "commit",
+        "rollback",
+        "savepoint",
+        "release",
+        "use",
+    ];
+    let says = |wanted: &[&str]| (1..words.len()).any(|at| words.any(at, wanted));
+    if words.any(0, &WRITES) {
+        return Tables::Yes;
+    }
+    let hides = hidden::may_run(catalogue, words);
+    let shown = verdict.class == Class::ShowWarnings;
+    let values = words.any(0, &["set", "do"]) && !says(&["select"]);
+    let constant = words.is(0, "select") && !says(&["from", "select", "table", "values"]);
+    if !hides && (shown || values || constant || words.any(0, &NONE)) {
+        return Tables::No;
+    }
+    // `EXTRACT(YEAR FROM …)` and its kin take theirs from nowhere.
+    let inner = ["extract", "trim", "substring", "substr", "mid", "dual"];
+    let selects = words.is(0, "select") && says(&["from"]) && !says(&inner);
+    if selects || selects_shown(words) {
+        return Tables::Yes;
+    }
+    Tables::Unknown
+}
+
+/// Whether SHOW reads a table of information_schema.
+fn selects_shown(words: &Words<'_>) -> bool {
+    const SHOWN: [&str; 10] = [
+        "tables",
+        "columns",
+        "fields",
+        "index",
+        "indexes",
+        "keys",
+        "databases",
+        "schemas",
+        "status",
+        "variables",
+    ];
+    let before = ["full", "extended", "global", "session", "local"];
+    let named = |at: usize| words.any(at, &SHOWN);
+    words.is(0, "show") && (named(1) || (words.any(1, &before) && named(2)))
+}
+
+/// Whether the rows of a statement are what `FOUND_ROWS()` counts. Of EXPLAIN and most of SHOW they are not.
+fn selects(words: &Words<'_>) -> Selects {
+    let queries = words.any(0, &["select", "with", "table", "values"]) || words.mark(0, b'(');
+    if queries || selects_shown(words) {
+        Selects::Yes
+    } else if (1..words.len()).any(|at| words.any(at, &["select", "with"])) {
+        Selects::Unknown
+    } else {
+        Selects::No
+    }
 }
 
 /// Variables that are set as `@@name = …`: MariaDB tells of all other ways to set one, and not of this.
@@ -323,7 +393,7 @@ fn read(
     let catalogue = catalogue.ok_or("no-catalogue")?;
     let proof = prove::query(catalogue, words, schema)?;
     let flags = walls::flags(words);
-    if flags.may_set_last_insert_id || flags.asks_last_insert_id || flags.asks_previous {
+    if flags.may_set_last_insert_id || flags.asks_last_insert_id || flags.asked.anything() {
         return Err("function");
     }
     Ok(proof.uses_now)

@@ -70,9 +70,19 @@ fn names_some(catalogue: Option<&Catalogue>, words: &Words<'_>) -> bool {
     })
 }
 
+/// Whether it may run something that is not the server's own, besides asking about the statement before.
+pub(super) fn may_run(catalogue: Option<&Catalogue>, words: &Words<'_>) -> bool {
+    let asks = |at: usize| words.any(at, &["found_rows", "row_count", "last_insert_id"]);
+    let calls = |at: usize| walls::is_call(words, at) && !asks(at) && is_unknown(words, at);
+    names_some(catalogue, words) || (0..words.len()).any(calls)
+}
+
 fn calls_unknown(words: &Words<'_>) -> bool {
-    (0..words.len()).any(|at| {
-        let lower = words.lower(at);
-        walls::is_call(words, at) && !builtin::is_function(&lower) && !builtin::is_syntax(&lower)
-    })
+    (0..words.len()).any(|at| walls::is_call(words, at) && is_unknown(words, at))
+}
+
+/// Whether what is called there is none of the servers' own.
+fn is_unknown(words: &Words<'_>, at: usize) -> bool {
+    let lower = words.lower(at);
+    !builtin::is_function(&lower) && !builtin::is_syntax(&lower)
 }

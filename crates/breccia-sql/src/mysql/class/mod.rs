@@ -139,6 +139,47 @@ pub enum Class {
     LoadLocal,
 }
 
+/// What a statement asks about statements before, which only the connection they ran on knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// `FOUND_ROWS()`: the last one that answered with rows.
+    pub rows: bool,
+    /// `ROW_COUNT()`, `LASTVAL()` and their kin: the last one.
+    pub last: bool,
+    /// Warnings and their counts: the last one that had some, or opened a table.
+    pub warnings: bool,
+}
+
+impl Asked {
+    /// Whether it asks anything.
+    #[must_use]
+    pub fn anything(self) -> bool {
+        self.rows || self.last || self.warnings
+    }
+}
+
+/// Whether a statement opens tables, be they of a schema or of the server's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// It does not.
+    No,
+    /// It does.
+    Yes,
+    /// That cannot be seen.
+    Unknown,
+}
+
+/// Whether `FOUND_ROWS()` counts the rows of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selects {
+    /// It answers with none, or with some that are not counted.
+    No,
+    /// It does.
+    Yes,
+    /// That cannot be seen: it may select in the middle of a write.
+    Unknown,
+}
+
 /// The class of a text and what else its session must know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
@@ -158,8 +199,12 @@ pub struct Verdict {
     pub only_reads: bool,
     /// Asks for the last insert id: `LAST_INSERT_ID()`, `@@last_insert_id`, `@@identity`.
     pub asks_last_insert_id: bool,
-    /// Asks about the statement before: `FOUND_ROWS()`, `ROW_COUNT()`, warnings and their counts.
-    pub asks_previous: bool,
+    /// What it asks about statements before.
+    pub asked: Asked,
+    /// Whether it opens tables.
+    pub tables: Tables,
+    /// Whether the rows it answers with are what `FOUND_ROWS()` counts.
+    pub selects: Selects,
     /// Says `SQL_CALC_FOUND_ROWS`.
     pub calculates_found_rows: bool,
     /// May set the last insert id.
@@ -198,7 +243,9 @@ impl Verdict {
             single: true,
             only_reads: false,
             asks_last_insert_id: false,
-            asks_previous: false,
+            asked: Asked::default(),
+            tables: Tables::Unknown,
+            selects: Selects::Unknown,
             calculates_found_rows: false,
             may_set_last_insert_id: false,
             uses_now: false,

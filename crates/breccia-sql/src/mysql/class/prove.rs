@@ -101,7 +101,7 @@ pub(super) fn definition(catalogue: &Catalogue, text: &str) -> Result<Proof, Rea
         tokens: &tokens,
     };
     let flags = walls::flags(&words);
-    let asks = flags.asks_last_insert_id || flags.asks_previous || flags.may_set_last_insert_id;
+    let asks = flags.asks_last_insert_id || flags.asked.anything() || flags.may_set_last_insert_id;
     if notes.executable || notes.sets_by_hint || asks || flags.pin.is_some() {
         return Err("view");
     }

@@ -3,6 +3,7 @@
 //! Not a proof of anything: passing here means nothing. Invariant: what changes the session, asks
 //! about the statement before, or locks is found at any depth and in any kind of statement.
 
+use super::Asked;
 use super::builtin::{self, LOCKS};
 use super::catalogue::Catalogue;
 use super::lexer::Kind;
@@ -17,7 +18,7 @@ use super::words::Words;
 )]
 pub(super) struct Flags {
     pub(super) asks_last_insert_id: bool,
-    pub(super) asks_previous: bool,
+    pub(super) asked: Asked,
     pub(super) calculates_found_rows: bool,
     pub(super) may_set_last_insert_id: bool,
     pub(super) uses_now: bool,
@@ -28,7 +29,7 @@ impl Flags {
     /// Asks for what only its own connection knows: if that ran the statement before, it may be right,
     /// and is from then on.
     fn asks_last_value(&mut self) {
-        self.asks_previous = true;
+        self.asked.last = true;
         self.pin = self.pin.or(Some("last-value"));
     }
 }
@@ -46,7 +47,7 @@ pub(super) fn flags(words: &Words<'_>) -> Flags {
             Some(Kind::UserVariable) => flags.pin = flags.pin.or(Some("user-variable")),
             Some(Kind::SystemVariable) => match variable(words, at).1.as_str() {
                 "last_insert_id" | "identity" => flags.asks_last_insert_id = true,
-                "warning_count" | "error_count" => flags.asks_previous = true,
+                "warning_count" | "error_count" => flags.asked.warnings = true,
                 // What the connection did last, which others may have had since.
                 "last_gtid" => flags.asks_last_value(),
                 _ => {}
@@ -91,7 +92,8 @@ fn called(words: &Words<'_>, at: usize, name: &str, flags: &mut Flags) {
         "lastval" => flags.asks_last_value(),
         "last_insert_id" if words.mark(at + 2, b')') => flags.asks_last_insert_id = true,
         "last_insert_id" => flags.may_set_last_insert_id = true,
-        "found_rows" | "row_count" => flags.asks_previous = true,
+        "found_rows" => flags.asked.rows = true,
+        "row_count" => flags.asked.last = true,
         name if LOCKS.contains(&name) => flags.pin = Some("lock"),
         _ => {}
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use breccia_net::clock;
 
-use super::attached::{Attached, Stays};
+use super::attached::Attached;
 use super::relay::Outcome;
 use super::session::Session;
 use crate::error::SqlError;
@@ -22,34 +22,27 @@ impl Session {
         verdict: &Verdict,
         outcome: &Outcome,
     ) {
-        if !verdict.asks_previous {
-            self.warnings = outcome.warnings.max(u16::from(outcome.error.is_some()));
-        }
         if (outcome.warnings > 0 || outcome.error.is_some())
             && let Some(upstream) = attached.lease.upstream()
         {
             upstream.has_warnings = true;
         }
         let committed = self.absorb(&mut attached, outcome, verdict);
-        attached.forgot = false;
         attached.note_traces(verdict, outcome);
         if !attached.replica && self.is_unsure(verdict, outcome) {
             // What is open is told with the next answer, which is to come from the same connection.
             attached.unsure = true;
         }
         let now = clock::now();
-        for other in [&mut self.home, &mut self.away].into_iter().flatten() {
-            other.latest = false;
-        }
-        attached.latest = true;
+        self.note_previous(&mut attached, verdict, outcome);
         if attached.in_transaction() {
             self.transaction_since.get_or_insert(self.asked);
         } else if !self.in_transaction() {
             self.transaction_since = None;
         }
-        let asks_more = verdict.asks_previous
+        let asks_more = verdict.asked.anything()
             || verdict.calculates_found_rows
-            || self.warnings > 0
+            || outcome.warnings > 0
             || outcome.error.is_some();
         self.ask_untold(&mut attached, verdict, outcome).await;
         if attached.replica {
@@ -59,7 +52,8 @@ impl Session {
                 last: now,
                 has: attached.has.clone(),
             });
-            self.settle_away(attached, asks_more, now).await;
+            let stays = self.stays(&attached, asks_more, verdict);
+            self.settle_away(attached, stays, now).await;
             return;
         }
         let committed = committed.filter(|_| is_one_statement(verdict, outcome));
@@ -74,11 +68,7 @@ impl Session {
                 upstream.last_insert_id = None;
             }
         }
-        let stays = if asks_more {
-            Stays::Asked
-        } else {
-            Stays::IfIdle
-        };
+        let stays = self.stays(&attached, asks_more, verdict);
         self.settle_home(attached, stays).await;
     }
 
@@ -128,12 +118,11 @@ impl Session {
     /// Asks for settings of which an answer should have told, and has not.
     async fn ask_untold(&mut self, attached: &mut Attached, verdict: &Verdict, outcome: &Outcome) {
         let mut asked = Self::doubted(outcome, verdict);
-        if !asked.is_empty() {
-            attached.forgot = true;
-            attached.latest = false;
-        }
         if Self::misses_collation(outcome) {
             asked.push("collation_connection".to_owned());
+        }
+        if !asked.is_empty() {
+            attached.forget_previous();
         }
         self.ask_settings(attached, &asked).await;
     }

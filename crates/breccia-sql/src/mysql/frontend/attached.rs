@@ -26,6 +26,11 @@ const LINGER_LOOK: Duration = Duration::from_millis(20);
 /// The same after a warning, an error, or rows that were counted: many clients ask about those.
 const ASKED_LINGER: Duration = Duration::from_secs(1);
 
+/// The same with a client that has asked later than that.
+const LATE_LINGER: Duration = Duration::from_mins(10);
+/// So long it stays there though others wait.
+const LATE_LEAST: Duration = Duration::from_secs(3);
+
 /// A connection that a session holds.
 #[derive(Debug)]
 pub(super) struct Attached {
@@ -63,8 +68,10 @@ pub(super) struct Attached {
     pub(super) owns_insert_id: bool,
     /// What may have been left on it of which nobody has told.
     pub(super) traces: Traces,
-    /// Breccia has asked something since the session's last statement: what is asked about that is gone.
-    pub(super) forgot: bool,
+    /// The last rows that the session was answered came from here, and no others since.
+    pub(super) rows: bool,
+    /// The session's warnings are here.
+    pub(super) warned: bool,
     /// It counts as running something on its server.
     pub(super) running: Running,
 }
@@ -95,7 +102,8 @@ impl Attached {
             sets_insert_id: false,
             owns_insert_id: false,
             traces: Traces::Nothing,
-            forgot: false,
+            rows: false,
+            warned: false,
             running,
         }
     }
@@ -139,6 +147,15 @@ pub(super) enum Stays {
     IfIdle,
     /// The client may well ask about what it was answered: of warnings, an error, or counted rows.
     Asked,
+    /// The client has asked too late before.
+    Late,
+}
+
+impl Stays {
+    /// Whether it does though the pool has few connections left.
+    fn though_busy(self) -> bool {
+        matches!(self, Self::Asked | Self::Late)
+    }
 }
 
 /// How long a connection is kept for questions about the last answer.
@@ -151,10 +168,15 @@ pub(super) struct Lingers {
 }
 
 impl Lingers {
-    fn from(now: Instant, time: Duration) -> Self {
+    fn from(now: Instant, stays: Stays) -> Self {
+        let (least, most) = match stays {
+            Stays::No | Stays::IfIdle => (LINGER, LINGER),
+            Stays::Asked => (LINGER, ASKED_LINGER),
+            Stays::Late => (LATE_LEAST, LATE_LINGER),
+        };
         Self {
-            least: now + LINGER.min(time),
-            most: now + time,
+            least: now + least,
+            most: now + most,
         }
     }
 
@@ -282,11 +304,8 @@ impl Session {
         let mut keeps = !attached.is_free()
             || self.pinned.is_some()
             || self.listener.limits.session_mode
-            || match stays {
-                Stays::No => false,
-                Stays::IfIdle => !is_busy(attached.pool(), size),
-                Stays::Asked => true,
-            };
+            || stays.though_busy()
+            || (stays == Stays::IfIdle && !is_busy(attached.pool(), size));
         if !keeps && !attached.tainted {
             self.learn(&mut attached).await;
             keeps = self.pinned.is_some();
@@ -300,12 +319,8 @@ impl Session {
             attached.running.rest();
         }
         let only_lingers = attached.is_free() && self.pinned.is_none();
-        let lingers = match stays {
-            Stays::Asked => ASKED_LINGER,
-            Stays::No | Stays::IfIdle => LINGER,
-        };
         let now = clock::now();
-        attached.lingers_until = only_lingers.then(|| Lingers::from(now, lingers));
+        attached.lingers_until = only_lingers.then(|| Lingers::from(now, stays));
         self.home = Some(attached);
     }
 
@@ -313,7 +328,7 @@ impl Session {
     pub(super) async fn settle_away(
         &mut self,
         mut attached: Box<Attached>,
-        asks_more: bool,
+        stays: Stays,
         now: Instant,
     ) {
         if self.is_lost_with(&attached) {
@@ -321,7 +336,7 @@ impl Session {
             return;
         }
         let size = self.listener.limits.pool.size();
-        let lingers = asks_more || !is_busy(attached.pool(), size);
+        let lingers = stays.though_busy() || !is_busy(attached.pool(), size);
         if attached.tainted || (attached.is_free() && !lingers) {
             self.give_back(attached).await;
             return;
@@ -329,8 +344,7 @@ impl Session {
         if attached.is_free() {
             attached.running.rest();
         }
-        let lingers = if asks_more { ASKED_LINGER } else { LINGER };
-        attached.lingers_until = attached.is_free().then(|| Lingers::from(now, lingers));
+        attached.lingers_until = attached.is_free().then(|| Lingers::from(now, stays));
         self.away = Some(attached);
     }
 
@@ -344,7 +358,7 @@ impl Session {
     pub(super) fn linger_free_home(&mut self) {
         let now = clock::now();
         if let Some(home) = self.home.as_mut().filter(|home| home.is_free()) {
-            home.lingers_until = Some(Lingers::from(now, LINGER));
+            home.lingers_until = Some(Lingers::from(now, Stays::IfIdle));
         }
     }
 

@@ -10,11 +10,10 @@ use bytes::BytesMut;
 use super::attached::Attached;
 use super::own;
 use super::relay::{Outcome, Shape};
-use super::route;
 use super::serve::{Ask, PING, command_bytes};
 use super::session::{Begun, Command, End, Session};
 use super::tell::KEPT_BYTES;
-use crate::mysql::class::{Class, Verdict};
+use crate::mysql::class::{Asked, Class, Verdict};
 use crate::mysql::codec::{capabilities, command};
 use crate::mysql::settings::Settings;
 
@@ -86,7 +85,10 @@ impl Session {
             return Ok(());
         }
         let verdict = Verdict {
-            asks_previous: true,
+            asked: Asked {
+                last: true,
+                ..Asked::default()
+            },
             ..Verdict::of_primary(PING)
         };
         let ask = Ask::Packets(&command.bytes, Shape::Single);
@@ -188,8 +190,16 @@ impl Session {
             read_only,
         });
         self.transaction_since = Some(self.asked);
+        self.answers_itself();
         self.answer_ok();
         true
+    }
+
+    /// Breccia answers a statement: of the last one nothing can be asked then.
+    fn answers_itself(&mut self) {
+        for held in [&mut self.home, &mut self.away].into_iter().flatten() {
+            held.latest = false;
+        }
     }
 
     /// COMMIT and ROLLBACK of what no server knows of.
@@ -199,10 +209,7 @@ impl Session {
         }
         if self.begun.take().is_some() {
             self.next = None;
-            for held in [&mut self.home, &mut self.away].into_iter().flatten() {
-                // What was asked about the statement before would be asked about this one.
-                held.latest = false;
-            }
+            self.answers_itself();
         } else if self.has_latest() {
             // The client may well ask about it, and then about the one before no more.
             return false;
@@ -219,25 +226,15 @@ impl Session {
             return false;
         }
         self.next = Some(sql.to_vec());
+        self.answers_itself();
         self.answer_ok();
         true
     }
 
     /// What must be so before a statement is served; `false`: it is answered already.
     pub(super) fn note_before(&mut self, verdict: &Verdict) -> bool {
-        let away = self.away.as_ref().is_some_and(|away| away.latest);
-        let known = self.has_latest() && !(away && route::changes(&verdict.class));
-        let forgot = self.home.as_ref().is_some_and(|home| home.forgot);
-        if verdict.asks_previous && !known && (self.pinned.is_none() || forgot) {
-            let only_warnings = matches!(verdict.class, Class::ShowWarnings);
-            if !only_warnings || self.warnings > 0 {
-                self.pin("previous");
-                let why = "breccia: what is asked about the statement before is gone, since \
-                           connections are shared; ask at once, or in its transaction. From now \
-                           on this session keeps its connection";
-                self.answer_error(super::session::ER_UNKNOWN_ERROR, *b"HY000", why);
-                return false;
-            }
+        if !self.may_ask(verdict) {
+            return false;
         }
         if let Class::Pin(reason) = verdict.class {
             if self.away.as_ref().is_some_and(|away| !away.is_free()) {
@@ -331,7 +328,7 @@ impl Session {
         self.statements.clear();
         (self.pinned, self.wants_primary) = (None, false);
         (self.begun, self.next) = (None, None);
-        (self.last_insert_id, self.warnings) = (Some(0), 0);
+        (self.last_insert_id, self.warnings, self.asks_late) = (Some(0), 0, 0);
         self.transaction_since = None;
     }
 }

@@ -304,7 +304,7 @@ impl Session {
             self.bring(attached, &under).await?;
         }
         if let Ask::Execute(execution) = ask {
-            let keeps_previous = verdict.asks_previous && attached.latest;
+            let keeps_previous = attached.is_asked(verdict);
             self.prepare_again(attached, execution.key(), keeps_previous)
                 .await?;
         }
@@ -313,8 +313,9 @@ impl Session {
             self.open_transaction(attached).await?;
         }
         self.bring_insert_id(attached, ask, verdict).await?;
-        if verdict.asks_previous && !attached.latest {
+        if verdict.asked.warnings && !attached.warned {
             run(attached, FORGETS_WARNINGS).await?;
+            attached.rows = false;
         }
         Ok(())
     }
@@ -330,7 +331,7 @@ impl Session {
         let hidden = verdict.may_ask_last_insert_id()
             && !matches!(ask, Ask::Prepare(..))
             // To bring it would be the statement before.
-            && !(verdict.asks_previous && attached.latest);
+            && !attached.is_asked(verdict);
         if attached.owns_insert_id || !(named || hidden) {
             return Ok(());
         }

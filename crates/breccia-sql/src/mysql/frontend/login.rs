@@ -217,6 +217,7 @@ fn begin(
         statements: super::prepared::Statements::default(),
         last_insert_id: Some(0),
         warnings: 0,
+        asks_late: 0,
         nonce: arrival.nonce,
         peer,
         registered,

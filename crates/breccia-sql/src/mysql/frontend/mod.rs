@@ -23,6 +23,7 @@ mod login;
 mod long;
 mod own;
 mod prepared;
+mod previous;
 mod relay;
 mod route;
 mod serve;

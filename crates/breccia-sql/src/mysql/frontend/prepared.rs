@@ -14,7 +14,7 @@ use super::route::CURSOR_AWAY;
 use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
-use crate::mysql::class::{Class, Classifier, Hidden, Mode, Verdict};
+use crate::mysql::class::{Asked, Class, Classifier, Hidden, Mode, Tables, Verdict};
 use crate::mysql::codec::{self, ExecuteHead, command, write_packet};
 use crate::mysql::statements::{Key, MAX_OF_CLIENT, MAX_TEXT_BYTES};
 use crate::mysql::upstream::Upstream;
@@ -213,7 +213,8 @@ impl Session {
         // To prepare a statement is to run nothing: it needs no place of its own, only the tables.
         let asked = Verdict {
             asks_last_insert_id: false,
-            asks_previous: false,
+            asked: Asked::default(),
+            tables: Tables::No,
             may_set_last_insert_id: false,
             ddl: false,
             hidden: Hidden::Nothing,
@@ -428,21 +429,21 @@ impl Session {
     async fn release_free(&mut self) {
         let free = |attached: &Attached| attached.is_free() && attached.lingers_until.is_none();
         let asks_more = self.warnings > 0;
+        let stays = match (self.asks_late > 0, asks_more) {
+            (true, _) => Stays::Late,
+            (_, true) => Stays::Asked,
+            _ => Stays::IfIdle,
+        };
         if self.pinned.is_none()
             && self.home.as_deref().is_some_and(free)
             && let Some(home) = self.home.take()
         {
-            let stays = if asks_more {
-                Stays::Asked
-            } else {
-                Stays::IfIdle
-            };
             self.settle_home(home, stays).await;
         }
         if self.away.as_deref().is_some_and(free)
             && let Some(away) = self.away.take()
         {
-            self.settle_away(away, asks_more, clock::now()).await;
+            self.settle_away(away, stays, clock::now()).await;
         }
     }
 

@@ -108,6 +108,8 @@ pub(super) struct Outcome {
     pub(super) noted: Vec<Noted>,
     /// Result sets begun, and OKs without one.
     pub(super) parts: u32,
+    /// One of them was a result set.
+    pub(super) has_rows: bool,
     /// A prepared statement: its number on the server, columns and parameters.
     pub(super) prepared: Option<(u32, u16, u16)>,
 }
@@ -341,6 +343,7 @@ impl Relay {
             Some(_) if self.stage == Stage::First && self.shape == Shape::Results => {
                 let (columns, _) = codec::lenenc::read_int(packet).ok_or(CodecError::Malformed)?;
                 self.outcome.parts += 1;
+                self.outcome.has_rows = true;
                 self.packet(packet, out);
                 self.stage = Stage::Columns { left: columns };
                 if columns == 0 {

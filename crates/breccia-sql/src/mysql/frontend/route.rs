@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use breccia_net::clock;
 
 use super::attached::Attached;
+use super::previous::Knower;
 use super::session::Session;
 use crate::consistency::Consistency;
 use crate::freshness::{Home, LEAST_LOOK, Need, Position as _, SETTLED_FOR};
@@ -80,8 +81,12 @@ impl Session {
         // What ends a transaction is for the server that has it.
         let free = self.home.as_deref().is_none_or(Attached::is_free);
         let ends = matches!(verdict.class, Class::Commit | Class::Rollback) && free;
-        let follows = (verdict.asks_previous || ends) && verdict.single && !changes(&verdict.class);
-        if let Some(away) = self.away.as_ref().filter(|it| follows && it.latest) {
+        let follows = if verdict.asked.anything() {
+            self.knower(verdict) == Some(Knower::Away)
+        } else {
+            ends && self.away.as_ref().is_some_and(|it| it.latest)
+        };
+        if let Some(away) = self.away.as_ref().filter(|_| follows) {
             return Place {
                 server: away.server,
                 replica: true,
@@ -151,6 +156,9 @@ impl Session {
         }
         if verdict.hint_primary {
             return Some("hint");
+        }
+        if self.asks_late > 0 {
+            return Some(PREVIOUS);
         }
         if self.next.is_some() && self.begun.is_none() {
             return Some("isolation");

@@ -172,6 +172,9 @@ pub(super) struct Session {
     pub(super) next_packet: u8,
     /// Warnings of the last statement, wherever it ran.
     pub(super) warnings: u16,
+    /// It has asked about a statement before when nobody knew any more: for so many statements more, all
+    /// of it goes to one connection that it keeps for longer.
+    pub(super) asks_late: u8,
     pub(super) registered: Registered,
     pub(super) rung: Rung,
     pub(super) timer: Timer,

@@ -58,14 +58,13 @@ impl Session {
     pub(super) async fn learn(&mut self, attached: &mut Attached) {
         let traces = std::mem::replace(&mut attached.traces, Traces::Nothing);
         let pool = Arc::clone(attached.pool());
-        let Some(upstream) = attached.lease.upstream() else {
-            return;
-        };
         if traces == Traces::Nothing {
             return;
         }
-        attached.forgot = true;
-        attached.latest = false;
+        attached.forget_previous();
+        let Some(upstream) = attached.lease.upstream() else {
+            return;
+        };
         match pool.endpoint().traces(upstream).await {
             Ok((variables, values)) => {
                 for (name, value) in values {

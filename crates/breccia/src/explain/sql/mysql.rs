@@ -118,7 +118,7 @@ fn lines(
              asked, or keeps the session where it is",
         );
     }
-    if verdict.asks_previous {
+    if verdict.asked.anything() {
         line(
             "",
             "it asks about the statement before it, so it runs where that ran",

@@ -1,0 +1,161 @@
+//! What a session may ask about statements before, and which of its connections knows.
+//!
+//! Not what a text asks ([`crate::mysql::class`]). Invariant: such a question is answered where the
+//! statement ran that it is about, or refused; no other connection answers it.
+//!
+//! Each kind has its own statement before. `ROW_COUNT()` is of the last one. `FOUND_ROWS()` is of the last
+//! one that selected: writes, settings and the ends of transactions leave it. Warnings stay until a
+//! statement has some of its own, or opens a table
+//! (<https://mariadb.com/kb/en/show-warnings/>, <https://mariadb.com/kb/en/found_rows/>).
+
+use super::attached::{Attached, Stays};
+use super::relay::Outcome;
+use super::route;
+use super::session::{ER_UNKNOWN_ERROR, Session};
+use crate::mysql::class::{Asked, Hidden, Selects, Tables, Verdict};
+
+/// After so many statements without a question a session counts as one that asks at once, or never.
+const LATE_STATEMENTS: u8 = 50;
+
+/// Why a question is not answered.
+const GONE: &str = "breccia: what is asked about the statement before is gone, since connections are \
+                    shared; ask at once, or in its transaction. The next statements of this session run \
+                    on the primary, and it keeps that connection for longer";
+
+impl Attached {
+    /// Whether all that is asked is about what ran here.
+    fn knows(&self, asked: Asked) -> bool {
+        (!asked.rows || self.rows)
+            && (!asked.last || self.latest)
+            && (!asked.warnings || self.warned)
+    }
+
+    /// Whether a statement asks about what ran here, so that nothing may run before it.
+    pub(super) fn is_asked(&self, verdict: &Verdict) -> bool {
+        verdict.asked.anything() && self.knows(verdict.asked)
+    }
+
+    /// Breccia has asked something here itself, for rows.
+    pub(super) fn forget_previous(&mut self) {
+        (self.latest, self.rows) = (false, false);
+    }
+}
+
+/// Which of its connections a session's question is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Knower {
+    /// That to the primary.
+    Home,
+    /// That to a replica.
+    Away,
+    /// Any: there are no warnings.
+    Anybody,
+}
+
+impl Session {
+    /// Who knows what a statement asks about those before; `None`: nobody any more.
+    pub(super) fn knower(&self, verdict: &Verdict) -> Option<Knower> {
+        let asked = verdict.asked;
+        let stays = |away: &Attached| away.in_transaction();
+        let away = self.away.as_deref().filter(|it| {
+            // It may have been there for long: what is read beside the question must not be of then.
+            it.knows(asked)
+                && verdict.single
+                && !route::changes(&verdict.class)
+                && (it.latest || verdict.tables == Tables::No || stays(it))
+        });
+        let home = self.home.as_deref().filter(|it| it.knows(asked));
+        let held_away = self.away.as_deref().is_some_and(stays);
+        let only_warnings = !asked.rows && !asked.last;
+        if home.is_some() && !held_away {
+            Some(Knower::Home)
+        } else if away.is_some() {
+            Some(Knower::Away)
+        } else if only_warnings && self.warnings == 0 {
+            Some(Knower::Anybody)
+        } else {
+            None
+        }
+    }
+
+    /// Whether what a statement asks about those before is known; if not, it is refused.
+    pub(super) fn may_ask(&mut self, verdict: &Verdict) -> bool {
+        if !verdict.asked.anything() || self.knower(verdict).is_some() {
+            return true;
+        }
+        self.asks_late = LATE_STATEMENTS;
+        self.answer_error(ER_UNKNOWN_ERROR, *b"HY000", GONE);
+        false
+    }
+
+    /// How long a connection stays with the session after an answer on it.
+    pub(super) fn stays(
+        &mut self,
+        attached: &Attached,
+        asks_more: bool,
+        verdict: &Verdict,
+    ) -> Stays {
+        let asks = verdict.asked.anything();
+        if self.asks_late > 0 && asks {
+            self.asks_late = LATE_STATEMENTS;
+            if attached.pool().waiting() > 0 {
+                // It has had its answer, and is one of many.
+                return Stays::No;
+            }
+        }
+        self.asks_late = self.asks_late.saturating_sub(1);
+        if self.asks_late > 0 {
+            Stays::Late
+        } else if asks_more {
+            Stays::Asked
+        } else {
+            Stays::IfIdle
+        }
+    }
+
+    /// A statement was answered on a connection, which is not in the session now: what may be asked about
+    /// later is there, or still where it was.
+    pub(super) fn note_previous(
+        &mut self,
+        attached: &mut Attached,
+        verdict: &Verdict,
+        outcome: &Outcome,
+    ) {
+        if outcome.prepared.is_some() {
+            // Nothing has run.
+            return;
+        }
+        let mut others: Vec<&mut Attached> = [&mut self.home, &mut self.away]
+            .into_iter()
+            .flatten()
+            .map(Box::as_mut)
+            .collect();
+        others.iter_mut().for_each(|it| it.latest = false);
+        attached.latest = true;
+        let program = !verdict.single || verdict.hidden == Hidden::Routines;
+        match verdict.selects {
+            _ if outcome.has_rows && (program || verdict.selects == Selects::Yes) => {
+                others.iter_mut().for_each(|it| it.rows = false);
+                attached.rows = true;
+            }
+            Selects::No if !program && (!outcome.has_rows || verdict.asked.warnings) => {}
+            // It may have selected, and it may not.
+            _ => others.iter_mut().for_each(|it| it.rows = false),
+        }
+        let count = outcome.warnings.max(u16::from(outcome.error.is_some()));
+        if verdict.tables == Tables::No && count == 0 {
+            return;
+        }
+        if count > 0 || verdict.tables == Tables::Yes {
+            others.iter_mut().for_each(|it| it.warned = false);
+            (attached.warned, self.warnings) = (true, count);
+        } else if verdict.tables == Tables::Unknown && !attached.warned && self.warnings > 0 {
+            // They are gone, or still there: they are not known.
+            others.iter_mut().for_each(|it| it.warned = false);
+        } else if program {
+            others.iter_mut().for_each(|it| it.warned = false);
+            // Of all but its last statement nothing was told.
+            (attached.warned, self.warnings) = (true, self.warnings.max(1));
+        }
+    }
+}
