@@ -276,6 +276,39 @@ fn numbers_of_the_statement_before_are_right_wherever_they_are_put() -> Result<(
 }
 
 #[test]
+fn where_is_null_may_mean_the_last_insert_id_it_is_the_sessions_own() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "isnull")?;
+    let table = "CREATE TABLE isnull.n (id int AUTO_INCREMENT PRIMARY KEY, v int)";
+    cluster.query(0, table)?;
+    cluster.wait_caught_up(LIMIT)?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    gateway.wait_reads(&cluster)?;
+    for on in [
+        "SET sql_auto_is_null = 1",
+        "SET @@sql_auto_is_null = 1",
+        "SET SESSION sql_auto_is_null = ON, sort_buffer_size = 300000",
+    ] {
+        let mut client = gateway.client("isnull")?;
+        client.run(on)?;
+        let mut other = gateway.client("isnull")?;
+        let id = client.run("INSERT INTO n (v) VALUES (1)")?.insert_id();
+        other.run("INSERT INTO n (v) VALUES (2)")?;
+        let found = client.run("SELECT id FROM n WHERE id IS NULL")?;
+        ensure!(
+            found.text() == Some(id.to_string()),
+            "{on}: {:?}",
+            found.rows()
+        );
+        ensure!(client.value("SHOW breccia.pinned")? == "auto-is-null");
+        // As ODBC drivers begin.
+        other.run("SET sql_auto_is_null = 0")?;
+        ensure!(other.value("SHOW breccia.pinned")?.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
 fn a_last_insert_id_that_is_lost_is_refused_and_comes_back_with_the_next() -> Result<()> {
     let cluster = shared()?;
     fresh(&cluster, "lostid")?;

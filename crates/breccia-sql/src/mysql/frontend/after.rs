@@ -156,6 +156,7 @@ impl Session {
             };
             Arc::make_mut(&mut self.settings).set(name, value);
             upstream.applied = Arc::clone(&self.settings);
+            self.see_auto_is_null();
         }
     }
 }

@@ -255,8 +255,17 @@ impl Session {
             && let Some(upstream) = attached.lease.upstream()
         {
             upstream.applied = Arc::clone(&self.settings);
+            self.see_auto_is_null();
         }
         committed
+    }
+
+    /// While `sql_auto_is_null` is on, `IS NULL` may mean the last insert id: what asks for that cannot be
+    /// seen in a text.
+    pub(super) fn see_auto_is_null(&mut self) {
+        if matches!(self.settings.get("sql_auto_is_null"), Some("ON" | "1")) {
+            self.pin("auto-is-null");
+        }
     }
 
     /// Each answer of the primary tells whether autocommit is on, also where nobody told that it changed.
