@@ -188,6 +188,18 @@ pub enum SqlError {
         /// The server's words.
         text: String,
     },
+    /// The server ended a command before it had all of it, and said why.
+    #[error("{server} ended a command that was on its way: {text} (SQLSTATE {sqlstate})")]
+    Interrupted {
+        /// The store.
+        server: String,
+        /// The server's code.
+        sqlstate: String,
+        /// The server's number of it.
+        errno: u16,
+        /// The server's words.
+        text: String,
+    },
     /// The server answered a question of Breccia's own with an error.
     #[error("{server} refused a question of Breccia's own: {text} (SQLSTATE {sqlstate})")]
     Question {
@@ -261,6 +273,7 @@ impl SqlError {
             Self::Refused { .. }
             | Self::Settings { .. }
             | Self::Question { .. }
+            | Self::Interrupted { .. }
             | Self::LastValue => ErrorKind::Server,
             Self::Login { .. } | Self::Method { .. } | Self::Scram { .. } => {
                 ErrorKind::Unauthorized
@@ -312,7 +325,8 @@ impl SqlError {
         match self {
             Self::Refused { sqlstate, .. }
             | Self::Settings { sqlstate, .. }
-            | Self::Question { sqlstate, .. } => sqlstate,
+            | Self::Question { sqlstate, .. }
+            | Self::Interrupted { sqlstate, .. } => sqlstate,
             Self::NoTls { .. } => "08001",
             Self::Lost { .. } | Self::Left => "08006",
             Self::Cancelled => "57014",

@@ -21,6 +21,12 @@ pub fn code_of(error: &SqlError) -> (u16, [u8; 5]) {
             let state = sqlstate.as_bytes().try_into().unwrap_or(*b"HY000");
             (errno.unwrap_or(1105), state)
         }
+        SqlError::Interrupted {
+            errno, sqlstate, ..
+        } => {
+            let state = sqlstate.as_bytes().try_into().unwrap_or(*b"08S01");
+            (*errno, state)
+        }
         // ER_CON_COUNT_ERROR: too many connections.
         SqlError::PoolFull { .. } | SqlError::Crowded => (1040, *b"08004"),
         // ER_NET_READ_ERROR: the connection to the server is no more, and what it did is unknown.

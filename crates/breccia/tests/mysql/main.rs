@@ -4,6 +4,7 @@
 //! Invariant: each test tells what it found by its name.
 
 mod ahead;
+mod amid;
 mod bound;
 mod clients;
 mod dice;

@@ -190,6 +190,7 @@ fn begin(
     registered.named(&identity.user);
     Session {
         next_packet: 1,
+        file_rest: None,
         login: Login {
             user,
             credential,

@@ -3,10 +3,11 @@
 //! Invariant: however long a command is, no more of it is held than one read brings, and the
 //! connection it goes to gets it whole or is closed.
 
-use breccia_net::clock;
 use bytes::{Buf, BytesMut};
 
+use super::amid::FileRest;
 use super::prepared::{Held, NUMBER};
+use super::relay::Relay;
 use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
@@ -25,12 +26,59 @@ const LONGEST_PREPARED: usize = MAX_PACKET - 1;
 #[derive(Debug)]
 pub(super) struct Long {
     /// Read and not sent, from the head of its first packet on.
-    here: BytesMut,
+    pub(super) here: BytesMut,
     /// The number a statement has on the connection, which goes in place of the client's.
     number: Option<u32>,
     /// What is put in at a place of the payload, for all that follows to move.
     insert: Option<(usize, Vec<u8>)>,
+    /// Bytes of the packet that was begun which are still to come.
+    left: usize,
+    /// Whether another packet follows that one, or the first one is still to begin.
+    goes_on: bool,
 }
+
+impl Long {
+    fn new(here: BytesMut) -> Self {
+        Self {
+            here,
+            number: None,
+            insert: None,
+            left: 0,
+            goes_on: true,
+        }
+    }
+
+    /// Whether all of it was taken.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left == 0 && !self.goes_on
+    }
+
+    /// Whether a packet was begun that is not at its end.
+    pub(super) fn is_amid(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Takes the head of a packet, which is there; its number.
+    pub(super) fn begin_packet(&mut self) -> u8 {
+        let Some(header) = codec::header(&self.here) else {
+            return 0;
+        };
+        self.here.advance(HEADER_BYTES);
+        self.left = header.length;
+        self.goes_on = header.length == MAX_PACKET;
+        header.sequence
+    }
+
+    /// Takes what is there of the packet that was begun.
+    pub(super) fn piece(&mut self) -> BytesMut {
+        let piece = self.here.split_to(self.left.min(self.here.len()));
+        self.left -= piece.len();
+        piece
+    }
+}
+
+/// What a client is told whose packets are not in order.
+const OUT_OF_ORDER: &str = "Got packets out of order";
 
 /// Where a packet's number stands in its head.
 const NUMBER_IN_HEAD: usize = 3;
@@ -38,11 +86,7 @@ const NUMBER_IN_HEAD: usize = 3;
 impl Session {
     /// Serves a command of which only the beginning is here.
     pub(super) async fn serve_long(&mut self, here: BytesMut) -> Result<(), End> {
-        let mut long = Long {
-            here,
-            number: None,
-            insert: None,
-        };
+        let mut long = Long::new(here);
         self.here_at_least(&mut long, LOOKED_AT).await?;
         let kind = long.here.get(HEADER_BYTES).copied().unwrap_or(u8::MAX);
         match kind {
@@ -90,34 +134,17 @@ impl Session {
 
     /// Drops what is left of a command that was refused before it was sent.
     async fn finish_refused(&mut self, mut long: Long) -> Result<(), End> {
-        if long.here.is_empty() {
+        if long.is_whole() {
             return Ok(());
         }
         // What was refused is on its way still: it is read, so that the answer is too.
-        loop {
-            let Some(header) = codec::header(&long.here) else {
-                self.more(&mut long.here).await?;
-                continue;
-            };
-            long.here.advance(HEADER_BYTES);
-            let mut left = header.length;
-            while left > 0 {
-                if long.here.is_empty() {
-                    self.more(&mut long.here).await?;
-                }
-                let step = left.min(long.here.len());
-                long.here.advance(step);
-                left -= step;
-            }
-            if header.length < MAX_PACKET {
-                self.client.inbound = long.here;
-                // The answer waits alone, and is to have the number behind the command's last packet.
-                if let Some(number) = self.client.out.bytes.get_mut(NUMBER_IN_HEAD) {
-                    *number = header.sequence.wrapping_add(1);
-                }
-                return Ok(());
-            }
+        self.drop_rest(&mut long).await?;
+        self.client.inbound = long.here;
+        // The answer waits alone, and is to have the number behind the command's last packet.
+        if let Some(number) = self.client.out.bytes.get_mut(NUMBER_IN_HEAD) {
+            *number = self.next_packet;
         }
+        Ok(())
     }
 
     /// Sends a long command to a server; the number of the first packet of its answer.
@@ -130,92 +157,100 @@ impl Session {
         let mut out = Outgoing::default();
         let mut pieces = Pieces::new(long);
         let mut bytes: usize = 0;
-        loop {
+        while !long.is_whole() {
             while long.here.len() < HEADER_BYTES {
-                self.more(&mut long.here).await?;
+                self.more_amid(&mut long.here, upstream, server, false)
+                    .await?;
             }
-            let Some(header) = codec::header(&long.here) else {
-                return Err(End::Gone.into());
-            };
-            bytes = bytes.saturating_add(header.length);
-            self.check_length(bytes)?;
-            long.here.advance(HEADER_BYTES);
-            pieces.packet(header.length, &mut out.bytes);
-            let mut left = header.length;
-            while left > 0 {
+            let number = long.begin_packet();
+            self.next_packet = number.wrapping_add(1);
+            bytes = bytes.saturating_add(long.left);
+            if let Err(end) = self.check_length(bytes) {
+                self.drain(long).await;
+                return Err(end.into());
+            }
+            pieces.packet(long.left, &mut out.bytes);
+            while long.is_amid() {
                 if long.here.is_empty() {
-                    self.more(&mut long.here).await?;
+                    self.more_amid(&mut long.here, upstream, server, false)
+                        .await?;
                 }
-                let here = left.min(long.here.len());
-                let piece = long.here.split_to(here);
-                left -= here;
-                pieces.payload(&piece, &mut out.bytes);
-                self.send_upstream(upstream, &mut out, server).await?;
-            }
-            if header.length < MAX_PACKET {
-                pieces.end(&mut out.bytes);
-                self.send_upstream(upstream, &mut out, server).await?;
-                // What came behind it is the client's next command.
-                let rest = long.here.split();
-                let ahead = std::mem::replace(&mut self.client.inbound, rest);
-                self.client.inbound.unsplit(ahead);
-                return Ok(header.sequence.wrapping_add(1));
+                pieces.payload(&long.piece(), &mut out.bytes);
+                self.send_amid(upstream, &mut out, server).await?;
             }
         }
+        pieces.end(&mut out.bytes);
+        self.send_amid(upstream, &mut out, server).await?;
+        // What came behind it is the client's next command.
+        let rest = long.here.split();
+        let ahead = std::mem::replace(&mut self.client.inbound, rest);
+        self.client.inbound.unsplit(ahead);
+        Ok(self.next_packet)
     }
 
-    /// Reads more of a long command. Amid it a client is as idle as between two, and no connection waits
-    /// longer for it than in a transaction.
-    async fn more(&mut self, here: &mut BytesMut) -> Result<(), End> {
-        let limits = &self.listener.limits;
-        let limits = [limits.idle_timeout, limits.idle_in_transaction_timeout];
-        let reading = self.client.read();
-        let read = match limits.into_iter().flatten().min() {
-            Some(limit) => tokio::time::timeout_at((clock::now() + limit).into(), reading)
-                .await
-                .map_err(|_| End::Gone)?,
-            None => reading.await,
-        };
-        if read? == 0 {
-            return Err(End::Gone);
-        }
-        here.unsplit(self.client.inbound.split());
-        Ok(())
-    }
-
-    /// Sends a file of the client to the server that has asked for it, and expects its first packet under
-    /// `number`; what number the client gave the last one.
+    /// Sends a file of the client to the server that has asked for it; what number the client gave the last
+    /// packet of it.
     pub(super) async fn send_file(
         &mut self,
         upstream: &mut Upstream,
         server: usize,
-        mut number: u8,
+        relay: &Relay,
+    ) -> Result<u8, Trouble> {
+        let mut rest = FileRest {
+            here: self.client.inbound.split(),
+            left: 0,
+        };
+        let sent = self.file_packets(upstream, server, relay, &mut rest).await;
+        match sent {
+            Ok(last) => {
+                self.client.inbound = rest.here;
+                Ok(last)
+            }
+            Err(trouble) => {
+                // It must not be taken for commands, and the connection is not to wait for it.
+                self.file_rest = Some(rest);
+                Err(trouble)
+            }
+        }
+    }
+
+    async fn file_packets(
+        &mut self,
+        upstream: &mut Upstream,
+        server: usize,
+        relay: &Relay,
+        rest: &mut FileRest,
     ) -> Result<u8, Trouble> {
         let mut out = Outgoing::default();
-        let mut here = self.client.inbound.split();
+        let (mut number, mut expected) = (relay.file_number(), relay.client_number());
         loop {
-            while here.len() < HEADER_BYTES {
-                self.more(&mut here).await?;
+            while rest.here.len() < HEADER_BYTES {
+                self.more_amid(&mut rest.here, upstream, server, true)
+                    .await?;
             }
-            let Some(header) = codec::header(&here) else {
+            let Some(header) = codec::header(&rest.here) else {
                 return Err(End::Gone.into());
             };
-            if let Some(place) = here.get_mut(NUMBER_IN_HEAD) {
+            self.next_packet = header.sequence.wrapping_add(1);
+            if header.sequence != expected {
+                return Err(End::Told(1156, b"08S01", OUT_OF_ORDER.to_owned()).into());
+            }
+            if let Some(place) = rest.here.get_mut(NUMBER_IN_HEAD) {
                 *place = number;
             }
-            number = number.wrapping_add(1);
-            let mut left = HEADER_BYTES + header.length;
-            while left > 0 {
-                if here.is_empty() {
-                    self.more(&mut here).await?;
+            (number, expected) = (number.wrapping_add(1), expected.wrapping_add(1));
+            rest.left = HEADER_BYTES + header.length;
+            while rest.left > 0 {
+                if rest.here.is_empty() {
+                    self.more_amid(&mut rest.here, upstream, server, true)
+                        .await?;
                 }
-                let piece = here.split_to(left.min(here.len()));
-                left -= piece.len();
+                let piece = rest.here.split_to(rest.left.min(rest.here.len()));
+                rest.left -= piece.len();
                 out.bytes.extend_from_slice(&piece);
-                self.send_upstream(upstream, &mut out, server).await?;
+                self.send_amid(upstream, &mut out, server).await?;
             }
             if header.length == 0 {
-                self.client.inbound = here;
                 return Ok(header.sequence);
             }
         }
@@ -498,9 +533,9 @@ mod tests {
         let mut packets = Vec::new();
         codec::write_packet(&mut packets, &mut 0, payload);
         let mut long = Long {
-            here: BytesMut::new(),
             number: Some(number),
             insert,
+            ..Long::new(BytesMut::new())
         };
         let mut pieces = Pieces::new(&mut long);
         let (mut out, mut at) = (Vec::new(), 0);

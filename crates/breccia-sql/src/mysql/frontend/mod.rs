@@ -11,6 +11,7 @@
 //! or a closed connection, whatever it sends.
 
 mod after;
+mod amid;
 mod attached;
 mod away;
 mod change_user;

@@ -191,6 +191,11 @@ impl Relay {
         self.file_number
     }
 
+    /// The number that the client is to give the first packet of such a file.
+    pub(super) fn client_number(&self) -> u8 {
+        self.sequence
+    }
+
     /// The client has sent a file in packets, the last of which had this number.
     pub(super) fn file_sent(&mut self, last: u8) {
         self.sequence = last.wrapping_add(1);

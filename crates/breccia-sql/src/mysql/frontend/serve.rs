@@ -25,7 +25,7 @@ use crate::mysql::statements::Key;
 use crate::mysql::upstream::Upstream;
 
 /// How often a session that waits for an answer looks whether its server is what it was.
-const HEALTH_LOOK: Duration = Duration::from_millis(100);
+pub(super) const HEALTH_LOOK: Duration = Duration::from_millis(100);
 /// So much of an answer waits at most before it is sent on.
 const BATCH: usize = 32 * 1024;
 /// `COM_PING`, where it is answered by a server.
@@ -152,10 +152,13 @@ impl Session {
                     }
                     return Ok(None);
                 }
+                Err(Trouble::After { error, .. }) if self.file_rest.is_some() => {
+                    let rest = self.file_rest.take().unwrap_or_default();
+                    return Err(self.end_file(rest, &error).await);
+                }
                 Err(Trouble::After { error, .. }) if !ask.is_kept() => {
                     // What is left of it on the way must not be taken for commands.
-                    let why = format!("breccia: {error}; whether it was carried out is unknown");
-                    return Err(End::Told(1158, b"08S01", why));
+                    return Err(self.end_long(&mut ask, &error).await);
                 }
                 Err(Trouble::After { begun: false, .. }) if self.ends_nothing(verdict) => {
                     self.client.out.bytes.truncate(mark);
@@ -356,10 +359,7 @@ impl Session {
                     self.flush().await?;
                     relay.flushed();
                     begun = true;
-                    let number = relay.file_number();
-                    let sent = self.send_file(upstream, server, number).await;
-                    // What is left of a file on the way must not be taken for commands.
-                    let last = sent.map_err(|_| Trouble::End(End::Gone))?;
+                    let last = self.send_file(upstream, server, relay).await?;
                     relay.file_sent(last);
                     continue;
                 }

@@ -15,6 +15,7 @@ use breccia_net::metrics::SharedCounter;
 use breccia_net::stream::close_gently;
 use bytes::BytesMut;
 
+use super::amid::FileRest;
 use super::attached::Attached;
 use super::client::Client;
 use super::kill::Registered;
@@ -170,6 +171,8 @@ pub(super) struct Session {
     pub(super) nonce: Vec<u8>,
     /// The number of the first packet of an answer that is given here.
     pub(super) next_packet: u8,
+    /// What a client still sends of a file that nobody wants any more.
+    pub(super) file_rest: Option<FileRest>,
     /// Warnings of the last statement, wherever it ran.
     pub(super) warnings: u16,
     /// It has asked about a statement before when nobody knew any more: for so many statements more, all
