@@ -38,16 +38,28 @@ fn is_server(kind: &str) -> bool {
     kind == tables::POSTGRESQL.name || kind == tables::MYSQL.name
 }
 
+/// The types of the servers of a sql-read-replica that are known, the primary's first.
+fn kinds<'d>(store: &'d Decoded, stores: &'d Tables) -> impl Iterator<Item = &'static str> + 'd {
+    let servers = listed(store).into_iter();
+    let kinds = servers.filter_map(|(name, ..)| stores.get(name).map(|member| member.kind));
+    kinds.filter(|kind| is_server(kind))
+}
+
 /// The protocol that the servers of a sql-read-replica speak: that of the first one that is known.
 fn spoken(store: &Decoded, stores: &Tables) -> Option<Protocol> {
-    let servers = listed(store).into_iter();
-    let mut kinds = servers.filter_map(|(name, ..)| stores.get(name).map(|member| member.kind));
-    let kind = kinds.find(|kind| is_server(kind))?;
+    let kind = kinds(store, stores).next()?;
     Some(if kind == tables::MYSQL.name {
         Protocol::Mysql
     } else {
         Protocol::Postgresql
     })
+}
+
+/// Whether its servers speak two protocols: that is the fault, whatever serves them.
+fn is_mixed(store: &Decoded, stores: &Tables) -> bool {
+    let mut kinds = kinds(store, stores);
+    let first = kinds.next();
+    kinds.any(|kind| Some(kind) != first)
 }
 
 /// What a listener of a sql-read-replica says, for a message.
@@ -69,11 +81,13 @@ pub(super) fn listed(store: &Decoded) -> Vec<Listed<'_>> {
     primary.into_iter().chain(replicas).collect()
 }
 
-/// The stores that are servers of a sql-read-replica and hold no objects.
+/// The databases that hold no objects, because no composite of blobs lists them: servers of a
+/// sql-read-replica, and those that nothing uses, such as a replica that was taken out of one.
 pub(crate) fn only_servers(stores: &Tables) -> BTreeSet<&str> {
-    let listed = stores.values().flat_map(listed).map(|(name, ..)| name);
+    let servers = stores.iter().filter(|(_, store)| is_server(store.kind));
     let blobs = blob_parents(stores);
-    listed.filter(|name| !blobs.contains_key(name)).collect()
+    let servers = servers.map(|(name, _)| name.as_str());
+    servers.filter(|name| !blobs.contains_key(name)).collect()
 }
 
 /// The shards of composites of blobs, each with one that lists it.
@@ -96,21 +110,34 @@ fn one_kind(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) -> bool
         let kind = stores.get(name)?.kind;
         is_server(kind).then_some((name, kind, key, at))
     });
-    let Some((first, kind, ..)) = servers.next() else {
+    let Some(first) = servers.next() else {
         return true;
     };
-    let stranger = servers.find(|(_, other, ..)| *other != kind);
-    if let Some((name, other, key, at)) = stranger {
-        let error = SqlConfigError::MixedServers {
-            first: first.to_owned(),
-            kind,
-            name: name.to_owned(),
-            other,
+    let rest: Vec<_> = servers.collect();
+    let Some(stranger) = rest.iter().find(|(_, kind, ..)| *kind != first.1) else {
+        return true;
+    };
+    // All others agree: it is the primary that does not belong there.
+    let alone = first.2 == "primary" && rest.iter().all(|(_, kind, ..)| *kind != first.1);
+    let (error, (.., key, at)) = if alone {
+        let error = SqlConfigError::StrangePrimary {
+            name: first.0.to_owned(),
+            kind: first.1,
+            replicas: stranger.1,
         };
-        let path = store.key(key);
-        decoder.fault(Spot { path: &path, at }, error.into());
-    }
-    stranger.is_none()
+        (error, first)
+    } else {
+        let error = SqlConfigError::MixedServers {
+            first: first.0.to_owned(),
+            kind: first.1,
+            name: stranger.0.to_owned(),
+            other: stranger.1,
+        };
+        (error, *stranger)
+    };
+    let path = store.key(key);
+    decoder.fault(Spot { path: &path, at }, error.into());
+    false
 }
 
 /// Sessions are of one role on all servers.
@@ -186,37 +213,34 @@ fn members(decoder: &mut Decoder<'_>, store: &Decoded, stores: &Tables) {
     }
 }
 
-/// Only a server of a sql-read-replica may go without a user: then each client brings its own.
+/// What holds objects has a user and a database. A server of a sql-read-replica may go without:
+/// then each client brings its own. Of a database that nothing uses nothing is asked.
 fn users_of_servers(decoder: &mut Decoder<'_>, stores: &Tables) {
-    let (only_servers, blobs) = (only_servers(stores), blob_parents(stores));
+    let blobs = blob_parents(stores);
+    let served: BTreeSet<&str> = stores.values().flat_map(listed).map(|it| it.0).collect();
     for (name, store) in stores {
         if !is_server(store.kind) {
             continue;
         }
         blob::needs(decoder, store, "monitor-password", "monitor-user");
-        if store.kind == tables::MYSQL.name
-            && !only_servers.contains(name.as_str())
-            && !store.given("database")
-        {
+        let composite = blobs.get(name.as_str());
+        if composite.is_some() && store.kind == tables::MYSQL.name && !store.given("database") {
             let example = "database = \"blobs\"".to_owned();
             decoder.fault_in(store, "database", ConfigError::MissingKey { example });
         }
         if store.given("user") {
             continue;
         }
-        if let Some(composite) = blobs.get(name.as_str()) {
+        if let Some(composite) = composite {
             let composite = (*composite).to_owned();
             let error = SqlConfigError::UserForBlobs { composite };
             decoder.fault_in(store, "user", error.into());
-        } else if !only_servers.contains(name.as_str()) {
-            let example = "user = \"breccia\"".to_owned();
-            decoder.fault_in(store, "user", ConfigError::MissingKey { example });
-        } else {
-            blob::needs(decoder, store, "password", "user");
-            if !store.given("monitor-user") {
-                let error = SqlConfigError::NobodyToAskAs;
-                decoder.fault_in(store, "monitor-user", error.into());
-            }
+            continue;
+        }
+        blob::needs(decoder, store, "password", "user");
+        if served.contains(name.as_str()) && !store.given("monitor-user") {
+            let error = SqlConfigError::NobodyToAskAs;
+            decoder.fault_in(store, "monitor-user", error.into());
         }
     }
 }
@@ -340,6 +364,7 @@ fn served(
     let family = Family::of(kind);
     let other = match family {
         None => return,
+        Some(Family::Sql) if is_mixed(store, stores) => return,
         Some(Family::Sql) => match spoken(store, stores) {
             Some(spoken) if spoken != protocol => served_with(Some(store), stores),
             _ => return,

@@ -41,6 +41,18 @@ pub enum SqlConfigError {
         /// That type.
         other: &'static str,
     },
+    /// A primary of another protocol than all of its replicas.
+    #[error(
+        "names '{name}', which is of type {kind}, and the replicas are of type {replicas}; name the {replicas} store that they replicate from, or, if '{name}' is the primary, list {kind} stores in `replicas`"
+    )]
+    StrangePrimary {
+        /// The primary.
+        name: String,
+        /// Its type.
+        kind: &'static str,
+        /// The type of its replicas.
+        replicas: &'static str,
+    },
     /// Two members are one server.
     #[error(
         "lists '{name}' and '{other}', which are one server ({address}); list each server once"
@@ -55,7 +67,7 @@ pub enum SqlConfigError {
     },
     /// A database without a user that holds objects.
     #[error(
-        "is missing, and '{composite}' keeps objects in this database; add user = \"breccia\": only stores that no sharded-blob lists, and a sql-read-replica does, go without"
+        "is missing, and '{composite}' keeps objects in this database; add user = \"breccia\": only stores that no sharded-blob lists go without"
     )]
     UserForBlobs {
         /// The composite of blobs that lists it.

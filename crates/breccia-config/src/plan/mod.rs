@@ -72,15 +72,13 @@ impl Plan {
         }
     }
 
-    /// Whether a store is a server of a `sql-read-replica` and holds no objects: nothing of the
-    /// blob slice should open it.
+    /// Whether a store is a database and holds no objects, because it is a server of
+    /// `sql-read-replica` composites only, or nothing uses it: nothing of the blob slice should
+    /// open it.
     pub fn is_only_sql(&self, store: &str) -> bool {
-        let mut parents = self
-            .stores
-            .values()
-            .filter(|plan| plan.parts().contains(&store))
-            .peekable();
-        parents.peek().is_some() && parents.all(StorePlan::is_sql)
+        let server = self.stores.get(store).is_some_and(StorePlan::is_server);
+        let mut composites = self.stores.values();
+        server && composites.all(|plan| plan.is_sql() || !plan.parts().contains(&store))
     }
 
     /// The stores under `store` that are no composites, depth first in config order; a leaf is

@@ -105,6 +105,11 @@ impl StorePlan {
         matches!(self, Self::SqlReadReplica(_))
     }
 
+    /// Whether the store is a database server of the kinds that a `sql-read-replica` is made of.
+    pub fn is_server(&self) -> bool {
+        matches!(self, Self::Postgresql(_) | Self::Mysql(_))
+    }
+
     /// Every store a composite is made of, in config order: the shards, or the primary and then
     /// the replicas; none for a leaf.
     pub fn parts(&self) -> Vec<&str> {

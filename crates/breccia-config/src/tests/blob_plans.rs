@@ -495,9 +495,14 @@ fn places_that_only_look_alike_are_two() {
         k = { type = "postgresql", host = "h", user = "u", port = 1 }
         l = { type = "azure", account = "one", container = "mail", sas-token = "x" }
         m = { type = "azure", account = "two", container = "mail", sas-token = "x" }
+        databases = { type = "sharded-blob", stores = ["i", "j", "k"] }
     "#;
     let plan = plan(&format!("[store]\n{text}"));
-    let mut locations: Vec<_> = plan.stores.values().map(StorePlan::location).collect();
+    let mut locations: Vec<_> = plan
+        .stores
+        .values()
+        .filter_map(StorePlan::location)
+        .collect();
     locations.sort();
     locations.dedup();
     assert_eq!(locations.len(), 13);

@@ -273,6 +273,23 @@ fn servers_of_sql_are_no_places_of_blobs() {
 }
 
 #[test]
+fn a_replica_that_was_taken_out_of_its_composite_holds_no_objects() {
+    let plan = plan(
+        r#"
+        [store]
+        my-1 = { type = "mysql", host = "a", user = "u", password = "p" }
+        my-2 = { type = "mysql", host = "b", user = "u", password = "p" }
+        pg = { type = "postgresql", host = "a" }
+        db = { type = "sql-read-replica", primary = "my-1", replicas = [] }
+        "#,
+    );
+    for name in ["my-1", "my-2", "pg"] {
+        assert!(plan.is_only_sql(name), "{name}");
+    }
+    assert!(!plan.is_only_sql("db") && !plan.is_only_sql("gone"));
+}
+
+#[test]
 fn a_mysql_listener_and_its_servers_reach_the_plan() {
     let plan = plan(
         r#"
