@@ -22,3 +22,6 @@ pub mod settings;
 pub mod statements;
 pub mod told;
 pub mod upstream;
+
+#[cfg(test)]
+mod tests_reasons;
