@@ -3,6 +3,7 @@
 //! Not their watch: a gateway asks again and again, this once. Invariant: what is asked here changes
 //! nothing, and each fault and each warning says what to do.
 
+mod alike;
 mod mysql;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use breccia_sql::postgres::upstream::{Login, Row};
 
 use super::logins;
 use crate::registry;
+use alike::Settings;
 
 /// What a server is asked behind [`ROLE`], in the order of the fields of [`Facts`].
 const MORE: &str = "pg_catalog.current_setting('server_version'), \
@@ -25,7 +27,24 @@ const MORE: &str = "pg_catalog.current_setting('server_version'), \
     pg_catalog.current_setting('wal_level'), \
     pg_catalog.current_setting('default_transaction_read_only'), \
     pg_catalog.current_setting('synchronous_commit'), \
-    CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused()::text END";
+    CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused()::text END, \
+    pg_catalog.current_setting('recovery_min_apply_delay'), \
+    pg_catalog.current_setting('max_connections'), \
+    pg_catalog.current_setting('superuser_reserved_connections'), \
+    pg_catalog.current_setting('reserved_connections', true)";
+
+/// Settings that change what a read answers; they are asked for behind [`MORE`].
+const ANSWERED_BY: [&str; 7] = [
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "search_path",
+    "default_text_search_config",
+    "lc_monetary",
+    "lc_numeric",
+];
+/// Where their values stand in the row.
+const FIRST_SETTING: usize = 16;
 
 /// What a server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +61,11 @@ struct Facts {
     read_only: bool,
     synchronous_commit: String,
     replay_paused: bool,
+    /// How late it applies what it receives, on purpose; `None`: it does not.
+    delay: Option<String>,
+    /// How many connections of clients it takes.
+    connections: usize,
+    settings: Settings,
 }
 
 impl Facts {
@@ -61,8 +85,29 @@ impl Facts {
             read_only: at(9)? == "on",
             synchronous_commit: at(10)?.to_owned(),
             replay_paused: at(11) == Some("true"),
+            delay: at(12).filter(|it| *it != "0").map(str::to_owned),
+            connections: connections([at(13), at(14), at(15)]),
+            settings: (FIRST_SETTING..)
+                .zip(ANSWERED_BY)
+                .filter_map(|(number, name)| Some((name.to_owned(), at(number)?.to_owned())))
+                .collect(),
         })
     }
+}
+
+/// What is asked of a server, as one query.
+fn question() -> String {
+    let setting = |name: &&str| format!(", pg_catalog.current_setting('{name}')");
+    let settings: String = ANSWERED_BY.iter().map(setting).collect();
+    format!("{ROLE}, {MORE}{settings}")
+}
+
+/// How many connections are left of all, those for other roles taken off.
+fn connections([all, reserved, more]: [Option<&str>; 3]) -> usize {
+    let number = |it: Option<&str>| it.and_then(|it| it.parse().ok());
+    let taken = [reserved, more].map(|it| number(it).unwrap_or(0));
+    let all = number(all).unwrap_or(usize::MAX);
+    taken.into_iter().fold(all, usize::saturating_sub)
 }
 
 /// What there is to say of the servers and their composites.
@@ -94,10 +139,21 @@ pub(super) async fn look(plan: &Plan, limit: Duration) -> Findings {
         if plan.spoken(name) == Some(Protocol::Mysql) {
             let asked = mysql::ask_all(plan, name, limit).await;
             findings.weigh_mysql(name, composite, &asked);
+            for one in &asked {
+                let facts = one.facts.as_ref().ok();
+                if let Some(most) = facts.and_then(|it| it.number("max_connections")) {
+                    findings.weigh_connections(plan, &one.name, most);
+                }
+            }
             continue;
         }
         let asked = ask_all(plan, name, limit).await;
         findings.weigh(name, composite, &asked);
+        for one in &asked {
+            if let Ok(facts) = &one.facts {
+                findings.weigh_connections(plan, &one.name, facts.connections);
+            }
+        }
     }
     let answer = findings.lines.iter().filter(|(_, line)| line.is_ok());
     let answer = answer.map(|(name, _)| name.as_str()).collect();
@@ -159,9 +215,7 @@ async fn ask(name: &str, server: &SqlPlan) -> Result<Facts, String> {
         .open(&login)
         .await
         .map_err(|error| unreached(&error))?;
-    let rows = endpoint
-        .ask(&mut upstream, &format!("{ROLE}, {MORE}"))
-        .await;
+    let rows = endpoint.ask(&mut upstream, &question()).await;
     let rows = rows.map_err(|error| error.to_string())?;
     let facts = rows.first().and_then(Facts::read);
     facts.ok_or_else(|| "it does not say what it is; is it a PostgreSQL server?".to_owned())
@@ -210,6 +264,11 @@ impl Findings {
             }
         }
         self.weigh_roles(name, composite, &primaries, &answered);
+        if let Some((primary, known)) = primaries.first() {
+            for (server, facts) in answered.iter().filter(|(server, _)| server != primary) {
+                self.weigh_alike((primary, &known.settings), (server, &facts.settings));
+            }
+        }
         let mut others = answered.iter();
         if let Some((first, known)) = others.next()
             && let Some((other, _)) = others.find(|(_, facts)| facts.system != known.system)
@@ -303,6 +362,13 @@ impl Findings {
             self.warnings.push(format!(
                 "{name}: its replay is paused, so it falls behind and serves no reads that need \
                  more; go on with SELECT pg_wal_replay_resume()"
+            ));
+        }
+        if let Some(delay) = facts.delay.as_ref().filter(|_| facts.recovery) {
+            self.warnings.push(format!(
+                "{name}: it applies what it receives {delay} late on purpose \
+                 (recovery_min_apply_delay), so it serves no reads that need to be fresh; set that to \
+                 0, or take it out of `replicas`"
             ));
         }
         if !facts.hot_standby {

@@ -4,9 +4,9 @@
 //! ever holds it.
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{Breccia, MyClient, MyValue, free_port, wait_until};
+use breccia_testkit::{Breccia, MariaDbCluster, MyClient, MyValue, free_port, wait_until};
 
-use crate::rig::{Extra, Gateway, LIMIT, file, fresh, shared};
+use crate::rig::{Extra, Gateway, LIMIT, cluster, file, fresh, shared};
 
 /// A literal that nobody may see.
 const SECRET: &str = "hunter2";
@@ -219,9 +219,14 @@ fn checked(user: &str) -> Result<String> {
         server: &server,
         ..Extra::default()
     };
+    checked_over(&*shared()?, extra)
+}
+
+/// What `check --connect` says of these servers.
+fn checked_over(cluster: &MariaDbCluster, extra: Extra<'_>) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("breccia.toml");
-    std::fs::write(&path, file(&*shared()?, free_port()?, extra))?;
+    std::fs::write(&path, file(cluster, free_port()?, extra))?;
     let command = ["check", "--connect", "--config", &path.to_string_lossy()];
     let output = Breccia::run(folder.path(), &command)?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -244,5 +249,31 @@ fn a_monitor_that_sees_no_table_is_warned_of() -> Result<()> {
     let warns = |text: &str| text.matches("GRANT SELECT").count();
     ensure!(warns(&blind) == 1 && blind.contains("my0"), "{blind}");
     ensure!(warns(&eyes) == 0, "{eyes}");
+    Ok(())
+}
+
+#[test]
+fn a_replica_that_is_late_on_purpose_or_answers_by_other_settings_is_warned_of() -> Result<()> {
+    let cluster = cluster()?;
+    cluster.query(
+        1,
+        "STOP SLAVE; CHANGE MASTER TO MASTER_USE_GTID = no, MASTER_DELAY = 60; START SLAVE; \
+         SET GLOBAL sql_mode = 'ANSI'",
+    )?;
+    let extra = Extra {
+        listener: "pool-size = 399",
+        ..Extra::default()
+    };
+    let text = checked_over(&cluster, extra)?;
+    for part in [
+        "my1: its replication from 127.0.0.1:",
+        "uses no GTIDs",
+        "60 s late on purpose (MASTER_DELAY), more than max-lag (10 s)",
+        "my1: it differs from the primary my0 in sql_mode (\"",
+        "my2: it takes 400 connections of clients (max_connections), and listener.sql may open 399",
+    ] {
+        ensure!(text.contains(part), "no {part:?} in {text}");
+    }
+    ensure!(!text.contains("my2: it differs"), "{text}");
     Ok(())
 }

@@ -37,6 +37,11 @@ pub struct Source {
     pub trouble: String,
     /// What was received, whether applied or not.
     pub received: Gtids,
+    /// Whether it asks its source by GTIDs. One of MariaDB that does not tells nothing of what it has
+    /// received; MySQL's counts them either way.
+    pub by_gtids: bool,
+    /// How late it applies what it receives, on purpose.
+    pub delay_seconds: u64,
 }
 
 /// A Galera cluster, and whether the server takes part in it now.
@@ -238,6 +243,10 @@ fn source<'a>(get: &impl Fn(&[&str]) -> Option<&'a str>) -> Option<Source> {
         applies,
         trouble: trouble.join("; "),
         received: received.and_then(|it| it.parse().ok()).unwrap_or_default(),
+        by_gtids: get(&["Using_Gtid"]) != Some("No"),
+        delay_seconds: get(&["SQL_Delay"])
+            .and_then(|it| it.parse().ok())
+            .unwrap_or(0),
     })
 }
 
@@ -303,6 +312,8 @@ mod tests {
             "Last_SQL_Error",
             "Master_Server_Id",
             "Gtid_IO_Pos",
+            "Using_Gtid",
+            "SQL_Delay",
         ];
         let row = [
             "",
@@ -313,6 +324,8 @@ mod tests {
             "Duplicate entry",
             "1",
             "0-1-9",
+            "No",
+            "3600",
         ];
         let replication = table(&columns, &[&row]);
         let report = Report::read(ServerKind::MariaDb, &variables, &replication, None);
@@ -328,10 +341,14 @@ mod tests {
             (source.address.as_str(), source.server_id),
             ("10.0.0.1:3306", 1)
         );
+        assert_eq!((source.by_gtids, source.delay_seconds), (false, 3600));
         assert_eq!(source.trouble, "its SQL thread is stopped; Duplicate entry");
         let advice = report.advice().join("\n");
         assert!(advice.contains("read_only is OFF") && advice.contains("Duplicate entry"));
-        let reset = table(&columns, &[&["", "", "0", "No", "No", "", "0", ""]]);
+        let reset = table(
+            &columns,
+            &[&["", "", "0", "No", "No", "", "0", "", "No", "0"]],
+        );
         assert!(sources(&reset).is_empty());
     }
 

@@ -9,16 +9,35 @@ use std::time::Duration;
 use breccia_config::{Plan, SqlPlan, SqlReadReplicaPlan, StorePlan, TransactionRouting};
 use breccia_sql::SqlError;
 use breccia_sql::freshness::Position as _;
-use breccia_sql::mysql::cluster::report::{GALERA, Report, VARIABLES, replication};
+use breccia_sql::mysql::cluster::report::{GALERA, Report, Source, VARIABLES, replication};
 use breccia_sql::mysql::upstream::{Endpoint, ServerKind, Table, Upstream};
 
 use super::Findings;
+use super::alike::Settings;
 use crate::registry;
 
 /// What a server is asked beside what a gateway asks. One leaves out what it does not know.
 const MORE: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'log_slave_updates', \
     'log_replica_updates', 'gtid_mode', 'gtid_strict_mode', 'read_only', 'tx_isolation', \
-    'transaction_isolation', 'wsrep_on')";
+    'transaction_isolation', 'wsrep_on', 'max_connections', 'sql_mode', 'character_set_server', \
+    'collation_server', 'time_zone', 'lower_case_table_names', 'div_precision_increment', \
+    'group_concat_max_len', 'default_week_format', 'lc_time_names')";
+
+/// Those of them that change what a read answers.
+const ANSWERED_BY: [&str; 9] = [
+    "sql_mode",
+    "character_set_server",
+    "collation_server",
+    "time_zone",
+    "lower_case_table_names",
+    "div_precision_increment",
+    "group_concat_max_len",
+    "default_week_format",
+    "lc_time_names",
+];
+
+/// How far the time that a server tells is from UTC now.
+const OFFSET: &str = "SELECT TIME_FORMAT(TIMEDIFF(NOW(), UTC_TIMESTAMP()), '%H:%i')";
 
 /// A table of clients, as far as whoever asks sees one.
 const ANY_TABLE: &str = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN \
@@ -34,6 +53,8 @@ pub(super) struct Facts {
     pub(super) more: HashMap<String, String>,
     /// Whether whoever asked sees any table of clients.
     pub(super) sees_tables: bool,
+    /// How far its time is from UTC.
+    pub(super) offset: Option<String>,
 }
 
 impl Facts {
@@ -43,6 +64,43 @@ impl Facts {
 
     fn is_off(&self, name: &str) -> bool {
         matches!(self.more.get(name).map(String::as_str), Some("OFF" | "0"))
+    }
+
+    /// The number of a variable.
+    pub(super) fn number(&self, name: &str) -> Option<usize> {
+        self.more.get(name)?.parse().ok()
+    }
+
+    /// What it answers reads by.
+    fn settings(&self) -> Settings {
+        let known = |name: &&str| Some(((*name).to_owned(), self.more.get(*name)?.clone()));
+        let mut settings: Settings = ANSWERED_BY.iter().filter_map(known).collect();
+        // Which zone SYSTEM is each server's machine says; its name changes with the season.
+        if let (Some(zone), Some(offset)) = (settings.get_mut("time_zone"), &self.offset)
+            && zone == "SYSTEM"
+        {
+            *zone = format!("SYSTEM, {offset} from UTC");
+        }
+        let (name, version) = (self.name(), self.short_version());
+        let release: Vec<&str> = version.split('.').take(2).collect();
+        settings.insert(
+            "version".to_owned(),
+            format!("{name} {}", release.join(".")),
+        );
+        settings
+    }
+
+    fn name(&self) -> &'static str {
+        match self.kind {
+            ServerKind::MariaDb => "MariaDB",
+            ServerKind::MySql => "MySQL",
+        }
+    }
+
+    /// MariaDB greets as 5.5.5 for old clients, and packages add words of their own.
+    fn short_version(&self) -> &str {
+        let version = self.version.trim_start_matches("5.5.5-");
+        version.split('-').next().unwrap_or_default()
     }
 
     /// Whether it writes a binary log of what it applies, too, as a primary of others must have done.
@@ -109,6 +167,7 @@ async fn questions(
     let galera = endpoint.table(upstream, GALERA).await?;
     let more = endpoint.table(upstream, MORE).await?;
     let tables = endpoint.table(upstream, ANY_TABLE).await?;
+    let offset = endpoint.table(upstream, OFFSET).await?;
     let report = Report::read(kind, &variables, &sources, Some(&galera));
     Ok(report.map(|report| Facts {
         kind,
@@ -116,6 +175,7 @@ async fn questions(
         report,
         more: pairs(&more),
         sees_tables: !tables.rows.is_empty(),
+        offset: offset.rows.into_iter().flatten().next().flatten(),
     }))
 }
 
@@ -162,7 +222,7 @@ impl Findings {
         }
         for (server, facts) in &answered {
             if facts.report.is_replica() {
-                self.weigh_mysql_replica(server, facts);
+                self.weigh_mysql_replica(server, facts, composite);
             } else {
                 self.weigh_mysql_primary(server, facts, composite);
             }
@@ -171,6 +231,12 @@ impl Findings {
         let silent: Vec<&str> = silent.map(|it| it.name.as_str()).collect();
         self.weigh_mysql_roles(name, composite, &primaries, &silent, answered.len());
         self.weigh_numbers(name, &answered);
+        if let Some((primary, known)) = primaries.first() {
+            let there = known.settings();
+            for (server, facts) in answered.iter().filter(|(server, _)| server != primary) {
+                self.weigh_alike((primary, &there), (server, &facts.settings()));
+            }
+        }
         let lazy = composite.transactions == TransactionRouting::Lazy;
         if let (true, Some(facts)) = (lazy, first) {
             self.weigh_isolation(name, facts);
@@ -250,7 +316,7 @@ impl Findings {
         }
     }
 
-    fn weigh_mysql_replica(&mut self, name: &str, facts: &Facts) {
+    fn weigh_mysql_replica(&mut self, name: &str, facts: &Facts, composite: &SqlReadReplicaPlan) {
         if !facts.report.read_only {
             self.warnings.push(format!(
                 "{name}: it is a replica, and read_only is OFF, so whoever connects to it directly \
@@ -258,6 +324,7 @@ impl Findings {
             ));
         }
         for source in &facts.report.sources {
+            self.weigh_source(name, source, composite);
             if !source.trouble.is_empty() {
                 let why = &source.trouble;
                 self.warnings.push(format!(
@@ -277,6 +344,33 @@ impl Findings {
             self.warnings.push(format!(
                 "{name}: gtid_strict_mode is OFF, so a write that strays to it breaks the order of \
                  GTIDs unseen; SET GLOBAL gtid_strict_mode = ON"
+            ));
+        }
+    }
+
+    /// How a replica gets and applies what its source has.
+    fn weigh_source(&mut self, name: &str, source: &Source, composite: &SqlReadReplicaPlan) {
+        if !source.by_gtids {
+            self.warnings.push(format!(
+                "{name}: its replication from {} uses no GTIDs (Using_Gtid = No), so it does not \
+                 tell what it has received: who has read there may read older rows elsewhere, and it \
+                 cannot follow another server after a promotion; STOP SLAVE, CHANGE MASTER TO \
+                 MASTER_USE_GTID = slave_pos, and START SLAVE there",
+                source.address
+            ));
+        }
+        let (delay, most) = (source.delay_seconds, composite.max_lag.as_secs());
+        if delay > 0 {
+            let what = if delay > most {
+                format!("more than max-lag ({most} s), so it serves no reads")
+            } else {
+                "so it serves no reads that need to be fresh".to_owned()
+            };
+            self.warnings.push(format!(
+                "{name}: it applies what it receives from {} {delay} s late on purpose \
+                 (MASTER_DELAY), {what}; set MASTER_DELAY = 0 (SOURCE_DELAY), or take it out of \
+                 `replicas`",
+                source.address
             ));
         }
     }
@@ -314,13 +408,7 @@ impl Findings {
 
 /// What a server is, for its line.
 fn said(facts: &Facts, primary: Option<&Facts>) -> String {
-    let name = match facts.kind {
-        ServerKind::MariaDb => "MariaDB",
-        ServerKind::MySql => "MySQL",
-    };
-    // MariaDB greets as 5.5.5 for old clients, and packages add words of their own.
-    let version = facts.version.trim_start_matches("5.5.5-");
-    let version = version.split('-').next().unwrap_or_default();
+    let (name, version) = (facts.name(), facts.short_version());
     let report = &facts.report;
     let behind = match primary {
         _ if !report.is_replica() => "",
@@ -341,149 +429,4 @@ fn said(facts: &Facts, primary: Option<&Facts>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn composite(lazy: bool) -> SqlReadReplicaPlan {
-        let text = format!(
-            "[store]\na = {{ type = \"mysql\", host = \"h\", user = \"u\" }}\n\
-             b = {{ type = \"mysql\", host = \"i\", user = \"u\" }}\n\
-             db = {{ type = \"sql-read-replica\", primary = \"a\", replicas = [\"b\"], \
-             transactions = \"{}\" }}\n",
-            if lazy { "lazy" } else { "primary" }
-        );
-        let parsed = breccia_config::parse(&text, "f", std::path::Path::new("/tmp"), &|_| None);
-        let plan = parsed.expect("a plan").0;
-        match plan.stores.get("db") {
-            Some(StorePlan::SqlReadReplica(composite)) => composite.clone(),
-            _ => panic!("a composite"),
-        }
-    }
-
-    /// A server that says this: variables, and whom it follows.
-    fn asked(name: &str, number: u32, source: Option<(&str, &str)>, more: &str) -> Asked {
-        let row = |one: &str, other: &str| vec![Some(one.to_owned()), Some(other.to_owned())];
-        let mut rows = vec![row("server_id", &number.to_string())];
-        let pairs = more.split(' ').filter_map(|pair| pair.split_once('='));
-        rows.extend(pairs.map(|(key, value)| row(key, value)));
-        let variables = Table {
-            columns: Vec::new(),
-            rows,
-        };
-        let columns = [
-            "Master_Host",
-            "Master_Port",
-            "Slave_SQL_Running",
-            "Last_SQL_Error",
-        ];
-        let sources = Table {
-            columns: columns.map(str::to_owned).to_vec(),
-            rows: source
-                .map(|(applies, trouble)| {
-                    let cells = ["h", "3306", applies, trouble];
-                    cells.map(|cell| Some(cell.to_owned())).to_vec()
-                })
-                .into_iter()
-                .collect(),
-        };
-        let kind = ServerKind::MariaDb;
-        let report = Report::read(kind, &variables, &sources, None).expect("a report");
-        let facts = Facts {
-            kind,
-            version: "5.5.5-10.11.6-MariaDB".to_owned(),
-            report,
-            more: super::pairs(&variables),
-            sees_tables: true,
-        };
-        Asked {
-            name: name.to_owned(),
-            place: format!("{name}:3306"),
-            facts: Ok(facts),
-        }
-    }
-
-    const GOOD: &str = "log_bin=ON log_slave_updates=ON gtid_strict_mode=ON";
-    const READY: &str = "log_bin=ON log_slave_updates=ON gtid_strict_mode=ON read_only=ON";
-
-    fn check(servers: &[Asked], lazy: bool, faults: &[&str], warnings: &[&str]) {
-        let mut findings = Findings::default();
-        findings.weigh_mysql("db", &composite(lazy), servers);
-        let all_of = |found: &[String], wanted: &[&str]| {
-            assert_eq!(found.len(), wanted.len(), "{found:?}");
-            for part in wanted {
-                assert!(
-                    found.iter().any(|it| it.contains(part)),
-                    "{part}: {found:?}"
-                );
-            }
-        };
-        all_of(&findings.faults, faults);
-        all_of(&findings.warnings, warnings);
-    }
-
-    #[test]
-    fn what_would_not_work_is_a_fault_and_says_what_to_do() {
-        let primary = || asked("a", 1, None, GOOD);
-        let replica = || asked("b", 2, Some(("Yes", "")), READY);
-        check(&[primary(), replica()], false, &[], &[]);
-        check(
-            &[primary(), asked("b", 1, Some(("Yes", "")), READY)],
-            false,
-            &["server_id = 1"],
-            &[],
-        );
-        check(
-            &[primary(), asked("b", 2, None, GOOD)],
-            false,
-            &["a and b follow no other server"],
-            &[],
-        );
-        check(&[replica()], false, &["nothing can be written"], &[]);
-        check(
-            &[asked("a", 1, None, "log_bin=OFF read_only=ON"), replica()],
-            false,
-            &["log_bin is OFF", "read_only is ON"],
-            &[],
-        );
-    }
-
-    #[test]
-    fn what_works_but_may_surprise_is_a_warning() {
-        let primary = || asked("a", 1, None, GOOD);
-        let writable = asked("b", 2, Some(("Yes", "")), GOOD);
-        check(&[primary(), writable], false, &[], &["read_only is OFF"]);
-        let stopped = asked("b", 2, Some(("No", "no such row")), READY);
-        check(&[primary(), stopped], false, &[], &["no such row)"]);
-        let bare = "read_only=ON gtid_strict_mode=OFF log_bin=OFF";
-        let bare = asked("b", 2, Some(("Yes", "")), bare);
-        check(
-            &[primary(), bare],
-            false,
-            &[],
-            &["gtid_strict_mode", "no binary log"],
-        );
-        let repeatable = format!("{GOOD} tx_isolation=REPEATABLE-READ");
-        let servers = || {
-            let replica = asked("b", 2, Some(("Yes", "")), READY);
-            [asked("a", 1, None, &repeatable), replica]
-        };
-        check(&servers(), true, &[], &["only under READ COMMITTED"]);
-        check(&servers(), false, &[], &[]);
-        let swapped = [
-            asked("a", 1, Some(("Yes", "")), READY),
-            asked("b", 2, None, GOOD),
-        ];
-        check(&swapped, false, &[], &["write primary = \"b\""]);
-        let mut blind = primary();
-        blind.facts = blind.facts.map(|facts| Facts {
-            sees_tables: false,
-            ..facts
-        });
-        let ready = asked("b", 2, Some(("Yes", "")), READY);
-        check(&[blind, ready], false, &[], &["GRANT SELECT"]);
-        let mut lost = asked("b", 2, None, GOOD);
-        lost.facts = Err("connection refused".to_owned());
-        let without = [asked("a", 1, Some(("Yes", "")), READY), lost];
-        check(&without, false, &["start b, or promote one"], &[]);
-    }
-}
+mod tests;

@@ -20,6 +20,9 @@ fn facts(recovery: bool) -> Facts {
         read_only: false,
         synchronous_commit: "on".to_owned(),
         replay_paused: false,
+        delay: None,
+        connections: 97,
+        settings: Settings::from([("TimeZone".to_owned(), "UTC".to_owned())]),
     }
 }
 
@@ -95,6 +98,18 @@ fn each_fault_and_each_warning_names_its_mend() {
         Some("pg_wal_replay_resume()"),
     );
     check(
+        |_, b| b.delay = Some("1h".to_owned()),
+        None,
+        Some("recovery_min_apply_delay"),
+    );
+    check(
+        |_, b| {
+            b.settings.insert("TimeZone".to_owned(), "Japan".to_owned());
+        },
+        None,
+        Some("TimeZone (\"Japan\", there \"UTC\")"),
+    );
+    check(
         |_, b| b.sees_all = false,
         None,
         Some("GRANT pg_monitor TO \"breccia\""),
@@ -146,4 +161,13 @@ fn an_old_primary_that_came_back_is_told_apart_from_two_that_are_live() {
         "{:?}",
         found.faults
     );
+}
+
+#[test]
+fn connections_for_other_roles_are_taken_off() {
+    let check = |told: [Option<&str>; 3], expected: usize| assert_eq!(connections(told), expected);
+    check([Some("100"), Some("3"), None], 97);
+    check([Some("100"), Some("3"), Some("10")], 87);
+    check([Some("2"), Some("3"), Some("")], 0);
+    check([None, Some("3"), None], usize::MAX - 3);
 }
