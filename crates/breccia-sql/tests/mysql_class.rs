@@ -61,6 +61,7 @@ fn endpoint(server: &MariaDb) -> Endpoint {
         },
         tls: UpstreamTls::Off,
         timeout: Duration::from_secs(5),
+        own: Vec::new(),
     }
 }
 

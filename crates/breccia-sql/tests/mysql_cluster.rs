@@ -60,6 +60,7 @@ fn watched(servers: &MariaDbCluster, user: Option<&str>) -> Arc<Cluster> {
                 address: address.clone(),
                 tls: UpstreamTls::Off,
                 timeout: Duration::from_secs(2),
+                own: Vec::new(),
             },
             client_login: None,
             own_login: Some(own.unwrap_or_else(full)),

@@ -24,6 +24,8 @@ use crate::error::SqlError;
 
 mod login;
 
+pub use login::OwnLogin;
+
 /// The longest answer to a question of Breccia's own.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Columns of such an answer: no server has more in a table.
@@ -62,6 +64,8 @@ pub struct Endpoint {
     pub tls: UpstreamTls,
     /// How long connecting and logging in may take.
     pub timeout: Duration,
+    /// The logins that the store itself has there.
+    pub own: Vec<OwnLogin>,
 }
 
 /// What a user proves itself with.
@@ -477,25 +481,6 @@ impl Endpoint {
 
     fn codec(&self, source: CodecError) -> SqlError {
         SqlError::malformed(self.name.clone(), &source)
-    }
-
-    fn cannot(&self, login: &Login, what: &'static str) -> SqlError {
-        SqlError::Login {
-            server: self.name.clone(),
-            role: login.user.clone(),
-            what,
-        }
-    }
-
-    fn refused(&self, login: &Login, packet: &[u8]) -> SqlError {
-        let (errno, sqlstate, text) = said(packet);
-        SqlError::Refused {
-            server: self.name.clone(),
-            role: login.user.clone(),
-            sqlstate,
-            errno: Some(errno),
-            text,
-        }
     }
 
     fn question(&self, packet: &[u8]) -> SqlError {

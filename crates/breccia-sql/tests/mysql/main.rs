@@ -24,6 +24,7 @@ fn endpoint(address: Address) -> Endpoint {
         address,
         tls: UpstreamTls::Off,
         timeout: Duration::from_secs(20),
+        own: Vec::new(),
     }
 }
 

@@ -277,3 +277,36 @@ fn a_replica_that_is_late_on_purpose_or_answers_by_other_settings_is_warned_of()
     ensure!(!text.contains("my2: it differs"), "{text}");
     Ok(())
 }
+
+#[test]
+fn a_wrong_password_of_a_store_is_not_told_as_the_clients() -> Result<()> {
+    let cluster = shared()?;
+    cluster.query(
+        0,
+        "CREATE OR REPLACE USER watch IDENTIFIED BY 'pw'; GRANT SLAVE MONITOR ON *.* TO watch",
+    )?;
+    cluster.wait_caught_up(LIMIT)?;
+    let extra = Extra {
+        server: "monitor-user = \"watch\"\nmonitor-password = \"pw\"",
+        ..Extra::default()
+    };
+    let port = free_port()?;
+    let right = file(&cluster, port, extra);
+    let (stores, listener) = right.split_once("[listener.sql]").context("a listener")?;
+    let stores = stores.replace("\npassword = \"secret\"", "\npassword = \"old\"");
+    let breccia = Breccia::start(&format!("{stores}[listener.sql]{listener}"))?;
+    wait_until(LIMIT, "the primary", || {
+        Ok(breccia.log().contains("the primary is known").then_some(()))
+    })?;
+    let Err(error) = MyClient::connect(port, "") else {
+        anyhow::bail!("a session");
+    };
+    let told = format!("{error:#}");
+    for part in [
+        "1045",
+        "this is the login that store.my0 has there, and not the client's: mend its `user` and",
+    ] {
+        ensure!(told.contains(part), "no {part:?} in {told}");
+    }
+    Ok(())
+}

@@ -5,6 +5,7 @@
 
 use super::builtin::{self, LOCKS};
 use super::catalogue::Catalogue;
+use super::commands::{self, Shape};
 use super::lexer::{self, Kind};
 use super::prove::{self, Reason};
 use super::walls;
@@ -25,8 +26,10 @@ impl Classifier {
             tokens: &tokens,
         };
         let catalogue = self.catalogue()?;
-        let mut statements = words.statements().into_iter();
-        statements.find_map(|it| of_query(&catalogue, &it, schema, LONGEST_CHAIN))
+        // What no catalogue could make a read has no name in its way.
+        let queries = words.statements().into_iter();
+        let mut queries = queries.filter(|it| commands::shape(it) == Shape::Query);
+        queries.find_map(|it| of_query(&catalogue, &it, schema, LONGEST_CHAIN))
     }
 }
 

@@ -22,6 +22,7 @@ fn blame_names_what_is_not_proven() {
     let function = "function f, which is a stored function, which no server holds to what it \
                     declares; if it only reads, name it in read-functions";
     check("SELECT COUNT(*), f(1) FROM orders", function);
+    check("CALL f(1); SELECT f(1)", function);
     check(
         "SELECT * FROM bad_view",
         &format!("view shop.bad_view, which uses {function}"),
@@ -45,6 +46,11 @@ fn blame_names_what_is_not_proven() {
         "SELECT * FROM orders",
         "INSERT INTO orders VALUES (1)",
         "SELECT 'a",
+        // Procedures are no functions, and nothing makes reads of these.
+        "CALL f()",
+        "CALL shop.f(1)",
+        "DO f(1)",
+        "INSERT INTO orders SELECT f(1)",
     ] {
         check(sql, "");
     }

@@ -4,12 +4,14 @@
 //! that a server sent before its TLS handshake is believed after it, but for its greeting, which the
 //! proof of the password covers.
 
+use std::fmt::Write as _;
+
 use breccia_net::NetError;
 use breccia_net::stream::{Socket, Stream, connect};
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
-use super::{Endpoint, Login, UpstreamTls};
+use super::{Credential, Endpoint, Login, UpstreamTls, said};
 use crate::error::SqlError;
 use crate::mysql::auth::client::{AuthError, Client};
 use crate::mysql::codec::handshake::{Greeting, Response, write_head};
@@ -31,6 +33,17 @@ const NEEDED: u64 = capabilities::PROTOCOL_41
     | capabilities::PLUGIN_AUTH
     | capabilities::SESSION_TRACK
     | capabilities::DEPRECATE_EOF;
+
+/// A login that a store has in the file, for clients or for Breccia's own questions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnLogin {
+    /// Who logs in.
+    pub user: String,
+    /// What it proves itself with.
+    pub credential: Credential,
+    /// The keys of the store that say both.
+    pub keys: [&'static str; 2],
+}
 
 /// A connection that is logged in.
 pub(super) struct Met {
@@ -197,6 +210,37 @@ impl Exchange<'_> {
 }
 
 impl Endpoint {
+    fn cannot(&self, login: &Login, what: &'static str) -> SqlError {
+        SqlError::Login {
+            server: self.name.clone(),
+            role: login.user.clone(),
+            what,
+        }
+    }
+
+    /// The server's word on a login. Where it does not let the store's own user in, whoever reads that
+    /// would look for the fault in the client's password.
+    fn refused(&self, login: &Login, packet: &[u8]) -> SqlError {
+        let (errno, sqlstate, mut text) = said(packet);
+        let is_own = |own: &&OwnLogin| own.user == login.user && own.credential == login.credential;
+        if let Some(own) = self.own.iter().find(is_own).filter(|_| sqlstate == "28000") {
+            let [user, password] = own.keys;
+            let _ = write!(
+                text,
+                "; this is the login that store.{} has there, and not the client's: mend its \
+                 `{user}` and `{password}`, or that user on the server",
+                self.name
+            );
+        }
+        SqlError::Refused {
+            server: self.name.clone(),
+            role: login.user.clone(),
+            sqlstate,
+            errno: Some(errno),
+            text,
+        }
+    }
+
     /// Why a login cannot go on, in the words of this slice.
     fn unproved(&self, login: &Login, error: AuthError) -> SqlError {
         match error {
@@ -226,5 +270,75 @@ impl Endpoint {
                  the store",
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mysql::codec::ErrPacket;
+
+    #[test]
+    fn a_refused_login_of_the_stores_own_names_its_keys() {
+        let own = |user: &str, password: &str, keys| OwnLogin {
+            user: user.to_owned(),
+            credential: Credential::Password(password.to_owned()),
+            keys,
+        };
+        let endpoint = Endpoint {
+            name: "my-1".to_owned(),
+            address: breccia_core::address::Address::Unix("/run/s".into()),
+            tls: UpstreamTls::Off,
+            timeout: Duration::from_secs(1),
+            own: vec![
+                own("app", "a", ["user", "password"]),
+                own("watch", "b", ["monitor-user", "monitor-password"]),
+            ],
+        };
+        let check = |user: &str, password: &str, sqlstate: &[u8; 5], part: Option<&str>| {
+            let login = Login {
+                user: user.to_owned(),
+                credential: Credential::Password(password.to_owned()),
+                capabilities: 0,
+                collation: 45,
+                with_schema: false,
+                read_only: false,
+            };
+            let mut packet = Vec::new();
+            let error = ErrPacket {
+                code: 1045,
+                sqlstate: *sqlstate,
+                message: b"Access denied for user",
+            };
+            error.write(&mut packet, capabilities::PROTOCOL_41);
+            let SqlError::Refused { text, .. } = endpoint.refused(&login, &packet) else {
+                panic!("a refusal");
+            };
+            let more = text
+                .strip_prefix("Access denied for user")
+                .expect("its word");
+            match part {
+                Some(part) => assert!(more.contains(part), "{more}"),
+                None => assert_eq!(more, ""),
+            }
+        };
+        check(
+            "app",
+            "a",
+            b"28000",
+            Some("that store.my-1 has there, and not the client's: mend its `user` and `password`"),
+        );
+        check(
+            "watch",
+            "b",
+            b"28000",
+            Some("mend its `monitor-user` and `monitor-password`, or that user on the server"),
+        );
+        // A client that is itself there, or its own upstream-user; and what is not about who it is.
+        check("ann", "a", b"28000", None);
+        check("app", "other", b"28000", None);
+        check("app", "a", b"08004", None);
     }
 }

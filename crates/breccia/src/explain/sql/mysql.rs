@@ -283,7 +283,12 @@ fn words(why: &str) -> &'static str {
         "unproven" | "unparsed" => "it could not be read as a query, so nothing of it is proven",
         "global" => "it sets something for the whole server",
         "call" => "it calls a procedure, which may do anything",
-        "illegible" => "its character set may hide a backslash in half a character",
+        "procedure" => "it says PROCEDURE, and what that does is not known",
+        "generated-column" => {
+            "a virtual column of a table in it is not proven to be the same on every server"
+        }
+        "optimizer-hint" => "a hint in it sets a variable",
+        "charset" => "its characters can be read in several ways",
         _ => "it is nothing that is known to be a read",
     }
 }
@@ -350,6 +355,7 @@ mod tests {
             &["pins its session", "target     primary"],
         );
         check("KILL QUERY 7", &["class      kill"]);
+        check("CALL f(1)", &["it calls a procedure", "target     primary"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use breccia_sql::mysql::frontend::{
     Clients, Counters, MysqlLimits, MysqlListener, MysqlUser, SharedListener,
 };
 use breccia_sql::mysql::monitor;
-use breccia_sql::mysql::upstream::{Credential, Endpoint, Login, UpstreamTls};
+use breccia_sql::mysql::upstream::{Credential, Endpoint, Login, OwnLogin, UpstreamTls};
 use breccia_sql::pool::PoolLimits;
 
 use super::{consistency, health, pool_options, probes, tls_client};
@@ -80,6 +80,18 @@ pub(crate) fn endpoint(
 ) -> Result<(Endpoint, Option<(String, Credential)>), Trouble> {
     let monitor = server.monitor_user.clone();
     let monitor = monitor.map(|user| (user, credential(server.monitor_password.as_ref())));
+    let own = [
+        (client_login(server), ["user", "password"]),
+        (monitor.clone(), ["monitor-user", "monitor-password"]),
+    ];
+    let own = own.into_iter().filter_map(|(login, keys)| {
+        let (user, credential) = login?;
+        Some(OwnLogin {
+            user,
+            credential,
+            keys,
+        })
+    });
     let tls = match tls_client(name, server)? {
         None => UpstreamTls::Off,
         Some((client, true)) => UpstreamTls::Prefer(client),
@@ -90,6 +102,7 @@ pub(crate) fn endpoint(
         address: server.address.clone(),
         tls,
         timeout: server.timeout,
+        own: own.collect(),
     };
     Ok((endpoint, monitor.or_else(|| client_login(server))))
 }
