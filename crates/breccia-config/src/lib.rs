@@ -15,6 +15,7 @@ mod decode;
 mod fault;
 mod field;
 mod http_url;
+mod locate;
 mod plan;
 mod quick_start;
 mod read;
@@ -30,6 +31,7 @@ mod value;
 
 pub use fault::{ConfigError, Fault, Notice, Place, RedisConfigError, SqlConfigError, Warning};
 pub use http_url::HttpEndpoint;
+pub use locate::line_of;
 pub use plan::{
     AdminPlan, AzureCredential, AzurePlan, BindPlan, CommandPlan, ConnectionsPer, Consistency,
     Eviction, FsPlan, GcsCredential, GcsPlan, HttpStorePlan, KeyForm, ListenerPlan, LogFormat,

@@ -112,10 +112,7 @@ impl TlsClient {
         let config = match (&options.cert, &options.key) {
             (Some(cert), Some(key)) => builder
                 .with_client_auth_cert(certificates("tls.cert", cert)?, private_key(key)?)
-                .map_err(|source| NetError::TlsSetup {
-                    option: "tls.cert",
-                    source,
-                })?,
+                .map_err(|source| unfit(cert, key, source))?,
             _ => builder.with_no_client_auth(),
         };
         Ok(Self {
@@ -196,10 +193,7 @@ impl TlsServer {
         let certificate = chain.first().map_or(Vec::new(), |first| first.to_vec());
         let mut config = builder
             .with_single_cert(chain, private_key(&options.key)?)
-            .map_err(|source| NetError::TlsSetup {
-                option: "tls.cert",
-                source,
-            })?;
+            .map_err(|source| unfit(&options.cert, &options.key, source))?;
         config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
@@ -240,6 +234,22 @@ fn certificates(
         ));
     }
     Ok(certificates)
+}
+
+/// Why a certificate cannot be shown with a key.
+fn unfit(cert: &Path, key: &Path, source: rustls::Error) -> NetError {
+    let option = "tls.cert";
+    match source {
+        rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => NetError::Pem {
+            option,
+            path: cert.to_owned(),
+            what: format!(
+                "is no certificate of the key in {}; name two that belong together",
+                key.display()
+            ),
+        },
+        source => NetError::TlsSetup { option, source },
+    }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, NetError> {

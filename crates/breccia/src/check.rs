@@ -36,15 +36,16 @@ pub(crate) fn run(arguments: &CheckArguments) -> Result<(), Trouble> {
         complain(&format!("warning: {warning}"));
     }
     let file = given.config.display();
-    let mut faults = beyond_the_file(&plan);
-    faults.extend(
-        loading::refusals(&plan)
-            .iter()
-            .flat_map(|refusal| given.lines(refusal)),
-    );
+    let mut faults = given.placed(beyond_the_file(&plan));
+    let refusals = loading::refusals(&plan);
+    faults.extend(refusals.iter().flat_map(|refusal| given.lines(refusal)));
+    // What is of no line is of the file.
+    let here = format!("{file}:");
+    for fault in faults.iter_mut().filter(|it| !it.starts_with(&here)) {
+        fault.insert_str(0, &format!("{here} "));
+    }
     if !faults.is_empty() {
-        let lines = faults.iter().map(|fault| format!("{file}: {fault}"));
-        return Err(Trouble::Refused(lines.collect()));
+        return Err(Trouble::Refused(faults));
     }
     let (stores, listeners) = (plan.stores.len(), plan.listeners.len());
     print(&format!(

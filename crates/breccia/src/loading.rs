@@ -57,6 +57,22 @@ impl Given<'_> {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// Lines that begin with a key of the file, each with the file and the key's line in front, as the
+    /// faults of the file itself have them. Others stay.
+    pub(crate) fn placed(&self, lines: Vec<String>) -> Vec<String> {
+        let file = self.config.display();
+        let text = std::fs::read_to_string(self.config).unwrap_or_default();
+        let place = |line: String| {
+            let key = line.split_once(": ").map(|(key, _)| key);
+            let key = key.filter(|it| it.starts_with("store.") || it.starts_with("listener."));
+            match key.and_then(|key| breccia_config::line_of(&text, key)) {
+                Some(number) => format!("{file}:{number}: {line}"),
+                None => line,
+            }
+        };
+        lines.into_iter().map(place).collect()
+    }
+
     /// A text, with these arguments in the commands it names.
     pub(crate) fn with_arguments(&self, text: &str) -> String {
         let mut arguments = format!("--config {}", shell_word(self.config));

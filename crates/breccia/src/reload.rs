@@ -96,7 +96,7 @@ fn try_reload(gateway: &Arc<Gateway>) -> Result<Reloaded, Vec<String>> {
     let mut faults: Vec<String> = lines.collect();
     let mut tls = read_tls(&wanted, &mut faults);
     if !faults.is_empty() {
-        return Err(faults);
+        return Err(given.placed(faults));
     }
     let before = gateway.plan();
     let (in_force, mut done) = merge(&before, &wanted);

@@ -22,6 +22,18 @@ use crate::{admin, blobs, descriptors, loading, logging, markers, registry, relo
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<(), Trouble> {
     let (plan, warnings) = read_plan(arguments)?;
+    run_plan(arguments, plan, warnings).map_err(|trouble| match (trouble, given(arguments)) {
+        // What is found out after the file was read has its place in it all the same.
+        (Trouble::Refused(lines), Some(given)) => Trouble::Refused(given.placed(lines)),
+        (trouble, _) => trouble,
+    })
+}
+
+fn run_plan(
+    arguments: &ServeArguments,
+    plan: Plan,
+    warnings: Vec<breccia_config::Warning>,
+) -> Result<(), Trouble> {
     logging::start(plan.log);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -166,7 +178,8 @@ fn bind_all(gateway: &Gateway, plan: &Plan) -> Result<Vec<Bound>, Trouble> {
     let mut listeners = Vec::new();
     for (name, listener) in &plan.listeners {
         let place = format!("listener.{name}");
-        let tls = registry::tls(listener).map_err(|error| at(&place, &error))?;
+        let tls = registry::tls(listener)
+            .map_err(|error| Trouble::refused(format!("{place}.{error}")))?;
         let drain = inventory.drains.get(name).unwrap_or(&gateway.drain);
         let bound = listening::bind(name, listener, tls, drain).map_err(|error| {
             let mut lines = vec![format!("{place}.bind: {error}")];

@@ -134,11 +134,24 @@ fn check_reports_every_fault_at_once_with_its_place() {
 fn check_looks_at_certificates_too() {
     let tls = format!("{THREE}tls = {{ cert = \"breccia.toml\", key = \"breccia.toml\" }}\n");
     let folder = Folder::with(&tls);
-    let parts = [
-        "listener.cache.tls.cert",
-        "breccia.toml holds no certificate",
-    ];
+    let line = tls.lines().count();
+    let place = format!("breccia.toml:{line}: listener.cache.tls.cert: ");
+    let parts = [place.as_str(), "breccia.toml holds no certificate"];
     folder.check("check --config breccia.toml", 2, &parts);
+    folder.check("serve --config breccia.toml", 2, &parts);
+}
+
+#[test]
+fn certificates_of_a_server_have_their_line_too() {
+    let folder = Folder::with(
+        "[store.my]\ntype = \"mysql\"\nhost = \"127.0.0.1\"\nport = 1\nuser = \"u\"\n\
+         [store.my.tls]\nmode = \"verify-ca\"\nca = \"breccia.toml\"\n\
+         [store.db]\ntype = \"sql-read-replica\"\nprimary = \"my\"\nreplicas = []\n\
+         [listener.sql]\nprotocol = \"mysql\"\nbind = \"127.0.0.1:0\"\nstore = \"db\"\n",
+    );
+    let parts = ["breccia.toml:8: store.my.tls.ca: breccia.toml holds no certificate"];
+    folder.check("check --config breccia.toml", 2, &parts);
+    folder.check("serve --config breccia.toml", 2, &parts);
 }
 
 #[test]

@@ -148,7 +148,10 @@ fn faulty_files_are_named_with_their_option() {
         key: pki("client.key"),
         ..good.clone()
     };
-    check(strange, ["tls.cert: ", "key"]);
+    check(
+        strange,
+        ["tls.cert: ", "server.pem is no certificate of the key in "],
+    );
     let strange = TlsServerOptions {
         client_ca: Some(pki("server.key")),
         ..good

@@ -85,7 +85,8 @@ impl SqlWiring {
             let place = |error: &dyn std::fmt::Display| {
                 Trouble::refused(format!("listener.{name}: {error}"))
             };
-            let tls = super::tls(listener).map_err(|error| place(&error))?;
+            let tls = super::tls(listener)
+                .map_err(|error| Trouble::refused(format!("listener.{name}.{error}")))?;
             let shared = match cluster {
                 AnyCluster::Postgresql(cluster) => {
                     if secret.is_empty() {
@@ -179,7 +180,7 @@ fn tls_client(name: &str, server: &SqlPlan) -> Result<Option<(TlsClient, bool)>,
         SqlTlsMode::VerifyCa => TlsClient::of_any_name(&options, host),
         _ => TlsClient::new(&options, host),
     };
-    let client = made.map_err(|error| Trouble::refused(format!("store.{name}: {error}")))?;
+    let client = made.map_err(|error| Trouble::refused(format!("store.{name}.{error}")))?;
     Ok(Some((client, tls.mode == SqlTlsMode::Prefer)))
 }
 
