@@ -178,8 +178,14 @@ impl Session {
 
     /// Ends a session whose command was lost on the way: the client is told once it has sent all of it.
     pub(super) async fn end_long(&mut self, ask: &mut Ask<'_>, error: &SqlError) -> End {
-        if let Ask::Long(long) = ask {
-            self.drain(long).await;
+        match (ask, self.file_rest.take()) {
+            // Of a file that a server has asked for.
+            (_, Some(rest)) => {
+                let end = clock::now() + DRAIN;
+                let _ = tokio::time::timeout_at(end.into(), self.drop_file(rest)).await;
+            }
+            (Ask::Long(long), None) => self.drain(long).await,
+            _ => {}
         }
         told_of(error)
     }
@@ -189,13 +195,6 @@ impl Session {
     pub(super) async fn drain(&mut self, long: &mut Long) {
         let end = clock::now() + DRAIN;
         let _ = tokio::time::timeout_at(end.into(), self.drop_rest(long)).await;
-    }
-
-    /// The same of a file that a server has asked for.
-    pub(super) async fn end_file(&mut self, rest: FileRest, error: &SqlError) -> End {
-        let end = clock::now() + DRAIN;
-        let _ = tokio::time::timeout_at(end.into(), self.drop_file(rest)).await;
-        told_of(error)
     }
 
     async fn drop_file(&mut self, rest: FileRest) -> Result<(), End> {

@@ -289,7 +289,7 @@ impl Arrival<'_> {
             tokio::time::sleep(FIRST_LOOK / 50).await;
         }
         let Some(version) = cluster.version_text() else {
-            let why = "no server of the store has been seen yet, so it is not known what they can";
+            let why = "no server of the store has let Breccia in yet; its log and /readyz tell why";
             return Err(LoginError::Refused(why));
         };
         let plugin = match ServerKind::of(&version) {

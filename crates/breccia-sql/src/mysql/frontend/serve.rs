@@ -152,12 +152,8 @@ impl Session {
                     }
                     return Ok(None);
                 }
-                Err(Trouble::After { error, .. }) if self.file_rest.is_some() => {
-                    let rest = self.file_rest.take().unwrap_or_default();
-                    return Err(self.end_file(rest, &error).await);
-                }
-                Err(Trouble::After { error, .. }) if !ask.is_kept() => {
-                    // What is left of it on the way must not be taken for commands.
+                // What is left of it on the way must not be taken for commands.
+                Err(Trouble::After { error, .. }) if !ask.is_kept() || self.file_rest.is_some() => {
                     return Err(self.end_long(&mut ask, &error).await);
                 }
                 Err(Trouble::After { begun: false, .. }) if self.ends_nothing(verdict) => {
