@@ -377,6 +377,14 @@ impl Election {
             return Err(format!("it is the same server as {}", self.name_of(other)));
         }
         self.check_sources(report, heard)?;
+        if let Some(source) = report.sources.iter().find(|it| !it.by_gtids) {
+            return Err(format!(
+                "it replicates from {} without GTIDs (Using_Gtid = No), so nobody knows what a read \
+                 there can have seen: STOP SLAVE, CHANGE MASTER TO MASTER_USE_GTID = slave_pos, and \
+                 START SLAVE there",
+                source.address
+            ));
+        }
         if self.position() == Gtids::Beyond {
             return Err(
                 "the primary does not tell its position, so nobody knows how far behind it is: \

@@ -353,8 +353,8 @@ impl Findings {
         if !source.by_gtids {
             self.warnings.push(format!(
                 "{name}: its replication from {} uses no GTIDs (Using_Gtid = No), so it does not \
-                 tell what it has received: who has read there may read older rows elsewhere, and it \
-                 cannot follow another server after a promotion; STOP SLAVE, CHANGE MASTER TO \
+                 tell what it has received, and serves no reads; nor can it follow another server after \
+                 a promotion; STOP SLAVE, CHANGE MASTER TO \
                  MASTER_USE_GTID = slave_pos, and START SLAVE there",
                 source.address
             ));

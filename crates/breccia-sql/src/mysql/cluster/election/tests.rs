@@ -34,6 +34,7 @@ fn replica(id: u32, source: u32, position: &str) -> Report {
             address: format!("db{source}:3306"),
             server_id: source,
             applies: true,
+            by_gtids: true,
             ..Source::default()
         }],
         ..primary(id, position)
@@ -352,6 +353,23 @@ fn a_replica_that_is_late_or_unknown_serves_nobody() {
     );
     assert!(why(&view, 1).contains("needs log_bin"), "{view:?}");
     assert_eq!(blind.step(at(2), &heard).epoch, 1);
+}
+
+#[test]
+fn a_replica_that_tells_not_what_it_receives_serves_nobody() {
+    let mut election = election();
+    let mut without = replica(3, 1, "0-1-9");
+    if let Some(source) = without.sources.first_mut() {
+        source.by_gtids = false;
+    }
+    let heard = [
+        said(primary(1, "0-1-9")),
+        said(replica(2, 1, "0-1-9")),
+        said(without),
+    ];
+    let view = step(&mut election, &heard);
+    assert_eq!(view.replicas, [1]);
+    assert!(why(&view, 2).contains("MASTER_USE_GTID = slave_pos"));
 }
 
 #[test]
