@@ -16,6 +16,7 @@ mod guesses;
 pub mod heard;
 // MYSQL
 pub mod mysql;
+mod outage;
 pub mod pause;
 pub mod pool;
 pub mod postgres;

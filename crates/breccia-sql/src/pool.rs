@@ -21,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot::{self, Sender};
 
 use crate::error::SqlError;
+use crate::outage::{check_up, until_down};
 
 /// The pause between two looks whether a server is still there.
 const LISTENING_PAUSE: Duration = Duration::from_millis(20);
@@ -330,7 +331,7 @@ impl<W: Wire> Pool<W> {
             receiver,
         };
         // Whoever holds a connection to a server that is down gives back none that is of use.
-        self.check_up()?;
+        check_up(&self.health, self.endpoint.name())?;
         match tokio::time::timeout_at(end.into(), waiting.granted()).await {
             Ok(Some(Grant::Connection(idle))) => self.adopt(idle).await,
             Ok(Some(Grant::Permit)) => self.make().await,
@@ -426,8 +427,9 @@ impl<W: Wire> Pool<W> {
     /// Makes a connection under a permit this holds already.
     async fn make(self: &Arc<Self>) -> Result<Lease<W>, SqlError> {
         let mut lease = self.lease(None);
-        self.check_up()?;
-        match self.endpoint.open(&self.login).await {
+        check_up(&self.health, self.endpoint.name())?;
+        let opening = self.endpoint.open(&self.login);
+        match until_down(opening, &self.health, self.endpoint.name()).await {
             Ok(upstream) => {
                 self.health.note_bytes();
                 lease.upstream = Some(Box::new(upstream));
@@ -439,17 +441,6 @@ impl<W: Wire> Pool<W> {
                 }
                 Err(error)
             }
-        }
-    }
-
-    /// While its server is known to be down, nobody waits for what it would take to notice that anew.
-    fn check_up(&self) -> Result<(), SqlError> {
-        match self.health.down() {
-            None => Ok(()),
-            Some(reason) => Err(SqlError::Down {
-                server: self.endpoint.name().to_owned(),
-                why: reason.text,
-            }),
         }
     }
 

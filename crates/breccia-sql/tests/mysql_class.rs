@@ -60,6 +60,7 @@ fn endpoint(server: &MariaDb) -> Endpoint {
             port: server.port(),
         },
         tls: UpstreamTls::Off,
+        health: None,
         timeout: Duration::from_secs(5),
         own: Vec::new(),
     }

@@ -59,6 +59,7 @@ fn watched(servers: &MariaDbCluster, user: Option<&str>) -> Arc<Cluster> {
                 name: name.clone(),
                 address: address.clone(),
                 tls: UpstreamTls::Off,
+                health: None,
                 timeout: Duration::from_secs(2),
                 own: Vec::new(),
             },

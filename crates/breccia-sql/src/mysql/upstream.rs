@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use breccia_core::address::Address;
 use breccia_net::clock;
+use breccia_net::health::EndpointHealth;
 use breccia_net::stream::Stream;
 use breccia_net::tls::TlsClient;
 use bytes::{Buf, BytesMut};
@@ -21,6 +22,7 @@ use super::codec::{
 use super::settings::Settings;
 use super::statements::Prepared;
 use crate::error::SqlError;
+use crate::outage::until_down;
 
 mod login;
 
@@ -64,6 +66,8 @@ pub struct Endpoint {
     pub tls: UpstreamTls,
     /// How long connecting and logging in may take.
     pub timeout: Duration,
+    /// Whether it is there: on connections of sessions nothing waits for one that is not.
+    pub health: Option<Arc<EndpointHealth>>,
     /// The logins that the store itself has there.
     pub own: Vec<OwnLogin>,
 }
@@ -184,7 +188,15 @@ impl Endpoint {
         &self,
         doing: impl Future<Output = Result<T, SqlError>>,
     ) -> Result<T, SqlError> {
-        match tokio::time::timeout(self.timeout, doing).await {
+        let doing = Box::pin(doing);
+        let done = match &self.health {
+            Some(health) => {
+                let doing = tokio::time::timeout(self.timeout, doing);
+                until_down(async { Ok(doing.await) }, health, &self.name).await?
+            }
+            None => tokio::time::timeout(self.timeout, doing).await,
+        };
+        match done {
             Ok(done) => done,
             Err(_) => Err(SqlError::Timeout {
                 server: self.name.clone(),

@@ -23,6 +23,7 @@ fn endpoint(address: Address) -> Endpoint {
         name: "mail".to_owned(),
         address,
         tls: UpstreamTls::Off,
+        health: None,
         timeout: Duration::from_secs(20),
         own: Vec::new(),
     }

@@ -378,6 +378,67 @@ fn who_comes_while_the_primary_is_down_sets_and_reads() -> Result<()> {
     Ok(())
 }
 
+/// What sessions do that were there before their primary stands still, each with a limit of its own.
+const BESIDE_A_FROZEN: &[&str] = &[
+    "USE outage",
+    "SET @x = 1",
+    "SET NAMES latin1",
+    "SET autocommit = 0",
+    "SELECT @@server_id",
+    "SELECT v FROM t WHERE id = 3",
+    "SELECT LAST_INSERT_ID()",
+    "INSERT INTO w VALUES ('frozen')",
+    "BEGIN",
+    "SELECT ROW_COUNT()",
+];
+
+#[test]
+fn nobody_waits_for_a_frozen_primary_longer_than_it_takes_to_notice() -> Result<()> {
+    let mut cluster = cluster()?;
+    prepare(&cluster)?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    gateway.wait_reads(&cluster)?;
+    // Some have just written, so that a connection is still theirs; the others have none, and other settings.
+    let mut sessions = Vec::new();
+    for (number, sql) in BESIDE_A_FROZEN.iter().enumerate() {
+        for kind in ["plain", "set", "wrote"] {
+            let mut client = gateway.client("outage")?;
+            match kind {
+                "set" => client.run(&format!("SET time_zone = '+0{}:00'", number % 9))?,
+                "wrote" => client.run(&format!("INSERT INTO w VALUES ('{number}')"))?,
+                _ => client.run("SELECT v FROM t WHERE id = 1")?,
+            };
+            client.set_patience(LIMIT)?;
+            sessions.push((*sql, kind, client));
+        }
+    }
+    cluster.server_mut(0).sigstop()?;
+    let waits = thread::scope(|scope| {
+        let asking: Vec<_> = sessions
+            .iter_mut()
+            .map(|(sql, kind, client)| {
+                scope.spawn(move || {
+                    let begun = Instant::now();
+                    let reply = client.query(sql);
+                    (*sql, *kind, begun.elapsed(), reply.map(|it| it.fault))
+                })
+            })
+            .collect();
+        let ends = asking.into_iter().map(|it| it.join().expect("no panic"));
+        ends.collect::<Vec<_>>()
+    });
+    cluster.server_mut(0).sigcont()?;
+    let mut late = 0;
+    for (sql, kind, took, reply) in &waits {
+        if *took > Duration::from_secs(5) {
+            late += 1;
+            println!("{sql} ({kind}) took {took:?}: {reply:?}");
+        }
+    }
+    ensure!(late == 0, "{late} of {} waited for long", waits.len());
+    Ok(())
+}
+
 #[test]
 fn a_read_waits_for_all_full_pools_together_no_longer_than_for_one() -> Result<()> {
     let cluster = crate::rig::shared()?;

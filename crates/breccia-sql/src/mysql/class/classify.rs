@@ -319,7 +319,7 @@ fn tables(catalogue: Option<&Catalogue>, words: &Words<'_>, verdict: &Verdict) -
     Tables::Unknown
 }
 
-/// Whether SHOW reads a table of information_schema.
+/// Whether SHOW reads a table of `information_schema`.
 fn selects_shown(words: &Words<'_>) -> bool {
     const SHOWN: [&str; 10] = [
         "tables",

@@ -397,7 +397,10 @@ impl Cluster {
         let key = (limits.listener().to_owned(), server, login.clone());
         let pool = pools.entry(key).or_insert_with(|| {
             Arc::new(Pool::new(
-                endpoint.clone(),
+                Endpoint {
+                    health: Some(Arc::clone(health)),
+                    ..endpoint.clone()
+                },
                 Arc::clone(health),
                 login,
                 Arc::clone(limits),

@@ -125,37 +125,39 @@ impl Session {
             // Nothing has run.
             return;
         }
-        let mut others: Vec<&mut Attached> = [&mut self.home, &mut self.away]
-            .into_iter()
-            .flatten()
-            .map(Box::as_mut)
-            .collect();
-        others.iter_mut().for_each(|it| it.latest = false);
+        self.elsewhere_no(|it| it.latest = false);
         attached.latest = true;
         let program = !verdict.single || verdict.hidden == Hidden::Routines;
         match verdict.selects {
             _ if outcome.has_rows && (program || verdict.selects == Selects::Yes) => {
-                others.iter_mut().for_each(|it| it.rows = false);
+                self.elsewhere_no(|it| it.rows = false);
                 attached.rows = true;
             }
             Selects::No if !program && (!outcome.has_rows || verdict.asked.warnings) => {}
             // It may have selected, and it may not.
-            _ => others.iter_mut().for_each(|it| it.rows = false),
+            _ => self.elsewhere_no(|it| it.rows = false),
         }
         let count = outcome.warnings.max(u16::from(outcome.error.is_some()));
         if verdict.tables == Tables::No && count == 0 {
             return;
         }
         if count > 0 || verdict.tables == Tables::Yes {
-            others.iter_mut().for_each(|it| it.warned = false);
+            self.elsewhere_no(|it| it.warned = false);
             (attached.warned, self.warnings) = (true, count);
-        } else if verdict.tables == Tables::Unknown && !attached.warned && self.warnings > 0 {
+        } else if !attached.warned && self.warnings > 0 {
             // They are gone, or still there: they are not known.
-            others.iter_mut().for_each(|it| it.warned = false);
+            self.elsewhere_no(|it| it.warned = false);
         } else if program {
-            others.iter_mut().for_each(|it| it.warned = false);
+            self.elsewhere_no(|it| it.warned = false);
             // Of all but its last statement nothing was told.
             (attached.warned, self.warnings) = (true, self.warnings.max(1));
+        }
+    }
+
+    /// What is asked about is on none of the connections that are in the session now.
+    fn elsewhere_no(&mut self, forget: impl Fn(&mut Attached)) {
+        for other in [&mut self.home, &mut self.away].into_iter().flatten() {
+            forget(other);
         }
     }
 }

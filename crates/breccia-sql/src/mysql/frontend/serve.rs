@@ -23,6 +23,7 @@ use crate::mysql::class::{Class, Verdict};
 use crate::mysql::codec::{self, command, status};
 use crate::mysql::statements::Key;
 use crate::mysql::upstream::Upstream;
+use crate::outage::check_up;
 
 /// How often a session that waits for an answer looks whether its server is what it was.
 pub(super) const HEALTH_LOOK: Duration = Duration::from_millis(100);
@@ -476,13 +477,7 @@ impl Session {
     /// An error once a server is known to be down.
     pub(super) fn check_server(&self, number: usize) -> Result<(), SqlError> {
         let server = self.listener.cluster.server(number);
-        match server.and_then(|server| server.options.health.down()) {
-            None => Ok(()),
-            Some(reason) => Err(SqlError::Down {
-                server: self.server_name(number),
-                why: reason.text,
-            }),
-        }
+        server.map_or(Ok(()), |it| check_up(&it.options.health, it.name()))
     }
 
     pub(super) fn server_name(&self, number: usize) -> String {

@@ -291,6 +291,7 @@ mod tests {
             name: "my-1".to_owned(),
             address: breccia_core::address::Address::Unix("/run/s".into()),
             tls: UpstreamTls::Off,
+            health: None,
             timeout: Duration::from_secs(1),
             own: vec![
                 own("app", "a", ["user", "password"]),

@@ -101,6 +101,7 @@ pub(crate) fn endpoint(
         name: name.to_owned(),
         address: server.address.clone(),
         tls,
+        health: None,
         timeout: server.timeout,
         own: own.collect(),
     };
