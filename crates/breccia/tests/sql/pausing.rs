@@ -246,7 +246,8 @@ fn switch_over(waits: bool) -> Result<()> {
             cluster.promote(1)?;
             if waits {
                 wait_until(LIMIT, "the new primary", || {
-                    Ok((status(gateway)?["primary"] == "pg1").then_some(()))
+                    let status = status(gateway)?;
+                    Ok((status.get("primary").is_some_and(|it| it == "pg1")).then_some(()))
                 })?;
             }
             ensure!(

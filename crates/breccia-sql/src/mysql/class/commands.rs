@@ -158,6 +158,9 @@ fn begin(words: &Words<'_>) -> Shape {
     plain(read_only, characteristics)
 }
 
+/// COMMIT or ROLLBACK that ends the connection, too.
+pub const RELEASE: &str = "release";
+
 fn end(words: &Words<'_>) -> Shape {
     let mut at = 1 + usize::from(words.is(1, "work"));
     if words.is(at, "to") {
@@ -168,6 +171,9 @@ fn end(words: &Words<'_>) -> Shape {
     }
     if words.are(at, &["no", "release"]) {
         at += 2;
+    }
+    if words.is(at, "release") && at + 1 == words.len() {
+        return primary(RELEASE);
     }
     match (at == words.len(), words.is(0, "commit")) {
         (true, true) => Shape::Known(Class::Commit),

@@ -32,6 +32,7 @@ use std::fmt::Write as _;
 
 pub use catalogue::{COMPUTED, Catalogue, QUERIES, Row, TRIGGERS};
 pub use classify::Classifier;
+pub use commands::RELEASE;
 pub use hidden::Hidden;
 pub use masked::masked;
 pub(crate) use scent::scent;

@@ -13,7 +13,7 @@ use super::relay::{Outcome, Shape};
 use super::serve::{Ask, PING, command_bytes};
 use super::session::{Begun, Command, End, Session};
 use super::tell::KEPT_BYTES;
-use crate::mysql::class::{Asked, Class, Verdict};
+use crate::mysql::class::{Asked, Class, RELEASE, Verdict};
 use crate::mysql::codec::{capabilities, command};
 use crate::mysql::settings::Settings;
 
@@ -142,8 +142,7 @@ impl Session {
         }
         let ask = Ask::Packets(packets, Shape::Results);
         let outcome = self.serve(ask, verdict).await?;
-        self.note_after(verdict, outcome.as_ref());
-        Ok(())
+        self.note_after(verdict, outcome.as_ref())
     }
 
     /// Answers what needs no server; whether it did.
@@ -204,7 +203,8 @@ impl Session {
 
     /// COMMIT and ROLLBACK of what no server knows of.
     pub(super) fn end_here(&mut self) -> bool {
-        if self.is_open_upstream() {
+        let ends_alone = self.completion().is_none_or(|it| it == "NO_CHAIN");
+        if self.is_open_upstream() || !ends_alone {
             return false;
         }
         if self.begun.take().is_some() {
@@ -269,11 +269,33 @@ impl Session {
     }
 
     /// What must be noted once a statement is answered.
-    pub(super) fn note_after(&mut self, verdict: &Verdict, outcome: Option<&Outcome>) {
+    pub(super) fn note_after(
+        &mut self,
+        verdict: &Verdict,
+        outcome: Option<&Outcome>,
+    ) -> Result<(), End> {
         let done = outcome.is_some_and(|outcome| outcome.error.is_none());
+        let releases = match verdict.class {
+            Class::Primary(reason) => reason == RELEASE,
+            Class::Commit | Class::Rollback => self.completion() == Some("RELEASE"),
+            _ => false,
+        };
+        if done && releases {
+            // The server closes the connection, and the client may expect to be rid of its own.
+            for held in [&mut self.home, &mut self.away].into_iter().flatten() {
+                held.tainted = true;
+            }
+            return Err(End::Gone);
+        }
         if done && let Class::SetAutocommit(true) = verdict.class {
             self.begun = None;
         }
+        Ok(())
+    }
+
+    /// What the end of a transaction does besides, if the session has set that.
+    fn completion(&self) -> Option<&str> {
+        self.settings.get("completion_type")
     }
 
     /// `COM_SET_OPTION`: whether several statements may come in one text.
