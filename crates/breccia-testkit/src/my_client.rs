@@ -3,7 +3,7 @@
 //! Not a driver: no pools, no retries, values only as far as tests look at them. Invariant: a reply
 //! holds every packet that came, with its number, so that two replies can be held against each other.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -434,9 +434,17 @@ impl MyClient {
         self.finish_login(login.password)
     }
 
-    /// Whether the other side has closed the connection.
+    /// Whether the other side has closed the connection, or does so within the patience of this client.
     pub fn is_closed(&mut self) -> bool {
-        self.packet().is_err()
+        let silent = |error: &anyhow::Error| {
+            let kinds = error
+                .chain()
+                .filter_map(|it| it.downcast_ref::<io::Error>());
+            kinds
+                .map(io::Error::kind)
+                .any(|it| matches!(it, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+        };
+        self.packet().is_err_and(|error| !silent(&error))
     }
 
     fn deprecates_eof(&self) -> bool {

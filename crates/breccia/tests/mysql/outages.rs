@@ -333,6 +333,8 @@ fn who_comes_while_the_primary_is_down_sets_and_reads() -> Result<()> {
     let mut cluster = cluster()?;
     prepare(&cluster)?;
     let gateway = Gateway::over(&cluster, Extra::default())?;
+    // Without a catalogue nothing is known to be a read.
+    gateway.wait_reads(&cluster)?;
     cluster.server_mut(0).kill9();
     wait_until(LIMIT, "the loss to be known", || {
         let mut client = gateway.client("outage")?;
