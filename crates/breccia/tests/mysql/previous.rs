@@ -52,7 +52,7 @@ const BETWEEN: &[&str] = &[
     "COMMIT",
     "ROLLBACK",
     "SAVEPOINT one",
-    "USE before",
+    "USE earlier",
     "SHOW VARIABLES LIKE 'sql_mode'",
     "SHOW STATUS LIKE 'Uptime_since_flush_status_none'",
     "SHOW CREATE TABLE t",
@@ -88,7 +88,7 @@ const QUESTIONS: &[&str] = &[
 ];
 
 fn prepare(cluster: &MariaDbCluster) -> Result<()> {
-    for database in ["before", "before_direct"] {
+    for database in ["earlier", "earlier_direct"] {
         fresh(cluster, database)?;
         let sql = "CREATE TABLE ?.t (id int PRIMARY KEY, v varchar(20)); \
                    INSERT INTO ?.t SELECT seq, 'a' FROM seq_1_to_16; \
@@ -121,7 +121,7 @@ fn run(client: &mut MyClient, sql: &str) -> Result<MyReply> {
 fn seen(reply: &MyReply) -> String {
     match &reply.fault {
         Some(fault) => fault.code.to_string(),
-        None => format!("{:?}", reply.rows()).replace("before_direct", "before"),
+        None => format!("{:?}", reply.rows()).replace("earlier_direct", "earlier"),
     }
 }
 
@@ -168,11 +168,14 @@ fn what_is_asked_about_statements_before_is_answered_as_by_one_server_or_refused
     for sequence in &sequences {
         let mut direct = begin(MyClient::connect(
             cluster.server(0).port(),
-            "before_direct",
+            "earlier_direct",
         )?)?;
-        let mut through = begin(gateway.client("before")?)?;
+        let mut through = begin(gateway.client("earlier")?)?;
         for sql in sequence {
-            let expected = run(&mut direct, &sql.replace("USE before", "USE before_direct"))?;
+            let expected = run(
+                &mut direct,
+                &sql.replace("USE earlier", "USE earlier_direct"),
+            )?;
             let found = run(&mut through, sql)?;
             if found.code() == NOT_KNOWN && expected.code() != NOT_KNOWN {
                 refused.push(sequence);
