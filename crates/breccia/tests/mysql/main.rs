@@ -17,6 +17,7 @@ mod hidden;
 mod isolation;
 mod kills;
 mod last_insert;
+mod lazy;
 mod limits;
 mod lost;
 mod numbers;

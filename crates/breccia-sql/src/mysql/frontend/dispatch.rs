@@ -222,8 +222,15 @@ impl Session {
     /// SET TRANSACTION without SESSION: kept for the next transaction.
     fn hold_characteristics(&mut self, sql: &[u8]) -> bool {
         let kept = self.next.is_some() || !is_of_transactions(sql);
-        if kept || self.is_open_upstream() || self.begun.is_some() {
+        if kept || self.is_open_upstream() {
             return false;
+        }
+        if self.begun.is_some() {
+            // ER_CANT_CHANGE_TX_CHARACTERISTICS.
+            let why =
+                "Transaction characteristics can't be changed while a transaction is in progress";
+            self.answer_error(1568, *b"25001", why);
+            return true;
         }
         self.next = Some(sql.to_vec());
         self.answers_itself();

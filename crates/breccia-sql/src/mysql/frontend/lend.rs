@@ -15,7 +15,7 @@ use super::serve::{Ask, Trouble, write_command};
 use super::session::{End, Session};
 use crate::error::SqlError;
 use crate::flow::Outgoing;
-use crate::mysql::class::Verdict;
+use crate::mysql::class::{Class, Verdict};
 use crate::mysql::codec::{capabilities, command};
 use crate::mysql::pool::Pool;
 use crate::mysql::settings::Settings;
@@ -310,7 +310,7 @@ impl Session {
         }
         if !matches!(ask, Ask::Prepare(..)) {
             // To prepare a statement is to run nothing: the transaction may still begin elsewhere.
-            self.open_transaction(attached).await?;
+            self.open_transaction(attached, verdict).await?;
         }
         self.bring_insert_id(attached, ask, verdict).await?;
         if verdict.asked.warnings && !attached.warned {
@@ -438,7 +438,11 @@ impl Session {
     }
 
     /// Tells the server of the transaction that the client has begun, or of what the next one is to be.
-    async fn open_transaction(&mut self, attached: &mut Attached) -> Result<(), SqlError> {
+    async fn open_transaction(
+        &mut self,
+        attached: &mut Attached,
+        verdict: &Verdict,
+    ) -> Result<(), SqlError> {
         let whole_there = self
             .begun
             .as_ref()
@@ -446,7 +450,19 @@ impl Session {
         if attached.replica && !whole_there {
             return Ok(());
         }
+        let keeps = self.keeps_begun(verdict);
         if attached.in_transaction() {
+            if !keeps {
+                // The server knows of it.
+                self.begun = None;
+            }
+            return Ok(());
+        }
+        if !self.autocommits() && verdict.class == Class::Primary("savepoint") {
+            // No flag of the server's would tell that it is to be kept.
+            self.begun.get_or_insert_default().sql = Some(b"START TRANSACTION".to_vec());
+        }
+        if keeps {
             return Ok(());
         }
         let begun = self.begun.take().and_then(|begun| begun.sql);
@@ -461,6 +477,15 @@ impl Session {
             attached.status |= crate::mysql::codec::status::IN_TRANS;
         }
         Ok(())
+    }
+
+    /// Whether a transaction that no statement has begun upstream goes on without any: a setting begins none.
+    fn keeps_begun(&self, verdict: &Verdict) -> bool {
+        let sets = matches!(
+            verdict.class,
+            Class::Set | Class::Use(_) | Class::SetAutocommit(false)
+        );
+        sets && self.begun.as_ref().is_some_and(|begun| begun.sql.is_none())
     }
 
     /// Puts back a connection on which the command was not sent.

@@ -473,9 +473,10 @@ impl Session {
             if !self.autocommits() {
                 edit.clear |= status::AUTOCOMMIT;
             }
-            if self.tells_transaction() {
-                edit.set |= status::IN_TRANS;
-            }
+        }
+        // What no server knows of is told all the same.
+        if self.begun.is_some() || (replica && self.tells_transaction()) {
+            edit.set |= status::IN_TRANS;
         }
         edit
     }
