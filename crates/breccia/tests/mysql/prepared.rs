@@ -211,3 +211,26 @@ fn a_limit_of_rows_leaves_the_last_insert_id_alone() -> Result<()> {
     client.run("SET sql_select_limit = DEFAULT")?;
     expect(&mut client, "SELECT LAST_INSERT_ID()", &id.to_string())
 }
+
+#[test]
+fn an_execution_that_is_cut_short_is_refused_and_its_session_goes_on() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let mut through = gateway.client("")?;
+    let mut direct = MyClient::connect(cluster.server(0).port(), "")?;
+    for client in [&mut direct, &mut through] {
+        let prepared = client.prepare("SELECT ?")?;
+        let statement = prepared.ok().context("a statement")?;
+        for (length, code) in [(4, 1835), (8, 1835), (9, 1210), (10, 1210)] {
+            // The statement's number, flags, how often, and what is there of its values.
+            let mut body = statement.id.to_le_bytes().to_vec();
+            body.extend_from_slice(&[0, 1, 0, 0, 0, 0]);
+            body.truncate(length);
+            client.command(23, &body)?;
+            let reply = client.results(true)?;
+            ensure!(reply.code() == code, "{length} bytes: {:?}", reply.fault);
+            ensure!(client.value("SELECT 5")? == "5");
+        }
+    }
+    Ok(())
+}

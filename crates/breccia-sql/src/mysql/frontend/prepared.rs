@@ -29,7 +29,7 @@ pub(super) const NUMBER: std::ops::Range<usize> = 1..5;
 const NO_OPEN_CURSOR: u16 = 1421;
 /// `ER_WRONG_ARGUMENTS`: the parameters cannot be read, so an execution has not begun, and has closed no
 /// cursor.
-const WRONG_ARGUMENTS: u16 = 1210;
+pub(super) const WRONG_ARGUMENTS: u16 = 1210;
 
 /// A statement of a client.
 #[derive(Debug)]
@@ -256,7 +256,10 @@ impl Session {
         let Some(statement) = self.statements.get_mut(number) else {
             return Ok(());
         };
-        let head = ExecuteHead::parse(payload, statement.parameters)?;
+        let Ok(head) = ExecuteHead::parse(payload, statement.parameters) else {
+            self.cut_short(payload);
+            return Ok(());
+        };
         if let Some(types) = &head.types {
             statement.types = payload.get(types.clone()).map(Into::into);
         }

@@ -469,10 +469,8 @@ impl Session {
             all_changes: self.pinned == Some("session-track"),
             ..Edit::default()
         };
-        if replica {
-            if !self.autocommits() {
-                edit.clear |= status::AUTOCOMMIT;
-            }
+        if replica && !self.autocommits() {
+            edit.clear |= status::AUTOCOMMIT;
         }
         // What no server knows of is told all the same.
         if self.begun.is_some() || (replica && self.tells_transaction()) {
