@@ -14,6 +14,7 @@ use breccia_net::clock;
 use bytes::BytesMut;
 
 use super::long::Long;
+use super::prepared::WRONG_ARGUMENTS;
 use super::serve::{Ask, HEALTH_LOOK, Trouble};
 use super::session::{End, Session};
 use crate::error::SqlError;
@@ -221,6 +222,20 @@ impl Session {
                 return Ok(());
             }
         }
+    }
+
+    /// An execution whose packet ends too early is refused, as by a server.
+    pub(super) fn cut_short(&mut self, payload: &[u8]) {
+        // The command, the statement's number, flags, and how often.
+        let (code, why) = if payload.len() < 10 {
+            (1835, "Malformed communication packet")
+        } else {
+            (
+                WRONG_ARGUMENTS,
+                "Incorrect arguments to mysqld_stmt_execute",
+            )
+        };
+        self.answer_error(code, *b"HY000", why);
     }
 
     /// Reads what is left of a long command, and drops it.

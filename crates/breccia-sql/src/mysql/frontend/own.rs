@@ -5,7 +5,6 @@
 
 use breccia_net::clock;
 
-use super::prepared::WRONG_ARGUMENTS;
 use super::session::{ER_UNKNOWN_ERROR, Session};
 use crate::mysql::class::Class;
 use crate::mysql::codec::{self, OkPacket, capabilities, lenenc};
@@ -18,20 +17,6 @@ const SHOWN: &str = "there are breccia.token, breccia.target, breccia.pinned, br
 const UNKNOWN_VARIABLE: u16 = 1193;
 
 impl Session {
-    /// An execution whose packet ends too early is refused, as by a server.
-    pub(super) fn cut_short(&mut self, payload: &[u8]) {
-        // The command, the statement's number, flags, and how often.
-        let (code, why) = if payload.len() < 10 {
-            (1835, "Malformed communication packet")
-        } else {
-            (
-                WRONG_ARGUMENTS,
-                "Incorrect arguments to mysqld_stmt_execute",
-            )
-        };
-        self.answer_error(code, *b"HY000", why);
-    }
-
     /// Answers what is asked of Breccia itself.
     pub(super) async fn answer_own(&mut self, class: &Class) {
         match class {
