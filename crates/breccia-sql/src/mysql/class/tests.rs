@@ -269,7 +269,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("COMMIT WORK", "Commit"),
     ("COMMIT AND NO CHAIN NO RELEASE", "Commit"),
     ("COMMIT AND CHAIN", "chain"),
-    ("COMMIT RELEASE", "chain"),
+    ("COMMIT RELEASE", "release"),
     ("ROLLBACK", "Rollback"),
     ("ROLLBACK TO SAVEPOINT a", "savepoint"),
     ("ROLLBACK WORK TO a", "savepoint"),
