@@ -115,8 +115,13 @@ async fn answer(gateway: &Arc<Gateway>, request: &Request<Incoming>) -> Answer {
         return unauthorized();
     }
     if let Some((name, action)) = steered {
-        let (status, body) = steer::steer(gateway, name, action).await;
-        return json(status, &body);
+        let (gateway, name) = (Arc::clone(gateway), name.to_owned());
+        // Whoever asked may leave meanwhile: it is done all the same.
+        let steering = tokio::spawn(async move { steer::steer(&gateway, &name, action).await });
+        return match steering.await {
+            Ok((status, body)) => json(status, &body),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        };
     }
     match path {
         "/healthz" => text(StatusCode::OK, "alive\n".to_owned()),

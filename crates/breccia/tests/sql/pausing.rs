@@ -3,6 +3,8 @@
 //! Not drains of replicas. Invariant: what waited for the end of a pause is answered as if there had
 //! been none.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -271,6 +273,35 @@ fn switch_over(waits: bool) -> Result<()> {
     ensure!(
         count == written.load(Ordering::SeqCst),
         "{count} of {written:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_pause_ends_though_whoever_ended_it_did_not_wait_for_the_answer() -> Result<()> {
+    let mut cluster = cluster(None)?;
+    let gateway = Gateway::over(&cluster, "postgres", Extra::default())?;
+    steer(&gateway, "db", "pause")?;
+    // Without a primary the answer takes a while.
+    cluster.server_mut(0).kill9();
+    let mut asking = TcpStream::connect(("127.0.0.1", gateway.breccia.admin_port()))?;
+    asking.write_all(b"POST /stores/db/resume HTTP/1.1\r\nhost: breccia\r\n\r\n")?;
+    thread::sleep(Duration::from_millis(300));
+    drop(asking);
+    let begun = Instant::now();
+    wait_until(LIMIT, "the end of the pause", || {
+        let paused = status(&gateway)?.get("paused").cloned();
+        Ok((paused == Some(serde_json::json!([]))).then_some(()))
+    })?;
+    ensure!(
+        begun.elapsed() > Duration::from_secs(1),
+        "it did not look for a primary"
+    );
+    ensure!(
+        gateway
+            .breccia
+            .log()
+            .contains("a pause ends without a primary")
     );
     Ok(())
 }

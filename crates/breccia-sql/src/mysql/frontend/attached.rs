@@ -189,7 +189,9 @@ impl Lingers {
         if now < self.least {
             self.least
         } else {
-            self.most.min(now + LINGER_LOOK)
+            // One that may stay for minutes looks seldom.
+            let stays = self.most.saturating_duration_since(now);
+            self.most.min(now + LINGER_LOOK.max(stays / 1_000))
         }
     }
 }
