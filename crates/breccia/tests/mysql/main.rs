@@ -31,4 +31,5 @@ mod seeing;
 mod stalwart;
 mod state;
 mod switch;
+mod told;
 mod untold;

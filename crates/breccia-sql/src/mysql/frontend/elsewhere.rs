@@ -103,7 +103,6 @@ impl Session {
             return Err(End::Gone);
         };
         self.client.out.bytes.truncate(mark);
-        self.last = Some((place.server, place.reason));
         let known = if place.replica {
             "it was a read, which may have ended the connection, and is not run again"
         } else {

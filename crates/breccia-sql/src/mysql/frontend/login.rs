@@ -230,6 +230,7 @@ fn begin(
         transaction_since: None,
         counted: None,
         last: None,
+        is_placed: false,
         refused: None,
     }
 }

@@ -54,9 +54,12 @@ impl Session {
                 Ok(server) => self.server_name(*server),
                 Err(_) => String::new(),
             },
-            "server" => self
-                .last
-                .map_or_else(String::new, |(it, _)| self.server_name(it)),
+            "server" => {
+                let server = self
+                    .last
+                    .and_then(|(it, _)| self.listener.cluster.server(it));
+                server.map_or_else(String::new, |server| server.name().to_owned())
+            }
             "reason" => self
                 .last
                 .map_or_else(String::new, |(_, reason)| reason.to_owned()),

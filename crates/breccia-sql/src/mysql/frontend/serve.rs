@@ -108,6 +108,7 @@ impl Session {
         verdict: &Verdict,
     ) -> Result<Option<Outcome>, End> {
         if let Err(error) = self.pass_gate().await {
+            self.last = None;
             self.refuse(&error);
             return Ok(None);
         }
@@ -185,7 +186,6 @@ impl Session {
     }
 
     fn count(&mut self, place: &Place) {
-        self.last = Some((place.server, place.reason));
         if matches!(place.reason, "no-position" | "behind") {
             // The next one shall find it.
             self.listener.cluster.note_missed();
@@ -220,6 +220,9 @@ impl Session {
         verdict: &Verdict,
         place: &Place,
     ) -> Result<Outcome, Trouble> {
+        // Also of what comes to nothing there.
+        self.last = Some((place.server, place.reason));
+        self.is_placed = true;
         let attached = self.attach(place).await?;
         let was_open = attached.in_transaction();
         let held = (self.begun.clone(), self.next.clone());

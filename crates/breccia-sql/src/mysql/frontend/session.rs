@@ -194,8 +194,10 @@ pub(super) struct Session {
     /// Why the last statement was refused here, for the log: SQLSTATE, words, why it had to go where it
     /// could not.
     pub(super) refused: Option<(String, String, &'static str)>,
-    /// Where the last statement went, by the server's number, and why.
+    /// Where the last statement went or should have gone, by the server's number, and why.
     pub(super) last: Option<(usize, &'static str)>,
+    /// That is of the command that is served, and not of one before.
+    pub(super) is_placed: bool,
 }
 
 impl Session {
@@ -217,6 +219,7 @@ impl Session {
         }
         self.asked = clock::now();
         self.next_packet = 1;
+        self.is_placed = false;
         self.check_primary()?;
         let bytes = self.dispatch(command).await?;
         self.flush().await?;

@@ -35,12 +35,14 @@ impl Session {
             return;
         };
         let statement = self.statement(bytes);
-        let (server, reason) = self.last.unwrap_or((usize::MAX, "here"));
+        let last = self.last.filter(|_| self.is_placed);
+        let (server, reason) = last.unwrap_or((usize::MAX, "here"));
+        let server = self.listener.cluster.server(server);
         tracing::warn!(
             listener = self.listener.name,
             user = self.identity.user,
             database = self.settings.schema().unwrap_or("-"),
-            server = self.server_name(server),
+            server = server.map_or("-", |server| server.name()),
             ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             reason,
             statement,
