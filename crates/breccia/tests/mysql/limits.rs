@@ -419,7 +419,7 @@ fn a_transaction_that_takes_too_long_ends() -> Result<()> {
 }
 
 /// The key of a listener that has TLS.
-fn with_tls(certificates: &Certificates) -> String {
+pub(crate) fn with_tls(certificates: &Certificates) -> String {
     format!(
         "tls = {{ cert = '{}', key = '{}' }}",
         certificates.server_cert.display(),

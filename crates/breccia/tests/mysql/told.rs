@@ -3,12 +3,14 @@
 //! Not what their clients are told. Invariant: a line or a number is that of what ended, and not of what
 //! came before it.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use breccia_testkit::{MyClient, wait_until};
+use breccia_testkit::{Breccia, Certificates, MyClient, free_port, wait_until};
 
-use crate::rig::{Extra, Gateway, LIMIT, cluster, cut, fresh};
+use crate::limits::with_tls;
+use crate::rig::{Extra, Gateway, LIMIT, cluster, cut, file, fresh, shared};
 
 /// Waits until some line of the log holds all `parts`.
 fn line(gateway: &Gateway, parts: &[&str]) -> Result<String> {
@@ -91,5 +93,64 @@ fn what_failed_is_told_with_its_own_place() -> Result<()> {
     })?;
     let told = last(&mut client)?;
     ensure!(told == (String::new(), "write".into()), "{told:?}");
+    Ok(())
+}
+
+/// How many clients of a listener were turned away.
+fn turned_away(breccia: &Breccia, reason: &str) -> Result<f64> {
+    let labels = format!("{{listener=\"sql\",reason=\"{reason}\"}}");
+    breccia.metric(&format!("breccia_connections_refused_total{labels}"))
+}
+
+#[test]
+fn what_is_no_login_is_told_and_counted_once() -> Result<()> {
+    let cluster = shared()?;
+    let certificates = Certificates::new()?;
+    let tls = with_tls(&certificates);
+    let extra = Extra {
+        listener: &tls,
+        ..Extra::default()
+    };
+    let port = free_port()?;
+    let breccia = Breccia::start(&file(&cluster, port, extra))?;
+    // Whoever only looks whether the port is open is none.
+    drop(MyClient::greeted(port)?);
+    let mut asks_for_tls = vec![32, 0, 0, 1, 0, 0x0a];
+    asks_for_tls.resize(36, 0);
+    asks_for_tls.extend(b"no handshake at all");
+    let rows: &[(&[u8], &str, &str)] = &[
+        (b"GET / HTTP/1.1\r\n\r\n", "login", "5522759 bytes"),
+        (
+            b"\x04\0\0\x01\0\x02\0\0",
+            "login",
+            "Malformed communication",
+        ),
+        (b"\x04\0\0\x07\0\x02\0\0", "login", "out of order"),
+        (b"\x05\0\0\x01\x05\0\0\0\0", "login", "older than 4.1"),
+        (&asks_for_tls, "tls", "the TLS handshake failed"),
+    ];
+    for (bytes, reason, part) in rows {
+        let before = (
+            turned_away(&breccia, "login")?,
+            turned_away(&breccia, "tls")?,
+        );
+        let client = MyClient::greeted(port)?;
+        client.raw()?.write_all(bytes)?;
+        wait_until(LIMIT, part, || {
+            let log = breccia.log();
+            let told = |line: &str| line.contains("a login is refused") && line.contains(part);
+            Ok(log.lines().any(told).then_some(()))
+        })?;
+        let login = turned_away(&breccia, "login")? - before.0;
+        let tls = turned_away(&breccia, "tls")? - before.1;
+        let wanted = if *reason == "tls" { [0, 1] } else { [1, 0] };
+        ensure!(
+            [login, tls] == wanted.map(f64::from),
+            "{part}: {login} {tls}"
+        );
+    }
+    let log = breccia.log();
+    let told = log.lines().filter(|it| it.contains("a login is refused"));
+    ensure!(told.count() == rows.len(), "{log}");
     Ok(())
 }

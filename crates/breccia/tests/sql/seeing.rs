@@ -247,6 +247,16 @@ fn a_login_that_is_refused_is_told_with_its_user_and_address() -> Result<()> {
     let log = gateway.breccia.log();
     let told = log.lines().filter(|it| it.contains("a login is refused"));
     assert_eq!(told.count(), 2, "{log}");
+    // Who sends what is no login is one.
+    let metric = "breccia_connections_refused_total{listener=\"sql\",reason=\"login\"}";
+    let before = gateway.breccia.metric(metric)?;
+    let mut browser = std::net::TcpStream::connect(("127.0.0.1", gateway.port))?;
+    std::io::Write::write_all(&mut browser, b"GET / HTTP/1.1\r\n\r\n")?;
+    lines(
+        &gateway,
+        &["a login is refused", "it sent what is no login"],
+    )?;
+    assert_eq!(gateway.breccia.metric(metric)?, before + 1.0);
     Ok(())
 }
 

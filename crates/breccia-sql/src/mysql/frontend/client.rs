@@ -11,7 +11,7 @@ use breccia_net::stream::Stream;
 use bytes::BytesMut;
 
 use crate::flow::{KEPT, Outgoing, SCRATCH, Scratch, poll_read};
-use crate::mysql::codec::{self, HEADER_BYTES};
+use crate::mysql::codec::{self, CodecError, HEADER_BYTES};
 
 /// A client.
 #[derive(Debug)]
@@ -58,7 +58,10 @@ impl Client {
             let mut wanted = HEADER_BYTES;
             if let Some(header) = codec::header(&self.inbound) {
                 if header.length > most {
-                    return Err(io::ErrorKind::InvalidData.into());
+                    let error = CodecError::TooLong {
+                        length: header.length,
+                    };
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
                 wanted += header.length;
                 if self.inbound.len() >= wanted {

@@ -63,10 +63,10 @@ const OFFERED: u64 = capabilities::LONG_PASSWORD
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoginError {
     #[error("the connection was lost ({0})")]
-    Lost(#[from] io::Error),
+    Lost(io::Error),
     #[error("the TLS handshake failed ({0})")]
     Handshake(io::Error),
-    #[error("{0}")]
+    #[error("it sent what is no login: {0}")]
     Codec(#[from] CodecError),
     #[error("user {0:?} at {1}: wrong password, or no such user")]
     Password(String, String),
@@ -78,10 +78,20 @@ pub(super) enum LoginError {
     Late,
 }
 
+impl From<io::Error> for LoginError {
+    fn from(error: io::Error) -> Self {
+        let codec = error.get_ref().and_then(|it| it.downcast_ref());
+        match codec {
+            Some(codec) => Self::Codec(*codec),
+            None => Self::Lost(error),
+        }
+    }
+}
+
 impl LoginError {
-    /// Whether somebody was turned away, and did not just leave or send what is no login.
+    /// Whether somebody was turned away, and did not just leave.
     pub(super) fn is_a_refusal(&self) -> bool {
-        !matches!(self, Self::Lost(_) | Self::Codec(_))
+        !matches!(self, Self::Lost(_))
     }
 
     /// The number, the SQLSTATE and the words that a client is told.
@@ -104,6 +114,7 @@ impl LoginError {
                 *b"08S01",
                 "Got timeout reading communication packets".into(),
             ),
+            Self::Codec(error) => (1043, *b"08S01", format!("Bad handshake: {error}")),
             other => (1043, *b"08S01", format!("Bad handshake: {other}")),
         }
     }

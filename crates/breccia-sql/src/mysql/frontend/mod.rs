@@ -57,6 +57,8 @@ pub use kill::Clients;
 
 /// At most so many refused logins of a listener are told to the log in a second.
 const LINES_A_SECOND: u32 = 10;
+/// The most characters that a line holds of why a login was refused.
+const WHY_CHARACTERS: usize = 512;
 
 /// Who may log in.
 #[derive(Debug, Clone)]
@@ -236,9 +238,12 @@ fn tell_login(listener: &MysqlListener, peer: &str, error: &login::LoginError) {
         tracing::debug!(listener = listener.name, peer, why = %error, "a login ended");
         return;
     }
-    listener.counters.logins_refused.increment();
+    if !matches!(error, login::LoginError::Handshake(_)) {
+        listener.counters.logins_refused.increment();
+    }
     if let Some(left_out) = listener.counters.logins.pass(clock::now()) {
-        let why = error.to_string();
+        // A stranger has chosen the name in it.
+        let why: String = error.to_string().chars().take(WHY_CHARACTERS).collect();
         let listener = listener.name.as_str();
         tracing::warn!(listener, peer, why, left_out, "a login is refused");
     }

@@ -46,7 +46,7 @@ pub(super) async fn arrive(
     }
     let (mut asked_ssl, mut asked_gss) = (false, false);
     loop {
-        let (asked, tls) = match first(&mut client, end).await? {
+        let (asked, tls) = match first(listener, &mut client, end).await? {
             // As with PostgreSQL, in clear too: libraries before its version 17 know no other way,
             // and what is told is of use once.
             Startup::Cancel { process, secret } => {
@@ -153,7 +153,11 @@ async fn shake(
 }
 
 /// The first packet, or the one after an answer about encryption.
-async fn first(client: &mut Client, end: Instant) -> Result<Startup, LoginError> {
+async fn first(
+    listener: &SqlListener,
+    client: &mut Client,
+    end: Instant,
+) -> Result<Startup, LoginError> {
     loop {
         match startup(&client.inbound) {
             Ok(Some((startup, length))) => {
@@ -166,6 +170,7 @@ async fn first(client: &mut Client, end: Instant) -> Result<Startup, LoginError>
                     CodecError::Version { .. } => "0A000",
                     _ => "08P01",
                 };
+                listener.counters.logins_refused.increment();
                 fatal(client, state, &error.to_string(), "", end).await;
                 return Err(error.into());
             }

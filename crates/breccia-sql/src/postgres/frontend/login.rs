@@ -37,7 +37,7 @@ pub(super) enum LoginError {
     Lost(#[from] std::io::Error),
     #[error("the TLS handshake failed ({0})")]
     Handshake(std::io::Error),
-    #[error("{0}")]
+    #[error("it sent what is no login: {0}")]
     Codec(#[from] CodecError),
     #[error("user {user:?}: {source}")]
     Scram { user: String, source: ScramError },
@@ -52,13 +52,9 @@ pub(super) enum LoginError {
 }
 
 impl LoginError {
-    /// Whether somebody was turned away, and did not just leave or send what is no login.
+    /// Whether somebody was turned away, and did not just leave.
     pub(super) fn is_a_refusal(&self) -> bool {
-        match self {
-            Self::Lost(_) | Self::Codec(_) => false,
-            Self::Scram { source, .. } => !matches!(source, ScramError::Malformed),
-            _ => true,
-        }
+        !matches!(self, Self::Lost(_))
     }
 
     /// Whether a password, or what stands for it, was tried and is wrong.
