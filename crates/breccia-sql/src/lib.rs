@@ -9,12 +9,12 @@ mod cache;
 pub mod choice;
 pub mod class;
 pub mod consistency;
-pub mod error;
+pub mod ends;
+mod error;
 mod flow;
 pub mod freshness;
 mod guesses;
 pub mod heard;
-// MYSQL
 pub mod mysql;
 mod outage;
 pub mod pause;

@@ -154,3 +154,40 @@ fn what_is_no_login_is_told_and_counted_once() -> Result<()> {
     ensure!(told.count() == rows.len(), "{log}");
     Ok(())
 }
+
+#[test]
+fn a_session_that_a_limit_ends_is_told_and_counted() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "toldend")?;
+    cluster.wait_caught_up(LIMIT)?;
+    let big = "SELECT REPEAT('x', 1000) FROM seq_1_to_200000";
+    for (limit, statements) in [
+        ("idle-timeout", ["SELECT 1", "SELECT 2"]),
+        (
+            "idle-in-transaction-timeout",
+            ["BEGIN", "SELECT 1 FOR UPDATE"],
+        ),
+        ("transaction-timeout", ["BEGIN", "SELECT 1 FOR UPDATE"]),
+        ("write-timeout", ["SELECT 1", big]),
+    ] {
+        let listener = format!("{limit} = \"1s\"");
+        let extra = Extra {
+            listener: &listener,
+            ..Extra::default()
+        };
+        let gateway = Gateway::over(&cluster, extra)?;
+        let mut client = gateway.client("toldend")?;
+        client.run(statements[0])?;
+        client.command(3, statements[1].as_bytes())?;
+        let part = format!("limit=\"{limit}\"");
+        let line = line(&gateway, &["a session is ended", &part])?;
+        let who = format!("user=\"{}\"", cluster.primary().user());
+        for part in [&who, "database=\"toldend\"", "listener=\"sql\""] {
+            ensure!(line.contains(part), "no {part} in {line}");
+        }
+        let metric = format!("breccia_limit_hits_total{{listener=\"sql\",limit=\"{limit}\"}}");
+        let counted = gateway.breccia.metric(&metric)?;
+        ensure!(counted == 1.0, "{limit}: {counted}");
+    }
+    Ok(())
+}

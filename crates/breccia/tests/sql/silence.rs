@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{PostgresCluster, SqlClient};
+use breccia_testkit::{PostgresCluster, SqlClient, wait_until};
 
 use crate::pooling::database;
-use crate::rig::{Extra, Gateway};
+use crate::rig::{Extra, Gateway, LIMIT};
 
 /// Longer than any limit of a test.
 const LONG: Duration = Duration::from_millis(2_500);
@@ -24,6 +24,19 @@ fn gateway(name: &str, limits: &str) -> Result<(Arc<PostgresCluster>, Gateway)> 
     };
     let gateway = Gateway::over(&cluster, name, extra)?;
     Ok((cluster, gateway))
+}
+
+/// Whether so many sessions were ended by a limit, each told to the log and counted.
+fn ended(gateway: &Gateway, limit: &str, count: usize) -> Result<()> {
+    let line = format!("limit=\"{limit}\"");
+    let told = |it: &&str| it.contains("a session is ended") && it.contains(&line);
+    wait_until(LIMIT, &format!("{count} ends by {limit}"), || {
+        Ok((gateway.breccia.log().lines().filter(told).count() == count).then_some(()))
+    })?;
+    let metric = format!("breccia_limit_hits_total{{listener=\"sql\",limit=\"{limit}\"}}");
+    let counted = gateway.breccia.metric(&metric)?;
+    ensure!(counted == f64::from(u32::try_from(count)?), "{counted}");
+    Ok(())
 }
 
 #[test]
@@ -99,6 +112,7 @@ fn who_is_silent_for_too_long_is_told_so() -> Result<()> {
             let (_cluster, gateway) = gateway(&database, &limits)?;
             let after = told_after(&gateway, &database, before, state)?;
             ensure!(after >= least && after < LONG, "{limit}, {mode}: {after:?}");
+            ended(&gateway, limit, 1)?;
         }
     }
     Ok(())
@@ -112,6 +126,7 @@ fn who_takes_nothing_does_not_keep_a_connection() -> Result<()> {
         "pool-size = 1\nwrite-timeout = \"1s\"\nqueue-timeout = \"20s\"",
     )?;
     let mut other = gateway.client(name)?;
+    let mut all = Vec::new();
     for sql in [
         "SELECT repeat('x', 1000) FROM generate_series(1, 100000)",
         "/* breccia: primary */ SELECT repeat('x', 1000) FROM generate_series(1, 100000)",
@@ -124,7 +139,7 @@ fn who_takes_nothing_does_not_keep_a_connection() -> Result<()> {
         let found = other.run(&format!("{hint} SELECT 7"))?;
         ensure!(found.value() == Some("7"));
         ensure!(begun.elapsed() < 4 * LONG, "{sql}: {:?}", begun.elapsed());
-        drop(deaf);
+        all.push(deaf);
     }
-    Ok(())
+    ended(&gateway, "write-timeout", 2)
 }

@@ -242,6 +242,7 @@ fn begin(
         counted: None,
         last: None,
         is_placed: false,
+        over: None,
         refused: None,
     }
 }

@@ -50,6 +50,7 @@ use breccia_net::worker::{Accepted, Service};
 use super::cluster::Cluster;
 use super::upstream::Credential;
 use crate::bells::{Bells, Rung};
+use crate::ends::Ends;
 use crate::flow::{SCRATCH, Scratch};
 use crate::guesses::Guesses;
 use crate::pool::PoolLimits;
@@ -126,6 +127,7 @@ pub struct Counters {
     logins: Arc<LogGate>,
     slow: Arc<LogGate>,
     refused: Arc<LogGate>,
+    ends: Arc<Ends>,
 }
 
 impl Counters {
@@ -147,6 +149,7 @@ impl Counters {
             logins: gate(),
             slow: gate(),
             refused: gate(),
+            ends: Arc::new(Ends::new(registry, name)),
         }
     }
 }

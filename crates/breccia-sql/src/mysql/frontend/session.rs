@@ -5,6 +5,7 @@
 //! which its client may ask about the last answer.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use super::prepared::Statements;
 use super::relay::Edit;
 use super::{MysqlListener, MysqlUser, SharedListener};
 use crate::bells::{Rung, Stands, Timer};
+use crate::ends::Limit;
 use crate::flow::{SCRATCH, poll_read};
 use crate::freshness::Freshness;
 use crate::mysql::class::{Mode, Verdict};
@@ -93,8 +95,8 @@ impl From<CodecError> for End {
     }
 }
 
-impl From<std::io::Error> for End {
-    fn from(_: std::io::Error) -> Self {
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
         Self::Gone
     }
 }
@@ -198,6 +200,8 @@ pub(super) struct Session {
     pub(super) last: Option<(usize, &'static str)>,
     /// That is of the command that is served, and not of one before.
     pub(super) is_placed: bool,
+    /// The limit that ends it.
+    pub(super) over: Option<Limit>,
 }
 
 impl Session {
@@ -232,7 +236,14 @@ impl Session {
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         let end = || clock::now() + self.listener.limits.write_timeout;
         let client = &mut self.client;
-        Ok(client.out.send_by(&mut client.stream, end).await?)
+        let sent = client.out.send_by(&mut client.stream, end).await;
+        if let Err(error) = &sent
+            && error.kind() == io::ErrorKind::TimedOut
+            && error.raw_os_error().is_none()
+        {
+            self.over = Some(Limit::Unread);
+        }
+        Ok(sent?)
     }
 
     /// The next command, once it is here whole or known to be long.
@@ -350,6 +361,7 @@ impl Session {
         }
         let transaction = self.in_transaction();
         if transaction && over(resting, limits.idle_in_transaction_timeout) {
+            self.over = Some(Limit::IdleInTransaction);
             let why = "breccia: the transaction was idle for longer than \
                        idle-in-transaction-timeout, and is rolled back";
             return Err(End::Told(1927, b"70100", why.to_owned()));
@@ -357,11 +369,13 @@ impl Session {
         if let Some(since) = self.transaction_since.filter(|_| transaction)
             && over(since, limits.transaction_timeout)
         {
+            self.over = Some(Limit::Transaction);
             let why = "breccia: the transaction took longer than transaction-timeout, and is \
                        rolled back";
             return Err(End::Told(1927, b"70100", why.to_owned()));
         }
         if !transaction && over(resting, limits.idle_timeout) {
+            self.over = Some(Limit::Idle);
             let why = "breccia: the client was silent for longer than idle-timeout";
             return Err(End::Told(4031, b"08S01", why.to_owned()));
         }
@@ -534,6 +548,7 @@ impl Session {
 
     /// Says goodbye. A connection that is in the middle of something is closed with the session.
     async fn leave(mut self, end: End) {
+        self.tell_end();
         self.let_go().await;
         let last = clock::now() + GOODBYE;
         if let End::Told(code, sqlstate, why) = &end {

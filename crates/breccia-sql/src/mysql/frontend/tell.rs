@@ -71,6 +71,16 @@ impl Session {
         );
     }
 
+    /// The session ends; if that is for a limit of its client's, it is told.
+    pub(super) fn tell_end(&self) {
+        if let Some(limit) = self.over {
+            let database = self.settings.schema().unwrap_or("-");
+            let ends = &self.listener.counters.ends;
+            ends.count(limit);
+            ends.tell(limit, &self.listener.name, &self.identity.user, database);
+        }
+    }
+
     /// What may be shown of a command.
     fn statement(&mut self, bytes: &[u8]) -> String {
         let payload = bytes.get(HEADER_BYTES..).unwrap_or_default();

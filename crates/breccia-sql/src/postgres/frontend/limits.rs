@@ -14,36 +14,30 @@ use breccia_net::drain::Phase;
 use super::attached::{Attached, Event, poll_turn};
 use super::session::{End, HEALTH_LOOK, Session};
 use crate::bells::Stands;
+use crate::ends::Limit;
 
 /// A time that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Limit {
+enum Due {
     /// To look whether a statement should rather run elsewhere.
     Look,
-    /// The client takes nothing.
-    Unread,
-    /// The client says nothing, outside a transaction.
-    Idle,
-    /// The client says nothing, inside a transaction.
-    IdleInTransaction,
-    /// A transaction takes too long.
-    Transaction,
+    /// The client exceeds a limit.
+    Over(Limit),
     /// A server that owes an answer is down, and silent on this connection too.
     Mute,
 }
 
-impl Limit {
-    /// How a session ends that goes beyond it.
-    fn end(self) -> End {
-        let (state, name) = match self {
-            // It would not read that either.
-            Self::Look | Self::Mute | Self::Unread => return End::Gone,
-            Self::Idle => ("57P05", "idle-timeout"),
-            Self::IdleInTransaction => ("25P03", "idle-in-transaction-timeout"),
-            Self::Transaction => ("57014", "transaction-timeout"),
-        };
-        End::Told(state, format!("terminating connection due to {name}"))
-    }
+/// How a session ends that goes beyond a limit.
+fn end_of(limit: Limit) -> End {
+    let state = match limit {
+        // It would not read that either.
+        Limit::Unread => return End::Gone,
+        Limit::Idle => "57P05",
+        Limit::IdleInTransaction => "25P03",
+        Limit::Transaction => "57014",
+    };
+    let key = limit.key();
+    End::Told(state, format!("terminating connection due to {key}"))
 }
 
 /// Since when things are as they are.
@@ -115,8 +109,12 @@ impl Session {
         let now = clock::now();
         match self.due(now) {
             None => Poll::Pending,
-            Some((at, Limit::Mute)) if at <= now => Poll::Ready(Ok(self.mute())),
-            Some((at, limit)) if at <= now => Poll::Ready(Err(limit.end())),
+            Some((at, Due::Mute)) if at <= now => Poll::Ready(Ok(self.mute())),
+            Some((at, Due::Over(limit))) if at <= now => {
+                self.over = Some(limit);
+                Poll::Ready(Err(end_of(limit)))
+            }
+            Some((at, Due::Look)) if at <= now => Poll::Ready(Err(End::Gone)),
             Some((at, _)) => {
                 let soon = now + self.soonest();
                 self.timer.poll(at, soon, context).map(|()| Ok(Event::Late))
@@ -137,7 +135,7 @@ impl Session {
     }
 
     /// Which time is up first, as things are.
-    fn due(&mut self, now: Instant) -> Option<(Instant, Limit)> {
+    fn due(&mut self, now: Instant) -> Option<(Instant, Due)> {
         let attached = self.attached.as_ref();
         let held = attached.is_some_and(|attached| attached.held);
         let settled = attached.is_none_or(Attached::is_settled);
@@ -173,16 +171,20 @@ impl Session {
             (
                 (held || !settled).then_some(now),
                 Some(HEALTH_LOOK),
-                Limit::Look,
+                Due::Look,
             ),
             (
                 clocks.unread.map(|(_, since)| since),
                 Some(limits.write_timeout),
-                Limit::Unread,
+                Due::Over(Limit::Unread),
             ),
-            (quiet, idle, idle_limit),
-            (transaction, limits.transaction_timeout, Limit::Transaction),
-            (clocks.mute, timeout, Limit::Mute),
+            (quiet, idle, Due::Over(idle_limit)),
+            (
+                transaction,
+                limits.transaction_timeout,
+                Due::Over(Limit::Transaction),
+            ),
+            (clocks.mute, timeout, Due::Mute),
         ];
         let ends = times
             .into_iter()

@@ -58,6 +58,7 @@ use super::pool::PoolLimits;
 use super::scram::Verifier;
 use super::upstream::{Credential, Upstream};
 use crate::bells::{Bells, Rung};
+use crate::ends::Ends;
 pub use crate::guesses::Guesses;
 pub use arrival::ALPN;
 pub use cancel::Cancels;
@@ -158,6 +159,7 @@ pub struct Counters {
     failed: SharedCounter,
     /// What the log is told of statements is counted too, and bounded.
     gates: Arc<Gates>,
+    ends: Arc<Ends>,
     logins_refused: SharedCounter,
     handshakes_refused: SharedCounter,
 }
@@ -176,6 +178,7 @@ impl Counters {
             writes: requests("primary", "ok"),
             failed: requests("any", "error"),
             gates: Arc::default(),
+            ends: Arc::new(Ends::new(registry, name)),
             logins_refused: refused("login"),
             handshakes_refused: refused("tls"),
         }

@@ -27,6 +27,7 @@ use super::tell::Watch;
 use super::told::{Reads, Told};
 use crate::bells::{Rung, Timer};
 use crate::class::{Class, Signs, Verdict};
+use crate::ends::Limit;
 use crate::error::SqlError;
 use crate::postgres::cluster::Database;
 use crate::postgres::cluster::election::View;
@@ -115,6 +116,8 @@ pub(super) struct Session {
     /// When the open transaction began, or the statement that runs outside one.
     pub(super) transaction_since: Option<Instant>,
     pub(super) clocks: Clocks,
+    /// The limit that ends it.
+    pub(super) over: Option<Limit>,
     /// When the batch that is served arrived.
     pub(super) asked: Instant,
     /// When the replica that serves its reads was chosen.
@@ -183,6 +186,7 @@ impl Session {
             begun: None,
             transaction_since: None,
             clocks: Clocks::default(),
+            over: None,
             asked: clock::now(),
             settled: clock::now(),
             watch: Watch::default(),

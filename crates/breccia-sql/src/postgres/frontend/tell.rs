@@ -202,6 +202,10 @@ impl Session {
 
     /// The session ends; what was asked and has no answer is refused with it.
     pub(super) fn tell_end(&mut self, end: &End) {
+        let ends = &self.listener.counters.ends;
+        if let Some(limit) = self.over {
+            ends.count(limit);
+        }
         if let End::Told(state, why) = end
             && self.watch.since.is_some()
         {
@@ -212,6 +216,9 @@ impl Session {
             };
             let reason = self.watch.reason;
             self.tell_refused(state, why, reason, &[]);
+        } else if let Some(limit) = self.over {
+            let (user, database) = (&self.identity.user, &self.identity.database);
+            ends.tell(limit, &self.listener.name, user, database);
         }
     }
 
