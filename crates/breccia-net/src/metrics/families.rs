@@ -63,9 +63,9 @@ families! {
     BLOB_MISPLACED: Counter "breccia_blob_misplaced_total" ["store"]
         "Objects left out of listings because their shard is not where the layout puts them.";
     REPLICA_LAG_SECONDS: Gauge "breccia_replica_lag_seconds" ["store"]
-        "How long ago the primary was where the replica is, in whole seconds.";
+        "How long ago the primary was where the replica is, in whole seconds; none while that is not known.";
     REPLICA_LAG_BYTES: Gauge "breccia_replica_lag_bytes" ["store"]
-        "Bytes of the write-ahead log the replica has not replayed.";
+        "Bytes of the write-ahead log the replica has not replayed; none while that is not known.";
     STORE_PAUSED: Gauge "breccia_store_paused" ["store"]
         "1 while an administrator has paused a server of SQL or a composite of them.";
     SQL_ROUTED: Counter "breccia_sql_routed_total" ["target", "reason"]

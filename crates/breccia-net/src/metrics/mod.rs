@@ -278,6 +278,16 @@ impl Registry {
         }
     }
 
+    /// Ends a series: its value is not known any more. Who holds its gauge still sets what nobody sees.
+    pub fn remove(&self, family: &'static Family, labels: &[&str]) {
+        let mut families = self.lock();
+        if let Some(series) = families.get_mut(family.name) {
+            series
+                .by_labels
+                .retain(|key, _| !key.iter().eq(labels.iter().copied()));
+        }
+    }
+
     /// A new one-owner histogram of a series.
     #[must_use]
     pub fn histogram(&self, family: &'static Family, labels: &[&str]) -> Histogram {

@@ -113,3 +113,23 @@ fn totals_sum_over_the_other_labels() {
     let expected = [("a".to_owned(), 5), ("b".to_owned(), 4)];
     assert_eq!(registry.totals(&REQUESTS, "listener"), expected.into());
 }
+
+#[test]
+fn a_series_that_ends_is_not_shown_until_it_is_set_again() {
+    static LEVEL: Family = Family {
+        name: "level",
+        help: "Level.",
+        kind: Kind::Gauge,
+        labels: &["store"],
+    };
+    let registry = Registry::new();
+    registry.remove(&LEVEL, &["a"]);
+    for store in ["a", "b"] {
+        registry.gauge(&LEVEL, &[store]).set(7);
+    }
+    registry.remove(&LEVEL, &["a"]);
+    let shown = registry.render();
+    assert!(shown.contains("level{store=\"b\"} 7") && !shown.contains("\"a\""));
+    registry.gauge(&LEVEL, &["a"]).increment();
+    assert!(registry.render().contains("level{store=\"a\"} 1"));
+}

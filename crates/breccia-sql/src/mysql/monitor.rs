@@ -79,11 +79,14 @@ async fn tidy(cluster: Arc<Cluster>, registry: Registry) {
         cluster.tidy();
         for (number, server) in cluster.servers.iter().enumerate() {
             let replica = server.is_replica() == Some(true);
+            let labels = [server.name()];
             let Some(lag) = cluster.lag(number).filter(|_| replica) else {
+                // The last one would say of a replica that is gone that all is well.
+                registry.remove(&metrics::REPLICA_LAG_SECONDS, &labels);
                 continue;
             };
             let seconds = i64::try_from(lag.as_secs()).unwrap_or(i64::MAX);
-            let gauge = registry.gauge(&metrics::REPLICA_LAG_SECONDS, &[server.name()]);
+            let gauge = registry.gauge(&metrics::REPLICA_LAG_SECONDS, &labels);
             gauge.set(seconds);
         }
     }

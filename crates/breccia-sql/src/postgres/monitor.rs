@@ -96,13 +96,17 @@ async fn tidy(cluster: Arc<Cluster>, registry: Registry) {
         cluster.tidy();
         for (number, server) in cluster.servers.iter().enumerate() {
             let replica = server.report().is_some_and(|report| report.recovery);
+            let labels = [server.name()];
             let Some((lag, bytes)) = cluster.lag(number).filter(|_| replica) else {
+                // The last one would say of a replica that is gone that all is well.
+                registry.remove(&metrics::REPLICA_LAG_SECONDS, &labels);
+                registry.remove(&metrics::REPLICA_LAG_BYTES, &labels);
                 continue;
             };
             let shown = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            let seconds = registry.gauge(&metrics::REPLICA_LAG_SECONDS, &[server.name()]);
+            let seconds = registry.gauge(&metrics::REPLICA_LAG_SECONDS, &labels);
             seconds.set(shown(lag.as_secs()));
-            let gauge = registry.gauge(&metrics::REPLICA_LAG_BYTES, &[server.name()]);
+            let gauge = registry.gauge(&metrics::REPLICA_LAG_BYTES, &labels);
             gauge.set(shown(bytes));
         }
     }

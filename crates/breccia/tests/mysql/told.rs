@@ -191,3 +191,31 @@ fn a_session_that_a_limit_ends_is_told_and_counted() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_replica_that_is_gone_has_no_lag() -> Result<()> {
+    let mut cluster = cluster()?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let lags = || -> Result<String> {
+        let (_, page) = gateway.breccia.admin("/metrics")?;
+        let lines = page.lines();
+        let lags = lines.filter(|it| it.starts_with("breccia_replica_lag_seconds"));
+        Ok(lags.collect::<Vec<_>>().join("\n"))
+    };
+    let has = |one: bool| {
+        wait_until(LIMIT, "the lag of one replica, or two", || {
+            let lags = lags()?;
+            let found = lags.contains("my2") && lags.contains("my1") == one;
+            Ok(found.then_some(()))
+        })
+    };
+    has(true)?;
+    cluster.server_mut(1).kill9();
+    has(false)?;
+    cluster.server_mut(1).restart_same_port()?;
+    has(true)?;
+    cluster.server_mut(1).sigstop()?;
+    let gone = has(false);
+    cluster.server_mut(1).sigcont()?;
+    gone
+}
