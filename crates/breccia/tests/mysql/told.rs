@@ -219,3 +219,45 @@ fn a_replica_that_is_gone_has_no_lag() -> Result<()> {
     cluster.server_mut(1).sigcont()?;
     gone
 }
+
+#[test]
+fn an_answer_that_is_an_error_is_not_counted_as_ok() -> Result<()> {
+    let cluster = shared()?;
+    let extra = Extra {
+        listener: "idle-timeout = \"2s\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let counted = || -> Result<[f64; 3]> {
+        let of = |command: &str, outcome: &str| {
+            let labels = format!("listener=\"sql\",command=\"{command}\",outcome=\"{outcome}\"");
+            gateway
+                .breccia
+                .metric(&format!("breccia_requests_total{{{labels}}}"))
+        };
+        Ok([
+            of("primary", "ok")?,
+            of("replica", "ok")?,
+            of("any", "error")?,
+        ])
+    };
+    let mut client = gateway.client("")?;
+    for (sql, grows) in [
+        ("DO 1", [1, 0, 0]),
+        ("SELEC 1", [0, 0, 1]),
+        ("SELECT 1 FROM mysql.no_such_table", [0, 0, 1]),
+        ("SET breccia.nonsense = 1", [0, 0, 1]),
+        ("SELECT 1", [0, 1, 0]),
+    ] {
+        let before = counted()?;
+        client.query(sql)?;
+        let now = counted()?;
+        let grown: Vec<f64> = before.iter().zip(now).map(|(it, now)| now - it).collect();
+        ensure!(grown == grows.map(f64::from), "{sql}: {grown:?}");
+    }
+    // The end of one that asks nothing is no answer.
+    let before = counted()?;
+    line(&gateway, &["a session is ended"])?;
+    ensure!(counted()? == before, "{:?}", counted()?);
+    Ok(())
+}

@@ -297,3 +297,37 @@ fn an_explanation_names_what_is_not_proven_also_without_the_primary() -> Result<
     let config = config.replace(&own, &format!("port = {}\n", free_port()?));
     check(&config, view, &["read from pg1 now", chain])
 }
+
+#[test]
+fn an_answer_that_is_an_error_is_not_counted_as_ok() -> Result<()> {
+    let cluster = database("counted")?;
+    let gateway = Gateway::over(&cluster, "counted", Extra::default())?;
+    let counted = || -> Result<[f64; 3]> {
+        let of = |command: &str, outcome: &str| {
+            let labels = format!("listener=\"sql\",command=\"{command}\",outcome=\"{outcome}\"");
+            gateway
+                .breccia
+                .metric(&format!("breccia_requests_total{{{labels}}}"))
+        };
+        Ok([
+            of("primary", "ok")?,
+            of("replica", "ok")?,
+            of("any", "error")?,
+        ])
+    };
+    let mut client = gateway.client("counted")?;
+    for (sql, grows) in [
+        ("/* breccia: primary */ SELECT 1", [1, 0, 0]),
+        ("/* breccia: primary */ SELECT 1/0", [0, 0, 1]),
+        ("SELEC 1", [0, 0, 1]),
+        ("/* breccia: primary */ SELECT 1; SELECT 1/0", [0, 0, 1]),
+    ] {
+        let before = counted()?;
+        client.query(sql).flush()?;
+        client.read_reply()?;
+        let now = counted()?;
+        let grown: Vec<f64> = before.iter().zip(now).map(|(it, now)| now - it).collect();
+        ensure!(grown == grows.map(f64::from), "{sql}: {grown:?}");
+    }
+    Ok(())
+}

@@ -99,6 +99,7 @@ impl Session {
             || !self.autocommits();
         let Some(mark) = mark else {
             // Half an answer cannot be mended.
+            self.listener.counters.failed.increment();
             tracing::warn!(listener = self.listener.name, %error, "an answer was cut off");
             return Err(End::Gone);
         };

@@ -241,6 +241,7 @@ fn begin(
         transaction_since: None,
         counted: None,
         last: None,
+        is_asked: false,
         is_placed: false,
         over: None,
         refused: None,

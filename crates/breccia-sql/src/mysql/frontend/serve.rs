@@ -139,7 +139,7 @@ impl Session {
             }
             match attempted {
                 Ok(outcome) => {
-                    self.count(&place);
+                    self.count(&place, &outcome);
                     return Ok(Some(outcome));
                 }
                 Err(Trouble::Before(SqlError::Deposed { .. })) if tries.begun < TRIES => {
@@ -185,7 +185,7 @@ impl Session {
             && self.autocommits()
     }
 
-    fn count(&mut self, place: &Place) {
+    fn count(&mut self, place: &Place, outcome: &Outcome) {
         if matches!(place.reason, "no-position" | "behind") {
             // The next one shall find it.
             self.listener.cluster.note_missed();
@@ -206,7 +206,9 @@ impl Session {
             counter.increment();
         }
         let counters = &self.listener.counters;
-        if place.replica {
+        if outcome.error.is_some() {
+            counters.failed.increment();
+        } else if place.replica {
             counters.reads.increment();
         } else {
             counters.writes.increment();

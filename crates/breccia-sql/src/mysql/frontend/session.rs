@@ -198,7 +198,9 @@ pub(super) struct Session {
     pub(super) refused: Option<(String, String, &'static str)>,
     /// Where the last statement went or should have gone, by the server's number, and why.
     pub(super) last: Option<(usize, &'static str)>,
-    /// That is of the command that is served, and not of one before.
+    /// A command of its client's is served.
+    pub(super) is_asked: bool,
+    /// `last` is of the command that is served, and not of one before.
     pub(super) is_placed: bool,
     /// The limit that ends it.
     pub(super) over: Option<Limit>,
@@ -223,11 +225,12 @@ impl Session {
         }
         self.asked = clock::now();
         self.next_packet = 1;
-        self.is_placed = false;
+        (self.is_asked, self.is_placed) = (true, false);
         self.check_primary()?;
         let bytes = self.dispatch(command).await?;
         self.flush().await?;
         self.tell(&bytes);
+        self.is_asked = false;
         self.client.reuse(bytes);
         Ok(())
     }
@@ -519,6 +522,10 @@ impl Session {
     /// Answers with an error.
     pub(super) fn answer_error(&mut self, code: u16, sqlstate: [u8; 5], message: &str) {
         self.listener.counters.failed.increment();
+        self.write_error(code, sqlstate, message);
+    }
+
+    fn write_error(&mut self, code: u16, sqlstate: [u8; 5], message: &str) {
         let error = ErrPacket {
             code,
             sqlstate,
@@ -552,7 +559,10 @@ impl Session {
         self.let_go().await;
         let last = clock::now() + GOODBYE;
         if let End::Told(code, sqlstate, why) = &end {
-            self.answer_error(*code, **sqlstate, why);
+            if self.is_asked {
+                self.listener.counters.failed.increment();
+            }
+            self.write_error(*code, **sqlstate, why);
         }
         let _ = self.client.send(last).await;
         if self.listener.drain.phase() != Phase::Closing {

@@ -38,6 +38,8 @@ pub(super) struct Attached {
     pub(super) ending: bool,
     /// Something was sent that makes the catalogue another.
     pub(super) ddl: bool,
+    /// The last statement was answered with an error.
+    pub(super) failed: bool,
     /// The server has said that the connection ends, and the client has heard it.
     pub(super) farewell: bool,
     /// Something was sent that may show or change what the database holds.

@@ -35,22 +35,28 @@ impl Session {
             return Ok(None);
         };
         match news {
-            News::Complete(tag) => self.completed(tag, only),
+            News::Complete(tag) => {
+                attached.failed = false;
+                self.completed(tag, only);
+            }
             News::Ready(status) => self.ready(status),
             News::Failed(state) => {
                 self.changing = None;
-                self.listener.counters.failed.increment();
                 // A plan of before a change that was made behind our back: not once more.
                 // Or the connection has prepared what it is not known to have.
                 if matches!(&state[..], b"0A000" | b"26000" | b"42P05") {
                     attached.distrust();
                 }
-                if attached.held {
-                    return Ok(Self::elsewhere(&state));
+                let again = Self::elsewhere(&state).filter(|_| attached.held);
+                if again.is_some() {
+                    return Ok(again);
                 }
+                attached.failed = true;
+                self.listener.counters.failed.increment();
             }
             News::Stale => {
                 self.changing = None;
+                attached.failed = true;
                 self.listener.counters.failed.increment();
             }
             News::Outdated => self.database.note_change(),

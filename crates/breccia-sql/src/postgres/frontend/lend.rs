@@ -131,6 +131,7 @@ impl Session {
             unknown: false,
             ending: false,
             ddl: false,
+            failed: false,
             farewell: false,
             opening: self.begun.is_some(),
             seen: false,

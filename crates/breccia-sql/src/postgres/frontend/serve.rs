@@ -478,17 +478,19 @@ impl Session {
         if attached.replica {
             let answered = self.watch.answered();
             self.freshness.used_replica(attached.home(answered));
-            self.listener.counters.reads.increment();
-        } else {
-            if std::mem::take(&mut attached.seen) {
-                let cluster = &self.listener.cluster;
-                self.freshness
-                    .used_primary(cluster.question(attached.server));
-                if std::mem::take(&mut attached.missed) {
-                    cluster.note_missed();
-                }
+        } else if std::mem::take(&mut attached.seen) {
+            let cluster = &self.listener.cluster;
+            self.freshness
+                .used_primary(cluster.question(attached.server));
+            if std::mem::take(&mut attached.missed) {
+                cluster.note_missed();
             }
-            self.listener.counters.writes.increment();
+        }
+        let counters = &self.listener.counters;
+        match (std::mem::take(&mut attached.failed), attached.replica) {
+            (true, _) => {}
+            (false, true) => counters.reads.increment(),
+            (false, false) => counters.writes.increment(),
         }
         (attached.ending, attached.ends_bound) = (false, false);
         if std::mem::take(&mut attached.ddl) {
