@@ -261,3 +261,20 @@ fn an_answer_that_is_an_error_is_not_counted_as_ok() -> Result<()> {
     ensure!(counted()? == before, "{:?}", counted()?);
     Ok(())
 }
+
+#[test]
+fn a_primary_that_is_down_is_none() -> Result<()> {
+    let mut cluster = cluster()?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let mut client = gateway.client("")?;
+    ensure!(client.value("SHOW breccia.primary")? == "my0");
+    cluster.server_mut(0).kill9();
+    wait_until(LIMIT, "no primary", || {
+        let shown = client.value("SHOW breccia.primary")?;
+        Ok(shown.is_empty().then_some(()))
+    })?;
+    let (_, page) = gateway.breccia.admin("/status")?;
+    let told = page.contains("\"primary\":null") || page.contains("\"primary\": null");
+    ensure!(told, "{page}");
+    Ok(())
+}

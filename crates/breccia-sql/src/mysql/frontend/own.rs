@@ -50,9 +50,10 @@ impl Session {
             "target" if self.wants_primary => "primary".to_owned(),
             "target" => "auto".to_owned(),
             "pinned" => self.pinned.unwrap_or_default().to_owned(),
+            // While it is down, nobody takes writes, as /status says too.
             "primary" => match &view.primary {
-                Ok(server) => self.server_name(*server),
-                Err(_) => String::new(),
+                Ok(server) if self.has_primary(&view) => self.server_name(*server),
+                _ => String::new(),
             },
             "server" => {
                 let server = self
