@@ -278,3 +278,32 @@ fn a_primary_that_is_down_is_none() -> Result<()> {
     ensure!(told, "{page}");
     Ok(())
 }
+
+#[test]
+fn a_schema_that_is_forbidden_is_told_with_its_user() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let refused = gateway.client("nosuchschema").map(drop);
+    ensure!(refused.is_err_and(|it| format!("{it:#}").contains("1049")));
+    let line = line(&gateway, &["a login is refused", "nosuchschema"])?;
+    let who = format!("user {:?}: my0: ", cluster.primary().user()).replace('"', "\\\"");
+    ensure!(line.contains(&who), "no {who} in {line}");
+    ensure!(!line.contains("question of Breccia"), "{line}");
+    Ok(())
+}
+
+#[test]
+fn what_begins_or_ends_a_transaction_is_routed_as_that() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let mut client = gateway.client("")?;
+    for sql in ["BEGIN", "COMMIT", "START TRANSACTION", "ROLLBACK"] {
+        client.run(sql)?;
+        let (server, reason) = last(&mut client)?;
+        ensure!(
+            (&*server, &*reason) == ("my0", "transaction"),
+            "{sql}: {reason}"
+        );
+    }
+    Ok(())
+}

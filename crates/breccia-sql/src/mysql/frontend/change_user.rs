@@ -45,6 +45,7 @@ impl Session {
         self.freshness = Freshness::default();
         self.freshness.used_primary(None);
         if let Err(error) = self.greet(asked.schema.as_deref()).await {
+            tell_login(&self.listener, &self.peer, &error);
             let (code, _, text) = error.told();
             return Err(End::Told(code, b"HY000", text));
         }

@@ -70,8 +70,8 @@ pub(super) enum LoginError {
     Codec(#[from] CodecError),
     #[error("user {0:?} at {1}: wrong password, or no such user")]
     Password(String, String),
-    #[error("{0}")]
-    Upstream(#[from] SqlError),
+    #[error("user {0:?}: {1}")]
+    Upstream(String, Box<SqlError>),
     #[error("{0}")]
     Refused(&'static str),
     #[error("it took too long")]
@@ -98,12 +98,12 @@ impl LoginError {
     pub(super) fn told(&self) -> (u16, [u8; 5], String) {
         match self {
             Self::Password(user, peer) => (1045, *b"28000", denied(user, peer)),
-            Self::Upstream(error) => {
+            Self::Upstream(_, error) => {
                 let (code, state) = code_of(error);
-                let text = match error {
-                    SqlError::Refused { text, .. } | SqlError::Question { text, .. } => {
-                        text.clone()
-                    }
+                let text = match &**error {
+                    SqlError::Refused { text, .. }
+                    | SqlError::Settings { text, .. }
+                    | SqlError::Question { text, .. } => text.clone(),
                     other => format!("breccia: {other}"),
                 };
                 (code, state, text)
@@ -450,6 +450,8 @@ impl Session {
         let mut settings = Settings::default();
         settings.enter(&String::from_utf8_lossy(schema.unwrap_or_default()));
         self.settings = Arc::new(settings);
+        let user = self.identity.user.clone();
+        let refused = |error| LoginError::Upstream(user, Box::new(error));
         let failure = match primary {
             Ok(primary) => match self.greet_at(primary, false).await {
                 Ok(()) => return Ok(()),
@@ -462,8 +464,8 @@ impl Session {
         };
         let gone = matches!(failure.kind(), ErrorKind::Unreachable | ErrorKind::Timeout);
         match replica.filter(|_| gone) {
-            Some(replica) => Ok(self.greet_at(replica, true).await?),
-            None => Err(failure.into()),
+            Some(replica) => self.greet_at(replica, true).await.map_err(refused),
+            None => Err(refused(failure)),
         }
     }
 
@@ -487,7 +489,8 @@ impl Session {
         {
             let mut there = (*upstream.applied).clone();
             there.enter(schema);
-            pool.endpoint().enter(upstream, schema).await?;
+            let entered = pool.endpoint().enter(upstream, schema).await;
+            entered.map_err(of_settings)?;
             upstream.applied = Arc::new(there);
         }
         lease.give_back();
@@ -514,5 +517,23 @@ impl Session {
             state: &state,
         };
         ok.write(payload, self.capabilities);
+    }
+}
+
+/// A schema that a server does not let a client into is the client's wish, and not Breccia's.
+fn of_settings(error: SqlError) -> SqlError {
+    match error {
+        SqlError::Question {
+            server,
+            sqlstate,
+            errno,
+            text,
+        } => SqlError::Settings {
+            server,
+            sqlstate,
+            errno,
+            text,
+        },
+        other => other,
     }
 }

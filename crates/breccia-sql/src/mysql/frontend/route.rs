@@ -145,6 +145,7 @@ impl Session {
             Class::Read => {}
             Class::Primary(reason) | Class::Pin(reason) => return Some(reason),
             Class::Ddl => return Some("ddl"),
+            Class::Begin { .. } | Class::Commit | Class::Rollback => return Some("transaction"),
             Class::Set | Class::SetAutocommit(_) | Class::Use(_) => {
                 let shown = verdict.single && verdict.untold.is_empty();
                 if !shown || self.primary_answers() {
