@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use breccia_testkit::{Breccia, Certificates, MyClient, free_port, wait_until};
+use breccia_testkit::{Breccia, Certificates, MyClient, MyLogin, free_port, wait_until};
 
 use crate::limits::with_tls;
 use crate::rig::{Extra, Gateway, LIMIT, cluster, cut, file, fresh, shared};
@@ -306,4 +306,23 @@ fn what_begins_or_ends_a_transaction_is_routed_as_that() -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[test]
+fn a_client_that_compresses_unasked_is_told_not_to() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    for flag in [1 << 5, 1 << 26] {
+        let usual = MyLogin::default();
+        let login = MyLogin {
+            capabilities: usual.capabilities | flag,
+            ..usual
+        };
+        let refused = MyClient::connect_as(gateway.port, login).map(drop);
+        let told = refused.map_or_else(|it| format!("{it:#}"), |()| "a session".to_owned());
+        for part in ["1043", "turns on compression (CLIENT_COMPRESS"] {
+            ensure!(told.contains(part), "no {part} in {told}");
+        }
+    }
+    line(&gateway, &["a login is refused", "CLIENT_COMPRESS"]).map(drop)
 }

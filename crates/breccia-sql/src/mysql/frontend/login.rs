@@ -59,6 +59,12 @@ const OFFERED: u64 = capabilities::LONG_PASSWORD
     | capabilities::SESSION_TRACK
     | capabilities::DEPRECATE_EOF;
 
+/// What a client turns on only to send all that follows otherwise. One that does so although it is not
+/// offered would wait for ever for an answer that it can read.
+const COMPRESSED: u64 = capabilities::COMPRESS | capabilities::ZSTD_COMPRESSION;
+const NO_COMPRESSION: &str = "the client turns on compression (CLIENT_COMPRESS, or that by zstd), which is not offered \
+    here; turn it off in its options";
+
 /// Why there is no session. The client was told, as far as it can be.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoginError {
@@ -277,6 +283,9 @@ impl Arrival<'_> {
             packet = self.read().await?;
         }
         let mut response = Response::parse(&packet)?;
+        if response.capabilities & COMPRESSED != 0 {
+            return Err(LoginError::Refused(NO_COMPRESSION));
+        }
         let mut offered = OFFERED;
         if self.listener.limits.local_infile {
             offered |= capabilities::LOCAL_FILES;
