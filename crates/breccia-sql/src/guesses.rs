@@ -15,7 +15,7 @@ const FREE: u32 = 3;
 /// Between two challenges to the same user and address, after that.
 const STEP: Duration = Duration::from_secs(1);
 /// The longest wait; who would wait longer is turned away.
-const LONGEST: Duration = Duration::from_secs(15);
+pub(crate) const LONGEST: Duration = Duration::from_secs(15);
 /// Failures are forgotten once this long, or twice as long, has passed without another.
 const KEPT: Duration = Duration::from_mins(10);
 /// The most entries of one generation; there are two.
@@ -58,15 +58,15 @@ impl Guesses {
         })
     }
 
-    /// How long the next challenge waits; `None`: too many wait already.
-    pub(crate) fn wait(&self, who: Who, now: Instant) -> Option<Duration> {
+    /// How long the next challenge waits; `None`: too many wait already for one within `longest`.
+    pub(crate) fn wait(&self, who: Who, now: Instant, longest: Duration) -> Option<Duration> {
         let mut table = self.lock();
         let Some(entry) = table.entry(who).filter(|entry| entry.failures >= FREE) else {
             return Some(Duration::ZERO);
         };
         let at = entry.next.map_or(now, |next| next.max(now));
         let wait = at.saturating_duration_since(now);
-        if wait > LONGEST {
+        if wait > longest {
             return None;
         }
         entry.next = Some(at + STEP);
@@ -123,25 +123,25 @@ mod tests {
         let (guesses, now) = (Guesses::default(), Instant::now());
         let who = guesses.who("ann", "192.0.2.1:4000");
         for _ in 0..FREE {
-            assert_eq!(guesses.wait(who, now), Some(Duration::ZERO));
+            assert_eq!(guesses.wait(who, now, LONGEST), Some(Duration::ZERO));
             guesses.failed(who, now);
         }
         let same = guesses.who("ann", "192.0.2.1:4001");
         for number in 1..=15 {
-            assert_eq!(guesses.wait(same, now), Some(STEP * number));
+            assert_eq!(guesses.wait(same, now, LONGEST), Some(STEP * number));
         }
-        assert_eq!(guesses.wait(same, now), None);
+        assert_eq!(guesses.wait(same, now, LONGEST), None);
         for (user, peer) in [
             ("bob", "192.0.2.1:1"),
             ("ann", "192.0.2.2:1"),
             ("ann", "unix"),
         ] {
             let other = guesses.who(user, peer);
-            let wait = guesses.wait(other, now);
+            let wait = guesses.wait(other, now, LONGEST);
             assert_eq!(wait, Some(Duration::ZERO), "{user} {peer}");
         }
         guesses.passed(who);
-        assert_eq!(guesses.wait(who, now), Some(Duration::ZERO));
+        assert_eq!(guesses.wait(who, now, LONGEST), Some(Duration::ZERO));
     }
 
     #[test]
@@ -163,7 +163,10 @@ mod tests {
         guesses.failed(other, now + KEPT);
         assert!(guesses.lock().old.contains_key(&who.0));
         guesses.failed(other, now + KEPT * 2);
-        assert_eq!(guesses.wait(who, now + KEPT * 2), Some(Duration::ZERO));
+        assert_eq!(
+            guesses.wait(who, now + KEPT * 2, LONGEST),
+            Some(Duration::ZERO)
+        );
         for number in 0..3 * MOST {
             let user = number.to_string();
             guesses.failed(guesses.who(&user, "192.0.2.1:1"), now + KEPT * 2);

@@ -326,3 +326,53 @@ fn a_client_that_compresses_unasked_is_told_not_to() -> Result<()> {
     }
     line(&gateway, &["a login is refused", "CLIENT_COMPRESS"]).map(drop)
 }
+
+#[test]
+fn a_login_that_waits_in_vain_is_told_for_what() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "toldwait")?;
+    cluster.query(0, "CREATE TABLE toldwait.t (id int PRIMARY KEY)")?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"10500ms\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    // Nobody has logged in into a schema yet, so it is not known what connections there begin with.
+    let mut holder = gateway.client("")?;
+    for sql in ["USE toldwait", "BEGIN", "SELECT * FROM t FOR UPDATE"] {
+        holder.run(sql)?;
+    }
+    let guess = || {
+        let login = MyLogin {
+            password: "wrong",
+            ..MyLogin::default()
+        };
+        let refused = MyClient::connect_as(gateway.port, login).map(drop);
+        refused.map_or_else(|it| format!("{it:#}"), |()| "a session".to_owned())
+    };
+    std::thread::scope(|scope| -> Result<()> {
+        let waits = scope.spawn(|| match gateway.client("toldwait") {
+            Ok(_) => "a session".to_owned(),
+            Err(error) => format!("{error:#}"),
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let first: Vec<_> = (0..3).map(|_| scope.spawn(guess)).collect();
+        for guess in first {
+            let told = guess.join().expect("a thread without panic");
+            ensure!(told.contains("1045"), "{told}");
+        }
+        let more: Vec<_> = (0..12).map(|_| scope.spawn(guess)).collect();
+        let mut throttled = 0;
+        for guess in more {
+            let told = guess.join().expect("a thread without panic");
+            ensure!(told.contains("1045") || told.contains("1129"), "{told}");
+            throttled += u32::from(told.contains("1129") && told.contains("too many logins"));
+        }
+        ensure!((2..6).contains(&throttled), "{throttled} were turned away");
+        let told = waits.join().expect("a thread without panic");
+        for part in ["1040", "(queue-timeout); pool-size is 1"] {
+            ensure!(told.contains(part), "no {part} in {told}");
+        }
+        Ok(())
+    })
+}

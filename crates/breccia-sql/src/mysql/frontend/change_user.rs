@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use breccia_net::clock;
 
-use super::login::{GUESS_PAUSE, LOGIN_LIMIT, LoginError, chance, is_private, known_of};
+use super::login::{
+    GUESS_PAUSE, LOGIN_LIMIT, LONGEST_WAIT, LoginError, chance, is_private, known_of,
+};
 use super::session::{Command, End, Identity, Session};
 use super::tell_login;
 use crate::freshness::Freshness;
@@ -64,7 +66,7 @@ impl Session {
     ) -> Result<u8, End> {
         let guesses = Arc::clone(&self.listener.guesses);
         let who = guesses.who(name, &self.peer);
-        let Some(wait) = guesses.wait(who, clock::now()) else {
+        let Some(wait) = guesses.wait(who, clock::now(), LONGEST_WAIT) else {
             return Err(self.denied(name));
         };
         tokio::time::sleep(wait).await;

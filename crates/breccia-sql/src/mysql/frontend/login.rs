@@ -32,12 +32,15 @@ use crate::mysql::settings::Settings;
 use crate::mysql::told::code_of;
 use crate::mysql::upstream::{Login, ServerKind};
 
-/// A client must be logged in within this time: MySQL's `connect_timeout`.
+/// A client must have said who it is within this time: MySQL's `connect_timeout`.
 pub(super) const LOGIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client waits for servers that have not been asked yet.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// A wrong password is answered after this long: who guesses, guesses slowly.
 pub(super) const GUESS_PAUSE: Duration = Duration::from_secs(1);
+/// Whoever would have to wait longer for a challenge, since others have guessed, is refused: there must be time
+/// for an answer.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
 /// What Breccia can do for clients. Neither compression nor MariaDB's own flags: bulk execution and
 /// the caching of metadata.
@@ -80,6 +83,10 @@ pub(super) enum LoginError {
     Upstream(String, Box<SqlError>),
     #[error("{0}")]
     Refused(&'static str),
+    #[error(
+        "user {0:?} at {1}: too many logins of this user have failed from this address; wait a little"
+    )]
+    Throttled(String, String),
     #[error("it took too long")]
     Late,
 }
@@ -114,6 +121,8 @@ impl LoginError {
                 };
                 (code, state, text)
             }
+            // ER_HOST_IS_BLOCKED.
+            Self::Throttled(..) => (1129, *b"HY000", format!("breccia: {self}")),
             Self::Codec(CodecError::TooOld) => (1251, *b"08004", self.to_string()),
             Self::Late => (
                 1159,
@@ -160,10 +169,11 @@ pub(super) async fn login(
     };
     let (known, sequence) = (arrival.known, arrival.sequence);
     let mut session = begin(arrival, identity, &response, peer.to_owned(), worker);
-    let greeting = session.greet(response.schema.as_deref());
-    let greeted = tokio::time::timeout_at(end.into(), greeting).await;
+    // It waits for a connection as long as a statement does, and a server has its own `timeout`.
+    let greeted = session.greet(response.schema.as_deref()).await;
+    let end = end.max(clock::now() + GUESS_PAUSE);
     let mut out = Vec::new();
-    if let Err(error) = greeted.unwrap_or(Err(LoginError::Late)) {
+    if let Err(error) = greeted {
         let (code, sqlstate, text) = error.told();
         write_error(&mut out, known, (code, sqlstate, &text));
         write_packet(&mut session.client.out.bytes, &mut { sequence }, &out);
@@ -388,9 +398,8 @@ impl Arrival<'_> {
         };
         let guesses = Arc::clone(&self.listener.guesses);
         let who = guesses.who(&name, peer);
-        let Some(wait) = guesses.wait(who, clock::now()) else {
-            let why = "too many logins of this user have failed from this address";
-            return Err(LoginError::Refused(why));
+        let Some(wait) = guesses.wait(who, clock::now(), LONGEST_WAIT) else {
+            return Err(LoginError::Throttled(name, peer.to_owned()));
         };
         tokio::time::sleep(wait).await;
         let known = users.get(&name).cloned();

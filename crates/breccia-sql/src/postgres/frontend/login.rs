@@ -15,6 +15,7 @@ use super::client::Client;
 use super::session::{Identity, Session};
 use super::{AuthQuery, SqlListener, SqlUser, Worker};
 use crate::error::SqlError;
+use crate::guesses::LONGEST;
 use crate::postgres::codec::message::{self, Severity};
 use crate::postgres::codec::{self, CodecError};
 use crate::postgres::scram::{self, ScramError, Verifier, end_point};
@@ -278,7 +279,7 @@ async fn prove_patiently(
     end: Instant,
 ) -> Result<Credential, LoginError> {
     let who = listener.guesses.who(user, peer);
-    let Some(wait) = listener.guesses.wait(who, clock::now()) else {
+    let Some(wait) = listener.guesses.wait(who, clock::now(), LONGEST) else {
         let why = "too many logins of this user have failed from this address";
         fatal(client, "53300", why, "Try again in some seconds.", end).await;
         return Err(LoginError::Refused(why));
