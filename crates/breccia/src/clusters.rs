@@ -76,12 +76,33 @@ pub(crate) struct PoolNow {
     pub(crate) server: String,
     /// Who its connections are logged in as.
     pub(crate) role: String,
-    /// What else tells its connections from others': a name and a value.
-    pub(crate) of: (&'static str, String),
+    /// What else tells its connections from others': names and values.
+    pub(crate) of: Vec<(&'static str, Told)>,
     /// Whether they refuse writes.
     pub(crate) read_only: bool,
     /// Connections that are idle, all that are open, and sessions that wait for one.
     pub(crate) counts: (usize, usize, usize),
+}
+
+/// A value of what tells pools apart.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Told {
+    /// A name, say.
+    Text(String),
+    /// A number.
+    Number(u8),
+    /// Whether something is so.
+    Yes(bool),
+}
+
+impl From<Told> for Value {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Text(text) => text.into(),
+            Told::Number(number) => number.into(),
+            Told::Yes(yes) => yes.into(),
+        }
+    }
 }
 
 /// What can be seen of a cluster and done to it. A server is a number below that of all servers.

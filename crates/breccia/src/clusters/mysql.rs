@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use breccia_sql::consistency::Consistency;
 use breccia_sql::freshness::Position as _;
 use breccia_sql::mysql::cluster::{Cluster, Server};
+use breccia_sql::mysql::upstream::Login;
 use breccia_sql::pause::Gates;
 
-use super::{Lag, Now, PoolNow, ServerNow, SqlCluster, alike};
+use super::{Lag, Now, PoolNow, ServerNow, SqlCluster, Told, alike};
 
 impl SqlCluster for Cluster {
     alike!();
@@ -50,7 +51,7 @@ impl SqlCluster for Cluster {
                     listener: pool.listener().to_owned(),
                     server: pool.endpoint().name.clone(),
                     role: pool.login().user.clone(),
-                    of: ("capabilities", format!("{:#x}", pool.login().capabilities)),
+                    of: kind_of(pool.login()),
                     read_only: pool.login().read_only,
                     counts: (idle, open, pool.waiting()),
                 }
@@ -86,4 +87,14 @@ impl SqlCluster for Cluster {
             )
         })
     }
+}
+
+/// What clients asked for at their login that keeps their connections apart from others'.
+fn kind_of(login: &Login) -> Vec<(&'static str, Told)> {
+    let capabilities = format!("{:#x}", login.capabilities);
+    vec![
+        ("capabilities", Told::Text(capabilities)),
+        ("collation", Told::Number(login.collation)),
+        ("with_schema", Told::Yes(login.with_schema)),
+    ]
 }

@@ -8,7 +8,7 @@ use breccia_sql::consistency::Consistency;
 use breccia_sql::pause::Gates;
 use breccia_sql::postgres::cluster::{Cluster, Server};
 
-use super::{Lag, Now, PoolNow, ServerNow, SqlCluster, alike};
+use super::{Lag, Now, PoolNow, ServerNow, SqlCluster, Told, alike};
 
 impl SqlCluster for Cluster {
     alike!();
@@ -52,7 +52,7 @@ impl SqlCluster for Cluster {
                     listener: pool.listener().to_owned(),
                     server: pool.endpoint().name.clone(),
                     role: pool.login().role.clone(),
-                    of: ("database", pool.login().database.clone()),
+                    of: vec![("database", Told::Text(pool.login().database.clone()))],
                     read_only: pool.login().read_only,
                     counts: (idle, open, pool.waiting()),
                 }

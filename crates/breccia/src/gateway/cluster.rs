@@ -203,11 +203,15 @@ fn replica_value(server: &ServerNow, lag: Lag) -> Value {
 /// One for each login.
 fn pool_value(pool: PoolNow) -> Value {
     let (idle, open, waiting) = pool.counts;
-    let (of, value) = pool.of;
-    json!({
-        "listener": pool.listener, "server": pool.server, "role": pool.role, of: value,
+    let mut out = json!({
+        "listener": pool.listener, "server": pool.server, "role": pool.role,
         "read_only": pool.read_only, "idle": idle, "open": open, "waiting": waiting,
-    })
+    });
+    if let Some(map) = out.as_object_mut() {
+        let of = pool.of.into_iter();
+        map.extend(of.map(|(name, told)| (name.to_owned(), told.into())));
+    }
+    out
 }
 
 /// The lines of `/readyz` about one listener that does not serve everything.

@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use breccia_testkit::{Breccia, Certificates, MyClient, MyLogin, free_port, wait_until};
 
 use crate::limits::with_tls;
@@ -375,4 +375,44 @@ fn a_login_that_waits_in_vain_is_told_for_what() -> Result<()> {
         }
         Ok(())
     })
+}
+
+#[test]
+fn pools_that_the_status_shows_can_be_told_apart() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "toldpools")?;
+    cluster.wait_caught_up(LIMIT)?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    for database in ["", "toldpools"] {
+        let mut client = gateway.client(database)?;
+        for sql in [
+            "DO 1",
+            "SELECT 1",
+            "START TRANSACTION READ ONLY",
+            "SELECT 1",
+        ] {
+            client.run(sql)?;
+        }
+    }
+    let (_, page) = gateway.breccia.admin("/status")?;
+    let page: serde_json::Value = serde_json::from_str(&page)?;
+    let pools = page["clusters"][0]["pools"].as_array().context("pools")?;
+    let mut logins: Vec<String> = Vec::new();
+    for pool in pools {
+        let mut login = pool.clone();
+        for count in ["idle", "open", "waiting"] {
+            let count = login.as_object_mut().and_then(|it| it.remove(count));
+            ensure!(count.is_some(), "{pool}");
+        }
+        let login = login.to_string();
+        ensure!(!logins.contains(&login), "{login} twice in {pools:#?}");
+        logins.push(login);
+    }
+    let with_schema = |it: &bool| {
+        logins
+            .iter()
+            .any(|login| login.contains(&format!("\"with_schema\":{it}")))
+    };
+    ensure!([true, false].iter().all(with_schema), "{logins:#?}");
+    Ok(())
 }
