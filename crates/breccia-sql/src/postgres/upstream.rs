@@ -16,10 +16,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::codec::message::{self, Status};
 use super::codec::{self, startup};
-use super::scram::{self, Client, Keys, Secret};
+use super::scram::Keys;
 use super::settings::Settings;
 use super::statement::Prepared;
 use crate::error::SqlError;
+
+mod login;
+
+pub use login::{OwnLogin, md5_hex};
 
 /// A buffer larger than this is not kept by a connection that is idle.
 const KEPT: usize = 4 * 1024;
@@ -54,6 +58,8 @@ pub struct Endpoint {
     pub tls: UpstreamTls,
     /// How long connecting and logging in may take.
     pub timeout: Duration,
+    /// The logins that the store itself has there.
+    pub own: Vec<OwnLogin>,
 }
 
 /// What a role proves itself with.
@@ -250,125 +256,6 @@ impl Endpoint {
         }
     }
 
-    async fn authenticate(&self, upstream: &mut Upstream, login: &Login) -> Result<(), SqlError> {
-        loop {
-            let frame = self.next(upstream).await?;
-            let body = codec::body(&frame);
-            match frame.first() {
-                Some(b'R') => {}
-                Some(b'E') => return Err(self.refused(login, body)),
-                _ => continue,
-            }
-            let Some((code, rest)) = codec::int32(body) else {
-                return Err(self.malformed('R'));
-            };
-            let mut answer = Vec::new();
-            match (code, &login.credential) {
-                (0, _) => return Ok(()),
-                (3, Credential::Password(password)) if self.is_private(upstream) => {
-                    let text = |out: &mut Vec<u8>| message::write_text(out, password.as_bytes());
-                    message::frame(&mut answer, b'p', text);
-                }
-                (3, Credential::Password(_)) => {
-                    return Err(self.cannot(
-                        login,
-                        "the server asks for the password in clear over a plain connection; \
-                         use TLS or scram-sha-256 in its pg_hba.conf",
-                    ));
-                }
-                (5, Credential::Password(password)) => {
-                    let hash = md5_answer(&login.role, password, rest);
-                    let text = |out: &mut Vec<u8>| message::write_text(out, hash.as_bytes());
-                    message::frame(&mut answer, b'p', text);
-                }
-                (10, Credential::Password(_) | Credential::Keys(_)) => {
-                    self.scram(upstream, login, rest).await?;
-                    continue;
-                }
-                (3 | 5 | 10, Credential::None) => {
-                    return Err(self.cannot(
-                        login,
-                        "the server asks for a password and none is known; give the store \
-                         `user` and `password`, or the listener's user `upstream-password`",
-                    ));
-                }
-                (3 | 5, Credential::Keys(_)) => {
-                    return Err(self.cannot(
-                        login,
-                        "the server asks for the password itself, and the client's login showed \
-                         only SCRAM keys; give the listener's user `upstream-password`",
-                    ));
-                }
-                _ => {
-                    return Err(self.cannot(
-                        login,
-                        "the server asks for a way of authentication that is not spoken here; \
-                         use scram-sha-256 in its pg_hba.conf",
-                    ));
-                }
-            }
-            self.send(upstream, &answer).await?;
-        }
-    }
-
-    async fn scram(
-        &self,
-        upstream: &mut Upstream,
-        login: &Login,
-        offered: &[u8],
-    ) -> Result<(), SqlError> {
-        let failed = |source| SqlError::Scram {
-            server: self.name.clone(),
-            source,
-        };
-        let channel = channel_of(&upstream.stream);
-        let plus = offered
-            .split(|byte| *byte == 0)
-            .any(|name| name == scram::PLUS.as_bytes());
-        let (client, mechanism, first) = Client::start(channel.as_deref(), plus).map_err(failed)?;
-        let mut answer = Vec::new();
-        message::frame(&mut answer, b'p', |out| {
-            message::write_text(out, mechanism.as_bytes());
-            let length = u32::try_from(first.len()).unwrap_or(u32::MAX);
-            out.extend_from_slice(&length.to_be_bytes());
-            out.extend_from_slice(first.as_bytes());
-        });
-        self.send(upstream, &answer).await?;
-        let challenge = self.sasl(upstream, login, 11).await?;
-        let secret = match &login.credential {
-            Credential::Password(password) => Secret::Password(password),
-            Credential::Keys(keys) => Secret::Keys(keys),
-            Credential::None => Secret::Password(""),
-        };
-        let (last, expected) = client.prove(&challenge, &secret).map_err(failed)?;
-        answer.clear();
-        message::frame(&mut answer, b'p', |out| {
-            out.extend_from_slice(last.as_bytes());
-        });
-        self.send(upstream, &answer).await?;
-        let end = self.sasl(upstream, login, 12).await?;
-        if end == expected.as_bytes() {
-            Ok(())
-        } else {
-            Err(failed(scram::ScramError::Server))
-        }
-    }
-
-    async fn sasl(
-        &self,
-        upstream: &mut Upstream,
-        login: &Login,
-        expected: u32,
-    ) -> Result<Vec<u8>, SqlError> {
-        let frame = self.next(upstream).await?;
-        let body = codec::body(&frame);
-        match (frame.first(), codec::int32(body)) {
-            (Some(b'R'), Some((code, rest))) if code == expected => Ok(rest.to_vec()),
-            (Some(b'E'), _) => Err(self.refused(login, body)),
-            _ => Err(self.malformed('R')),
-        }
-    }
-
     /// Runs a question of Breccia's own on an idle connection; the rows of its last result.
     pub async fn ask(&self, upstream: &mut Upstream, sql: &str) -> Result<Vec<Row>, SqlError> {
         let mut packet = Vec::new();
@@ -469,30 +356,6 @@ impl Endpoint {
         }
     }
 
-    fn cannot(&self, login: &Login, what: &'static str) -> SqlError {
-        SqlError::Login {
-            server: self.name.clone(),
-            role: login.role.clone(),
-            what,
-        }
-    }
-
-    fn refused(&self, login: &Login, body: &[u8]) -> SqlError {
-        let (sqlstate, mut text) = words(body);
-        if matches!(login.credential, Credential::Keys(_)) && sqlstate == "28P01" {
-            text += "; only the keys of its SCRAM login are known here, and they open a server whose \
-                     verifier of the role is the same: take scram-verifier from pg_authid, or add \
-                     upstream-user and upstream-password";
-        }
-        SqlError::Refused {
-            server: self.name.clone(),
-            role: login.role.clone(),
-            sqlstate,
-            errno: None,
-            text,
-        }
-    }
-
     /// The error of a question, out of the body of its `ErrorResponse`.
     #[must_use]
     pub fn settings_refused(&self, body: &[u8]) -> SqlError {
@@ -503,11 +366,6 @@ impl Endpoint {
             errno: None,
             text,
         }
-    }
-
-    /// Whether nobody between can read what is sent.
-    fn is_private(&self, upstream: &Upstream) -> bool {
-        upstream.stream.is_tls() || matches!(self.address, Address::Unix(_))
     }
 }
 
@@ -537,36 +395,6 @@ fn words(body: &[u8]) -> (String, String) {
         String::from_utf8_lossy(field).into_owned()
     };
     (of(b'C'), of(b'M'))
-}
-
-/// The channel's binding data, where there is TLS.
-fn channel_of(stream: &Stream) -> Option<Vec<u8>> {
-    let Stream::TlsClient(tls) = stream else {
-        return None;
-    };
-    let certificates = tls.get_ref().1.peer_certificates()?;
-    scram::end_point(certificates.first()?)
-}
-
-fn md5_answer(role: &str, password: &str, salt: &[u8]) -> String {
-    let inner = md5_hex(&[password.as_bytes(), role.as_bytes()]);
-    format!("md5{}", md5_hex(&[inner.as_bytes(), salt]))
-}
-
-/// MD5 in hexadecimal, as PostgreSQL's old authentication has it.
-#[must_use]
-pub fn md5_hex(parts: &[&[u8]]) -> String {
-    use std::fmt::Write as _;
-    let mut hash = <md5::Md5 as md5::Digest>::new();
-    for part in parts {
-        md5::Digest::update(&mut hash, part);
-    }
-    let mut text = String::new();
-    for byte in md5::Digest::finalize(hash) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 /// The columns of a `DataRow`, as text.

@@ -331,3 +331,37 @@ fn an_answer_that_is_an_error_is_not_counted_as_ok() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_wrong_password_of_a_store_is_not_told_as_the_clients() -> Result<()> {
+    let cluster = database("watched")?;
+    cluster.primary().query(
+        "watched",
+        "DROP ROLE IF EXISTS watch; CREATE ROLE watch LOGIN PASSWORD 'pw' IN ROLE pg_monitor",
+    )?;
+    cluster.wait_caught_up(LIMIT)?;
+    let extra = Extra {
+        server: "monitor-user = \"watch\"\nmonitor-password = \"pw\"",
+        ..Extra::default()
+    };
+    let port = free_port()?;
+    let right = file(&cluster, port, extra);
+    let (stores, listener) = right.split_once("[listener.sql]").context("a listener")?;
+    let own = format!("\npassword = \"{}\"", cluster.primary().password());
+    let stores = stores.replace(&own, "\npassword = \"old\"");
+    let breccia = Breccia::start(&format!("{stores}[listener.sql]{listener}"))?;
+    wait_until(LIMIT, "the primary", || {
+        Ok(breccia.log().contains("the primary is known").then_some(()))
+    })?;
+    let Err(error) = SqlClient::connect(port, "watched") else {
+        anyhow::bail!("a session");
+    };
+    let told = format!("{error:#}");
+    for part in [
+        "28P01",
+        "this is the login that store.pg0 has there, and not the client's: mend its `user` and",
+    ] {
+        ensure!(told.contains(part), "no {part:?} in {told}");
+    }
+    Ok(())
+}

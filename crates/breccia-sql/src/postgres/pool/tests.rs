@@ -69,6 +69,7 @@ fn pool(size: usize, queue_timeout: Duration) -> Arc<Pool> {
             address: address.clone(),
             tls: UpstreamTls::Off,
             timeout: Duration::from_secs(5),
+            own: Vec::new(),
         },
         EndpointHealth::new("pg".to_owned(), address),
         Login {

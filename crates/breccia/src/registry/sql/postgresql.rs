@@ -17,7 +17,7 @@ use breccia_sql::postgres::frontend::{
 };
 use breccia_sql::postgres::monitor;
 use breccia_sql::postgres::scram::Verifier;
-use breccia_sql::postgres::upstream::{Credential, Endpoint, UpstreamTls};
+use breccia_sql::postgres::upstream::{Credential, Endpoint, OwnLogin, UpstreamTls};
 
 use super::{consistency, health, pool_options, probes, tls_client};
 use crate::gateway::Gateway;
@@ -83,12 +83,25 @@ pub(crate) fn endpoint(
 ) -> Result<(Endpoint, Option<(String, Credential)>), Trouble> {
     let monitor = server.monitor_user.clone();
     let monitor = monitor.map(|user| (user, credential(server.monitor_password.as_ref())));
+    let own = [
+        (client_role(server), ["user", "password"]),
+        (monitor.clone(), ["monitor-user", "monitor-password"]),
+    ];
+    let own = own.into_iter().filter_map(|(login, keys)| {
+        let (role, credential) = login?;
+        Some(OwnLogin {
+            role,
+            credential,
+            keys,
+        })
+    });
     let own_role = monitor.or_else(|| client_role(server));
     let endpoint = Endpoint {
         name: name.to_owned(),
         address: server.address.clone(),
         tls: tls(name, server)?,
         timeout: server.timeout,
+        own: own.collect(),
     };
     Ok((endpoint, own_role))
 }
