@@ -56,6 +56,8 @@ pub(super) struct Watch {
     /// Where the last one went, by number, and why.
     server: usize,
     reason: &'static str,
+    /// That is of the statement under way, and not of one before.
+    is_placed: bool,
     /// The beginning of its text, if `kept`: where nobody else holds it.
     text: Vec<u8>,
     kept: bool,
@@ -65,17 +67,19 @@ impl Watch {
     /// A batch was asked, whose frames are still there when it ends.
     pub(super) fn begin(&mut self, asked: Instant) {
         self.since = Some(asked);
-        self.kept = false;
+        (self.kept, self.is_placed) = (false, false);
     }
 
     /// Where it went, and why.
     pub(super) fn placed(&mut self, place: Place) {
         self.server = place.server;
         self.reason = place.reason;
+        self.is_placed = true;
     }
 
+    /// Why the statement under way goes where it does; `-` of one that was sent nowhere.
     pub(super) fn reason(&self) -> &'static str {
-        self.reason
+        if self.is_placed { self.reason } else { "-" }
     }
 
     /// When the last statement was answered. The time was read then, and is not read again.
@@ -96,6 +100,7 @@ impl Watch {
         }
         self.since = Some(clock::now());
         self.reason = reason;
+        self.is_placed = true;
         if let Some(sql) = sql {
             self.keep(sql);
         }
@@ -163,7 +168,7 @@ impl Session {
             database = self.identity.database,
             server = self.server_name(),
             ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            reason = self.watch.reason,
+            reason = self.watch.reason(),
             statement = self.statement(frames),
             left_out,
             "a slow statement"
@@ -214,7 +219,7 @@ impl Session {
                 "08006" => "the session's settings were refused",
                 _ => why,
             };
-            let reason = self.watch.reason;
+            let reason = self.watch.reason();
             self.tell_refused(state, why, reason, &[]);
         } else if let Some(limit) = self.over {
             let (user, database) = (&self.identity.user, &self.identity.database);
@@ -275,6 +280,23 @@ mod tests {
         assert_eq!(watch.reason, "transaction");
         watch.begin(clock::now());
         assert!(!watch.kept, "the batch's own frames hold it");
+    }
+
+    #[test]
+    fn one_that_was_sent_nowhere_has_no_reason_of_one_before() {
+        let mut watch = Watch::default();
+        watch.begin(clock::now());
+        watch.placed(Place {
+            server: 0,
+            replica: false,
+            reason: "write",
+            proof: None,
+        });
+        assert_eq!(watch.reason(), "write");
+        watch.begin(clock::now());
+        assert_eq!(watch.reason(), "-");
+        // SHOW asks about the one before.
+        assert_eq!(watch.last(), Some((0, "write")));
     }
 
     #[test]
