@@ -464,19 +464,28 @@ fn running(cluster: &MariaDbCluster) -> Vec<(usize, String)> {
     found
 }
 
-/// Runs the slow read, and does something to the server where it is first seen.
+/// Runs the slow read, and does something to the replica where it is seen.
 fn interrupt(
     cluster: &mut MariaDbCluster,
     client: &mut MyClient,
-    work: impl FnOnce(&mut MariaDbCluster, usize, &str) -> Result<()>,
+    work: impl Fn(&mut MariaDbCluster, usize, &str) -> Result<()>,
 ) -> Result<Result<MyReply>> {
-    thread::scope(|scope| {
-        let reading = scope.spawn(|| client.query(SLOW_READ));
-        let (server, id) = wait_until(LIMIT, "the read", || Ok(running(cluster).pop()))?;
-        ensure!(server != 0, "it runs on the primary");
-        work(cluster, server, &id)?;
-        Ok(reading.join().expect("no panic"))
-    })
+    for _ in 0..10 {
+        let found = thread::scope(|scope| -> Result<_> {
+            let reading = scope.spawn(|| client.query(SLOW_READ));
+            let (server, id) = wait_until(LIMIT, "the read", || Ok(running(cluster).pop()))?;
+            if server != 0 {
+                work(cluster, server, &id)?;
+            }
+            let reply = reading.join().expect("no panic");
+            Ok((server != 0).then_some(reply))
+        })?;
+        // No replica was known to be fresh enough in time: once more.
+        if let Some(reply) = found {
+            return Ok(reply);
+        }
+    }
+    anyhow::bail!("it runs on the primary each time")
 }
 
 #[test]
