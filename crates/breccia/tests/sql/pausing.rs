@@ -135,6 +135,8 @@ fn who_waits_too_long_is_refused_and_goes_on_later() -> Result<()> {
         let reply = client.simple("INSERT INTO t (own) VALUES (1)")?;
         ensure!(reply.code() == "57P03" && reply.status == 'I', "{reply:?}");
         ensure!(begun.elapsed() >= Duration::from_millis(700), "too early");
+        let told = format!("{reply:?}");
+        ensure!(told.contains("POST /stores/pg0/resume"), "{told}");
         let reply = client.extended("INSERT INTO t (own) VALUES (1)", &[])?;
         ensure!(reply.code() == "57P03" && reply.status == 'I', "{reply:?}");
     }

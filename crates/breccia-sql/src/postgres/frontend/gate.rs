@@ -29,7 +29,7 @@ impl Session {
         let turn = async { Ok(cluster.wait_turn(end, || !cluster.is_paused()).await) };
         let doing = Arc::clone(&self.registered.doing);
         let turn = doing.before(&mut self.client, turn).await?;
-        turn.then_some(()).ok_or_else(|| self.paused())
+        turn.then_some(()).ok_or_else(|| self.paused(usize::MAX))
     }
 
     /// Takes a connection for `place`, which may become another: once its server is not paused, and
@@ -124,7 +124,9 @@ impl Session {
         let turn = async { Ok(cluster.wait_turn(end, may_go).await) };
         let doing = Arc::clone(&self.registered.doing);
         let turn = doing.before(&mut self.client, turn).await?;
-        turn.then_some(()).ok_or_else(|| self.paused())
+        let primary = || self.listener.cluster.view().primary.clone();
+        turn.then_some(())
+            .ok_or_else(|| self.paused(primary().unwrap_or(usize::MAX)))
     }
 
     /// The connection that the session keeps runs nothing, and must not for now.
@@ -144,7 +146,7 @@ impl Session {
         let doing = Arc::clone(&self.registered.doing);
         let error = match doing.before(&mut self.client, turn).await {
             Ok(true) => return Ok(()),
-            Ok(false) => self.paused(),
+            Ok(false) => self.paused(server),
             Err(error) => error,
         };
         let frames = self.client.take(length);
@@ -191,9 +193,13 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn paused(&self) -> SqlError {
+    /// What an administrator has paused: this server by itself, or all of the composite.
+    pub(super) fn paused(&self, server: usize) -> SqlError {
+        let cluster = &self.listener.cluster;
+        let server = cluster.server(server).filter(|_| !cluster.is_paused());
+        let store = server.map_or(cluster.options.name.as_str(), |it| it.name());
         SqlError::Paused {
-            store: self.listener.cluster.options.name.clone(),
+            store: store.to_owned(),
             after: self.listener.limits.pool.queue_timeout(),
         }
     }

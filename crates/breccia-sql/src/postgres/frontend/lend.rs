@@ -47,7 +47,7 @@ impl Session {
         let running = Running::on(self.listener.cluster.gates(), server);
         if self.listener.cluster.holds_back(server) {
             lease.give_back();
-            return Err(self.paused());
+            return Err(self.paused(server));
         }
         let shown = lease.upstream().map(|it| (it.born, it.instance.run));
         if !self.still_fits(place, shown).await {
