@@ -123,6 +123,17 @@ pub enum SqlError {
         /// How long was waited.
         after: Duration,
     },
+    /// The server has left questions unanswered, on so many connections that no more are made.
+    #[error(
+        "{server} has not answered {count} questions of Breccia's own, and is asked no more until it has: look \
+         there what it waits for (SHOW PROCESSLIST; a full disk?)"
+    )]
+    Hanging {
+        /// The store.
+        server: String,
+        /// How many.
+        count: usize,
+    },
     /// All connections of a pool are lent.
     #[error(
         "no connection to {server} became free within {after:?} (queue-timeout); pool-size is {size}"
@@ -169,6 +180,13 @@ pub enum SqlError {
         /// Why, and what to do.
         why: String,
     },
+    /// What is asked about a statement before is gone.
+    #[error(
+        "what is asked about the statement before is gone, since connections are shared; ask at once, or in \
+         its transaction. The next statements of this session run on the primary, and it keeps that \
+         connection for longer"
+    )]
+    Forgotten,
     /// `lastval()` or `currval()` where they would tell another session's value.
     #[error(
         "lastval() and currval() are not defined in this session: connections are shared, and the \
@@ -274,11 +292,12 @@ impl SqlError {
             | Self::Settings { .. }
             | Self::Question { .. }
             | Self::Interrupted { .. }
+            | Self::Forgotten
             | Self::LastValue => ErrorKind::Server,
             Self::Login { .. } | Self::Method { .. } | Self::Scram { .. } => {
                 ErrorKind::Unauthorized
             }
-            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Timeout { .. } | Self::Hanging { .. } => ErrorKind::Timeout,
             Self::PoolFull { .. }
             | Self::Paused { .. }
             | Self::Crowded
@@ -332,7 +351,7 @@ impl SqlError {
             Self::Cancelled => "57014",
             Self::Codec { .. } | Self::Malformed { .. } => "08P01",
             Self::Login { .. } | Self::Method { .. } | Self::Scram { .. } => "28000",
-            Self::LastValue => "55000",
+            Self::LastValue | Self::Forgotten => "55000",
             Self::PoolFull { .. } | Self::Crowded => "53300",
             // cannot_connect_now: clients know it as worth another try.
             Self::NoPrimary { .. }
@@ -340,6 +359,7 @@ impl SqlError {
             | Self::Paused { .. }
             | Self::Down { .. }
             | Self::Connect { .. }
+            | Self::Hanging { .. }
             | Self::Timeout { .. } => "57P03",
         }
     }

@@ -554,7 +554,7 @@ impl<W: Wire> Drop for Lease<W> {
 }
 
 /// Whether an idle connection has nothing to say. It costs no system call while nothing came.
-fn is_quiet<C: Connection>(upstream: &mut C) -> bool {
+pub(crate) fn is_quiet<C: Connection>(upstream: &mut C) -> bool {
     let mut space = [0; 1];
     let waits = |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
     !upstream.has_unread()

@@ -3,7 +3,7 @@
 //! Not sessions. Invariant: needs `MariaDB` and nothing built.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,7 +16,9 @@ use breccia_sql::mysql::cluster::{Cluster, ClusterOptions, Consistency, Server, 
 use breccia_sql::mysql::gtid::Gtids;
 use breccia_sql::mysql::monitor;
 use breccia_sql::mysql::upstream::{Credential, Endpoint, Upstream, UpstreamTls};
-use breccia_testkit::{MariaDbCluster, MariaDbClusterOptions};
+use breccia_testkit::{MariaDb, MariaDbCluster, MariaDbClusterOptions};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,6 +37,12 @@ fn servers() -> Result<MariaDbCluster> {
 
 /// What is watched from now on, as `user` or as one who may do everything.
 fn watched(servers: &MariaDbCluster, user: Option<&str>) -> Arc<Cluster> {
+    let ports: Vec<u16> = servers.servers().iter().map(MariaDb::port).collect();
+    watched_at(servers, &ports, user)
+}
+
+/// The same where the servers are behind other ports.
+fn watched_at(servers: &MariaDbCluster, ports: &[u16], user: Option<&str>) -> Arc<Cluster> {
     let options = ClusterOptions {
         name: "db".to_owned(),
         consistency: Consistency::Session,
@@ -43,11 +51,11 @@ fn watched(servers: &MariaDbCluster, user: Option<&str>) -> Arc<Cluster> {
         lazy: false,
         read_functions: Vec::new(),
     };
-    let server = |(number, server): (usize, &breccia_testkit::MariaDb)| {
+    let server = |(number, server): (usize, &MariaDb)| {
         let name = format!("my-{number}");
         let address = Address::Tcp {
             host: "127.0.0.1".to_owned(),
-            port: server.port(),
+            port: ports[number],
         };
         let full = || {
             let password = server.password().to_owned();
@@ -298,4 +306,78 @@ async fn a_user_without_the_privilege_is_told_which() -> Result<()> {
     servers.query(0, "GRANT SLAVE MONITOR ON *.* TO watcher@'%'")?;
     until("roles", &cluster, || cluster.view().replicas == [1, 2]).await?;
     Ok(())
+}
+
+/// A way to a server on which, once it hangs, logins succeed and no question is answered any more.
+#[derive(Debug, Default)]
+struct Hanging {
+    hangs: AtomicBool,
+    made: AtomicUsize,
+}
+
+impl Hanging {
+    async fn serve(self: Arc<Self>, listener: TcpListener, port: u16) {
+        while let Ok((client, _)) = listener.accept().await {
+            self.made.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(Arc::clone(&self).pass(client, port));
+        }
+    }
+
+    async fn pass(self: Arc<Self>, client: TcpStream, port: u16) -> std::io::Result<()> {
+        let server = TcpStream::connect(("127.0.0.1", port)).await?;
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let asked = Arc::new(AtomicBool::new(false));
+        let asks = Arc::clone(&asked);
+        let back = tokio::spawn(async move {
+            let mut bytes = vec![0; 16 * 1024];
+            while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+                let hangs = self.hangs.load(Ordering::SeqCst) && asked.load(Ordering::SeqCst);
+                if !hangs && to_client.write_all(&bytes[..read]).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let mut bytes = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
+            // The first questions of those that Breccia has for itself.
+            let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+            if text.contains("UPTIME") || text.contains("gtid_slave_pos") {
+                asks.store(true, Ordering::SeqCst);
+            }
+            to_server.write_all(&bytes[..read]).await?;
+        }
+        back.abort();
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_leaves_questions_unanswered_is_not_filled_with_connections() -> Result<()> {
+    let servers = servers()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mut ports: Vec<u16> = servers.servers().iter().map(MariaDb::port).collect();
+    let way = Arc::new(Hanging::default());
+    let behind = std::mem::replace(&mut ports[1], listener.local_addr()?.port());
+    tokio::spawn(Arc::clone(&way).serve(listener, behind));
+    let cluster = watched_at(&servers, &ports, None);
+    until("two replicas", &cluster, || {
+        cluster.view().replicas.len() == 2
+    })
+    .await?;
+    let before = way.made.load(Ordering::SeqCst);
+    way.hangs.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let made = way.made.load(Ordering::SeqCst) - before;
+    let why = cluster.unused(&cluster.view(), 1).unwrap_or_default();
+    anyhow::ensure!(made <= 6, "{made} connections were made: {why}");
+    // As soon as it answers again, it is asked again.
+    way.hangs.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // What hung is answered by nobody any more.
+    until("its return", &cluster, || {
+        cluster.view().replicas.len() == 2
+    })
+    .await
+    .map(drop)
 }

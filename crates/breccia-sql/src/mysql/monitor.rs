@@ -195,6 +195,10 @@ fn failed(cluster: &Cluster, number: usize, error: &SqlError) -> Result<(), Prob
             // It is there: clients may get in where this user may not.
             Ok(())
         }
+        SqlError::Hanging { .. } => {
+            cluster.note(number, Some(error.to_string()), Heard::unanswered);
+            Err(ProbeFailure::Unanswered)
+        }
         SqlError::Connect {
             source: NetError::Connect { .. },
             ..

@@ -27,6 +27,8 @@ pub fn code_of(error: &SqlError) -> (u16, [u8; 5]) {
             let state = sqlstate.as_bytes().try_into().unwrap_or(*b"08S01");
             (*errno, state)
         }
+        // ER_UNKNOWN_ERROR.
+        SqlError::Forgotten => (1105, *b"HY000"),
         // ER_CON_COUNT_ERROR: too many connections.
         SqlError::PoolFull { .. } | SqlError::Crowded => (1040, *b"08004"),
         // ER_NET_READ_ERROR: the connection to the server is no more, and what it did is unknown.
@@ -45,6 +47,7 @@ pub fn code_of(error: &SqlError) -> (u16, [u8; 5]) {
         | SqlError::Down { .. }
         | SqlError::NoTls { .. }
         | SqlError::Timeout { .. }
+        | SqlError::Hanging { .. }
         | SqlError::Paused { .. }
         | SqlError::Deposed { .. }
         | SqlError::NoPrimary { .. }

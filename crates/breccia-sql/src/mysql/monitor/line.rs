@@ -3,13 +3,16 @@
 //! Not what is asked. Invariant: the run that a line tells is that of the server the last answer came
 //! from.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use breccia_net::clock;
 
 use crate::error::SqlError;
 use crate::mysql::cluster::Server;
 use crate::mysql::cluster::report::{self, GALERA, VARIABLES};
 use crate::mysql::gtid::Gtids;
 use crate::mysql::upstream::{Endpoint, Row, ServerKind, Table, Upstream};
+use crate::pool::is_quiet;
 
 /// Where a MariaDB server is: see [`report::primary_position`].
 const MARIADB_POSITION: &str = "SELECT @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos";
@@ -71,31 +74,58 @@ pub(super) struct Told {
     pub(super) run: u64,
 }
 
+/// The most connections to a server on which questions hang. While there are as many, no other is made: each
+/// takes one of those that the server has for all.
+const MOST_HANGING: usize = 3;
+/// How long until one more is tried all the same, in place of the oldest: what is lost on the way is never
+/// answered. Twice as long each time, until something is answered.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// The longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
 /// The connection, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Line(Option<(Upstream, u64)>);
+pub(super) struct Line {
+    /// With the run of the server it leads to.
+    kept: Option<(Upstream, u64)>,
+    /// A question is under way on it. Whoever asked may have gone since.
+    asks: bool,
+    /// Those whose question was given up, until the server has answered it after all, or closed them.
+    hanging: Vec<Upstream>,
+    /// When one more may be made though there are as many as may be, and how long after that the next.
+    again: Option<(Instant, Duration)>,
+    /// The server that all of them lead to.
+    server: String,
+}
 
 impl Line {
     /// Asks on the connection there is, or on a new one.
     pub(super) async fn ask(&mut self, server: &Server, errand: Errand) -> Result<Told, SqlError> {
-        let endpoint = &server.options.endpoint;
-        if let Some((mut upstream, run)) = self.0.take() {
-            match carry_out(endpoint, &mut upstream, errand).await {
-                Ok(tables) => return Ok(self.keep(server, upstream, run, tables)),
+        self.set_aside(server);
+        if self.kept.is_some() {
+            match self.carry_out(server, errand).await {
+                Ok(told) => return Ok(told),
                 // Whether the server is there shows on a new connection only.
                 Err(SqlError::Lost { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        let (mut upstream, run) = connect(server).await?;
-        let tables = carry_out(endpoint, &mut upstream, errand).await?;
-        Ok(self.keep(server, upstream, run, tables))
+        self.connect(server).await?;
+        self.carry_out(server, errand).await
     }
 
-    /// A new connection, to ask it something else.
+    /// A new connection, to ask it something else: [`Line::answered`] tells when that is done.
     pub(super) async fn open(&mut self, server: &Server) -> Result<&mut Upstream, SqlError> {
-        let made = connect(server).await?;
-        Ok(&mut self.0.insert(made).0)
+        self.set_aside(server);
+        self.connect(server).await?;
+        self.asks = true;
+        let kept = self.kept.as_mut().map(|(upstream, _)| upstream);
+        kept.ok_or_else(|| none(server))
+    }
+
+    /// What was asked on [`Line::open`]'s connection was answered.
+    pub(super) fn answered(&mut self) {
+        self.asks = false;
     }
 
     /// Where a primary is; `None`: it is none, or does not tell.
@@ -105,41 +135,109 @@ impl Line {
         Ok(sample.filter(|it| !it.replica).map(|it| it.position))
     }
 
-    /// Gives the connection up.
+    /// Gives the connection up, but for one on which a question hangs.
     pub(super) fn close(&mut self) {
-        self.0 = None;
+        if !self.asks {
+            self.kept = None;
+        }
     }
 
-    fn keep(&mut self, server: &Server, upstream: Upstream, run: u64, tables: Vec<Table>) -> Told {
-        server.options.health.note_bytes();
-        server.note_version(&upstream.version);
-        let (kind, since) = (upstream.server, upstream.born);
-        self.0 = Some((upstream, run));
-        Told {
-            tables,
-            kind,
-            since,
-            run,
+    /// A connection whose question was given up is of no use, and is still one of the server's.
+    fn set_aside(&mut self, server: &Server) {
+        if self.server != server.name() {
+            *self = Self {
+                server: server.name().to_owned(),
+                ..Self::default()
+            };
+        }
+        if std::mem::take(&mut self.asks)
+            && let Some((upstream, _)) = self.kept.take()
+        {
+            self.hanging.push(upstream);
+        }
+        self.hanging.retain_mut(is_quiet);
+    }
+
+    /// Logs in as the one who asks Breccia's own questions, and asks which run of the server it is.
+    async fn connect(&mut self, server: &Server) -> Result<(), SqlError> {
+        self.make_room(server)?;
+        let login = server.own_login().ok_or_else(|| SqlError::Login {
+            server: server.name().to_owned(),
+            role: String::new(),
+            what: "the store has neither `user` nor `monitor-user`, so its role and position \
+                   cannot be asked",
+        })?;
+        let endpoint = &server.options.endpoint;
+        let upstream = endpoint.open(&login).await?;
+        let question = run_question(upstream.server);
+        let (upstream, run) = self.kept.insert((upstream, 0));
+        self.asks = true;
+        let asked = endpoint.ask(upstream, question).await;
+        self.asks = false;
+        match asked {
+            Ok(rows) => {
+                let first = rows.first().and_then(|row| row.first()?.as_deref());
+                *run = first.and_then(|it| it.parse().ok()).unwrap_or(0);
+                Ok(())
+            }
+            Err(error) => {
+                self.kept = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether one more connection may be made.
+    fn make_room(&mut self, server: &Server) -> Result<(), SqlError> {
+        if self.hanging.len() < MOST_HANGING {
+            return Ok(());
+        }
+        let now = clock::now();
+        let (at, wait) = *self.again.get_or_insert((now + FIRST_WAIT, FIRST_WAIT));
+        if now < at {
+            return Err(SqlError::Hanging {
+                server: server.name().to_owned(),
+                count: self.hanging.len(),
+            });
+        }
+        self.hanging.remove(0);
+        let wait = (2 * wait).min(LONGEST_WAIT);
+        self.again = Some((now + wait, wait));
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, server: &Server, errand: Errand) -> Result<Told, SqlError> {
+        let Some((upstream, run)) = &mut self.kept else {
+            return Err(none(server));
+        };
+        self.asks = true;
+        let carried = carry_out(&server.options.endpoint, upstream, errand).await;
+        self.asks = false;
+        match carried {
+            Ok(tables) => {
+                self.again = None;
+                server.options.health.note_bytes();
+                server.note_version(&upstream.version);
+                Ok(Told {
+                    tables,
+                    kind: upstream.server,
+                    since: upstream.born,
+                    run: *run,
+                })
+            }
+            Err(error) => {
+                self.kept = None;
+                Err(error)
+            }
         }
     }
 }
 
-/// Logs in as the one who asks Breccia's own questions; the run of the server that answered.
-async fn connect(server: &Server) -> Result<(Upstream, u64), SqlError> {
-    let login = server.own_login().ok_or_else(|| SqlError::Login {
+fn none(server: &Server) -> SqlError {
+    SqlError::Lost {
         server: server.name().to_owned(),
-        role: String::new(),
-        what: "the store has neither `user` nor `monitor-user`, so its role and position cannot \
-               be asked",
-    })?;
-    let endpoint = &server.options.endpoint;
-    let mut upstream = endpoint.open(&login).await?;
-    let question = run_question(upstream.server);
-    let rows = endpoint.ask(&mut upstream, question).await?;
-    let run = rows
-        .first()
-        .and_then(|row| row.first()?.as_deref()?.parse().ok());
-    Ok((upstream, run.unwrap_or(0)))
+        source: std::io::ErrorKind::NotConnected.into(),
+    }
 }
 
 /// Asks all questions of an errand.

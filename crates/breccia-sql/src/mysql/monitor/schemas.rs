@@ -41,13 +41,18 @@ pub trait Catalogue: Send + Sync + 'static {
 
 /// Keeps true what is known of a cluster's schemas, for ever.
 pub async fn keep_schemas<C: Catalogue>(cluster: Arc<Cluster>, catalogue: C) {
-    let mut known = None;
+    let (mut known, mut told) = (None, None);
     let mut news = cluster.schemas.watch();
     let mut counted = Counted::new();
+    let mut line = Line::default();
     loop {
         let changes = *news.borrow_and_update();
         counted.begin(&cluster).await;
-        let reading = tokio::time::timeout(PATIENCE, read(&cluster, &catalogue)).await;
+        let reading = tokio::time::timeout(PATIENCE, read(&cluster, &catalogue, &mut line)).await;
+        line.close();
+        if matches!(reading, Ok(Ok(_))) {
+            told = None;
+        }
         let pause = match reading {
             Ok(Ok(found)) if changes == cluster.schemas.changes() => {
                 // What says the same as before is as true where that was, and is in use.
@@ -70,11 +75,11 @@ pub async fn keep_schemas<C: Catalogue>(cluster: Arc<Cluster>, catalogue: C) {
                     Ok(Err(error)) => error.to_string(),
                     _ => format!("that took longer than {PATIENCE:?}"),
                 };
-                tracing::warn!(
-                    store = cluster.options.name,
-                    why,
-                    "the schemas cannot be read, so every statement goes to the primary"
-                );
+                // What changes meanwhile is not known: of that, nothing counts as a read.
+                if told.replace(why.clone()) != Some(why.clone()) {
+                    let store = cluster.options.name.as_str();
+                    tracing::warn!(store, why, "the schemas cannot be read");
+                }
                 RETRY
             }
         };
@@ -89,7 +94,11 @@ struct Found<T> {
     position: Gtids,
 }
 
-async fn read<C: Catalogue>(cluster: &Cluster, catalogue: &C) -> Result<Found<C::Read>, SqlError> {
+async fn read<C: Catalogue>(
+    cluster: &Cluster,
+    catalogue: &C,
+    line: &mut Line,
+) -> Result<Found<C::Read>, SqlError> {
     let no_primary = |why: String| SqlError::NoPrimary {
         store: cluster.options.name.clone(),
         why,
@@ -98,9 +107,10 @@ async fn read<C: Catalogue>(cluster: &Cluster, catalogue: &C) -> Result<Found<C:
     let Some(server) = cluster.server(primary) else {
         return Err(no_primary(String::new()));
     };
-    let mut line = Line::default();
     let upstream = line.open(server).await?;
-    let (read, digest) = catalogue.read(&server.options.endpoint, upstream).await?;
+    let found = catalogue.read(&server.options.endpoint, upstream).await;
+    line.answered();
+    let (read, digest) = found?;
     let position = line.position(server).await?;
     Ok(Found {
         read,
