@@ -225,10 +225,17 @@ fn source<'a>(get: &impl Fn(&[&str]) -> Option<&'a str>) -> Option<Source> {
     let port = get(&["Master_Port", "Source_Port"]).unwrap_or_default();
     let number = get(&["Master_Server_Id", "Source_Server_Id"]);
     let received = get(&["Gtid_IO_Pos", "Retrieved_Gtid_Set"]);
-    let mut trouble: Vec<&str> = ["Last_SQL_Error", "Last_IO_Error"]
-        .iter()
-        .filter_map(|name| get(&[name]))
-        .filter(|text| !text.is_empty())
+    // The words of the first hold the statement that failed, and others than administrators read this.
+    let failed = get(&["Last_SQL_Errno"]).filter(|number| !matches!(*number, "" | "0"));
+    let failed = failed.map(|number| {
+        format!(
+            "it failed to apply a transaction (error {number}; SHOW REPLICA STATUS there tells it)"
+        )
+    });
+    let mut trouble: Vec<&str> = failed
+        .as_deref()
+        .into_iter()
+        .chain(get(&["Last_IO_Error"]).filter(|text| !text.is_empty()))
         .collect();
     let applies = get(&["Slave_SQL_Running", "Replica_SQL_Running"]) == Some("Yes");
     if !applies {
@@ -309,23 +316,14 @@ mod tests {
             "Master_Port",
             "Slave_IO_Running",
             "Slave_SQL_Running",
-            "Last_SQL_Error",
+            "Last_SQL_Errno",
             "Master_Server_Id",
             "Gtid_IO_Pos",
             "Using_Gtid",
             "SQL_Delay",
         ];
         let row = [
-            "",
-            "10.0.0.1",
-            "3306",
-            "Yes",
-            "No",
-            "Duplicate entry",
-            "1",
-            "0-1-9",
-            "No",
-            "3600",
+            "", "10.0.0.1", "3306", "Yes", "No", "1062", "1", "0-1-9", "No", "3600",
         ];
         let replication = table(&columns, &[&row]);
         let report = Report::read(ServerKind::MariaDb, &variables, &replication, None);
@@ -342,9 +340,13 @@ mod tests {
             ("10.0.0.1:3306", 1)
         );
         assert_eq!((source.by_gtids, source.delay_seconds), (false, 3600));
-        assert_eq!(source.trouble, "its SQL thread is stopped; Duplicate entry");
+        assert_eq!(
+            source.trouble,
+            "its SQL thread is stopped; it failed to apply a transaction (error 1062; SHOW REPLICA \
+             STATUS there tells it)"
+        );
         let advice = report.advice().join("\n");
-        assert!(advice.contains("read_only is OFF") && advice.contains("Duplicate entry"));
+        assert!(advice.contains("read_only is OFF") && advice.contains("1062"));
         let reset = table(
             &columns,
             &[&["", "", "0", "No", "No", "", "0", "", "No", "0"]],
