@@ -59,6 +59,12 @@ fn other_name(name: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a replica's connection has a value of its own of a variable for good, and another one than this.
+#[must_use]
+pub fn is_own_on_replicas(name: &str, value: &str) -> bool {
+    NOT_ON_REPLICAS.contains(&name) && (name, value) != ("autocommit", "ON")
+}
+
 /// Whether a server's word of a variable is for the session to keep.
 #[must_use]
 pub fn is_setting(name: &str) -> bool {

@@ -101,10 +101,18 @@ async fn pause(gateway: &Gateway, places: &[Paused], name: &str) -> (StatusCode,
         tokio::time::sleep(PAUSE_LOOK).await;
         running = runs(places);
     }
+    // Somebody may have ended it meanwhile.
+    let paused = places
+        .iter()
+        .all(|(cluster, server)| is_paused(cluster, *server));
     let waiting: usize = places.iter().map(|(cluster, _)| cluster.waiting()).sum();
     let mut body = json!({
-        "store": name, "paused": true, "running": running, "waiting": waiting,
+        "store": name, "paused": paused, "running": running, "waiting": waiting,
     });
+    if !paused && let Some(map) = body.as_object_mut() {
+        map.insert("note".to_owned(), "the pause was ended meanwhile".into());
+        return (StatusCode::CONFLICT, body);
+    }
     if running == 0 {
         // Whatever is done to the server now, none of these would outlive it.
         for (cluster, server) in places {
@@ -126,14 +134,7 @@ async fn resume(gateway: &Gateway, places: &[Paused], name: &str) -> Value {
     let end = clock::now() + RESUME_WAIT;
     let mut unknown = None;
     for (cluster, server) in places {
-        let is_paused = match server {
-            None => cluster.is_paused(),
-            Some(number) => cluster
-                .gates()
-                .server(*number)
-                .is_some_and(|it| it.is_paused()),
-        };
-        if !is_paused {
+        if !is_paused(cluster, *server) {
             continue;
         }
         if let Err(why) = know_primary(cluster, end).await {
@@ -151,6 +152,16 @@ async fn resume(gateway: &Gateway, places: &[Paused], name: &str) -> Value {
         map.insert("note".to_owned(), note.into());
     }
     body
+}
+
+fn is_paused(cluster: &AnyCluster, server: Option<usize>) -> bool {
+    let by_itself = |number: usize| {
+        cluster
+            .gates()
+            .server(number)
+            .is_some_and(|it| it.is_paused())
+    };
+    server.map_or_else(|| cluster.is_paused(), by_itself)
 }
 
 /// Asks the servers anew until one is the primary and says so, or until `end`: then why none is.

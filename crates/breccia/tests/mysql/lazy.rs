@@ -138,3 +138,43 @@ fn what_stands_between_the_reads_of_a_lazy_transaction_is_answered_as_by_one_ser
     ensure!(wrong == 0, "{wrong} answers differ");
     Ok(())
 }
+
+#[test]
+fn a_transaction_that_chains_begins_the_next_where_it_can_write() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "chained")?;
+    let sql = "CREATE TABLE chained.t (id int PRIMARY KEY, v varchar(9)); \
+               INSERT INTO chained.t VALUES (1, 'a')";
+    cluster.query(0, sql)?;
+    cluster.wait_caught_up(LIMIT)?;
+    for composite in ["", "transactions = \"lazy\""] {
+        let extra = Extra {
+            composite,
+            ..Extra::default()
+        };
+        let gateway = Gateway::over(&cluster, extra)?;
+        gateway.wait_reads(&cluster)?;
+        for (begin, end) in [
+            ("", "COMMIT"),
+            ("", "ROLLBACK"),
+            ("SET autocommit = 0", "COMMIT"),
+            ("BEGIN", "COMMIT"),
+        ] {
+            let mut client = gateway.client("chained")?;
+            client.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")?;
+            client.run("SET completion_type = 1")?;
+            if !begin.is_empty() {
+                client.run(begin)?;
+            }
+            client.run("SELECT v FROM t WHERE id = 1")?;
+            client.run(end)?;
+            client.run("INSERT INTO t VALUES (2, 'b')")?;
+            client.run("ROLLBACK")?;
+            ensure!(
+                client.value("SELECT COUNT(*) FROM t")? == "1",
+                "{composite} {begin} {end}"
+            );
+        }
+    }
+    Ok(())
+}

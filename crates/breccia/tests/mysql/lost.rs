@@ -554,3 +554,22 @@ fn an_end_with_release_ends_the_session() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_kept_connection_that_is_closed_meanwhile_costs_nothing() -> Result<()> {
+    let cluster = shared()?;
+    prepare(&cluster, "lingered")?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    gateway.wait_reads(&cluster)?;
+    let mut client = gateway.client("lingered")?;
+    for round in 0..3 {
+        // After an error its connection stays for a second.
+        ensure!(client.query("INSERT INTO t VALUES (1, 'again')")?.code() == 1062);
+        ensure!(cut(&cluster, 0, "lingered")? > 0, "no connection was kept");
+        thread::sleep(Duration::from_millis(150));
+        client.run(&format!("INSERT INTO w VALUES ('round {round}')"))?;
+    }
+    let left = rows(&cluster, 0, "lingered")?;
+    ensure!(left == "round 0,round 1,round 2", "{left}");
+    Ok(())
+}

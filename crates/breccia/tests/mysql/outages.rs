@@ -369,6 +369,22 @@ fn who_comes_while_the_primary_is_down_sets_and_reads() -> Result<()> {
         let reply = lazy.query("INSERT INTO w VALUES ('lost')")?;
         ensure!(reply.code() == 1053, "{:?}", reply.fault);
     }
+    // Settings that are made there cost no connection.
+    let made = || -> Result<u32> {
+        let sql = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+                   WHERE VARIABLE_NAME = 'CONNECTIONS'";
+        let count = |server: usize| anyhow::Ok(cluster.query(server, sql)?.trim().parse::<u32>()?);
+        Ok(count(1)? + count(2)?)
+    };
+    let before = made()?;
+    for _ in 0..60 {
+        let mut client = gateway.client("outage")?;
+        client.run("SET NAMES latin1")?;
+        client.run("SET autocommit = 1")?;
+        client.run("SELECT v FROM t WHERE id = 7")?;
+    }
+    let made = made()? - before;
+    ensure!(made < 40, "{made} connections for 60 clients");
     cluster.server_mut(0).restart_same_port()?;
     wait_until(LIMIT, "writes to go on", || {
         let wrote = gateway

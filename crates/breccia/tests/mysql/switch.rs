@@ -286,3 +286,24 @@ fn who_rests_with_something_open_on_an_old_primary_is_told_at_once() -> Result<(
     ensure!(left.is_empty(), "{left}");
     Ok(())
 }
+
+#[test]
+fn who_comes_in_a_pause_whose_primary_is_stopped_is_let_in_and_waits() -> Result<()> {
+    let (mut cluster, gateway) = start("queue-timeout = \"20s\"")?;
+    cluster.wait_caught_up(LIMIT)?;
+    gateway.post("/stores/db/pause")?;
+    cluster.server_mut(0).kill9();
+    // Long enough for the loss to be known.
+    thread::sleep(Duration::from_millis(1_200));
+    let mut client = gateway.client("switched")?;
+    let reply = thread::scope(|scope| -> Result<_> {
+        let waiting = scope.spawn(|| client.query("INSERT INTO w VALUES ('came late')"));
+        thread::sleep(Duration::from_millis(200));
+        cluster.promote(1)?;
+        gateway.post("/stores/db/resume")?;
+        waiting.join().expect("no panic")
+    })?;
+    ensure!(reply.fault.is_none(), "{:?}", reply.fault);
+    ensure!(rows(&cluster)? == "came late");
+    Ok(())
+}

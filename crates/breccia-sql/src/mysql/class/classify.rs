@@ -14,7 +14,7 @@ use super::remembered::{self, Remembered};
 use super::scent::scent;
 use super::walls;
 use super::words::Words;
-use super::{Class, Hidden, Mode, Selects, Tables, Verdict, hidden};
+use super::{Asked, Class, Hidden, Mode, Selects, Tables, Verdict, hidden};
 
 /// Texts that are longer are not proven.
 const LONGEST_PROVEN: usize = 256 * 1024;
@@ -127,6 +127,7 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&
     let Ok((tokens, notes)) = lexer::tokens(sql, mode) else {
         let mut verdict = Verdict {
             hidden: Hidden::Routines,
+            asked: mentioned(sql),
             may_set_last_insert_id: true,
             ..Verdict::of_primary("unlexed")
         };
@@ -183,12 +184,11 @@ fn verdict(
         let known = class_of(catalogue, statement, notes, schema);
         verdict.only_reads &= known.class == Class::Read;
         verdict.asks_last_insert_id |= known.asks_last_insert_id;
-        // The others ask about statements of this text.
-        if place == 0 {
-            verdict.asked = known.asked;
-        }
         if verdict.single {
-            (verdict.tables, verdict.selects) = (known.tables, known.selects);
+            (verdict.asked, verdict.tables, verdict.selects) =
+                (known.asked, known.tables, known.selects);
+        } else {
+            note_one_of_several(&mut verdict, &known, place);
         }
         verdict.calculates_found_rows |= known.calculates_found_rows;
         verdict.may_set_last_insert_id |= known.may_set_last_insert_id;
@@ -223,6 +223,20 @@ fn verdict(
         };
     }
     verdict
+}
+
+/// What one of several statements asks about those before the text, and leaves for those behind it.
+fn note_one_of_several(verdict: &mut Verdict, known: &Verdict, place: usize) {
+    // What a statement of this text has told is asked of that.
+    verdict.asked.last |= known.asked.last && place == 0;
+    verdict.asked.rows |= known.asked.rows && verdict.selects != Selects::Yes;
+    verdict.asked.warnings |= known.asked.warnings && verdict.tables != Tables::Yes;
+    if known.selects == Selects::Yes {
+        verdict.selects = Selects::Yes;
+    }
+    if known.tables == Tables::Yes {
+        verdict.tables = Tables::Yes;
+    }
 }
 
 /// What one statement is.
@@ -282,7 +296,11 @@ fn class_of(
         verdict.hidden = Hidden::Routines;
     }
     verdict.tables = tables(catalogue, words, &verdict);
+    asks_unseen(&mut verdict, words);
     verdict.selects = selects(words);
+    if notes.executable {
+        (verdict.selects, verdict.tables) = (Selects::Unknown, Tables::Unknown);
+    }
     note_untold(&mut verdict, words, notes);
     verdict
 }
@@ -317,6 +335,27 @@ fn tables(catalogue: Option<&Catalogue>, words: &Words<'_>, verdict: &Verdict) -
         return Tables::Yes;
     }
     Tables::Unknown
+}
+
+/// Questions about statements before that are said in other ways: a variable's name in quotes or behind
+/// blanks, a text in quotes.
+fn asks_unseen(verdict: &mut Verdict, words: &Words<'_>) {
+    if words.are(0, &["execute", "immediate"]) {
+        verdict.asked = mentioned(words.sql);
+    } else if names_variable(words.sql) {
+        verdict.asked.warnings |= mentioned(words.sql).warnings;
+    }
+}
+
+/// What a text may ask about statements before, for all that its bytes tell.
+fn mentioned(sql: &[u8]) -> Asked {
+    let text = sql.to_ascii_lowercase();
+    let says = |wanted: &[u8]| text.windows(wanted.len()).any(|it| it == wanted);
+    Asked {
+        rows: says(b"found_rows"),
+        last: says(b"row_count"),
+        warnings: says(b"warning") || says(b"error"),
+    }
 }
 
 /// Whether SHOW reads a table of `information_schema`.

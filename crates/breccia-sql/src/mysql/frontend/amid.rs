@@ -224,6 +224,12 @@ impl Session {
         }
     }
 
+    /// A command names a statement that is not there.
+    pub(super) fn unknown_statement(&mut self, number: u32, whom: &str) {
+        let why = format!("Unknown prepared statement handler ({number}) given to {whom}");
+        self.answer_error(1243, *b"HY000", &why);
+    }
+
     /// An execution whose packet ends too early is refused, as by a server.
     pub(super) fn cut_short(&mut self, payload: &[u8]) {
         // The command, the statement's number, flags, and how often.

@@ -15,7 +15,7 @@ use crate::mysql::class::Verdict;
 use crate::mysql::codec::status;
 use crate::mysql::gtid::Gtids;
 use crate::mysql::pool::{Lease, Pool};
-use crate::mysql::settings::is_setting;
+use crate::mysql::settings::{is_own_on_replicas, is_setting};
 use crate::pause::Running;
 
 /// How long a connection stays with a session after an answer that its client may ask more about: the
@@ -227,7 +227,7 @@ impl Session {
                         // It held for that statement.
                     } else if is_setting(&name) {
                         // Nobody else may find a replica's connection so.
-                        attached.spoilt |= attached.replica;
+                        attached.spoilt |= attached.replica && is_own_on_replicas(&name, &value);
                         Arc::make_mut(&mut self.settings).set(&name, &value);
                     }
                 }

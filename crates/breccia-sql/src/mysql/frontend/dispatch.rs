@@ -203,8 +203,7 @@ impl Session {
 
     /// COMMIT and ROLLBACK of what no server knows of.
     pub(super) fn end_here(&mut self) -> bool {
-        let ends_alone = self.completion().is_none_or(|it| it == "NO_CHAIN");
-        if self.is_open_upstream() || !ends_alone {
+        if self.is_open_upstream() || !self.ends_alone() {
             return false;
         }
         if self.begun.take().is_some() {
@@ -298,6 +297,11 @@ impl Session {
             self.begun = None;
         }
         Ok(())
+    }
+
+    /// Whether the end of a transaction does nothing besides.
+    pub(super) fn ends_alone(&self) -> bool {
+        self.completion().is_none_or(|it| it == "NO_CHAIN")
     }
 
     /// What the end of a transaction does besides, if the session has set that.

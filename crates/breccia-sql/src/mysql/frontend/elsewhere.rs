@@ -44,10 +44,15 @@ impl Session {
                 let killed = is_killed(outcome) && self.goes_on(place).await;
                 (!killed).then(|| self.primary("failed-on-replica"))
             }
-            Err(Trouble::Before(_)) => Some(match tries.begun {
-                1 => self.place_anew(verdict).await,
-                _ => self.primary("replica-lost"),
-            }),
+            Err(Trouble::Before(SqlError::Forgotten)) => None,
+            Err(Trouble::Before(_)) => {
+                let view = self.look();
+                Some(if tries.begun == 1 || !self.has_primary(&view) {
+                    self.place_anew(verdict).await
+                } else {
+                    self.primary("replica-lost")
+                })
+            }
             Err(Trouble::After {
                 error,
                 begun: false,

@@ -22,6 +22,7 @@ use crate::mysql::settings::Settings;
 use crate::mysql::statements::Key;
 use crate::mysql::told::code_of;
 use crate::pause::Running;
+use crate::pool::is_quiet;
 
 /// The capabilities of a client that change what a server answers: pools are kept apart by them.
 pub(super) const KEPT_APART: u64 = capabilities::FOUND_ROWS
@@ -94,11 +95,14 @@ impl Session {
         } else {
             &mut self.home
         };
-        if let Some(attached) = held.take() {
+        if let Some(mut attached) = held.take() {
+            // One that is open no more has nothing of a session that is not told elsewhere.
+            let free = attached.is_free() && !self.has_state_on(&attached);
+            if free && !attached.lease.upstream().is_some_and(is_quiet) {
+                attached.tainted = true;
+            }
             // What only lingers might not outlive what is done to its server in a pause.
-            let moves = attached.is_free()
-                && !self.has_state_on(&attached)
-                && self.listener.cluster.holds_back(place.server);
+            let moves = free && self.listener.cluster.holds_back(place.server);
             if attached.server == place.server && !attached.tainted && !moves {
                 return self.attach_again(attached, place).await;
             }

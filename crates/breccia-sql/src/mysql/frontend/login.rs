@@ -464,7 +464,11 @@ impl Session {
     pub(super) async fn greet(&mut self, schema: Option<&[u8]>) -> Result<(), LoginError> {
         let view = self.look();
         let primary = view.primary.clone();
-        let replica = self.listener.cluster.choose(&view, |_| true);
+        let replica = self.listener.cluster.choose(&view, |_| true).or_else(|| {
+            // In a pause a client is let in all the same: its first statement waits.
+            let is_up = |it: &usize| self.check_server(*it).is_ok();
+            view.replicas.iter().copied().find(is_up)
+        });
         let mut settings = Settings::default();
         settings.enter(&String::from_utf8_lossy(schema.unwrap_or_default()));
         self.settings = Arc::new(settings);

@@ -12,7 +12,7 @@ use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
 use crate::flow::Outgoing;
-use crate::mysql::class::{Class, Hidden, Verdict, scent};
+use crate::mysql::class::{Asked, Class, Hidden, Verdict, scent};
 use crate::mysql::codec::{self, HEADER_BYTES, MAX_PACKET, capabilities, command};
 use crate::mysql::upstream::Upstream;
 
@@ -399,8 +399,17 @@ fn judge_long(here: &[u8], several: bool) -> Verdict {
         Some(reason) => Class::Pin(reason),
         None => Class::Primary("long"),
     };
+    let says = |wanted: &[u8]| {
+        let is = |it: &[u8]| it.eq_ignore_ascii_case(wanted);
+        begin.windows(wanted.len()).any(is)
+    };
     Verdict {
         class,
+        asked: Asked {
+            rows: says(b"found_rows"),
+            last: says(b"row_count"),
+            warnings: false,
+        },
         may_set_last_insert_id: true,
         // As far as a READ ONLY transaction goes, which lets neither write.
         only_reads: (reads || writes) && !several,

@@ -14,7 +14,7 @@ use super::route::CURSOR_AWAY;
 use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
-use crate::mysql::class::{Asked, Class, Classifier, Hidden, Mode, Tables, Verdict};
+use crate::mysql::class::{Asked, Class, Classifier, Hidden, Mode, Selects, Tables, Verdict};
 use crate::mysql::codec::{self, ExecuteHead, command, write_packet};
 use crate::mysql::statements::{Key, MAX_OF_CLIENT, MAX_TEXT_BYTES};
 use crate::mysql::upstream::Upstream;
@@ -281,13 +281,15 @@ impl Session {
             return Ok(());
         }
         let away = holding.is_some_and(|it| it.replica);
-        if away || ((cursor || holding.is_some()) && verdict.class == Class::Read) {
+        if away || cursor || holding.is_some() {
             let mut changed = (*verdict).clone();
-            changed.class = if away {
-                CURSOR_AWAY
-            } else {
-                Class::Primary("cursor")
-            };
+            if away {
+                changed.class = CURSOR_AWAY;
+            } else if verdict.class == Class::Read {
+                changed.class = Class::Primary("cursor");
+            }
+            // Rows that are still to be fetched may count, and may not.
+            changed.selects = Selects::Unknown;
             verdict = Arc::new(changed);
         }
         let ends = matches!(verdict.class, Class::Commit | Class::Rollback);
@@ -327,11 +329,6 @@ impl Session {
         let here = self.held_at(replica, false).filter(|_| opened);
         self.hold_for(number, here);
         self.release_free().await;
-    }
-
-    fn unknown_statement(&mut self, number: u32, whom: &str) {
-        let why = format!("Unknown prepared statement handler ({number}) given to {whom}");
-        self.answer_error(1243, *b"HY000", &why);
     }
 
     /// A statement holds a connection, or none any more.

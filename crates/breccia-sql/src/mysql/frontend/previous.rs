@@ -11,16 +11,13 @@
 use super::attached::{Attached, Stays};
 use super::relay::Outcome;
 use super::route;
-use super::session::{ER_UNKNOWN_ERROR, Session};
-use crate::mysql::class::{Asked, Hidden, Selects, Tables, Verdict};
+use super::serve::PING;
+use super::session::Session;
+use crate::error::SqlError;
+use crate::mysql::class::{Asked, Class, Selects, Tables, Verdict};
 
 /// After so many statements without a question a session counts as one that asks at once, or never.
 const LATE_STATEMENTS: u8 = 50;
-
-/// Why a question is not answered.
-const GONE: &str = "breccia: what is asked about the statement before is gone, since connections are \
-                    shared; ask at once, or in its transaction. The next statements of this session run \
-                    on the primary, and it keeps that connection for longer";
 
 impl Attached {
     /// Whether all that is asked is about what ran here.
@@ -84,7 +81,20 @@ impl Session {
             return true;
         }
         self.asks_late = LATE_STATEMENTS;
-        self.answer_error(ER_UNKNOWN_ERROR, *b"HY000", GONE);
+        self.refuse(&SqlError::Forgotten);
+        false
+    }
+
+    /// The same once there is a connection for it: who has waited for one, or for the end of a pause, may have
+    /// lost what it asks about.
+    pub(super) fn still_knows(&mut self, attached: &Attached, verdict: &Verdict) -> bool {
+        let asked = verdict.asked;
+        let nothing = asked.warnings && !asked.rows && !asked.last && self.warnings == 0;
+        let knows = !asked.anything() || nothing || attached.knows(asked);
+        if knows || verdict.class == Class::Primary(PING) {
+            return true;
+        }
+        self.asks_late = LATE_STATEMENTS;
         false
     }
 
@@ -127,14 +137,13 @@ impl Session {
         }
         self.elsewhere_no(|it| it.latest = false);
         attached.latest = true;
-        let program = !verdict.single || verdict.hidden == Hidden::Routines;
         match verdict.selects {
-            _ if outcome.has_rows && (program || verdict.selects == Selects::Yes) => {
+            Selects::Yes if outcome.has_rows => {
                 self.elsewhere_no(|it| it.rows = false);
                 attached.rows = true;
             }
-            Selects::No if !program && (!outcome.has_rows || verdict.asked.warnings) => {}
-            // It may have selected, and it may not.
+            Selects::No if !outcome.has_rows || verdict.asked.warnings => {}
+            // It may have counted rows, and it may not: where they were counted before nobody else knows.
             _ => self.elsewhere_no(|it| it.rows = false),
         }
         let count = outcome.warnings.max(u16::from(outcome.error.is_some()));
@@ -143,14 +152,15 @@ impl Session {
         }
         if count > 0 || verdict.tables == Tables::Yes {
             self.elsewhere_no(|it| it.warned = false);
-            (attached.warned, self.warnings) = (true, count);
+            // Of all but the last of several nothing was told.
+            let least = u16::from(!verdict.single);
+            (attached.warned, self.warnings) = (true, count.max(least));
         } else if !attached.warned && self.warnings > 0 {
             // They are gone, or still there: they are not known.
             self.elsewhere_no(|it| it.warned = false);
-        } else if program {
+        } else if !verdict.single {
             self.elsewhere_no(|it| it.warned = false);
-            // Of all but its last statement nothing was told.
-            (attached.warned, self.warnings) = (true, self.warnings.max(1));
+            self.warnings = self.warnings.max(1);
         }
     }
 

@@ -84,7 +84,8 @@ impl Session {
         let follows = if verdict.asked.anything() {
             self.knower(verdict) == Some(Knower::Away)
         } else {
-            ends && self.away.as_ref().is_some_and(|it| it.latest)
+            // One that chains begins the next transaction, which is for the primary.
+            ends && self.ends_alone() && self.away.as_ref().is_some_and(|it| it.latest)
         };
         if let Some(away) = self.away.as_ref().filter(|_| follows) {
             return Place {

@@ -226,6 +226,10 @@ impl Session {
         self.last = Some((place.server, place.reason));
         self.is_placed = true;
         let attached = self.attach(place).await?;
+        if !self.still_knows(&attached, verdict) {
+            self.put_back(attached).await;
+            return Err(Trouble::Before(SqlError::Forgotten));
+        }
         let was_open = attached.in_transaction();
         let held = (self.begun.clone(), self.next.clone());
         let mut attached = self.prepare_or_put_back(attached, ask, verdict).await?;
