@@ -55,7 +55,7 @@ fn watched_at(servers: &MariaDbCluster, ports: &[u16], user: Option<&str>) -> Ar
         let name = format!("my-{number}");
         let address = Address::Tcp {
             host: "127.0.0.1".to_owned(),
-            port: ports[number],
+            port: ports.get(number).copied().unwrap_or(0),
         };
         let full = || {
             let password = server.password().to_owned();
@@ -333,7 +333,12 @@ impl Hanging {
             let mut bytes = vec![0; 16 * 1024];
             while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
                 let hangs = self.hangs.load(Ordering::SeqCst) && asked.load(Ordering::SeqCst);
-                if !hangs && to_client.write_all(&bytes[..read]).await.is_err() {
+                if !hangs
+                    && to_client
+                        .write_all(bytes.get(..read).unwrap_or_default())
+                        .await
+                        .is_err()
+                {
                     break;
                 }
             }
@@ -341,11 +346,13 @@ impl Hanging {
         let mut bytes = vec![0; 16 * 1024];
         while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
             // The first questions of those that Breccia has for itself.
-            let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+            let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).into_owned();
             if text.contains("UPTIME") || text.contains("gtid_slave_pos") {
                 asks.store(true, Ordering::SeqCst);
             }
-            to_server.write_all(&bytes[..read]).await?;
+            to_server
+                .write_all(bytes.get(..read).unwrap_or_default())
+                .await?;
         }
         back.abort();
         Ok(())
@@ -358,7 +365,8 @@ async fn a_server_that_leaves_questions_unanswered_is_not_filled_with_connection
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mut ports: Vec<u16> = servers.servers().iter().map(MariaDb::port).collect();
     let way = Arc::new(Hanging::default());
-    let behind = std::mem::replace(&mut ports[1], listener.local_addr()?.port());
+    let second = ports.get_mut(1).context("a second server")?;
+    let behind = std::mem::replace(second, listener.local_addr()?.port());
     tokio::spawn(Arc::clone(&way).serve(listener, behind));
     let cluster = watched_at(&servers, &ports, None);
     until("two replicas", &cluster, || {

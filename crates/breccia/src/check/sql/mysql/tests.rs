@@ -34,7 +34,7 @@ fn asked(name: &str, number: u32, source: Option<(&str, &str)>, more: &str) -> A
         "Master_Host",
         "Master_Port",
         "Slave_SQL_Running",
-        "Last_SQL_Error",
+        "Last_SQL_Errno",
     ];
     let sources = Table {
         columns: columns.map(str::to_owned).to_vec(),
@@ -113,8 +113,8 @@ fn what_works_but_may_surprise_is_a_warning() {
     let primary = || asked("a", 1, None, GOOD);
     let writable = asked("b", 2, Some(("Yes", "")), GOOD);
     check(&[primary(), writable], false, &[], &["read_only is OFF"]);
-    let stopped = asked("b", 2, Some(("No", "no such row")), READY);
-    check(&[primary(), stopped], false, &[], &["no such row)"]);
+    let stopped = asked("b", 2, Some(("No", "1032")), READY);
+    check(&[primary(), stopped], false, &[], &["error 1032"]);
     let bare = "read_only=ON gtid_strict_mode=OFF log_bin=OFF";
     let bare = asked("b", 2, Some(("Yes", "")), bare);
     check(
