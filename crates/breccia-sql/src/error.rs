@@ -232,6 +232,16 @@ pub enum SqlError {
     },
 }
 
+/// What is put behind a server's refusal of a login that is the store's own: whoever reads it would look for
+/// the fault in the client's password. `keys`: those of the file that hold it; `whom`: what a server calls a
+/// user.
+pub(crate) fn login_of_the_store(store: &str, [user, password]: [&str; 2], whom: &str) -> String {
+    format!(
+        "; this is the login that store.{store} has there, and not the client's: mend its `{user}` and \
+         `{password}`, or that {whom} on the server"
+    )
+}
+
 impl SqlError {
     /// What was refused was no setting, but a question.
     pub(crate) fn of_a_question(self) -> Self {

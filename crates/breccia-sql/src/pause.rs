@@ -67,17 +67,17 @@ impl Questions {
         let _ = self.ended.subscribe().wait_for(|it| *it >= number).await;
     }
 
-    /// For the one who asks: waits until somebody wants a question that has not ended; its number.
-    pub(crate) async fn next(&self) -> u64 {
-        let ended = *self.ended.borrow();
+    /// For the one who asks, for ever: asks whenever somebody wants a question that has not ended.
+    pub(crate) async fn carry_out<F: Future>(&self, ask: impl Fn() -> F) {
         let mut wanted = self.wanted.subscribe();
-        let next = wanted.wait_for(|it| *it > ended).await;
-        next.map_or(ended, |it| *it)
-    }
-
-    /// For the one who asks: that question has ended, and with it all before.
-    pub(crate) fn ended(&self, number: u64) {
-        self.ended.send_replace(number);
+        let mut ended = *self.ended.borrow();
+        // The sender lives in `self`, so the channel cannot close while this waits.
+        while let Ok(number) = wanted.wait_for(|it| *it > ended).await.map(|it| *it) {
+            let _ = ask().await;
+            // With it, all before have ended.
+            ended = number;
+            self.ended.send_replace(ended);
+        }
     }
 }
 
@@ -313,11 +313,8 @@ mod tests {
             let gates = Arc::clone(&gates);
             async move {
                 let questions = &gates.all().get(server).expect("a server").questions;
-                loop {
-                    let number = questions.next().await;
-                    tokio::time::sleep(Duration::from_secs(1 + server as u64)).await;
-                    questions.ended(number);
-                }
+                let answer = || tokio::time::sleep(Duration::from_secs(1 + server as u64));
+                questions.carry_out(answer).await;
             }
         };
         let (first, second) = (tokio::spawn(asks(0)), tokio::spawn(asks(1)));

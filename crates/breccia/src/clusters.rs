@@ -117,14 +117,8 @@ pub(crate) trait SqlCluster: Debug + Send + Sync {
     fn server_names(&self) -> Vec<&str>;
     /// What administrators hold back.
     fn gates(&self) -> &Gates;
-    /// Whether all of it is paused.
-    fn is_paused(&self) -> bool;
-    /// Sessions that wait for the end of a pause.
-    fn waiting(&self) -> usize;
     /// What runs on a server, or on all.
     fn running(&self, server: Option<usize>) -> usize;
-    /// Holds back what has not begun, on a server or on all; `false`: no more.
-    fn pause(&self, server: Option<usize>, paused: bool);
     /// Takes a server out of the choice for reads; `false`: back into it.
     fn drain(&self, server: usize, drained: bool);
     /// Its pools, in order.
@@ -178,23 +172,11 @@ macro_rules! alike {
             Self::gates(self)
         }
 
-        fn is_paused(&self) -> bool {
-            Self::is_paused(self)
-        }
-
-        fn waiting(&self) -> usize {
-            Self::waiting(self)
-        }
-
         fn running(&self, server: Option<usize>) -> usize {
             match server {
                 Some(number) => self.server(number).map_or(0, |server| server.running()),
                 None => self.servers.iter().map(|server| server.running()).sum(),
             }
-        }
-
-        fn pause(&self, server: Option<usize>, paused: bool) {
-            Self::pause(self, server, paused);
         }
 
         fn drain(&self, server: usize, drained: bool) {

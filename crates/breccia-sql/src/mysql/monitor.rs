@@ -126,24 +126,14 @@ async fn probe_role(cluster: Arc<Cluster>, number: usize, probes: ProbeConfig) {
         let (cluster, line) = (Arc::clone(&watched), Arc::clone(&probing));
         async move { probe_once(&cluster, number, &line, patience).await }
     };
-    tokio::join!(
-        probe_loop(health, probes, probe),
-        ask_roles(&cluster, number, &line, patience)
-    );
-}
-
-/// Asks what a server is whenever somebody will not wait for the next probe. A probe under way ends
-/// first: what is noted last was asked last.
-async fn ask_roles(cluster: &Cluster, number: usize, line: &Mutex<Line>, patience: Duration) {
     let Some(gate) = cluster.gates().server(number) else {
         return;
     };
-    loop {
-        let question = gate.questions.next().await;
-        // Its health is for the prober to tell.
-        let _ = probe_once(cluster, number, line, patience).await;
-        gate.questions.ended(question);
-    }
+    // A probe under way ends first: what is noted last was asked last. The health is for the prober to tell.
+    let asks = gate
+        .questions
+        .carry_out(|| probe_once(&cluster, number, &line, patience));
+    tokio::join!(probe_loop(health, probes, probe), asks);
 }
 
 async fn probe_once(

@@ -105,7 +105,10 @@ async fn pause(gateway: &Gateway, places: &[Paused], name: &str) -> (StatusCode,
     let paused = places
         .iter()
         .all(|(cluster, server)| is_paused(cluster, *server));
-    let waiting: usize = places.iter().map(|(cluster, _)| cluster.waiting()).sum();
+    let waiting: usize = places
+        .iter()
+        .map(|(cluster, _)| cluster.gates().waiting())
+        .sum();
     let mut body = json!({
         "store": name, "paused": paused, "running": running, "waiting": waiting,
     });
@@ -161,7 +164,7 @@ fn is_paused(cluster: &AnyCluster, server: Option<usize>) -> bool {
             .server(number)
             .is_some_and(|it| it.is_paused())
     };
-    server.map_or_else(|| cluster.is_paused(), by_itself)
+    server.map_or_else(|| cluster.gates().is_paused(), by_itself)
 }
 
 /// Asks the servers anew until one is the primary and says so, or until `end`: then why none is.
@@ -192,7 +195,7 @@ fn takes_writes(cluster: &AnyCluster) -> Result<(), String> {
 
 fn set_paused(gateway: &Gateway, places: &[Paused], name: &str, paused: bool) {
     for (cluster, server) in places {
-        cluster.pause(*server, paused);
+        cluster.gates().pause(*server, paused);
     }
     let gauge = gateway.metrics.gauge(&metrics::STORE_PAUSED, &[name]);
     gauge.set(i64::from(paused));

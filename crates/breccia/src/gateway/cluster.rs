@@ -72,7 +72,7 @@ fn serves(cluster: &dyn SqlCluster) -> Serves {
             paused.join("/resume, /stores/")
         ));
     }
-    if cluster.is_paused() {
+    if cluster.gates().is_paused() {
         // Its clients wait here, and would be refused elsewhere: it stays ready.
         return Serves::Partly(lines);
     }
@@ -123,7 +123,7 @@ fn primary(now: &Now) -> Result<&ServerNow, String> {
 fn unasked<'a>(cluster: &dyn SqlCluster, now: &'a Now) -> Option<(&'a str, &'a str)> {
     let server = primary(now).ok()?;
     let why = server.unused.as_deref()?;
-    let held = server.paused || cluster.is_paused();
+    let held = server.paused || cluster.gates().is_paused();
     (!held).then_some((server.name.as_str(), why))
 }
 
@@ -132,7 +132,7 @@ fn set_aside<'a>(cluster: &dyn SqlCluster, now: &'a Now) -> Vec<(&'a str, &'a st
     let others = now.servers.iter().enumerate();
     let others = others.filter(|(number, server)| {
         // A pause of all is told once, for the composite.
-        let serves = cluster.is_paused() && server.is_able() && server.is_replica;
+        let serves = cluster.gates().is_paused() && server.is_able() && server.is_replica;
         now.primary != Ok(*number) && !serves
     });
     let aside = others.filter_map(|(_, it)| Some((it.name.as_str(), it.unused.as_deref()?)));
@@ -141,7 +141,10 @@ fn set_aside<'a>(cluster: &dyn SqlCluster, now: &'a Now) -> Vec<(&'a str, &'a st
 
 /// The stores that are paused: the composite, servers of it.
 fn paused(cluster: &dyn SqlCluster, now: &Now) -> Vec<String> {
-    let whole = cluster.is_paused().then(|| cluster.name().to_owned());
+    let whole = cluster
+        .gates()
+        .is_paused()
+        .then(|| cluster.name().to_owned());
     let servers = now.servers.iter().filter(|server| server.paused);
     let servers = servers.map(|server| server.name.clone());
     whole.into_iter().chain(servers).collect()
@@ -174,7 +177,7 @@ fn value(cluster: &dyn SqlCluster) -> Value {
         "set_aside": aside,
         "drained": drained,
         "paused": paused(cluster, &now),
-        "waiting": cluster.waiting(),
+        "waiting": cluster.gates().waiting(),
         "pools": cluster.pools().into_iter().map(pool_value).collect::<Vec<_>>(),
     });
     if let Some(map) = out.as_object_mut() {

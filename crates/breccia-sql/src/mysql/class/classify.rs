@@ -11,10 +11,10 @@ use super::commands::{self, SET_STATEMENT, Shape};
 use super::lexer::{self, Notes};
 use super::prove::{self, Reason};
 use super::remembered::{self, Remembered};
-use super::scent::scent;
+use super::scent::{mentioned, scent};
 use super::walls;
 use super::words::Words;
-use super::{Asked, Class, Hidden, Mode, Selects, Tables, Verdict, hidden};
+use super::{Class, Hidden, Mode, Selects, Tables, Verdict, hidden};
 
 /// Texts that are longer are not proven.
 const LONGEST_PROVEN: usize = 256 * 1024;
@@ -344,17 +344,6 @@ fn asks_unseen(verdict: &mut Verdict, words: &Words<'_>) {
         verdict.asked = mentioned(words.sql);
     } else if names_variable(words.sql) {
         verdict.asked.warnings |= mentioned(words.sql).warnings;
-    }
-}
-
-/// What a text may ask about statements before, for all that its bytes tell.
-fn mentioned(sql: &[u8]) -> Asked {
-    let text = sql.to_ascii_lowercase();
-    let says = |wanted: &[u8]| text.windows(wanted.len()).any(|it| it == wanted);
-    Asked {
-        rows: says(b"found_rows"),
-        last: says(b"row_count"),
-        warnings: says(b"warning") || says(b"error"),
     }
 }
 

@@ -35,7 +35,7 @@ pub use classify::Classifier;
 pub use commands::RELEASE;
 pub use hidden::Hidden;
 pub use masked::masked;
-pub(crate) use scent::scent;
+pub(crate) use scent::{mentioned, scent};
 
 /// How texts are read in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -6,6 +6,7 @@
 
 use memchr::memchr2_iter;
 
+use super::Asked;
 use super::prove::Reason;
 
 /// Words, in lower case and one somewhere behind the other, and why a session keeps its connection.
@@ -22,6 +23,16 @@ const SCENTS: [(&[&[u8]], Reason); 6] = [
 pub(crate) fn scent(sql: &[u8]) -> Option<Reason> {
     let (_, reason) = SCENTS.iter().find(|(words, _)| has(sql, words))?;
     Some(reason)
+}
+
+/// What a text may ask about statements before, for all that its bytes tell.
+pub(crate) fn mentioned(sql: &[u8]) -> Asked {
+    let says = |word: &[u8]| behind(sql, word).is_some();
+    Asked {
+        rows: says(b"found_rows"),
+        last: says(b"row_count"),
+        warnings: says(b"warning") || says(b"error"),
+    }
 }
 
 fn has(sql: &[u8], words: &[&[u8]]) -> bool {

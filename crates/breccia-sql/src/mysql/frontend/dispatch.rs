@@ -189,16 +189,9 @@ impl Session {
             read_only,
         });
         self.transaction_since = Some(self.asked);
-        self.answers_itself();
+        self.forget_latest();
         self.answer_ok();
         true
-    }
-
-    /// Breccia answers a statement: of the last one nothing can be asked then.
-    fn answers_itself(&mut self) {
-        for held in [&mut self.home, &mut self.away].into_iter().flatten() {
-            held.latest = false;
-        }
     }
 
     /// COMMIT and ROLLBACK of what no server knows of.
@@ -208,7 +201,7 @@ impl Session {
         }
         if self.begun.take().is_some() {
             self.next = None;
-            self.answers_itself();
+            self.forget_latest();
         } else if self.has_latest() {
             // The client may well ask about it, and then about the one before no more.
             return false;
@@ -232,7 +225,7 @@ impl Session {
             return true;
         }
         self.next = Some(sql.to_vec());
-        self.answers_itself();
+        self.forget_latest();
         self.answer_ok();
         true
     }

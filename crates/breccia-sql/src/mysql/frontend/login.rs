@@ -512,7 +512,8 @@ impl Session {
             let mut there = (*upstream.applied).clone();
             there.enter(schema);
             let entered = pool.endpoint().enter(upstream, schema).await;
-            entered.map_err(of_settings)?;
+            // One that it does not let a client into is the client's wish, and not Breccia's.
+            entered.map_err(SqlError::of_settings)?;
             upstream.applied = Arc::new(there);
         }
         lease.give_back();
@@ -539,23 +540,5 @@ impl Session {
             state: &state,
         };
         ok.write(payload, self.capabilities);
-    }
-}
-
-/// A schema that a server does not let a client into is the client's wish, and not Breccia's.
-fn of_settings(error: SqlError) -> SqlError {
-    match error {
-        SqlError::Question {
-            server,
-            sqlstate,
-            errno,
-            text,
-        } => SqlError::Settings {
-            server,
-            sqlstate,
-            errno,
-            text,
-        },
-        other => other,
     }
 }

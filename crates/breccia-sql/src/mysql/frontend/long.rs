@@ -12,7 +12,7 @@ use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
 use crate::flow::Outgoing;
-use crate::mysql::class::{Asked, Class, Hidden, Verdict, scent};
+use crate::mysql::class::{Asked, Class, Hidden, Verdict, mentioned, scent};
 use crate::mysql::codec::{self, HEADER_BYTES, MAX_PACKET, capabilities, command};
 use crate::mysql::upstream::Upstream;
 
@@ -76,9 +76,6 @@ impl Long {
         piece
     }
 }
-
-/// What a client is told whose packets are not in order.
-const OUT_OF_ORDER: &str = "Got packets out of order";
 
 /// Where a packet's number stands in its head.
 const NUMBER_IN_HEAD: usize = 3;
@@ -233,7 +230,7 @@ impl Session {
             };
             self.next_packet = header.sequence.wrapping_add(1);
             if header.sequence != expected {
-                return Err(End::Told(1156, b"08S01", OUT_OF_ORDER.to_owned()).into());
+                return Err(End::out_of_order().into());
             }
             if let Some(place) = rest.here.get_mut(NUMBER_IN_HEAD) {
                 *place = number;
@@ -399,16 +396,11 @@ fn judge_long(here: &[u8], several: bool) -> Verdict {
         Some(reason) => Class::Pin(reason),
         None => Class::Primary("long"),
     };
-    let says = |wanted: &[u8]| {
-        let is = |it: &[u8]| it.eq_ignore_ascii_case(wanted);
-        begin.windows(wanted.len()).any(is)
-    };
     Verdict {
         class,
         asked: Asked {
-            rows: says(b"found_rows"),
-            last: says(b"row_count"),
             warnings: false,
+            ..mentioned(begin)
         },
         may_set_last_insert_id: true,
         // As far as a READ ONLY transaction goes, which lets neither write.

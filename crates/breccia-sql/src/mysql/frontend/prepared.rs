@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use breccia_net::clock;
 
-use super::attached::{Attached, Stays, has_cursor};
+use super::attached::{Attached, has_cursor};
 use super::relay::Outcome;
 use super::route::CURSOR_AWAY;
 use super::serve::{Ask, Trouble};
@@ -428,12 +428,7 @@ impl Session {
     /// Gives connections back that nothing holds any more, unless the client may ask about the answer.
     async fn release_free(&mut self) {
         let free = |attached: &Attached| attached.is_free() && attached.lingers_until.is_none();
-        let asks_more = self.warnings > 0;
-        let stays = match (self.asks_late > 0, asks_more) {
-            (true, _) => Stays::Late,
-            (_, true) => Stays::Asked,
-            _ => Stays::IfIdle,
-        };
+        let stays = self.stays_for(self.warnings > 0);
         if self.pinned.is_none()
             && self.home.as_deref().is_some_and(free)
             && let Some(home) = self.home.take()

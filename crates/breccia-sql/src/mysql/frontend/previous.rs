@@ -63,16 +63,20 @@ impl Session {
         });
         let home = self.home.as_deref().filter(|it| it.knows(asked));
         let held_away = self.away.as_deref().is_some_and(stays);
-        let only_warnings = !asked.rows && !asked.last;
         if home.is_some() && !held_away {
             Some(Knower::Home)
         } else if away.is_some() {
             Some(Knower::Away)
-        } else if only_warnings && self.warnings == 0 {
+        } else if self.has_none(asked) {
             Some(Knower::Anybody)
         } else {
             None
         }
+    }
+
+    /// Whether it is only asked about warnings, and there are none.
+    fn has_none(&self, asked: Asked) -> bool {
+        !asked.rows && !asked.last && self.warnings == 0
     }
 
     /// Whether what a statement asks about those before is known; if not, it is refused.
@@ -89,8 +93,7 @@ impl Session {
     /// lost what it asks about.
     pub(super) fn still_knows(&mut self, attached: &Attached, verdict: &Verdict) -> bool {
         let asked = verdict.asked;
-        let nothing = asked.warnings && !asked.rows && !asked.last && self.warnings == 0;
-        let knows = !asked.anything() || nothing || attached.knows(asked);
+        let knows = !asked.anything() || self.has_none(asked) || attached.knows(asked);
         if knows || verdict.class == Class::Primary(PING) {
             return true;
         }
@@ -114,6 +117,11 @@ impl Session {
             }
         }
         self.asks_late = self.asks_late.saturating_sub(1);
+        self.stays_for(asks_more)
+    }
+
+    /// The same where it is not known to be about any statement.
+    pub(super) fn stays_for(&self, asks_more: bool) -> Stays {
         if self.asks_late > 0 {
             Stays::Late
         } else if asks_more {
@@ -135,7 +143,7 @@ impl Session {
             // Nothing has run.
             return;
         }
-        self.elsewhere_no(|it| it.latest = false);
+        self.forget_latest();
         attached.latest = true;
         match verdict.selects {
             Selects::Yes if outcome.has_rows => {
@@ -162,6 +170,11 @@ impl Session {
             self.elsewhere_no(|it| it.warned = false);
             self.warnings = self.warnings.max(1);
         }
+    }
+
+    /// No connection that is in the session now knows of the last statement.
+    pub(super) fn forget_latest(&mut self) {
+        self.elsewhere_no(|it| it.latest = false);
     }
 
     /// What is asked about is on none of the connections that are in the session now.

@@ -88,6 +88,13 @@ pub(super) enum End {
     Told(u16, &'static [u8; 5], String),
 }
 
+impl End {
+    /// What a client is told whose packets are not in order: `ER_NET_PACKETS_OUT_OF_ORDER`.
+    pub(super) fn out_of_order() -> Self {
+        Self::Told(1156, b"08S01", "Got packets out of order".to_owned())
+    }
+}
+
 impl From<CodecError> for End {
     fn from(error: CodecError) -> Self {
         // ER_NET_PACKETS_OUT_OF_ORDER, ER_MALFORMED_PACKET and their kin are of this class.
@@ -257,8 +264,7 @@ impl Session {
                 self.check_length(header.length)?;
                 if header.sequence != 0 {
                     // It would not be told apart from the rest of something else.
-                    let why = "Got packets out of order".to_owned();
-                    return Err(End::Told(1156, b"08S01", why));
+                    return Err(End::out_of_order());
                 }
                 if header.length > LONG {
                     if self.client.inbound.len() > HEADER_BYTES + 1 {

@@ -4,15 +4,13 @@
 //! that a server sent before its TLS handshake is believed after it, but for its greeting, which the
 //! proof of the password covers.
 
-use std::fmt::Write as _;
-
 use breccia_net::NetError;
 use breccia_net::stream::{Socket, Stream, connect};
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
 use super::{Credential, Endpoint, Login, UpstreamTls, said};
-use crate::error::SqlError;
+use crate::error::{SqlError, login_of_the_store};
 use crate::mysql::auth::client::{AuthError, Client};
 use crate::mysql::codec::handshake::{Greeting, Response, write_head};
 use crate::mysql::codec::{CodecError, capabilities, write_packet};
@@ -224,13 +222,7 @@ impl Endpoint {
         let (errno, sqlstate, mut text) = said(packet);
         let is_own = |own: &&OwnLogin| own.user == login.user && own.credential == login.credential;
         if let Some(own) = self.own.iter().find(is_own).filter(|_| sqlstate == "28000") {
-            let [user, password] = own.keys;
-            let _ = write!(
-                text,
-                "; this is the login that store.{} has there, and not the client's: mend its \
-                 `{user}` and `{password}`, or that user on the server",
-                self.name
-            );
+            text += &login_of_the_store(&self.name, own.keys, "user");
         }
         SqlError::Refused {
             server: self.name.clone(),

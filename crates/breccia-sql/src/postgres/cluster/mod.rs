@@ -437,11 +437,6 @@ impl Cluster {
         &self.gates
     }
 
-    /// Holds back what has not begun: on one server, or on all. `false`: no more.
-    pub fn pause(&self, server: Option<usize>, paused: bool) {
-        self.gates.pause(server, paused);
-    }
-
     /// Whether nothing may begin on a server; a number that is nobody's stands for one to come.
     #[must_use]
     pub fn holds_back(&self, server: usize) -> bool {

@@ -9,7 +9,7 @@ use breccia_core::address::Address;
 use breccia_net::stream::Stream;
 
 use super::{Credential, Endpoint, Login, Upstream, words};
-use crate::error::SqlError;
+use crate::error::{SqlError, login_of_the_store};
 use crate::postgres::codec::{self, message};
 use crate::postgres::scram::{self, Client, Secret};
 
@@ -168,14 +168,7 @@ impl Endpoint {
         let is_own = |own: &&OwnLogin| own.role == login.role && own.credential == login.credential;
         let own = self.own.iter().find(is_own);
         if let Some(own) = own.filter(|_| sqlstate.starts_with("28")) {
-            let [user, password] = own.keys;
-            // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "; this is the login that store.{} has there, and not the client's: mend its \
-                 `{user}` and `{password}`, or that role on the server",
-                self.name
-            );
+            text += &login_of_the_store(&self.name, own.keys, "role");
         }
         SqlError::Refused {
             server: self.name.clone(),
