@@ -364,6 +364,15 @@ impl Endpoint {
         self.done(upstream).await
     }
 
+    /// Asks whether the server still listens.
+    pub async fn ping(&self, upstream: &mut Upstream) -> Result<(), SqlError> {
+        let asking = async {
+            self.command(upstream, command::PING, b"").await?;
+            self.done(upstream).await.map(drop)
+        };
+        self.in_time(asking).await
+    }
+
     /// Enters a schema.
     pub async fn enter(&self, upstream: &mut Upstream, schema: &str) -> Result<(), SqlError> {
         let entering = async {

@@ -522,40 +522,6 @@ fn a_read_that_is_ended_on_its_server_runs_nowhere_else_and_once_more_if_that_is
 }
 
 #[test]
-fn an_end_with_release_ends_the_session() -> Result<()> {
-    let cluster = shared()?;
-    prepare(&cluster, "released")?;
-    let gateway = Gateway::over(&cluster, Extra::default())?;
-    for (begin, end) in [
-        ("BEGIN", "COMMIT RELEASE"),
-        ("BEGIN", "ROLLBACK WORK AND NO CHAIN RELEASE"),
-        ("START TRANSACTION READ ONLY", "COMMIT RELEASE"),
-        ("SET completion_type = 2", "COMMIT"),
-        ("SET completion_type = 'RELEASE'; BEGIN", "ROLLBACK"),
-    ] {
-        let mut client = gateway.client("released")?;
-        for sql in begin.split("; ") {
-            client.run(sql)?;
-        }
-        client.run("SELECT v FROM t WHERE id = 1")?;
-        client.run(end)?;
-        let ended = Instant::now();
-        ensure!(client.is_closed(), "{begin}, {end}: it goes on");
-        let took = ended.elapsed();
-        ensure!(took < Duration::from_secs(5), "{begin}, {end}: {took:?}");
-        // The connection is nobody else's either.
-        let mut other = gateway.client("released")?;
-        other.run("INSERT INTO w VALUES ('after')")?;
-        for (kept, ended) in [("NO_CHAIN", "COMMIT"), ("CHAIN", "COMMIT NO RELEASE")] {
-            other.run(&format!("SET completion_type = '{kept}'"))?;
-            other.run(ended)?;
-            other.run("SELECT 1")?;
-        }
-    }
-    Ok(())
-}
-
-#[test]
 fn a_kept_connection_that_is_closed_meanwhile_costs_nothing() -> Result<()> {
     let cluster = shared()?;
     prepare(&cluster, "lingered")?;

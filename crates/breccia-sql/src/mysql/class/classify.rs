@@ -195,6 +195,8 @@ fn verdict(
         verdict.uses_now |= known.uses_now;
         verdict.restores |= known.restores;
         verdict.commits |= known.commits;
+        verdict.may_release |=
+            known.may_release || (!verdict.single && commands::sets_completion(statement));
         verdict.untold.extend(known.untold);
         verdict.hidden = verdict.hidden.max(known.hidden);
         verdict.ddl |= known.ddl;
@@ -270,6 +272,7 @@ fn class_of(
     verdict.ddl = verdict.class == Class::Ddl;
     verdict.restores = verdict.class == Class::Pin(SET_STATEMENT);
     verdict.commits = commands::commits(words, &verdict.class);
+    verdict.may_release = verdict.class == Class::Primary(commands::RELEASE);
     verdict.asked.warnings |= verdict.class == Class::ShowWarnings;
     if let Some(reason) = flags.pin
         && !program

@@ -161,6 +161,11 @@ fn begin(words: &Words<'_>) -> Shape {
 /// COMMIT or ROLLBACK that ends the connection, too.
 pub const RELEASE: &str = "release";
 
+/// Whether the ends of transactions may do something else from here on.
+pub(super) fn sets_completion(words: &Words<'_>) -> bool {
+    words.is(0, "set") && (1..words.len()).any(|at| words.is(at, "completion_type"))
+}
+
 fn end(words: &Words<'_>) -> Shape {
     let mut at = 1 + usize::from(words.is(1, "work"));
     if words.is(at, "to") {

@@ -216,6 +216,8 @@ pub struct Verdict {
     pub restores: bool,
     /// Commits what is open before it runs.
     pub commits: bool,
+    /// May end the connection: `COMMIT RELEASE`.
+    pub may_release: bool,
     /// Variables that it sets as `@@name = …`, of which MariaDB tells nothing.
     pub untold: Vec<Box<str>>,
     /// What it may run besides what it says.
@@ -252,6 +254,7 @@ impl Verdict {
             uses_now: false,
             restores: false,
             commits: false,
+            may_release: false,
             untold: Vec::new(),
             hidden: Hidden::Nothing,
         }

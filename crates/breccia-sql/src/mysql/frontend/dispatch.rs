@@ -13,7 +13,7 @@ use super::relay::{Outcome, Shape};
 use super::serve::{Ask, PING, command_bytes};
 use super::session::{Begun, Command, End, Session};
 use super::tell::KEPT_BYTES;
-use crate::mysql::class::{Asked, Class, RELEASE, Verdict};
+use crate::mysql::class::{Asked, Class, Verdict};
 use crate::mysql::codec::{capabilities, command};
 use crate::mysql::settings::Settings;
 
@@ -142,7 +142,8 @@ impl Session {
         }
         let ask = Ask::Packets(packets, Shape::Results);
         let outcome = self.serve(ask, verdict).await?;
-        self.note_after(verdict, outcome.as_ref())
+        self.note_after(verdict, outcome.as_ref());
+        Ok(())
     }
 
     /// Answers what needs no server; whether it did.
@@ -268,28 +269,11 @@ impl Session {
     }
 
     /// What must be noted once a statement is answered.
-    pub(super) fn note_after(
-        &mut self,
-        verdict: &Verdict,
-        outcome: Option<&Outcome>,
-    ) -> Result<(), End> {
+    pub(super) fn note_after(&mut self, verdict: &Verdict, outcome: Option<&Outcome>) {
         let done = outcome.is_some_and(|outcome| outcome.error.is_none());
-        let releases = match verdict.class {
-            Class::Primary(reason) => reason == RELEASE,
-            Class::Commit | Class::Rollback => self.completion() == Some("RELEASE"),
-            _ => false,
-        };
-        if done && releases {
-            // The server closes the connection, and the client may expect to be rid of its own.
-            for held in [&mut self.home, &mut self.away].into_iter().flatten() {
-                held.tainted = true;
-            }
-            return Err(End::Gone);
-        }
         if done && let Class::SetAutocommit(true) = verdict.class {
             self.begun = None;
         }
-        Ok(())
     }
 
     /// Whether the end of a transaction does nothing besides.
@@ -298,7 +282,7 @@ impl Session {
     }
 
     /// What the end of a transaction does besides, if the session has set that.
-    fn completion(&self) -> Option<&str> {
+    pub(super) fn completion(&self) -> Option<&str> {
         self.settings.get("completion_type")
     }
 

@@ -135,7 +135,7 @@ fn is_killed(outcome: &Outcome) -> bool {
 
 /// Whether a connection came to its end, and not only to silence. With bytes of the statement unread,
 /// that is a reset.
-fn has_ended(error: &SqlError) -> bool {
+pub(super) fn has_ended(error: &SqlError) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error, SqlError::Lost { source, .. }
         if matches!(source.kind(), UnexpectedEof | ConnectionReset | BrokenPipe))

@@ -259,6 +259,7 @@ fn begin(
         last: None,
         is_asked: false,
         is_placed: false,
+        is_left: false,
         over: None,
         refused: None,
     }

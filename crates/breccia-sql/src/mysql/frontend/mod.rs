@@ -18,6 +18,7 @@ mod change_user;
 mod client;
 mod dispatch;
 mod elsewhere;
+mod ending;
 mod kill;
 mod lend;
 mod login;

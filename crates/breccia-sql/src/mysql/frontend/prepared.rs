@@ -300,7 +300,7 @@ impl Session {
             return Ok(());
         }
         let outcome = self.serve(Ask::Execute(execution), &verdict).await?;
-        self.note_after(&verdict, outcome.as_ref())?;
+        self.note_after(&verdict, outcome.as_ref());
         if cursor || holding.is_some() {
             self.hold_or_drop(number, cursor, outcome).await;
         }

@@ -12,7 +12,7 @@ use breccia_net::clock;
 use bytes::BytesMut;
 
 use super::attached::Attached;
-use super::elsewhere::{TRIES, Tries};
+use super::elsewhere::{TRIES, Tries, has_ended};
 use super::relay::{Fed, Outcome, Relay, Shape};
 use super::route::{PREVIOUS, Place, READ_ONLY};
 use super::session::{ER_UNKNOWN_ERROR, End, Session};
@@ -158,6 +158,11 @@ impl Session {
                 Err(Trouble::After { error, .. }) if !ask.is_kept() || self.file_rest.is_some() => {
                     return Err(self.end_long(&mut ask, &error).await);
                 }
+                Err(Trouble::After { error, .. })
+                    if has_ended(&error) && self.is_left_amid(verdict, mark) =>
+                {
+                    return Err(End::Gone);
+                }
                 Err(Trouble::After { begun: false, .. }) if self.ends_nothing(verdict) => {
                     self.client.out.bytes.truncate(mark);
                     self.answer_ok();
@@ -238,6 +243,9 @@ impl Session {
         attached.spoilt |= self.registered.rests();
         match exchanged {
             Ok(outcome) => {
+                if self.may_be_left(verdict, &outcome) {
+                    Box::pin(self.see_left(&mut attached)).await;
+                }
                 self.after(attached, verdict, &outcome).await;
                 Ok(outcome)
             }

@@ -209,6 +209,8 @@ pub(super) struct Session {
     pub(super) is_asked: bool,
     /// `last` is of the command that is served, and not of one before.
     pub(super) is_placed: bool,
+    /// Its server has closed the connection behind an answer, and it ends, too.
+    pub(super) is_left: bool,
     /// The limit that ends it.
     pub(super) over: Option<Limit>,
 }
@@ -238,6 +240,9 @@ impl Session {
         self.flush().await?;
         self.tell(&bytes);
         self.is_asked = false;
+        if self.is_left {
+            return Err(End::Gone);
+        }
         self.client.reuse(bytes);
         Ok(())
     }
