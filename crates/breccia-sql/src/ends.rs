@@ -100,4 +100,28 @@ impl Ends {
             );
         }
     }
+
+    /// A session ends for another reason than a limit of time or its client's wish.
+    #[cold]
+    pub(crate) fn tell_why(
+        &self,
+        listener: &str,
+        user: &str,
+        database: &str,
+        code: u16,
+        why: &str,
+    ) {
+        let Some(left_out) = self.gate.pass(clock::now()) else {
+            return;
+        };
+        tracing::warn!(
+            listener,
+            user,
+            database,
+            code,
+            why,
+            left_out,
+            "a session is ended"
+        );
+    }
 }

@@ -66,13 +66,11 @@ fn over(cluster: &MariaDbCluster, database: &str) -> Result<Gateway> {
 fn seen(client: &mut MyClient, sequence: &[&str]) -> Vec<String> {
     let mut seen = Vec::new();
     for sql in sequence {
-        match client.query(sql) {
-            Ok(reply) => seen.push(format!("{:?} {}", reply.rows(), reply.code())),
-            Err(_) => {
-                seen.push("closed".to_owned());
-                return seen;
-            }
-        }
+        let Ok(reply) = client.query(sql) else {
+            seen.push("closed".to_owned());
+            return seen;
+        };
+        seen.push(format!("{:?} {}", reply.rows(), reply.code()));
     }
     let last = match client.query("SELECT 7") {
         Ok(reply) => format!("goes on {:?}", reply.rows()),

@@ -58,6 +58,10 @@ fn what_failed_is_told_with_its_own_place() -> Result<()> {
         });
         let code = client.query("SELECT SLEEP(20)")?.code();
         ensure!(code == 1158, "{code}");
+        line(
+            &gateway,
+            &["a statement is lost", "unknown", "reason=\"function\""],
+        )?;
         ends.join().expect("a thread without panic")
     })?;
     let told = last(&mut client)?;
@@ -191,6 +195,45 @@ fn a_session_that_a_limit_ends_is_told_and_counted() -> Result<()> {
         let counted = count(&gateway.breccia, "limit_hits", &part)?;
         ensure!(counted == 1, "{limit}: {counted}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_session_that_ends_with_its_connection_is_told() -> Result<()> {
+    let cluster = shared()?;
+    fresh(&cluster, "toldcut")?;
+    let extra = Extra {
+        listener: "max-request-size = \"64KiB\"",
+        ..Extra::default()
+    };
+    let gateway = Gateway::over(&cluster, extra)?;
+    let mut client = gateway.client("toldcut")?;
+    client.run("BEGIN")?;
+    client.run("SELECT 1 FOR UPDATE")?;
+    std::thread::scope(|scope| -> Result<()> {
+        let ends = scope.spawn(|| {
+            wait_until(LIMIT, "a connection to end", || {
+                std::thread::sleep(Duration::from_millis(200));
+                Ok((cut(&cluster, 0, "toldcut")? > 0).then_some(()))
+            })
+        });
+        let code = client.query("SELECT SLEEP(20)")?.code();
+        ensure!(code == 1158, "{code}");
+        ends.join().expect("no panic")
+    })?;
+    ensure!(client.is_closed(), "it goes on");
+    line(
+        &gateway,
+        &["a session is ended", "code=1158", "database=\"toldcut\""],
+    )?;
+    // One that sends too much.
+    let mut client = gateway.client("toldcut")?;
+    let code = client.query(&"x".repeat(70_000))?.code();
+    ensure!(code == 1153, "{code}");
+    line(
+        &gateway,
+        &["a session is ended", "code=1153", "max-request-size"],
+    )?;
     Ok(())
 }
 

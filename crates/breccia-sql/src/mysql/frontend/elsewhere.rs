@@ -119,6 +119,7 @@ impl Session {
         if open {
             return Err(End::Told(1158, b"08S01", why));
         }
+        self.tell_lost(&why, place.reason);
         self.answer_error(1158, *b"08S01", &why);
         Ok(None)
     }

@@ -93,6 +93,15 @@ impl From<End> for Trouble {
     }
 }
 
+/// A command's connection that is no more.
+struct Lost {
+    error: SqlError,
+    /// The client has some of the answer.
+    begun: bool,
+    /// Where its answer began.
+    mark: usize,
+}
+
 /// What was heard while an answer was awaited.
 enum Heard {
     Server(io::Result<usize>),
@@ -154,27 +163,38 @@ impl Session {
                     }
                     return Ok(None);
                 }
-                // What is left of it on the way must not be taken for commands.
-                Err(Trouble::After { error, .. }) if !ask.is_kept() || self.file_rest.is_some() => {
-                    return Err(self.end_long(&mut ask, &error).await);
-                }
-                Err(Trouble::After { error, .. })
-                    if has_ended(&error) && self.is_left_amid(verdict, mark) =>
-                {
-                    return Err(End::Gone);
-                }
-                Err(Trouble::After { begun: false, .. }) if self.ends_nothing(verdict) => {
-                    self.client.out.bytes.truncate(mark);
-                    self.answer_ok();
-                    return Ok(None);
-                }
                 Err(Trouble::After { error, begun }) => {
-                    let mark = (!begun).then_some(mark);
-                    return self.lost(&error, mark, &place);
+                    let ask = &mut ask;
+                    let lost = Lost { error, begun, mark };
+                    return Box::pin(self.after_loss(ask, verdict, &place, lost)).await;
                 }
                 Err(Trouble::End(end)) => return Err(end),
             }
         }
+    }
+
+    /// The connection of a command is no more, and it is not sent again.
+    async fn after_loss(
+        &mut self,
+        ask: &mut Ask<'_>,
+        verdict: &Verdict,
+        place: &Place,
+        lost: Lost,
+    ) -> Result<Option<Outcome>, End> {
+        let Lost { error, begun, mark } = lost;
+        // What is left of it on the way must not be taken for commands.
+        if !ask.is_kept() || self.file_rest.is_some() {
+            return Err(self.end_long(ask, &error).await);
+        }
+        if has_ended(&error) && self.is_left_amid(verdict, mark) {
+            return Err(End::Gone);
+        }
+        if !begun && self.ends_nothing(verdict) {
+            self.client.out.bytes.truncate(mark);
+            self.answer_ok();
+            return Ok(None);
+        }
+        self.lost(&error, (!begun).then_some(mark), place)
     }
 
     /// Whether a statement ends a transaction where none is open.

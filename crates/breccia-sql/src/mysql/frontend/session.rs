@@ -566,7 +566,7 @@ impl Session {
 
     /// Says goodbye. A connection that is in the middle of something is closed with the session.
     async fn leave(mut self, end: End) {
-        self.tell_end();
+        self.tell_end(&end);
         self.let_go().await;
         let last = clock::now() + GOODBYE;
         if let End::Told(code, sqlstate, why) = &end {

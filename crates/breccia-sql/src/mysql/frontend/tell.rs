@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use breccia_net::clock;
+use breccia_net::drain::Phase;
 
-use super::session::Session;
+use super::session::{End, Session};
 use crate::mysql::class::masked;
 use crate::mysql::codec::{HEADER_BYTES, command};
 
@@ -71,13 +72,38 @@ impl Session {
         );
     }
 
-    /// The session ends; if that is for a limit of its client's, it is told.
-    pub(super) fn tell_end(&self) {
+    /// The connection of a statement is lost, and its session goes on.
+    #[cold]
+    pub(super) fn tell_lost(&self, why: &str, reason: &str) {
+        let Some(left_out) = self.listener.counters.refused.pass(clock::now()) else {
+            return;
+        };
+        tracing::warn!(
+            listener = self.listener.name,
+            user = self.identity.user,
+            database = self.settings.schema().unwrap_or("-"),
+            why,
+            reason,
+            left_out,
+            "a statement is lost"
+        );
+    }
+
+    /// The session ends; if that is not its client's wish, it is told.
+    pub(super) fn tell_end(&self, end: &End) {
+        let (listener, user) = (&self.listener.name, &self.identity.user);
+        let database = self.settings.schema().unwrap_or("-");
+        let ends = &self.listener.counters.ends;
         if let Some(limit) = self.over {
-            let database = self.settings.schema().unwrap_or("-");
-            let ends = &self.listener.counters.ends;
             ends.count(limit);
-            ends.tell(limit, &self.listener.name, &self.identity.user, database);
+            ends.tell(limit, listener, user, database);
+            return;
+        }
+        // Other classes are of what somebody asked for: KILL, and logins.
+        if let End::Told(code, b"08S01", why) = end
+            && self.listener.drain.phase() == Phase::Running
+        {
+            ends.tell_why(listener, user, database, *code, why);
         }
     }
 
