@@ -26,6 +26,8 @@ pub(crate) struct Now {
     pub(crate) servers: Vec<ServerNow>,
     /// Grows with every change of the primary.
     pub(crate) epoch: u64,
+    /// The primary says that it takes no writes.
+    pub(crate) shut: bool,
     /// What only servers of this protocol have, for `/status`.
     pub(crate) about: Vec<(&'static str, Value)>,
 }

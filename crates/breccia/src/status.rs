@@ -266,7 +266,13 @@ fn servers(cluster: &Value) -> Vec<Value> {
             .get("primary_cannot_be_asked")
             .and_then(Value::as_str);
         let unasked = unasked.map_or_else(String::new, |why| format!(", CANNOT BE ASKED ({why})"));
-        let role = format!("primary{timeline}{paused}{unasked}");
+        let shut = cluster.get("primary_read_only").and_then(Value::as_bool);
+        let shut = if shut == Some(true) {
+            ", READ ONLY"
+        } else {
+            ""
+        };
+        let role = format!("primary{timeline}{paused}{shut}{unasked}");
         out.push(row(primary, role, "-".to_owned()));
     } else {
         let role = format!("NO PRIMARY ({})", shown(cluster, "no_primary"));

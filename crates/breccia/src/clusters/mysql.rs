@@ -38,6 +38,7 @@ impl SqlCluster for Cluster {
             primary: view.primary.clone(),
             servers: servers.collect(),
             epoch: view.epoch,
+            shut: view.shut,
             about: vec![("position", self.position().to_string().into())],
         }
     }

@@ -35,6 +35,8 @@ impl SqlCluster for Cluster {
             primary: view.primary.clone(),
             servers: servers.collect(),
             epoch: view.epoch,
+            // What is in recovery is a replica.
+            shut: false,
             about: vec![
                 ("timeline", view.timeline.into()),
                 // A text: JSON's numbers are not this long everywhere.

@@ -97,6 +97,11 @@ fn serves(cluster: &dyn SqlCluster) -> Serves {
             "{name} stays the primary and cannot be asked ({why}): reads that follow writes stay there"
         ));
     }
+    if now.shut {
+        lines.push(
+            "read_only is ON at the primary: it refuses most users' writes (1290)".to_owned(),
+        );
+    }
     lines.extend(
         set_aside(cluster, &now)
             .into_iter()
@@ -185,6 +190,9 @@ fn value(cluster: &dyn SqlCluster) -> Value {
         map.extend(about.map(|(key, value)| ((*key).to_owned(), value.clone())));
         if let Err(why) = primary {
             map.insert("no_primary".to_owned(), why.into());
+        }
+        if now.shut {
+            map.insert("primary_read_only".to_owned(), true.into());
         }
         if let Some((_, why)) = unasked(cluster, &now) {
             map.insert("primary_cannot_be_asked".to_owned(), why.into());

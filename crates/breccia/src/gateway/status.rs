@@ -66,7 +66,10 @@ impl Gateway {
             let mut put = |key: &str, what: Value| drop(value.insert(key.to_owned(), what));
             put("name", name.as_str().into());
             put("type", store.type_name().into());
-            if let Some(location) = store.location() {
+            // Of a server with its replicas, clients say which database.
+            let server = store.address().filter(|_| plan.is_only_sql(name));
+            let server = server.map(ToString::to_string);
+            if let Some(location) = server.or_else(|| store.location()) {
                 put("location", location.into());
                 let rate = rates.get(name).copied().unwrap_or_default();
                 put("requests_per_second", rate.into());

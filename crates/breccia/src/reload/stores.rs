@@ -100,6 +100,11 @@ pub(super) fn is_alone(before: &Plan, wanted: &Plan, name: &str) -> bool {
 
 /// The keys in which a store's two plans still differ, as far as they can be told.
 pub(super) fn differing(old: &StorePlan, new: &StorePlan) -> Vec<&'static str> {
+    macro_rules! differ {
+        ($old:ident $new:ident: $($field:ident $key:literal),+ $(,)?) => {
+            [$(($old.$field != $new.$field).then_some($key)),+].into_iter().flatten().collect()
+        };
+    }
     let mut keys = Vec::new();
     let mut note = |key, differs: bool| {
         if differs {
@@ -125,6 +130,35 @@ pub(super) fn differing(old: &StorePlan, new: &StorePlan) -> Vec<&'static str> {
         (StorePlan::Memcached(old), StorePlan::Memcached(new)) => {
             note("address", old.address != new.address);
             note("connections", old.connections != new.connections);
+        }
+        (StorePlan::SqlReadReplica(old), StorePlan::SqlReadReplica(new)) => {
+            keys = differ!(old new:
+                primary "primary",
+                replicas "replicas",
+                consistency "consistency",
+                transactions "transactions",
+                max_lag "max-lag",
+                replica_wait "replica-wait",
+                read_functions "read-functions",
+            );
+        }
+        (StorePlan::Postgresql(old), StorePlan::Postgresql(new))
+        | (StorePlan::Mysql(old), StorePlan::Mysql(new)) => {
+            keys = differ!(old new:
+                address "host",
+                database "database",
+                user "user",
+                password "password",
+                monitor_user "monitor-user",
+                monitor_password "monitor-password",
+                tls "tls",
+                max_connections "max-connections",
+                timeout "timeout",
+                table_prefix "table-prefix",
+                weight "weight",
+                probe_interval "probe-interval",
+                probe_timeout "probe-timeout",
+            );
         }
         _ => {}
     }

@@ -48,7 +48,9 @@ fn of_an_sql_listener_all_but_its_place_is_applied() {
     let moved = old.replace("7001", "7002");
     check(&old, &moved, &[], &["listener.x.bind"]);
     let eventual = old.replace("replicas = []", "replicas = []\nconsistency = \"eventual\"");
-    check(&old, &eventual, &[], &["store.db"]);
+    check(&old, &eventual, &[], &["store.db.consistency"]);
+    let heavier = old.replace("host =", "weight = 3\nhost =");
+    check(&old, &heavier, &[], &["store.pg.weight"]);
 }
 
 #[test]

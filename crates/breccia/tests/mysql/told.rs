@@ -199,6 +199,28 @@ fn a_session_that_a_limit_ends_is_told_and_counted() -> Result<()> {
 }
 
 #[test]
+fn a_primary_that_takes_no_writes_is_told() -> Result<()> {
+    let cluster = cluster()?;
+    let gateway = Gateway::over(&cluster, Extra::default())?;
+    let told = |path: &str, word: &str, wanted: bool| {
+        wait_until(LIMIT, &format!("{word} in {path}: {wanted}"), || {
+            let (code, page) = gateway.breccia.admin(path)?;
+            Ok((code == 200 && page.contains(word) == wanted).then_some(()))
+        })
+    };
+    for (value, shut) in [("OFF", false), ("ON", true), ("OFF", false)] {
+        cluster.query(0, &format!("SET GLOBAL read_only = {value}"))?;
+        told("/readyz", "read_only is ON at the primary", shut)?;
+        told("/status", "primary_read_only", shut)?;
+    }
+    line(
+        &gateway,
+        &["read_only is ON at the primary", "primary=\"my0\""],
+    )?;
+    Ok(())
+}
+
+#[test]
 fn a_session_that_ends_with_its_connection_is_told() -> Result<()> {
     let cluster = shared()?;
     fresh(&cluster, "toldcut")?;

@@ -25,6 +25,8 @@ pub struct View {
     pub replicas: Vec<usize>,
     /// What is odd about servers that are not used, by number.
     pub set_aside: Vec<(usize, String)>,
+    /// `read_only` is ON at the primary.
+    pub shut: bool,
 }
 
 impl Default for View {
@@ -35,6 +37,7 @@ impl Default for View {
             primary: Err("no server has answered yet".to_owned()),
             replicas: Vec::new(),
             set_aside: Vec::new(),
+            shut: false,
         }
     }
 }
@@ -113,9 +116,11 @@ impl Election {
         }
         let claimants = self.claimants(heard);
         self.choose(&claimants, heard);
+        self.view.shut &= self.view.primary.is_ok();
         if let Ok(primary) = self.view.primary
             && let Some(Heard::Said(answer)) = heard.get(primary)
         {
+            self.view.shut = answer.report.read_only;
             self.note_position(answer);
         }
         self.view.replicas = self.replicas(now, heard);

@@ -347,6 +347,14 @@ impl Cluster {
                 Err(why) => tracing::warn!(store, why, "there is no primary"),
             }
         }
+        if new.shut && !(old.shut && old.primary == new.primary) {
+            let primary = new.primary.as_ref().map_or("?", |it| name(*it));
+            tracing::warn!(
+                store,
+                primary,
+                "read_only is ON at the primary: it refuses most users' writes (1290)"
+            );
+        }
         for (server, why) in &new.set_aside {
             if !old.set_aside.iter().any(|(it, _)| it == server) {
                 tracing::warn!(store, server = name(*server), why, "a server is set aside");

@@ -210,13 +210,16 @@ fn a_primary_that_is_set_read_only_stays_until_another_takes_writes() {
         ..primary(1, "0-1-9")
     };
     let view = step(&mut election, &[said(shut.clone()), b, Heard::Gone]);
-    assert_eq!((view.primary, view.epoch), (Ok(0), 1));
+    assert_eq!((view.primary, view.epoch, view.shut), (Ok(0), 1, true));
     let view = step(
         &mut election,
         &[said(shut), said(primary(2, "0-1-9")), Heard::Gone],
     );
     assert_eq!((view.primary.clone(), view.epoch), (Ok(1), 2));
-    assert!(why(&view, 0).contains("read_only is ON"), "{view:?}");
+    assert!(
+        !view.shut && why(&view, 0).contains("read_only is ON"),
+        "{view:?}"
+    );
 }
 
 #[test]
