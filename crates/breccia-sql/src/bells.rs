@@ -16,13 +16,20 @@ use breccia_net::drain::Drain;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
+use crate::pause::Gates;
+
 /// What sessions are told of their servers, from one view to the next.
 pub(crate) trait Views: Send + Sync + 'static {
     /// The number of the view in force.
     fn version(&self) -> u64;
 
+    /// Turns with each view.
+    fn gates(&self) -> &Gates;
+
     /// Ends when another one than `version` is in force.
-    fn left(&self, version: u64) -> impl Future<Output = ()> + Send;
+    fn left(&self, version: u64) -> impl Future<Output = ()> + Send {
+        self.gates().wait_while(move || self.version() == version)
+    }
 }
 
 /// The sessions of one listener on one worker.

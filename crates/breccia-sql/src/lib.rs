@@ -15,12 +15,15 @@ mod flow;
 pub mod freshness;
 mod guesses;
 pub mod heard;
+mod members;
 pub mod mysql;
 mod outage;
 pub mod pause;
 pub mod pool;
+mod pools;
 pub mod postgres;
 pub mod routed;
 pub mod sampler;
+mod watching;
 
 pub use error::SqlError;

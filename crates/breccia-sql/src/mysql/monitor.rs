@@ -11,7 +11,7 @@ mod schemas;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use breccia_net::health::{ProbeConfig, ProbeFailure, probe_loop};
+use breccia_net::health::{ProbeConfig, ProbeFailure};
 use breccia_net::metrics::{self, Registry};
 use breccia_net::{NetError, clock};
 use tokio::sync::Mutex;
@@ -22,17 +22,12 @@ use super::gtid::Gtids;
 use super::upstream::{Endpoint, Login, ServerKind, Table};
 use crate::error::SqlError;
 use crate::freshness::Position as _;
+use crate::watching::{chase, sampled, watch_role};
 pub use catalogue::ask_catalogue;
 pub use line::run_question;
 use line::{Errand, Line, Told};
 pub use schemas::{Catalogue, keep_schemas};
 
-/// How long positions are asked for that nobody waits for.
-const MISSED_PATIENCE: Duration = Duration::from_secs(2);
-/// The pause between two questions for the position of one server.
-const SAMPLE_PAUSE: Duration = Duration::from_micros(300);
-/// The pause after one that failed.
-const FAILED_PAUSE: Duration = Duration::from_millis(100);
 /// How often pools close what is idle.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -98,42 +93,22 @@ async fn follow_missed(cluster: Arc<Cluster>) {
     loop {
         cluster.missed.notified().await;
         let view = cluster.view();
-        let primary = view.primary.clone().ok();
-        if let Some(primary) = primary.and_then(|it| cluster.server(it)) {
-            let end = clock::now() + MISSED_PATIENCE;
-            let sampler = &primary.sampler;
-            let _ = sampler.from_now(end).await;
-        }
-        for replica in view.replicas.iter().filter_map(|it| cluster.server(*it)) {
-            replica.sampler.ask(replica.sampler.ticket());
-        }
+        let sampler = |it: usize| Some(&cluster.server(it)?.sampler);
+        let primary = view.primary.as_ref().ok().and_then(|it| sampler(*it));
+        let replicas = view.replicas.iter().filter_map(|it| sampler(*it));
+        chase(primary, replicas).await;
     }
 }
 
 async fn probe_role(cluster: Arc<Cluster>, number: usize, probes: ProbeConfig) {
-    let Some(health) = cluster
-        .server(number)
-        .map(|it| Arc::clone(&it.options.health))
-    else {
+    let server = cluster.server(number);
+    let Some((server, gate)) = server.zip(cluster.gates().server(number)) else {
         return;
     };
-    let line = Arc::new(Mutex::new(Line::default()));
-    // Whoever waits for the probe must not give it up before its silence was noted.
-    let patience = probes.timeout.mul_f32(0.9);
-    let watched = Arc::clone(&cluster);
-    let probing = Arc::clone(&line);
-    let probe = move || {
-        let (cluster, line) = (Arc::clone(&watched), Arc::clone(&probing));
-        async move { probe_once(&cluster, number, &line, patience).await }
-    };
-    let Some(gate) = cluster.gates().server(number) else {
-        return;
-    };
-    // A probe under way ends first: what is noted last was asked last. The health is for the prober to tell.
-    let asks = gate
-        .questions
-        .carry_out(|| probe_once(&cluster, number, &line, patience));
-    tokio::join!(probe_loop(health, probes, probe), asks);
+    let health = Arc::clone(&server.options.health);
+    let line = Mutex::new(Line::default());
+    let probe = |patience| probe_once(&cluster, number, &line, patience);
+    watch_role(health, gate, probes, probe).await;
 }
 
 async fn probe_once(
@@ -232,17 +207,15 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
         let asked = line.ask(server, Errand::Position);
         let asked = tokio::time::timeout(server.options.endpoint.timeout, asked).await;
         let told = asked.ok().and_then(Result::ok);
-        if let Some(sample) = told.and_then(|told| sampled(&told, question, at)) {
-            server.sampler.publish(sample);
-            tokio::time::sleep(SAMPLE_PAUSE).await;
-        } else {
+        let sample = told.and_then(|told| sample_of(&told, question, at));
+        if sample.is_none() {
             line.close();
-            tokio::time::sleep(FAILED_PAUSE).await;
         }
+        sampled(&server.sampler, sample).await;
     }
 }
 
-fn sampled(told: &Told, number: u64, at: Instant) -> Option<Sample> {
+fn sample_of(told: &Told, number: u64, at: Instant) -> Option<Sample> {
     let [position, replication] = told.tables.as_slice() else {
         return None;
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use breccia_net::health::{ProbeConfig, ProbeFailure, probe_loop};
+use breccia_net::health::{ProbeConfig, ProbeFailure};
 use breccia_net::metrics::{self, Registry};
 use breccia_net::{NetError, clock};
 use tokio::sync::Mutex;
@@ -20,6 +20,7 @@ use super::upstream::{Endpoint, Instance, Login, Row, Upstream};
 use crate::class::{CatalogueBuilder, QUERIES};
 use crate::error::SqlError;
 use crate::sampler::Sample;
+use crate::watching::{chase, sampled, watch_role};
 
 /// Role, timeline, identity, position. A replica tells the timeline it receives; without the right
 /// to see that, the one of its last restart point. More columns may be put behind; [`report`] reads
@@ -48,12 +49,6 @@ const POSITION: &str = "SELECT pg_catalog.pg_is_in_recovery()::text, \
      THEN greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) \
      END)::text";
 
-/// How long positions are asked for that nobody waits for.
-const MISSED_PATIENCE: Duration = Duration::from_secs(2);
-/// The pause between two questions for the position of one server.
-const SAMPLE_PAUSE: Duration = Duration::from_micros(300);
-/// The pause after one that failed.
-const FAILED_PAUSE: Duration = Duration::from_millis(100);
 /// How often a catalogue is read again although nobody said that it changed.
 const CATALOGUE_INTERVAL: Duration = Duration::from_mins(1);
 /// The same while some change may still be under way.
@@ -118,15 +113,10 @@ async fn follow_missed(cluster: Arc<Cluster>) {
     loop {
         cluster.missed.notified().await;
         let view = cluster.view();
-        let primary = view.primary.clone().ok();
-        if let Some(primary) = primary.and_then(|it| cluster.server(it)) {
-            let end = clock::now() + MISSED_PATIENCE;
-            let sampler = &primary.sampler;
-            let _ = sampler.from_now(end).await;
-        }
-        for replica in view.replicas.iter().filter_map(|it| cluster.server(*it)) {
-            replica.sampler.ask(replica.sampler.ticket());
-        }
+        let sampler = |it: usize| Some(&cluster.server(it)?.sampler);
+        let primary = view.primary.as_ref().ok().and_then(|it| sampler(*it));
+        let replicas = view.replicas.iter().filter_map(|it| sampler(*it));
+        chase(primary, replicas).await;
     }
 }
 
@@ -175,29 +165,14 @@ fn no_role(server: &Server) -> SqlError {
 }
 
 async fn probe_role(cluster: Arc<Cluster>, number: usize, probes: ProbeConfig) {
-    let Some(health) = cluster
-        .server(number)
-        .map(|it| Arc::clone(&it.options.health))
-    else {
+    let server = cluster.server(number);
+    let Some((server, gate)) = server.zip(cluster.gates().server(number)) else {
         return;
     };
-    let line = Arc::new(Mutex::new(Line::default()));
-    // Whoever waits for the probe must not give it up before its silence was noted.
-    let patience = probes.timeout.mul_f32(0.9);
-    let watched = Arc::clone(&cluster);
-    let probing = Arc::clone(&line);
-    let probe = move || {
-        let (cluster, line) = (Arc::clone(&watched), Arc::clone(&probing));
-        async move { probe_once(&cluster, number, &line, patience).await }
-    };
-    let Some(gate) = cluster.gates().server(number) else {
-        return;
-    };
-    // A probe under way ends first: what is noted last was asked last. The health is for the prober to tell.
-    let asks = gate
-        .questions
-        .carry_out(|| probe_once(&cluster, number, &line, patience));
-    tokio::join!(probe_loop(health, probes, probe), asks);
+    let health = Arc::clone(&server.options.health);
+    let line = Mutex::new(Line::default());
+    let probe = |patience| probe_once(&cluster, number, &line, patience);
+    watch_role(health, gate, probes, probe).await;
 }
 
 async fn probe_once(
@@ -306,18 +281,15 @@ async fn sample(cluster: Arc<Cluster>, number: usize) {
         let patience = server.options.endpoint.timeout;
         let asked = tokio::time::timeout(patience, line.ask(server, POSITION)).await;
         let answer = asked.ok().and_then(Result::ok);
-        let answer = answer.and_then(|rows| sampled(rows.first()?, question, at, &line));
-        if let Some(sample) = answer {
-            server.sampler.publish(sample);
-            tokio::time::sleep(SAMPLE_PAUSE).await;
-        } else {
+        let sample = answer.and_then(|rows| sample_of(rows.first()?, question, at, &line));
+        if sample.is_none() {
             line.0 = None;
-            tokio::time::sleep(FAILED_PAUSE).await;
         }
+        sampled(&server.sampler, sample).await;
     }
 }
 
-fn sampled(row: &Row, number: u64, at: Instant, line: &Line) -> Option<Sample<Lsn>> {
+fn sample_of(row: &Row, number: u64, at: Instant, line: &Line) -> Option<Sample<Lsn>> {
     let [recovery, position, seen] = row.as_slice() else {
         return None;
     };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::history::History;
 pub use super::report::{Answer, Heard, Report};
 use crate::freshness::Position as _;
+use crate::members::Others;
 use crate::mysql::gtid::Gtids;
 
 mod sources;
@@ -27,6 +28,16 @@ pub struct View {
     pub set_aside: Vec<(usize, String)>,
     /// `read_only` is ON at the primary.
     pub shut: bool,
+}
+
+impl View {
+    /// What it says of the servers that are no primary.
+    pub(super) fn others(&self) -> Others<'_> {
+        Others {
+            replicas: &self.replicas,
+            set_aside: &self.set_aside,
+        }
+    }
 }
 
 impl Default for View {

@@ -10,12 +10,10 @@ pub mod report;
 mod standing;
 mod steer;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use breccia_core::hash::splitmix64;
 use breccia_net::clock;
 use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::Registry;
@@ -25,11 +23,12 @@ use super::class::Classifier;
 use super::gtid::Gtids;
 use super::pool::Pool;
 use super::upstream::{Credential, Endpoint, Login};
-use crate::choice::{self, Candidate};
 pub use crate::consistency::Consistency;
 use crate::freshness::Position as _;
+use crate::members::{Member, Members};
 use crate::pause::{Gate, Gates};
 use crate::pool::PoolLimits;
+use crate::pools::Pools;
 use crate::routed::Routed;
 use crate::sampler::{self, Sampler};
 use election::Election;
@@ -142,9 +141,27 @@ impl Server {
             read_only: false,
         })
     }
+}
 
-    fn usable(&self) -> bool {
-        self.options.health.is_up() && !self.drained.load(Ordering::Relaxed) && !self.is_paused()
+impl Member for Server {
+    fn name(&self) -> &str {
+        Self::name(self)
+    }
+
+    fn health(&self) -> &EndpointHealth {
+        &self.options.health
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    fn weight(&self) -> u32 {
+        self.options.weight
     }
 }
 
@@ -202,7 +219,7 @@ pub struct Cluster {
     election: Mutex<Election>,
     view: Mutex<Arc<View>>,
     version: AtomicU64,
-    pools: Mutex<HashMap<(String, usize, Login), Arc<Pool>>>,
+    pools: Pools<Endpoint>,
     /// A read found no replica that is known to have come far enough.
     pub(super) missed: Notify,
 }
@@ -231,7 +248,7 @@ impl Cluster {
             gates,
             view: Mutex::default(),
             version: AtomicU64::new(0),
-            pools: Mutex::default(),
+            pools: Pools::default(),
             missed: Notify::new(),
         }
     }
@@ -355,56 +372,38 @@ impl Cluster {
                 "read_only is ON at the primary: it refuses most users' writes (1290)"
             );
         }
-        for (server, why) in &new.set_aside {
-            if !old.set_aside.iter().any(|(it, _)| it == server) {
-                tracing::warn!(store, server = name(*server), why, "a server is set aside");
-            }
-        }
-        for server in &new.replicas {
-            if !old.replicas.contains(server) {
-                tracing::info!(store, replica = name(*server), "a replica serves reads");
-            }
+        self.members().tell(old.others(), new.others());
+    }
+
+    /// Its servers, whichever protocol they speak.
+    fn members(&self) -> Members<'_, Server> {
+        Members {
+            store: &self.options.name,
+            servers: &self.servers,
+            gates: &self.gates,
         }
     }
 
     /// Whether a replica may serve.
     #[must_use]
     pub fn may_serve(&self, view: &View, server: usize) -> bool {
-        view.replicas.contains(&server)
-            && self.server(server).is_some_and(Server::usable)
-            && !self.is_paused()
+        self.members().may_serve(view.others(), server)
     }
 
     /// A replica that may serve, of two drawn at random the one with less to do for its weight.
     #[must_use]
     pub fn choose(&self, view: &View, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        if self.is_paused() {
-            return None;
-        }
-        let able =
-            |server: &usize| self.server(*server).is_some_and(Server::usable) && fits(*server);
-        let candidate = |server: usize| {
-            let it = self.server(server)?;
-            Some(Candidate {
-                server,
-                weight: it.options.weight,
-                running: it.running(),
-            })
-        };
-        let fitting = view.replicas.iter().copied().filter(able);
-        let fitting = fitting.filter_map(candidate);
-        choice::choose(fitting, splitmix64(clock::seed()))
+        self.members().choose(view.others(), fits)
     }
 
     /// The pool of a login on a server, for the listener whose limits these are.
     #[must_use]
     pub fn pool(&self, server: usize, login: Login, limits: &Arc<PoolLimits>) -> Option<Arc<Pool>> {
-        let endpoint = &self.server(server)?.options.endpoint;
-        let health = &self.server(server)?.options.health;
-        let mut pools = lock(&self.pools);
-        let key = (limits.listener().to_owned(), server, login.clone());
-        let pool = pools.entry(key).or_insert_with(|| {
-            Arc::new(Pool::new(
+        let ServerOptions {
+            endpoint, health, ..
+        } = &self.server(server)?.options;
+        let new = |login| {
+            Pool::new(
                 Endpoint {
                     health: Some(Arc::clone(health)),
                     ..endpoint.clone()
@@ -412,22 +411,20 @@ impl Cluster {
                 Arc::clone(health),
                 login,
                 Arc::clone(limits),
-            ))
-        });
-        Some(Arc::clone(pool))
+            )
+        };
+        Some(self.pools.get(server, login, limits, new))
     }
 
     /// Every pool.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
-        lock(&self.pools).values().map(Arc::clone).collect()
+        self.pools.all()
     }
 
     /// Lets pools follow their limits, closes what is idle for long, and forgets pools nobody uses: of
     /// logins that failed, say.
     pub fn tidy(&self) {
-        self.pools().iter().for_each(|pool| pool.tidy());
-        let used = |pool: &Arc<Pool>| Arc::strong_count(pool) > 1 || pool.counts().1 > 0;
-        lock(&self.pools).retain(|_, pool| used(pool));
+        self.pools.tidy();
     }
 }
 

@@ -38,7 +38,7 @@ const FORGETS_WARNINGS: &str = "DO (SELECT 1 FROM (SELECT 1) AS one)";
 impl Session {
     /// Waits while all of the composite is paused.
     pub(super) async fn pass_gate(&mut self) -> Result<(), SqlError> {
-        if !self.listener.cluster.is_paused() {
+        if !self.listener.cluster.gates().is_paused() {
             return Ok(());
         }
         // What is open on a connection counts as running until it is carried on: a cursor, too.
@@ -52,12 +52,16 @@ impl Session {
         }
         let cluster = Arc::clone(&self.listener.cluster);
         let name = cluster.options.name.clone();
-        self.take_turn(name, || !cluster.is_paused()).await
+        self.take_turn(name, || !cluster.gates().is_paused()).await
     }
 
     /// Waits until it may go on, as long as `queue-timeout` allows and nobody kills it.
     async fn take_turn(&self, store: String, may_go: impl FnMut() -> bool) -> Result<(), SqlError> {
-        let turn = self.listener.cluster.wait_turn(self.gate_end(), may_go);
+        let turn = self
+            .listener
+            .cluster
+            .gates()
+            .wait_turn(self.gate_end(), may_go);
         match self.registered.unless_killed(turn).await {
             Some(true) => Ok(()),
             Some(false) => Err(SqlError::Paused {
@@ -102,7 +106,7 @@ impl Session {
                 attached.tainted = true;
             }
             // What only lingers might not outlive what is done to its server in a pause.
-            let moves = free && self.listener.cluster.holds_back(place.server);
+            let moves = free && self.listener.cluster.gates().holds_back(place.server);
             if attached.server == place.server && !attached.tainted && !moves {
                 return self.attach_again(attached, place).await;
             }
@@ -191,12 +195,13 @@ impl Session {
 
     async fn wait_while_held(&mut self, server: usize) -> Result<(), SqlError> {
         let cluster = Arc::clone(&self.listener.cluster);
-        let name = if cluster.is_paused() {
+        let name = if cluster.gates().is_paused() {
             cluster.options.name.clone()
         } else {
             self.server_name(server)
         };
-        self.take_turn(name, || !cluster.holds_back(server)).await
+        self.take_turn(name, || !cluster.gates().holds_back(server))
+            .await
     }
 
     async fn attach_anew(

@@ -295,7 +295,7 @@ impl Session {
     /// Whether there is a primary that may answer now.
     fn primary_answers(&mut self) -> bool {
         let view = self.look();
-        let held = |it: &usize| self.listener.cluster.holds_back(*it);
+        let held = |it: &usize| self.listener.cluster.gates().holds_back(*it);
         self.has_primary(&view) && !view.primary.as_ref().is_ok_and(held)
     }
 

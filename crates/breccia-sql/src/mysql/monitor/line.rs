@@ -131,7 +131,7 @@ impl Line {
     /// Where a primary is; `None`: it is none, or does not tell.
     pub(super) async fn position(&mut self, server: &Server) -> Result<Option<Gtids>, SqlError> {
         let told = self.ask(server, Errand::Position).await?;
-        let sample = super::sampled(&told, 0, told.since);
+        let sample = super::sample_of(&told, 0, told.since);
         Ok(sample.filter(|it| !it.replica).map(|it| it.position))
     }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use super::report::{Answer, Heard, Report};
+use crate::members::Others;
 use crate::postgres::token::Lsn;
 
 /// What holds for every session until the next one.
@@ -26,6 +27,16 @@ pub struct View {
     pub replicas: Vec<usize>,
     /// What is odd about servers that are not used, by number.
     pub set_aside: Vec<(usize, String)>,
+}
+
+impl View {
+    /// What it says of the servers that are no primary.
+    pub(super) fn others(&self) -> Others<'_> {
+        Others {
+            replicas: &self.replicas,
+            set_aside: &self.set_aside,
+        }
+    }
 }
 
 impl Default for View {

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use breccia_core::hash::splitmix64;
 use breccia_net::clock;
 use breccia_net::health::EndpointHealth;
 use breccia_net::metrics::Registry;
@@ -22,11 +21,12 @@ use super::pool::{Pool, PoolLimits};
 use super::statement::Statements;
 use super::token::Lsn;
 use super::upstream::{Credential, Endpoint, Login};
-use crate::choice::{self, Candidate};
 use crate::class::Classifier;
 pub use crate::consistency::Consistency;
 use crate::freshness::Question;
+use crate::members::{Member, Members};
 use crate::pause::{Gate, Gates};
+use crate::pools::Pools;
 use crate::routed::Routed;
 use crate::sampler::Sampler;
 use election::{Election, View};
@@ -157,9 +157,27 @@ impl Server {
             read_only: false,
         })
     }
+}
 
-    fn usable(&self) -> bool {
-        self.options.health.is_up() && !self.drained.load(Ordering::Relaxed) && !self.is_paused()
+impl Member for Server {
+    fn name(&self) -> &str {
+        Self::name(self)
+    }
+
+    fn health(&self) -> &EndpointHealth {
+        &self.options.health
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    fn weight(&self) -> u32 {
+        self.options.weight
     }
 }
 
@@ -262,7 +280,7 @@ pub struct Cluster {
     view: Mutex<Arc<View>>,
     version: AtomicU64,
     databases: Mutex<HashMap<String, Arc<Database>>>,
-    pools: Mutex<HashMap<(String, usize, Login), Arc<Pool>>>,
+    pools: Pools<Endpoint>,
     /// A database was met for the first time.
     pub(super) met: Notify,
     /// A read found no replica that is known to have come far enough.
@@ -292,7 +310,7 @@ impl Cluster {
             view: Mutex::default(),
             version: AtomicU64::new(0),
             databases: Mutex::default(),
-            pools: Mutex::default(),
+            pools: Pools::default(),
             met: Notify::new(),
             missed: Notify::new(),
         }
@@ -390,45 +408,28 @@ impl Cluster {
                 Err(why) => tracing::warn!(store, why, "there is no primary"),
             }
         }
-        for (server, why) in &new.set_aside {
-            if !old.set_aside.iter().any(|(it, _)| it == server) {
-                tracing::warn!(store, server = name(*server), why, "a server is set aside");
-            }
-        }
-        for server in &new.replicas {
-            if !old.replicas.contains(server) {
-                tracing::info!(store, replica = name(*server), "a replica serves reads");
-            }
+        self.members().tell(old.others(), new.others());
+    }
+
+    /// Its servers, whichever protocol they speak.
+    fn members(&self) -> Members<'_, Server> {
+        Members {
+            store: &self.options.name,
+            servers: &self.servers,
+            gates: &self.gates,
         }
     }
 
     /// Whether a replica may serve.
     #[must_use]
     pub fn may_serve(&self, view: &View, server: usize) -> bool {
-        view.replicas.contains(&server)
-            && self.server(server).is_some_and(Server::usable)
-            && !self.is_paused()
+        self.members().may_serve(view.others(), server)
     }
 
     /// A replica that may serve, of two drawn at random the one with less to do for its weight.
     #[must_use]
     pub fn choose(&self, view: &View, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        if self.is_paused() {
-            return None;
-        }
-        let able =
-            |server: &usize| self.server(*server).is_some_and(Server::usable) && fits(*server);
-        let candidate = |server: usize| {
-            let it = self.server(server)?;
-            Some(Candidate {
-                server,
-                weight: it.options.weight,
-                running: it.running(),
-            })
-        };
-        let fitting = view.replicas.iter().copied().filter(able);
-        let fitting = fitting.filter_map(candidate);
-        choice::choose(fitting, splitmix64(clock::seed()))
+        self.members().choose(view.others(), fits)
     }
 
     /// What administrators hold back, and what still runs.
@@ -496,32 +497,29 @@ impl Cluster {
     /// The pool of a login on a server, for the listener whose limits these are.
     #[must_use]
     pub fn pool(&self, server: usize, login: Login, limits: &Arc<PoolLimits>) -> Option<Arc<Pool>> {
-        let endpoint = &self.server(server)?.options.endpoint;
-        let health = &self.server(server)?.options.health;
-        let mut pools = lock(&self.pools);
-        let key = (limits.listener().to_owned(), server, login.clone());
-        let pool = pools.entry(key).or_insert_with(|| {
-            Arc::new(Pool::new(
+        let ServerOptions {
+            endpoint, health, ..
+        } = &self.server(server)?.options;
+        let new = |login| {
+            Pool::new(
                 endpoint.clone(),
                 Arc::clone(health),
                 login,
                 Arc::clone(limits),
-            ))
-        });
-        Some(Arc::clone(pool))
+            )
+        };
+        Some(self.pools.get(server, login, limits, new))
     }
 
     /// Every pool.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
-        lock(&self.pools).values().map(Arc::clone).collect()
+        self.pools.all()
     }
 
     /// Lets pools follow their limits, closes what is idle for long, and forgets pools nobody uses: of
     /// logins that failed, say.
     pub fn tidy(&self) {
-        self.pools().iter().for_each(|pool| pool.tidy());
-        let used = |pool: &Arc<Pool>| Arc::strong_count(pool) > 1 || pool.counts().1 > 0;
-        lock(&self.pools).retain(|_, pool| used(pool));
+        self.pools.tidy();
     }
 }
 

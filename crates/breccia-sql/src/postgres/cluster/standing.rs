@@ -3,43 +3,24 @@
 //! Not a decision: what is told here was decided elsewhere. Invariant: each reason that somebody can
 //! do something about says what.
 
-use std::sync::atomic::Ordering;
-
 use super::Cluster;
 use super::election::View;
 use crate::bells::Views;
+use crate::pause::Gates;
 
 impl Cluster {
     /// Why a server takes no statements in `view`; `None`: it does.
     #[must_use]
     pub fn unused(&self, view: &View, number: usize) -> Option<String> {
         let server = self.server(number)?;
-        if let Some(reason) = server.options.health.down() {
-            return Some(format!("it is down: {}", reason.text));
+        let (members, others) = (self.members(), view.others());
+        let held = members.held(others, number, None);
+        if held.is_some() || view.primary == Ok(number) {
+            return held;
         }
-        let set_aside = view.set_aside.iter().find(|(it, _)| *it == number);
-        if let Some((_, why)) = set_aside {
-            return Some(why.clone());
-        }
-        if self.holds_back(number) {
-            let paused = if self.is_paused() {
-                &self.options.name
-            } else {
-                server.name()
-            };
-            return Some(format!("{paused} is paused: POST /stores/{paused}/resume"));
-        }
-        if view.primary == Ok(number) {
-            return None;
-        }
-        if server.drained.load(Ordering::Relaxed) {
-            return Some(format!(
-                "it is drained: POST /stores/{}/resume",
-                server.name()
-            ));
-        }
-        if view.replicas.contains(&number) {
-            return None;
+        let drained = members.drained(number);
+        if drained.is_some() || view.replicas.contains(&number) {
+            return drained;
         }
         Some(match server.report() {
             None => "it has not said what it is".to_owned(),
@@ -61,7 +42,7 @@ impl Views for Cluster {
         Self::version(self)
     }
 
-    async fn left(&self, version: u64) {
-        Self::left(self, version).await;
+    fn gates(&self) -> &Gates {
+        &self.gates
     }
 }
