@@ -19,6 +19,7 @@ mod members;
 pub mod mysql;
 mod outage;
 pub mod pause;
+mod placing;
 pub mod pool;
 mod pools;
 pub mod postgres;

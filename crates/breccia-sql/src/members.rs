@@ -9,10 +9,15 @@ use breccia_net::clock;
 use breccia_net::health::EndpointHealth;
 
 use crate::choice::{self, Candidate};
+use crate::freshness::Position;
 use crate::pause::{Gate, Gates};
+use crate::sampler::{Replayed, Sampler};
 
 /// A server of a cluster.
 pub(crate) trait Member {
+    /// How far it has come.
+    type Position: Position;
+
     /// The store's name.
     fn name(&self) -> &str;
 
@@ -27,6 +32,19 @@ pub(crate) trait Member {
 
     /// Its share of reads.
     fn weight(&self) -> u32;
+
+    /// Its positions, as they are asked for.
+    fn sampler(&self) -> &Sampler<Self::Position>;
+
+    /// What it said of itself when it was last asked what it is, if it is a replica and still answers.
+    fn reported(&self) -> Option<Replayed<Self::Position>>;
+
+    /// What it has replayed for certain, by the latest sample or report.
+    fn replayed(&self) -> Option<Replayed<Self::Position>> {
+        let sampled = self.sampler().latest().replayed();
+        let both = sampled.into_iter().chain(self.reported());
+        both.max_by_key(|it| it.asked)
+    }
 
     /// Whether a read may go there, if it is a replica.
     fn is_usable(&self) -> bool {

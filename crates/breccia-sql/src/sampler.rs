@@ -38,6 +38,34 @@ impl<P> Sample<P> {
     }
 }
 
+impl<P> Sample<P> {
+    /// What it tells of a replica; none before the first.
+    #[must_use]
+    pub fn replayed(self) -> Option<Replayed<P>> {
+        let position = self.position;
+        let replica = self.at.filter(|_| self.replica);
+        replica.map(|asked| Replayed {
+            position,
+            asked,
+            run: self.run,
+        })
+    }
+}
+
+/// What a replica has replayed for certain.
+///
+/// It holds for as long as the server runs: one that crashed may start again further back. A connection
+/// to it that was open when it was asked, and still is, shows that it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed<P> {
+    /// Up to where.
+    pub position: P,
+    /// When it was asked.
+    pub asked: Instant,
+    /// Which run of the server.
+    pub run: u64,
+}
+
 /// A number that a later sample must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);

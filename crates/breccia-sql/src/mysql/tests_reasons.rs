@@ -54,7 +54,10 @@ fn told() -> BTreeSet<String> {
 #[test]
 fn the_page_tells_every_reason_and_no_other() {
     let mut found = BTreeSet::new();
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mysql");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let shared = fs::read_to_string(sources.join("placing.rs"));
+    reasons(&shared.expect("a text"), &mut found);
+    let here = sources.join("mysql");
     for folder in ["class", "frontend"] {
         for entry in fs::read_dir(here.join(folder)).expect("a folder") {
             let path = entry.expect("an entry").path();

@@ -10,6 +10,7 @@ pub use super::report::{Answer, Heard, Report};
 use crate::freshness::Position as _;
 use crate::members::Others;
 use crate::mysql::gtid::Gtids;
+use crate::placing::Sight;
 
 mod sources;
 
@@ -30,9 +31,22 @@ pub struct View {
     pub shut: bool,
 }
 
-impl View {
-    /// What it says of the servers that are no primary.
-    pub(super) fn others(&self) -> Others<'_> {
+impl Sight for View {
+    type Position = Gtids;
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn first(&self) -> &Gtids {
+        &self.first
+    }
+
+    fn primary(&self) -> Option<usize> {
+        self.primary.as_ref().ok().copied()
+    }
+
+    fn others(&self) -> Others<'_> {
         Others {
             replicas: &self.replicas,
             set_aside: &self.set_aside,

@@ -27,13 +27,13 @@ pub use crate::consistency::Consistency;
 use crate::freshness::Position as _;
 use crate::members::{Member, Members};
 use crate::pause::{Gate, Gates};
+use crate::placing::{Replicas, Sight as _};
 use crate::pool::PoolLimits;
 use crate::pools::Pools;
 use crate::routed::Routed;
 use crate::sampler::{self, Sampler};
 use election::Election;
 pub use election::View;
-pub use positions::Replayed;
 use report::{Answer, Heard, Report};
 
 /// What Breccia's own questions are written in: `utf8mb4_general_ci`, which all servers know.
@@ -44,6 +44,8 @@ const DOUBTS: u64 = 10;
 
 /// What a server said of its position.
 pub type Sample = sampler::Sample<Gtids>;
+/// What a replica has applied. A run of it is the second it was started in.
+pub type Replayed = sampler::Replayed<Gtids>;
 
 /// A server of a cluster.
 #[derive(Debug)]
@@ -144,6 +146,8 @@ impl Server {
 }
 
 impl Member for Server {
+    type Position = Gtids;
+
     fn name(&self) -> &str {
         Self::name(self)
     }
@@ -162,6 +166,19 @@ impl Member for Server {
 
     fn weight(&self) -> u32 {
         self.options.weight
+    }
+
+    fn sampler(&self) -> &Sampler<Gtids> {
+        &self.sampler
+    }
+
+    fn reported(&self) -> Option<Replayed> {
+        let answer = self.answer().filter(|answer| answer.report.is_replica())?;
+        Some(Replayed {
+            position: answer.report.position,
+            asked: answer.at,
+            run: answer.run,
+        })
     }
 }
 
@@ -222,6 +239,28 @@ pub struct Cluster {
     pools: Pools<Endpoint>,
     /// A read found no replica that is known to have come far enough.
     pub(super) missed: Notify,
+}
+
+impl Replicas for Cluster {
+    type Position = Gtids;
+    type View = View;
+    type Server = Server;
+
+    fn members(&self) -> Members<'_, Server> {
+        Members {
+            store: &self.options.name,
+            servers: &self.servers,
+            gates: &self.gates,
+        }
+    }
+
+    fn promise(&self) -> (Consistency, Duration) {
+        (self.options.consistency, self.options.replica_wait)
+    }
+
+    fn server_of(&self, number: usize) -> Option<&Server> {
+        self.servers.get(number)
+    }
 }
 
 impl Cluster {
@@ -373,15 +412,6 @@ impl Cluster {
             );
         }
         self.members().tell(old.others(), new.others());
-    }
-
-    /// Its servers, whichever protocol they speak.
-    fn members(&self) -> Members<'_, Server> {
-        Members {
-            store: &self.options.name,
-            servers: &self.servers,
-            gates: &self.gates,
-        }
     }
 
     /// Whether a replica may serve.

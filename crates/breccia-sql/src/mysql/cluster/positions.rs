@@ -7,45 +7,17 @@ use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 
-use super::{Cluster, Sample, Server, lock};
+use super::{Cluster, Replayed, Server, lock};
 use crate::freshness::{Position as _, Question};
+use crate::members::Member;
 use crate::mysql::gtid::Gtids;
-
-/// The pause between two looks at a replica that is not there yet.
-const LOOK_PAUSE: Duration = Duration::from_micros(500);
-
-/// What a replica has applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replayed {
-    /// Up to where.
-    pub position: Gtids,
-    /// When it was asked.
-    pub asked: Instant,
-    /// Which run of it: the second it was started in.
-    pub run: u64,
-}
+use crate::placing::reached;
 
 impl Server {
     /// What a replica has applied for certain, by the latest sample or report.
-    ///
-    /// It holds for as long as the server runs: one that crashed may start again further back. A
-    /// connection to it that was open when it was asked, and still is, shows that it runs.
     #[must_use]
     pub fn replayed(&self) -> Option<Replayed> {
-        let sample = self.sampler.latest();
-        let sampled = sample.at.filter(|_| sample.replica).map(|asked| Replayed {
-            position: sample.position,
-            asked,
-            run: sample.run,
-        });
-        let reported = self.answer().filter(|answer| answer.report.is_replica());
-        let reported = reported.map(|answer| Replayed {
-            position: answer.report.position,
-            asked: answer.at,
-            run: answer.run,
-        });
-        let both = sampled.into_iter().chain(reported);
-        both.max_by_key(|it| it.asked)
+        Member::replayed(self)
     }
 }
 
@@ -104,21 +76,6 @@ impl Cluster {
         self.missed.notify_one();
     }
 
-    /// What a replica says once it has applied `floor`, if it does by `end`; asked from now on.
-    pub async fn reached(&self, server: usize, floor: &Gtids, end: Instant) -> Option<Sample> {
-        let sampler = &self.server(server)?.sampler;
-        loop {
-            let sample = sampler.from_now(end).await?;
-            if sample.replica && sample.position.covers(floor) {
-                return Some(sample);
-            }
-            if clock::now() + LOOK_PAUSE >= end {
-                return None;
-            }
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
-    }
-
     /// What a replica has applied, once that is `floor` at least: known already, or told by `end`. It
     /// says nothing of a connection to another run of it.
     pub async fn wait_for(&self, server: usize, floor: &Gtids, end: Instant) -> Option<Replayed> {
@@ -126,11 +83,6 @@ impl Cluster {
         if let Some(known) = known.filter(|it| it.position.covers(floor)) {
             return Some(known);
         }
-        let sample = self.reached(server, floor, end).await?;
-        Some(Replayed {
-            position: sample.position,
-            asked: sample.at?,
-            run: sample.run,
-        })
+        reached(self, server, floor, end).await?.replayed()
     }
 }

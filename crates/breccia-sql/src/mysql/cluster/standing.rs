@@ -5,6 +5,7 @@
 
 use super::election::View;
 use super::{Cluster, lock};
+use crate::placing::{Replicas as _, Sight as _};
 
 impl Cluster {
     /// Why a server takes no statements in `view`; `None`: it does.

@@ -13,6 +13,7 @@ use super::serve::Trouble;
 use super::session::{End, Session};
 use crate::error::SqlError;
 use crate::mysql::class::Verdict;
+use crate::placing::Seeker as _;
 
 /// How often a statement may be tried that was sent to nobody.
 pub(super) const TRIES: usize = 4;

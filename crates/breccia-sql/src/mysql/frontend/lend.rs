@@ -10,7 +10,7 @@ use std::time::Instant;
 use breccia_net::clock;
 
 use super::attached::{Attached, Stays};
-use super::route::{Place, Proof};
+use super::route::Place;
 use super::serve::{Ask, Trouble, write_command};
 use super::session::{End, Session};
 use crate::error::SqlError;
@@ -22,6 +22,7 @@ use crate::mysql::settings::Settings;
 use crate::mysql::statements::Key;
 use crate::mysql::told::code_of;
 use crate::pause::Running;
+use crate::placing::Seeker as _;
 use crate::pool::is_quiet;
 
 /// The capabilities of a client that change what a server answers: pools are kept apart by them.
@@ -226,7 +227,7 @@ impl Session {
             None => (clock::now(), 0),
         };
         if let Some(proof) = &place.proof
-            && !self.still_fits(place.server, proof, born, run).await
+            && !self.still_holds(place.server, proof, (born, run)).await
         {
             lease.give_back();
             return Err(SqlError::Down {
@@ -243,17 +244,6 @@ impl Session {
             attached.run = proof.run;
         }
         Ok(attached)
-    }
-
-    /// Whether what is believed of a replica holds on a connection made at `born`, to this run of it.
-    async fn still_fits(&self, server: usize, proof: &Proof, born: Instant, run: u64) -> bool {
-        if born < proof.asked && run == proof.run {
-            return true;
-        }
-        match &proof.floor {
-            Some(floor) => self.still_has(server, floor, run).await,
-            None => run == proof.run && self.ran_on(server, proof).await,
-        }
     }
 
     /// The pool of this session on a server.

@@ -9,6 +9,7 @@ use super::session::{ER_UNKNOWN_ERROR, Session};
 use crate::mysql::class::Class;
 use crate::mysql::codec::{self, OkPacket, capabilities, lenenc};
 use crate::mysql::gtid::Gtids;
+use crate::placing::Seeker as _;
 
 const SHOWN: &str = "there are breccia.token, breccia.target, breccia.pinned, breccia.primary, \
     breccia.server, breccia.reason and breccia.version";

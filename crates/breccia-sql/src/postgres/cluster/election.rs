@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 pub use super::report::{Answer, Heard, Report};
 use crate::members::Others;
+use crate::placing::Sight;
 use crate::postgres::token::Lsn;
 
 /// What holds for every session until the next one.
@@ -29,9 +30,22 @@ pub struct View {
     pub set_aside: Vec<(usize, String)>,
 }
 
-impl View {
-    /// What it says of the servers that are no primary.
-    pub(super) fn others(&self) -> Others<'_> {
+impl Sight for View {
+    type Position = Lsn;
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn first(&self) -> &Lsn {
+        &self.first
+    }
+
+    fn primary(&self) -> Option<usize> {
+        self.primary.as_ref().ok().copied()
+    }
+
+    fn others(&self) -> Others<'_> {
         Others {
             replicas: &self.replicas,
             set_aside: &self.set_aside,

@@ -26,9 +26,10 @@ pub use crate::consistency::Consistency;
 use crate::freshness::Question;
 use crate::members::{Member, Members};
 use crate::pause::{Gate, Gates};
+use crate::placing::{Replicas, Sight as _};
 use crate::pools::Pools;
 use crate::routed::Routed;
-use crate::sampler::Sampler;
+use crate::sampler::{self, Sampler};
 use election::{Election, View};
 use report::{Answer, Heard, Report};
 
@@ -69,16 +70,8 @@ pub struct ClusterOptions {
     pub read_functions: Vec<String>,
 }
 
-/// What a replica has replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replayed {
-    /// Up to where.
-    pub position: Lsn,
-    /// When it was asked.
-    pub asked: Instant,
-    /// Which run of it: see [`super::upstream::Instance`].
-    pub run: u64,
-}
+/// What a replica has replayed. A run of it: see [`super::upstream::Instance`].
+pub type Replayed = sampler::Replayed<Lsn>;
 
 /// A server, and what is known of it.
 #[derive(Debug)]
@@ -122,30 +115,6 @@ impl Server {
         lock(&self.heard).answer().copied()
     }
 
-    /// What a replica has replayed for certain, by the latest sample or report.
-    ///
-    /// It holds for as long as the server runs: one that crashed may start again further back. A
-    /// connection to it that was open when it was asked, and still is, shows that it runs.
-    #[must_use]
-    pub fn replayed(&self) -> Option<Replayed> {
-        let sample = self.sampler.latest();
-        let sampled = sample.at.filter(|_| sample.replica).map(|asked| Replayed {
-            position: sample.position,
-            asked,
-            run: sample.run,
-        });
-        let reported = self.answer().filter(|answer| answer.report.recovery);
-        let reported = reported.map(|answer| Replayed {
-            position: answer.report.position,
-            asked: answer.at,
-            run: answer.run,
-        });
-        sampled
-            .into_iter()
-            .chain(reported)
-            .max_by_key(|it| it.asked)
-    }
-
     /// The login for Breccia's own questions.
     #[must_use]
     pub fn own_login(&self, database: Option<&str>) -> Option<Login> {
@@ -160,6 +129,8 @@ impl Server {
 }
 
 impl Member for Server {
+    type Position = Lsn;
+
     fn name(&self) -> &str {
         Self::name(self)
     }
@@ -178,6 +149,19 @@ impl Member for Server {
 
     fn weight(&self) -> u32 {
         self.options.weight
+    }
+
+    fn sampler(&self) -> &Sampler<Lsn> {
+        &self.sampler
+    }
+
+    fn reported(&self) -> Option<Replayed> {
+        let answer = self.answer().filter(|answer| answer.report.recovery)?;
+        Some(Replayed {
+            position: answer.report.position,
+            asked: answer.at,
+            run: answer.run,
+        })
     }
 }
 
@@ -285,6 +269,28 @@ pub struct Cluster {
     pub(super) met: Notify,
     /// A read found no replica that is known to have come far enough.
     pub(super) missed: Notify,
+}
+
+impl Replicas for Cluster {
+    type Position = Lsn;
+    type View = View;
+    type Server = Server;
+
+    fn members(&self) -> Members<'_, Server> {
+        Members {
+            store: &self.options.name,
+            servers: &self.servers,
+            gates: &self.gates,
+        }
+    }
+
+    fn promise(&self) -> (Consistency, Duration) {
+        (self.options.consistency, self.options.replica_wait)
+    }
+
+    fn server_of(&self, number: usize) -> Option<&Server> {
+        self.servers.get(number)
+    }
 }
 
 impl Cluster {
@@ -409,15 +415,6 @@ impl Cluster {
             }
         }
         self.members().tell(old.others(), new.others());
-    }
-
-    /// Its servers, whichever protocol they speak.
-    fn members(&self) -> Members<'_, Server> {
-        Members {
-            store: &self.options.name,
-            servers: &self.servers,
-            gates: &self.gates,
-        }
     }
 
     /// Whether a replica may serve.

@@ -7,6 +7,7 @@ use super::Cluster;
 use super::election::View;
 use crate::bells::Views;
 use crate::pause::Gates;
+use crate::placing::{Replicas as _, Sight as _};
 
 impl Cluster {
     /// Why a server takes no statements in `view`; `None`: it does.

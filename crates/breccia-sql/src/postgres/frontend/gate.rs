@@ -13,6 +13,7 @@ use super::batch::Batch;
 use super::route::Place;
 use super::session::{End, Session};
 use crate::error::SqlError;
+use crate::placing::Seeker as _;
 use crate::postgres::codec::message::{self, Severity};
 
 /// How often a read that the paused primary should answer looks for a replica instead.

@@ -20,6 +20,7 @@ use super::route::Place;
 use super::session::{Session, is_of_the_connection};
 use crate::error::SqlError;
 use crate::pause::Running;
+use crate::placing::Seeker as _;
 use crate::postgres::codec::message;
 use crate::postgres::pool::{Lease, Pool};
 use crate::postgres::token::Lsn;
@@ -222,18 +223,11 @@ impl Session {
     }
 
     /// Whether what is believed of a place holds on a connection: when it was made, to which run.
-    async fn still_fits(&self, place: Place, shown: Option<(Instant, u64)>) -> bool {
-        let (Some(proof), Some((born, run))) = (place.proof, shown) else {
+    async fn still_fits(&mut self, place: Place, shown: Option<(Instant, u64)>) -> bool {
+        let (Some(proof), Some(shown)) = (place.proof, shown) else {
             return place.proof.is_none();
         };
-        if proof.is_shown_by(born, run) {
-            return true;
-        }
-        match proof.floor {
-            // The server may have started again since it was asked, or it was another one. Once more.
-            Some(floor) => self.still_has(place.server, floor, run).await,
-            None => run == proof.run && self.ran_on(place.server, proof).await,
-        }
+        self.still_holds(place.server, &proof, shown).await
     }
 
     /// Gives the connection back, or closes it if it is not as it was.

@@ -18,6 +18,7 @@ use super::tell::only_text;
 use super::translate::Way;
 use crate::SqlError;
 use crate::class::{Signs, Verdict};
+use crate::placing::Seeker as _;
 use crate::postgres::codec::message;
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
 use crate::postgres::settings::Settings;

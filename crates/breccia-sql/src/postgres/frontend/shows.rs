@@ -8,6 +8,7 @@ use breccia_net::clock;
 use super::session::Session;
 use crate::class::Class;
 use crate::error::SqlError;
+use crate::placing::Seeker as _;
 use crate::postgres::codec::message;
 use crate::postgres::token::Token;
 
