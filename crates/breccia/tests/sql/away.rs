@@ -321,3 +321,45 @@ fn the_unnamed_statement_is_gone_where_a_server_says_so() -> Result<()> {
     ensure!(rows.trim() == "0", "{rows}");
     Ok(())
 }
+
+#[test]
+fn a_cancel_is_heard_whenever_it_comes_in_a_pause() -> Result<()> {
+    const CLIENTS: usize = 120;
+    let cluster = database("cancelwhen")?;
+    let extra = Extra {
+        listener: "queue-timeout = \"5s\"",
+        ..WAITS
+    };
+    let gateway = Gateway::over(&cluster, "cancelwhen", extra)?;
+    let post = |action: &str| {
+        let path = format!("/stores/pg0/{action}");
+        breccia_testkit::http(gateway.breccia.admin_port(), "POST", &path)
+    };
+    let clients: Result<Vec<SqlClient>> =
+        (0..CLIENTS).map(|_| gateway.client("cancelwhen")).collect();
+    let clients = clients?;
+    post("pause")?;
+    let lost = thread::scope(|scope| -> Result<usize> {
+        let threads: Vec<_> = clients
+            .into_iter()
+            .enumerate()
+            .map(|(number, mut client)| {
+                scope.spawn(move || -> Result<bool> {
+                    client.query("INSERT INTO t (own) VALUES (1)").flush()?;
+                    // Who waits looks around every so often: before, amid and behind that.
+                    thread::sleep(Duration::from_millis(200 + (number % 60) as u64));
+                    client.canceller()()?;
+                    Ok(client.read_reply()?.code() != "57014")
+                })
+            })
+            .collect();
+        let mut lost = 0;
+        for thread in threads {
+            lost += usize::from(thread.join().expect("no panic")?);
+        }
+        Ok(lost)
+    })?;
+    post("resume")?;
+    ensure!(lost == 0, "{lost} of {CLIENTS} cancels were not heard");
+    Ok(())
+}

@@ -145,8 +145,12 @@ impl Session {
         let server = self.attached.as_ref().map_or(usize::MAX, |it| it.server);
         let turn = async { Ok(cluster.wait_turn(end, || !cluster.holds_back(server)).await) };
         let doing = Arc::clone(&self.registered.doing);
+        doing.asked();
         let error = match doing.before(&mut self.client, turn).await {
-            Ok(true) => return Ok(()),
+            Ok(true) => match doing.sent() {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
             Ok(false) => self.paused(server),
             Err(error) => error,
         };
@@ -162,6 +166,7 @@ impl Session {
         frames: &[u8],
     ) -> Result<(), End> {
         self.listener.counters.failed.increment();
+        self.registered.doing.dropped();
         if let SqlError::Settings { .. } | SqlError::Question { .. } = error {
             // It would be refused for each statement to come.
             return Err(End::Told("08006", error.to_string()));

@@ -58,6 +58,7 @@ impl Session {
         if !runs_reads && self.asks_last_value(&batch) {
             return self.refuse(&SqlError::LastValue, whole, &frames);
         }
+        self.registered.doing.asked();
         if let Err(error) = self.pass_gate().await {
             return self.refuse(&error, whole, &frames);
         }
@@ -74,14 +75,13 @@ impl Session {
                     None => return Ok(()),
                 }
             };
-            if let Err(error) = held {
-                self.registered.doing.end();
-                let ends = matches!(error, SqlError::Cancelled | SqlError::Left);
-                if place.replica && attempt == 0 && !ends {
-                    place = self.primary("replica-lost");
-                    continue;
+            if let Err(error) = held.and_then(|()| self.registered.doing.sent()) {
+                self.give_up_unsent();
+                match self.next_unsent(&error, place).filter(|_| attempt == 0) {
+                    Some(next) => place = next,
+                    None => return self.refuse(&error, whole, &frames),
                 }
-                return self.refuse(&error, whole, &frames);
+                continue;
             }
             // Where it goes in the end, and not where it was meant to go.
             self.count(place.replica, place.reason);
@@ -101,9 +101,22 @@ impl Session {
             self.names.undo();
             self.keep_seen();
             self.detach();
+            self.registered.doing.asked_again();
             place = self.primary(if write { "refused" } else { "replica-lost" });
         }
         Ok(())
+    }
+
+    /// Lets go of what there is of a connection to which nothing was sent.
+    fn give_up_unsent(&mut self) {
+        self.keep_seen();
+        self.detach();
+    }
+
+    /// Where a batch goes that could not be sent to `place`; `None`: nowhere.
+    fn next_unsent(&mut self, error: &SqlError, place: Place) -> Option<Place> {
+        let ends = matches!(error, SqlError::Cancelled | SqlError::Left);
+        (place.replica && !ends).then(|| self.primary("replica-lost"))
     }
 
     /// Answers a batch for which no server is needed; whether it was one.
@@ -122,7 +135,10 @@ impl Session {
     ) -> Option<Result<(), SqlError>> {
         let hurried = batch.executed == 0 && self.attached.is_none();
         match self.hold(place, batch, hurried).await {
-            Err(SqlError::Crowded) if self.answer_prepared(frames, true) => None,
+            Err(SqlError::Crowded) if self.answer_prepared(frames, true) => {
+                self.registered.doing.dropped();
+                None
+            }
             Err(SqlError::Crowded) => Some(self.hold(place, batch, false).await),
             held => Some(held),
         }
