@@ -13,7 +13,7 @@ use breccia_net::metrics::{self, Registry, SharedCounter};
 /// At most so many lines of a listener in a second.
 const LINES_A_SECOND: u32 = 10;
 
-/// A time that a client may not exceed.
+/// What a client may not exceed: a time, or a length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// It says nothing, outside a transaction.
@@ -24,6 +24,8 @@ pub(crate) enum Limit {
     Transaction,
     /// It leaves answers unread.
     Unread,
+    /// What it asks is too long.
+    Request,
 }
 
 impl Limit {
@@ -34,6 +36,7 @@ impl Limit {
             Self::IdleInTransaction => "idle-in-transaction-timeout",
             Self::Transaction => "transaction-timeout",
             Self::Unread => "write-timeout",
+            Self::Request => "max-request-size",
         }
     }
 }
@@ -45,6 +48,7 @@ pub(crate) struct Ends {
     idle_in_transaction: SharedCounter,
     transaction: SharedCounter,
     unread: SharedCounter,
+    request: SharedCounter,
     gate: LogGate,
 }
 
@@ -57,6 +61,7 @@ impl Ends {
             idle_in_transaction: hits(Limit::IdleInTransaction),
             transaction: hits(Limit::Transaction),
             unread: hits(Limit::Unread),
+            request: hits(Limit::Request),
             gate: LogGate::of_several(LINES_A_SECOND, Duration::from_secs(1)),
         }
     }
@@ -68,6 +73,7 @@ impl Ends {
             Limit::IdleInTransaction => &self.idle_in_transaction,
             Limit::Transaction => &self.transaction,
             Limit::Unread => &self.unread,
+            Limit::Request => &self.request,
         }
         .increment();
     }

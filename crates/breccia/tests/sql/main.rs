@@ -39,4 +39,5 @@ mod share;
 mod silence;
 mod state;
 mod tls;
+mod too_long;
 mod upstream_tls;

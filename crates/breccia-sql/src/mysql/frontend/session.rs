@@ -290,11 +290,12 @@ impl Session {
     }
 
     /// Whether a command of so many bytes, or that begins with them, may be as long.
-    pub(super) fn check_length(&self, bytes: usize) -> Result<(), End> {
+    pub(super) fn check_length(&mut self, bytes: usize) -> Result<(), End> {
         let most = self.listener.limits.max_request_size;
         if u64::try_from(bytes).is_ok_and(|bytes| bytes <= most) {
             return Ok(());
         }
+        self.over = Some(Limit::Request);
         // As servers do, which read no more then.
         let why = format!("breccia: a command of more than {most} bytes (max-request-size)");
         Err(End::Told(1153, b"08S01", why))

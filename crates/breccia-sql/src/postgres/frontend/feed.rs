@@ -9,6 +9,7 @@ use bytes::Buf;
 use super::attached::Attached;
 use super::client::HIGH_WATER;
 use super::session::{End, Session};
+use crate::ends::Limit;
 use crate::postgres::codec::message;
 use crate::postgres::codec::{self, HEAD_BYTES, Head};
 
@@ -72,20 +73,21 @@ impl Session {
 
     /// Refuses a message that is longer than the listener allows. Long parameters and copied data pass
     /// in pieces.
-    fn check_length(&self, head: Head) -> Result<(), End> {
+    fn check_length(&mut self, head: Head) -> Result<(), End> {
         let pieces = matches!(head.tag, b'B' | b'd') && head.length > PIECES;
         if head.length > self.listener.limits.max_request_size + HEAD_BYTES && !pieces {
             let why = format!(
                 "a message of {} bytes is longer than max-request-size allows",
                 head.length
             );
+            self.over = Some(Limit::Request);
             return Err(End::Told("54000", why));
         }
         Ok(())
     }
 
     /// The same of each message of a batch, if it is long enough to have such a one.
-    pub(super) fn check_lengths(&self, frames: &[u8]) -> Result<(), End> {
+    pub(super) fn check_lengths(&mut self, frames: &[u8]) -> Result<(), End> {
         if frames.len() <= self.listener.limits.max_request_size {
             return Ok(());
         }
@@ -98,7 +100,7 @@ impl Session {
     }
 
     /// The length of the simple query that comes first, if that is what comes first.
-    pub(super) fn long_query(&self) -> Result<usize, End> {
+    pub(super) fn long_query(&mut self) -> Result<usize, End> {
         match codec::head(&self.client.inbound)? {
             Some(head) if head.tag == b'Q' => self.check_length(head).map(|()| head.length),
             _ => Ok(0),

@@ -35,6 +35,8 @@ fn end_of(limit: Limit) -> End {
         Limit::Idle => "57P05",
         Limit::IdleInTransaction => "25P03",
         Limit::Transaction => "57014",
+        // No time: see `feed.rs`.
+        Limit::Request => "54000",
     };
     let key = limit.key();
     End::Told(state, format!("terminating connection due to {key}"))

@@ -34,13 +34,4 @@ impl Session {
         );
         Err(End::Told("08006", why))
     }
-
-    /// Lets the connection go as it is: it is closed.
-    pub(super) fn let_go(&mut self) {
-        let attached = self.attached.take();
-        if attached.is_some_and(|attached| attached.ddl) {
-            // Nobody knows whether and when that takes effect.
-            self.database.note_doubt();
-        }
-    }
 }

@@ -24,6 +24,7 @@ mod failed;
 mod feed;
 mod gate;
 mod hear;
+mod leave;
 mod lend;
 mod limits;
 mod login;

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use breccia_core::error::ErrorKind;
 use breccia_net::clock;
-use breccia_net::drain::Phase;
 use breccia_net::metrics::SharedCounter;
-use breccia_net::stream::close_gently;
 
 use super::SqlListener;
 use super::attached::{Attached, Event};
@@ -20,7 +18,6 @@ use super::client::{Client, HIGH_WATER, Outgoing};
 use super::expected::{Expected, News};
 use super::hear::Changing;
 use super::limits::Clocks;
-use super::login::fatal;
 use super::names::Names;
 use super::own::Own;
 use super::tell::Watch;
@@ -38,8 +35,6 @@ use crate::postgres::settings::Settings;
 use crate::postgres::token::Freshness;
 use crate::postgres::upstream::{Credential, Login};
 
-/// How long a connection that ends may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a login waits for servers that have not been asked yet.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How often a session that waits for an answer looks whether its server is what it was.
@@ -362,27 +357,6 @@ impl Session {
                 }
                 Event::ClientGone => return Err(End::Gone),
             }
-        }
-    }
-
-    /// Says goodbye. A connection that is not idle is closed with the session.
-    async fn leave(mut self, end: End) {
-        self.tell_end(&end);
-        if let Some(attached) = &mut self.attached
-            && !attached.is_settled()
-        {
-            // What still runs there is of no use to anybody.
-            let doing = Arc::clone(&self.registered.doing);
-            doing.cancel().await;
-        }
-        self.let_go();
-        let last = clock::now() + GOODBYE;
-        match end {
-            End::Gone => drop(self.client.send(last).await),
-            End::Told(state, text) => fatal(&mut self.client, state, &text, "", last).await,
-        }
-        if self.listener.drain.phase() != Phase::Closing {
-            close_gently(&mut self.client.stream, GOODBYE).await;
         }
     }
 
