@@ -11,6 +11,7 @@ mod dice;
 mod doubt;
 mod faults;
 mod freshness;
+mod frozen;
 mod honest;
 mod isolation;
 mod lazy;

@@ -29,7 +29,7 @@ pub(super) struct Attached {
     pub(super) unnamed_here: bool,
     /// Something of it is not as its pool believes: it is closed, not lent again.
     pub(super) tainted: bool,
-    /// The client gets nothing yet: the statement may still run elsewhere.
+    /// The client gets nothing yet: the statement may still run elsewhere. See also [`Self::is_spared`].
     pub(super) held: bool,
     /// A COMMIT was sent, or a write outside a transaction: if the connection is lost, nobody
     /// knows whether it was carried out.
@@ -94,6 +94,12 @@ impl Attached {
     pub(super) fn all_answered(&mut self) {
         (self.held, self.unknown) = (false, false);
         (self.ending, self.foreign_value) = (false, false);
+    }
+
+    /// Whether its answer may still be a replica's last word to nobody: whatever comes of it there, the
+    /// statement can run elsewhere. On the primary it can only once another server is that.
+    pub(super) fn is_spared(&self) -> bool {
+        self.held && self.replica
     }
 
     /// Whether nothing is owed and no transaction is open.

@@ -244,6 +244,14 @@ impl Batch {
         }
     }
 
+    /// Whether running it twice is as running it once, wherever it must go.
+    pub(super) fn only_reads(&self) -> bool {
+        let reads = |verdict: &Arc<Verdict>| matches!(verdict.class, Class::Read | Class::Empty);
+        matches!(self.reads, Ok(()) | Err("hint"))
+            && self.executed == self.verdicts.len()
+            && self.verdicts.iter().all(reads)
+    }
+
     pub(super) fn go(&mut self, reason: &'static str) {
         if self.reads.is_ok() {
             self.reads = Err(reason);

@@ -47,7 +47,7 @@ impl Session {
                 if matches!(&state[..], b"0A000" | b"26000" | b"42P05") {
                     attached.distrust();
                 }
-                let again = Self::elsewhere(&state).filter(|_| attached.held);
+                let again = Self::elsewhere(&state).filter(|_| attached.is_spared());
                 if again.is_some() {
                     return Ok(again);
                 }
@@ -70,7 +70,7 @@ impl Session {
             News::Discarded { last } => self.forget_all(last),
             // The connection ends next; or a replica is not as far as the settings, or cannot begin
             // what was begun.
-            News::OwnFailed(_) | News::Ends | News::Fatal(..) if attached.held => {
+            News::OwnFailed(_) | News::Ends | News::Fatal(..) if attached.is_spared() => {
                 attached.tainted = true;
                 return Ok(Some(false));
             }
@@ -286,7 +286,7 @@ impl Session {
         };
         let name = attached.lease.pool().endpoint().name.clone();
         attached.tainted = true;
-        if attached.held {
+        if attached.is_spared() {
             return Ok(Turn::Again { write: false });
         }
         let unknown = attached.unknown && !attached.is_settled();

@@ -14,6 +14,7 @@ use std::time::Instant;
 use breccia_net::clock;
 
 use super::attached::Attached;
+use super::deposed::{deposed, is_left};
 use super::expected::{Expected, Owed};
 use super::looks::goes_down;
 use super::route::Place;
@@ -44,7 +45,11 @@ impl Session {
     async fn attach_once(&mut self, place: Place) -> Result<bool, SqlError> {
         let (server, replica) = (place.server, place.replica);
         let pool = self.pool(server, replica)?;
-        let mut lease = self.lend(&pool).await?;
+        let mut lease = self.lend(&pool, place).await?;
+        if self.is_deposed(place) {
+            lease.give_back();
+            return Err(deposed(&self.listener.cluster, server));
+        }
         let running = Running::on(self.listener.cluster.gates(), server);
         if self.listener.cluster.holds_back(server) {
             lease.give_back();
@@ -164,8 +169,9 @@ impl Session {
         }
     }
 
-    /// Takes a connection of a pool. While there is none, the client may cancel its statement, or leave.
-    async fn lend(&mut self, pool: &Arc<Pool>) -> Result<Lease, SqlError> {
+    /// Takes a connection of a pool. While there is none, the client may cancel its statement, or leave;
+    /// and the primary that it waits for may be succeeded by another, or the replica go down.
+    async fn lend(&mut self, pool: &Arc<Pool>, place: Place) -> Result<Lease, SqlError> {
         let mut lending = pin!(pool.lend_by(self.gate_end()));
         let at_once = poll_fn(|context| Poll::Ready(lending.as_mut().poll(context)));
         if let Poll::Ready(lease) = at_once.await {
@@ -174,8 +180,19 @@ impl Session {
         if self.hurried && pool.is_crowded() {
             return Err(SqlError::Crowded);
         }
+        let cluster = Arc::clone(&self.listener.cluster);
+        let of_use = async {
+            tokio::select! {
+                biased;
+                lease = lending => lease,
+                left = Box::pin(is_left(Arc::clone(&cluster), place.server)), if !place.replica => Err(left),
+                down = Box::pin(goes_down(&cluster, place.server, pool.endpoint())), if place.replica => {
+                    Err(down)
+                }
+            }
+        };
         let doing = Arc::clone(&self.registered.doing);
-        doing.before(&mut self.client, lending).await
+        doing.before(&mut self.client, of_use).await
     }
 
     /// Shares the settings of a connection that is at the same: they are compared once, and not for each

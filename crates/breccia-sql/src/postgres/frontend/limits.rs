@@ -59,7 +59,9 @@ impl Session {
     pub(super) async fn event(&mut self) -> Result<Event, End> {
         let attached = self.attached.as_ref();
         let idle = attached.is_none_or(Attached::is_idle);
-        let kept = attached.filter(|_| idle).map(|attached| attached.version);
+        // Who rests there, be it in a transaction, need not ask to be told that it is over.
+        let rests = |it: &&Attached| it.is_idle() || (it.is_settled() && !it.replica);
+        let kept = attached.filter(rests).map(|attached| attached.version);
         // Who is idle goes at once, who is not when the time for that is up.
         let goes = |phase| phase == Phase::Closing || (idle && phase != Phase::Running);
         let event = poll_fn(|context| {
@@ -140,6 +142,7 @@ impl Session {
     fn due(&mut self, now: Instant) -> Option<(Instant, Due)> {
         let attached = self.attached.as_ref();
         let held = attached.is_some_and(|attached| attached.held);
+        let spared = attached.is_some_and(Attached::is_spared);
         let settled = attached.is_none_or(Attached::is_settled);
         let open = self.begun.is_some() || attached.is_some_and(Attached::in_transaction);
         let clocks = &mut self.clocks;
@@ -158,7 +161,7 @@ impl Session {
             _ => Some((taken, now)),
         };
         let up = settled || attached.is_none_or(|it| it.lease.pool().health().is_up());
-        clocks.mute = clocks.mute.or(Some(now)).filter(|_| !up && !held);
+        clocks.mute = clocks.mute.or(Some(now)).filter(|_| !up && !spared);
         let limits = &self.listener.limits;
         let timeout = attached.map(|attached| attached.lease.pool().endpoint().timeout);
         let transaction = self.transaction_since.filter(|_| open || !settled);

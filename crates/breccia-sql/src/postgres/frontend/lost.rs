@@ -20,7 +20,9 @@ impl Session {
                 | io::ErrorKind::BrokenPipe
         );
         let pool = match &self.attached {
-            Some(attached) if ended && attached.held && !attached.tainted => attached.lease.pool(),
+            Some(attached) if ended && attached.is_spared() && !attached.tainted => {
+                attached.lease.pool()
+            }
             _ => return self.lost(error),
         };
         if !pool.is_listening().await {

@@ -86,7 +86,7 @@ impl Session {
             // Where it goes in the end, and not where it was meant to go.
             self.count(place.replica, place.reason);
             let mark = self.client.out.bytes.len();
-            self.make_ready(place, &batch, whole);
+            self.make_ready(place, &batch, whole, attempt == 0);
             self.send(&batch, &frames)?;
             let turn = self.relay(batch.only.as_ref(), &frames).await;
             let turn = turn.inspect_err(|_| self.keep_for_the_end(&frames))?;
@@ -94,15 +94,8 @@ impl Session {
                 self.client.reuse(frames);
                 return Ok(());
             };
-            if write && let Some(sql) = only_text(&frames, &self.names) {
-                self.database.classifier.mark_write(&sql);
-            }
             self.client.out.bytes.truncate(mark);
-            self.names.undo();
-            self.keep_seen();
-            self.detach();
-            self.registered.doing.asked_again();
-            place = self.primary(if write { "refused" } else { "replica-lost" });
+            place = self.next_sent(write, place, &frames);
         }
         Ok(())
     }
@@ -115,8 +108,29 @@ impl Session {
 
     /// Where a batch goes that could not be sent to `place`; `None`: nowhere.
     fn next_unsent(&mut self, error: &SqlError, place: Place) -> Option<Place> {
-        let ends = matches!(error, SqlError::Cancelled | SqlError::Left);
-        (place.replica && !ends).then(|| self.primary("replica-lost"))
+        if matches!(error, SqlError::Cancelled | SqlError::Left) {
+            return None;
+        }
+        if place.replica {
+            return Some(self.primary("replica-lost"));
+        }
+        self.is_deposed(place).then(|| self.primary(place.reason))
+    }
+
+    /// Where a batch goes that came to nothing at `place`. `write`: it is no read after all.
+    fn next_sent(&mut self, write: bool, place: Place, frames: &[u8]) -> Place {
+        if write && let Some(sql) = only_text(frames, &self.names) {
+            self.database.classifier.mark_write(&sql);
+        }
+        self.names.undo();
+        self.keep_seen();
+        self.detach();
+        self.registered.doing.asked_again();
+        self.primary(match (write, place.replica) {
+            (true, _) => "refused",
+            (false, true) => "replica-lost",
+            (false, false) => "primary-lost",
+        })
     }
 
     /// Answers a batch for which no server is needed; whether it was one.
@@ -144,10 +158,13 @@ impl Session {
         }
     }
 
-    /// Notes what is to be expected of a batch that goes there now.
-    fn make_ready(&mut self, place: Place, batch: &Batch, whole: bool) {
+    /// Notes what is to be expected of a batch that goes there now, for the first time or once more.
+    fn make_ready(&mut self, place: Place, batch: &Batch, whole: bool, first: bool) {
+        let keeps = self.pinned.is_some() || self.listener.limits.session_mode;
         if let Some(attached) = &mut self.attached {
-            attached.held = place.replica && batch.executed <= 1 && whole;
+            let moves = place.replica
+                || (first && !keeps && batch.only_reads() && !attached.in_transaction());
+            attached.held = moves && batch.executed <= 1 && whole;
             self.client.unwatched = attached.held;
             attached.expected.told = false;
             // The rest of a batch that is passed in pieces is still to come.
@@ -356,7 +373,9 @@ impl Session {
     ) -> Result<Turn, End> {
         let (mut only, mut again) = (only, None);
         loop {
-            self.check_primary()?;
+            if self.check_primary()? {
+                return Ok(Turn::Again { write: false });
+            }
             if self.retell {
                 self.tell_again();
             }
@@ -370,7 +389,7 @@ impl Session {
             };
             attached.expected.insert(&mut self.client.out.bytes);
             if attached.is_settled() {
-                if attached.held
+                if attached.is_spared()
                     && let Some(write) = again
                 {
                     return Ok(Turn::Again { write });
@@ -394,29 +413,40 @@ impl Session {
                 }
             }
             let event = self.event().await?;
-            self.check_primary()?;
+            if self.check_primary()? {
+                return Ok(Turn::Again { write: false });
+            }
             match event {
                 Event::Server => self.digest(news)?,
                 Event::Client | Event::Sent | Event::Late => {}
                 Event::ClientGone => return Err(End::Gone),
                 Event::ServerLost(error) => return self.lost_or_ended(&error).await,
             }
-            for item in news.drain(..) {
-                // What comes next is of another statement.
-                let ends = match item {
-                    News::Complete(_) | News::Failed(_) => only.is_some_and(|it| it.single),
-                    News::Ready(_) => true,
-                    _ => false,
-                };
-                if let Some(write) = self.hear(item, only)? {
-                    again = Some(write);
-                }
-                only = only.filter(|_| !ends);
-            }
+            again = self.hear_all(news, &mut only)?.or(again);
             if self.is_in_vain(again) {
                 return Ok(Turn::Again { write: false });
             }
         }
+    }
+
+    /// Hears what a piece of an answer has told. `Some`: the statement should run elsewhere.
+    fn hear_all(
+        &mut self,
+        news: &mut Vec<News>,
+        only: &mut Option<&Arc<Verdict>>,
+    ) -> Result<Option<bool>, End> {
+        let mut again = None;
+        for item in news.drain(..) {
+            // What comes next is of another statement.
+            let ends = match item {
+                News::Complete(_) | News::Failed(_) => only.is_some_and(|it| it.single),
+                News::Ready(_) => true,
+                _ => false,
+            };
+            again = self.hear(item, *only)?.or(again);
+            *only = only.filter(|_| !ends);
+        }
+        Ok(again)
     }
 
     /// What a failure has skipped ends with the client's Sync alone, so nothing is held back for it.
@@ -440,7 +470,7 @@ impl Session {
     /// Whether an answer that the client has seen nothing of need not be waited for: its server is
     /// down, or its connection of no use any more.
     fn is_in_vain(&self, again: Option<bool>) -> bool {
-        let Some(attached) = self.attached.as_ref().filter(|it| it.held) else {
+        let Some(attached) = self.attached.as_ref().filter(|it| it.is_spared()) else {
             return false;
         };
         self.is_server_down() || (attached.tainted && again == Some(false))
