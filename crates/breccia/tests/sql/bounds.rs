@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{PostgresCluster, SqlClient};
+use breccia_testkit::{PostgresCluster, SqlClient, wait_until};
 
 use crate::pooling::database;
-use crate::rig::{Extra, Gateway};
+use crate::rig::{Extra, Gateway, LIMIT};
 
 /// The most memory a gateway has held so far, in bytes.
 pub(crate) fn peak(gateway: &mut Gateway) -> Result<u64> {
@@ -165,5 +165,39 @@ fn texts_that_nobody_uses_any_more_are_let_go_of() -> Result<()> {
     }
     let grown = peak(&mut gateway)?.saturating_sub(before);
     ensure!(grown < 200 << 20, "it took {grown} bytes more");
+    Ok(())
+}
+
+#[test]
+fn what_a_read_says_before_its_first_row_is_not_kept_without_bound() -> Result<()> {
+    const NOTICES: usize = 400_000;
+    let (_cluster, mut gateway) = gateway("bounds_notices")?;
+    let body = format!(
+        "CREATE FUNCTION talks() RETURNS int STABLE LANGUAGE plpgsql AS $$ BEGIN \
+         FOR i IN 1..{NOTICES} LOOP RAISE NOTICE '{}'; END LOOP; RETURN 7; END $$",
+        "x".repeat(400)
+    );
+    let mut client = gateway.client("bounds_notices")?;
+    client.run(&body)?;
+    client.run(
+        "CREATE FUNCTION few() RETURNS int STABLE LANGUAGE plpgsql AS $$ BEGIN RETURN 7; END $$",
+    )?;
+    wait_until(LIMIT, "the functions to be known", || {
+        client.run("SELECT few()")?;
+        let reason = client.run("SHOW breccia.reason")?;
+        Ok((reason.value() == Some("read")).then_some(()))
+    })?;
+    for read in ["SELECT talks()", "/* breccia: primary */ SELECT talks(), 1"] {
+        let mut client = gateway.client("bounds_notices")?;
+        client.set_patience(Duration::from_secs(30))?;
+        let before = peak(&mut gateway)?;
+        client.query(read).flush()?;
+        let [notices, rows] = count(&mut client, *b"ND")?;
+        ensure!([notices, rows] == [NOTICES, 1], "{notices} and {rows}");
+        let reason = client.run("SHOW breccia.reason")?;
+        let grown = peak(&mut gateway)?.saturating_sub(before);
+        println!("{read}: {:?}, {grown} bytes more", reason.value());
+        ensure!(grown < 50 << 20, "{read}: it took {grown} bytes more");
+    }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub(super) struct Attached {
     pub(super) unnamed_here: bool,
     /// Something of it is not as its pool believes: it is closed, not lent again.
     pub(super) tainted: bool,
-    /// The client gets nothing yet: the statement may still run elsewhere. See also [`Self::is_spared`].
+    /// The client gets nothing yet, as long as that is little: the statement may still run elsewhere. See also [`Self::is_spared`].
     pub(super) held: bool,
     /// A COMMIT was sent, or a write outside a transaction: if the connection is lost, nobody
     /// knows whether it was carried out.

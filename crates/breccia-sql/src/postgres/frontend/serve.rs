@@ -10,6 +10,7 @@ use breccia_net::clock;
 
 use super::attached::{Attached, Event};
 use super::batch::{Batch, look};
+use super::client::HIGH_WATER;
 use super::expected::{News, Owed};
 use super::noted::{NO_LOOK, NO_VALUE, lets_go_of_all, text_of};
 use super::route::Place;
@@ -505,7 +506,9 @@ impl Session {
         let digested = attached.expected.digest(received, out, news);
         // An answer under settings that were refused is nobody's.
         let refused = |item: &News| matches!(item, News::OwnFailed(_));
-        if attached.expected.told && !news.iter().any(refused) {
+        // Notices alone tell nothing of the answer, but there may be many of them.
+        let shows = attached.expected.told || self.client.out.waiting() > HIGH_WATER;
+        if shows && !news.iter().any(refused) {
             attached.held = false;
         }
         digested.map_err(|error| {
