@@ -168,16 +168,23 @@ fn a_session_that_a_limit_ends_is_told_and_counted() -> Result<()> {
     fresh(&cluster, "toldend")?;
     cluster.wait_caught_up(LIMIT)?;
     let big = "SELECT REPEAT('x', 1000) FROM seq_1_to_200000";
-    for (limit, statements) in [
-        ("idle-timeout", ["SELECT 1", "SELECT 2"]),
+    let long = format!("SELECT '{}'", "x".repeat(8 << 10));
+    for (limit, most, statements) in [
+        ("idle-timeout", "1s", ["SELECT 1", "SELECT 2"]),
         (
             "idle-in-transaction-timeout",
+            "1s",
             ["BEGIN", "SELECT 1 FOR UPDATE"],
         ),
-        ("transaction-timeout", ["BEGIN", "SELECT 1 FOR UPDATE"]),
-        ("write-timeout", ["SELECT 1", big]),
+        (
+            "transaction-timeout",
+            "1s",
+            ["BEGIN", "SELECT 1 FOR UPDATE"],
+        ),
+        ("write-timeout", "1s", ["SELECT 1", big]),
+        ("max-request-size", "4KiB", ["SELECT 1", &long]),
     ] {
-        let listener = format!("{limit} = \"1s\"");
+        let listener = format!("{limit} = \"{most}\"");
         let extra = Extra {
             listener: &listener,
             ..Extra::default()
