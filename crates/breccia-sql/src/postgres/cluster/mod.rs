@@ -435,35 +435,6 @@ impl Cluster {
         &self.gates
     }
 
-    /// Whether nothing may begin on a server; a number that is nobody's stands for one to come.
-    #[must_use]
-    pub fn holds_back(&self, server: usize) -> bool {
-        self.gates.holds_back(server)
-    }
-
-    /// Whether all of it is paused.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.gates.is_paused()
-    }
-
-    /// Sessions that wait for the end of a pause.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.gates.waiting()
-    }
-
-    /// Waits until there is another view than that of `version`.
-    pub async fn left(&self, version: u64) {
-        self.gates.wait_while(|| self.version() == version).await;
-    }
-
-    /// Waits until `may_go`, which is asked again whenever a server is resumed or the view changes;
-    /// whether it came to that by `end`.
-    pub async fn wait_turn(&self, end: Instant, may_go: impl FnMut() -> bool) -> bool {
-        self.gates.wait_turn(end, may_go).await
-    }
-
     /// A database, perhaps met for the first time.
     #[must_use]
     pub fn database(&self, name: &str) -> Arc<Database> {

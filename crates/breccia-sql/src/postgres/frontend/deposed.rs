@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::route::Place;
 use super::session::{End, Session};
+use crate::bells::Views as _;
 use crate::error::SqlError;
 use crate::postgres::cluster::Cluster;
 

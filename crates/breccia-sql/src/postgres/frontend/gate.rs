@@ -22,12 +22,17 @@ const GATE_LOOK: Duration = Duration::from_millis(50);
 impl Session {
     /// Waits while all of the composite is paused.
     pub(super) async fn pass_gate(&mut self) -> Result<(), SqlError> {
-        if self.attached.is_some() || !self.listener.cluster.is_paused() {
+        if self.attached.is_some() || !self.listener.cluster.gates().is_paused() {
             return Ok(());
         }
         let end = self.gate_end();
         let cluster = Arc::clone(&self.listener.cluster);
-        let turn = async { Ok(cluster.wait_turn(end, || !cluster.is_paused()).await) };
+        let turn = async {
+            Ok(cluster
+                .gates()
+                .wait_turn(end, || !cluster.gates().is_paused())
+                .await)
+        };
         let doing = Arc::clone(&self.registered.doing);
         let turn = doing.before(&mut self.client, turn).await?;
         turn.then_some(()).ok_or_else(|| self.paused(usize::MAX))
@@ -56,7 +61,7 @@ impl Session {
         let end = self.gate_end();
         let mut asked = false;
         loop {
-            if self.listener.cluster.holds_back(place.server) {
+            if self.listener.cluster.gates().holds_back(place.server) {
                 *place = self.wait_for_place(batch, *place, end).await?;
             }
             match self.attach(*place).await {
@@ -120,9 +125,9 @@ impl Session {
         let cluster = Arc::clone(&self.listener.cluster);
         let may_go = || {
             let primary = cluster.view().primary.clone();
-            !cluster.holds_back(primary.unwrap_or(usize::MAX))
+            !cluster.gates().holds_back(primary.unwrap_or(usize::MAX))
         };
-        let turn = async { Ok(cluster.wait_turn(end, may_go).await) };
+        let turn = async { Ok(cluster.gates().wait_turn(end, may_go).await) };
         let doing = Arc::clone(&self.registered.doing);
         let turn = doing.before(&mut self.client, turn).await?;
         let primary = || self.listener.cluster.view().primary.clone();
@@ -133,7 +138,7 @@ impl Session {
     /// The connection that the session keeps runs nothing, and must not for now.
     pub(super) fn is_held_back(&self) -> bool {
         self.attached.as_ref().is_some_and(|attached| {
-            attached.running.rests() && self.listener.cluster.holds_back(attached.server)
+            attached.running.rests() && self.listener.cluster.gates().holds_back(attached.server)
         })
     }
 
@@ -143,7 +148,12 @@ impl Session {
         let end = self.gate_end();
         let cluster = Arc::clone(&self.listener.cluster);
         let server = self.attached.as_ref().map_or(usize::MAX, |it| it.server);
-        let turn = async { Ok(cluster.wait_turn(end, || !cluster.holds_back(server)).await) };
+        let turn = async {
+            Ok(cluster
+                .gates()
+                .wait_turn(end, || !cluster.gates().holds_back(server))
+                .await)
+        };
         let doing = Arc::clone(&self.registered.doing);
         doing.asked();
         let error = match doing.before(&mut self.client, turn).await {
@@ -202,7 +212,9 @@ impl Session {
     /// What an administrator has paused: this server by itself, or all of the composite.
     pub(super) fn paused(&self, server: usize) -> SqlError {
         let cluster = &self.listener.cluster;
-        let server = cluster.server(server).filter(|_| !cluster.is_paused());
+        let server = cluster
+            .server(server)
+            .filter(|_| !cluster.gates().is_paused());
         let store = server.map_or(cluster.options.name.as_str(), |it| it.name());
         SqlError::Paused {
             store: store.to_owned(),

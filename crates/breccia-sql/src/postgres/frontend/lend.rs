@@ -51,7 +51,7 @@ impl Session {
             return Err(deposed(&self.listener.cluster, server));
         }
         let running = Running::on(self.listener.cluster.gates(), server);
-        if self.listener.cluster.holds_back(server) {
+        if self.listener.cluster.gates().holds_back(server) {
             lease.give_back();
             return Err(self.paused(server));
         }
@@ -91,7 +91,7 @@ impl Session {
                     .proof
                     .is_none_or(|proof| proof.is_shown_by(upstream.born, upstream.instance.run))
         });
-        if !ready || self.listener.cluster.holds_back(place.server) {
+        if !ready || self.listener.cluster.gates().holds_back(place.server) {
             lease.give_back();
             return false;
         }

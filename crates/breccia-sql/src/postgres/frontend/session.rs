@@ -246,7 +246,7 @@ impl Session {
     /// What the primary told others who came like this one, while all connections there are lent.
     fn known_greeting(&mut self) -> Option<Greeting> {
         let primary = self.look().primary.clone().ok()?;
-        if self.listener.cluster.holds_back(primary) {
+        if self.listener.cluster.gates().holds_back(primary) {
             return None;
         }
         let pool = self.pool(primary, false).ok()?;
@@ -263,7 +263,7 @@ impl Session {
             view = self.look();
         }
         let primary = view.primary.clone().unwrap_or(usize::MAX);
-        if self.listener.cluster.holds_back(primary) {
+        if self.listener.cluster.gates().holds_back(primary) {
             if let Some(replica) = self.listener.cluster.choose(&view, |_| true) {
                 return self.pool(replica, true)?.lend().await;
             }
