@@ -364,11 +364,11 @@ impl Endpoint {
         self.done(upstream).await
     }
 
-    /// Asks whether the server still listens.
-    pub async fn ping(&self, upstream: &mut Upstream) -> Result<(), SqlError> {
+    /// Asks whether the server still listens; the status flags.
+    pub async fn ping(&self, upstream: &mut Upstream) -> Result<u16, SqlError> {
         let asking = async {
             self.command(upstream, command::PING, b"").await?;
-            self.done(upstream).await.map(drop)
+            self.done(upstream).await
         };
         self.in_time(asking).await
     }

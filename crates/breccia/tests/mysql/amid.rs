@@ -128,3 +128,49 @@ fn a_command_that_servers_find_too_long_is_told_so_in_order() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_session_that_is_killed_amid_a_command_does_not_carry_it_out() -> Result<()> {
+    let (cluster, gateway) = start("killedamid")?;
+    for before in ["DO 1", "BEGIN"] {
+        for file in [false, true] {
+            let mut client = gateway.client_of("killedamid", FILES)?;
+            client.run(before)?;
+            let number = client.value("SELECT CONNECTION_ID()")?;
+            let mut raw = client.raw()?;
+            let rest = if file {
+                client.command(3, b"LOAD DATA LOCAL INFILE 'x' INTO TABLE t")?;
+                let (_, number) = client.packet()?;
+                client.send(b"killed\n", number.wrapping_add(1))?;
+                vec![0, 0, 0, number.wrapping_add(2)]
+            } else {
+                let mut text = b"\x03INSERT INTO t VALUES ('killed')".to_vec();
+                text.resize(1_500_000, b' ');
+                let length = u32::try_from(text.len())?.to_le_bytes();
+                raw.write_all(&length[..3])?;
+                raw.write_all(&[0])?;
+                raw.write_all(&text[..3000])?;
+                text.split_off(3000)
+            };
+            std::thread::sleep(Duration::from_millis(300));
+            let mut other = gateway.client_of("killedamid", FILES)?;
+            let killed = Instant::now();
+            other.run(&format!("KILL {number}"))?;
+            client.set_patience(SOON)?;
+            let (fault, _) = fault(&mut client)?;
+            ensure!(fault.code == 1927, "{before}, {file}: {fault}");
+            ensure!(
+                killed.elapsed() < Duration::from_secs(2),
+                "{:?}",
+                killed.elapsed()
+            );
+            let _ = raw.write_all(&rest);
+            ensure!(client.is_closed(), "{before}, {file}: it goes on");
+            another_writes(&gateway, "killedamid")?;
+        }
+    }
+    let sql = "SELECT COUNT(*) FROM killedamid.t WHERE v = 'killed'";
+    let written = cluster.query(0, sql)?;
+    ensure!(written.trim() == "0", "{written}");
+    Ok(())
+}

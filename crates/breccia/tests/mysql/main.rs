@@ -19,6 +19,7 @@ mod isolation;
 mod kills;
 mod last_insert;
 mod lazy;
+mod leftovers;
 mod limits;
 mod lost;
 mod numbers;

@@ -252,8 +252,13 @@ fn what_waits_for_a_restart_is_named_and_a_faulty_file_changes_nothing() -> Resu
         .replace("name = \"breccia\"\n", "name = \"ann\"\n");
     let (applied, restart) = gateway.reload(&moved)?;
     assert_eq!(applied, json!(["listener.sql.user"]));
-    assert_eq!(restart, json!(["listener.sql.bind", "store.db"]));
-    ensure!(gateway.breccia.log().contains("listener.sql.bind store.db"));
+    assert_eq!(restart, json!(["listener.sql.bind", "store.db.max-lag"]));
+    ensure!(
+        gateway
+            .breccia
+            .log()
+            .contains("listener.sql.bind store.db.max-lag")
+    );
     ensure!(
         gateway.user(("ann", USER.1)).is_ok(),
         "it listens where it did"

@@ -371,7 +371,11 @@ fn selects_shown(words: &Words<'_>) -> bool {
 
 /// Whether the rows of a statement are what `FOUND_ROWS()` counts. Of EXPLAIN and most of SHOW they are not.
 fn selects(words: &Words<'_>) -> Selects {
-    let queries = words.any(0, &["select", "with", "table", "values"]) || words.mark(0, b'(');
+    if words.is(0, "values") {
+        // MariaDB does not count them.
+        return Selects::Unknown;
+    }
+    let queries = words.any(0, &["select", "with", "table"]) || words.mark(0, b'(');
     if queries || selects_shown(words) {
         Selects::Yes
     } else if (1..words.len()).any(|at| words.any(at, &["select", "with"])) {

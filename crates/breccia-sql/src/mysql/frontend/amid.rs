@@ -7,16 +7,18 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use breccia_net::clock;
 use bytes::BytesMut;
 
+use super::limits::killed;
 use super::long::Long;
 use super::prepared::WRONG_ARGUMENTS;
 use super::serve::{Ask, HEALTH_LOOK, Trouble};
 use super::session::{End, Session};
+use crate::ends::Limit;
 use crate::error::SqlError;
 use crate::flow::{Outgoing, SCRATCH, poll_read};
 use crate::mysql::codec::{self, ErrPacket, HEADER_BYTES};
@@ -33,6 +35,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What was heard.
 enum Heard {
+    /// Somebody has ended the session.
+    Killed,
     Client(io::Result<usize>),
     Server(io::Result<usize>),
     Sent(io::Result<()>),
@@ -51,18 +55,43 @@ impl Session {
     /// Reads more of a long command, of which no server has anything.
     pub(super) async fn more(&mut self, here: &mut BytesMut) -> Result<(), End> {
         let end = self.silence_end();
-        let reading = self.client.read();
-        let read = match end {
-            Some(end) => tokio::time::timeout_at(end.into(), reading)
-                .await
-                .map_err(|_| End::Gone)?,
-            None => reading.await,
+        let reading = self.listen_to_client();
+        let heard = match end {
+            Some(end) => tokio::time::timeout_at(end.into(), reading).await.ok(),
+            None => Some(reading.await),
         };
-        if read? == 0 {
-            return Err(End::Gone);
+        match heard {
+            Some(Heard::Client(Ok(1..))) => {
+                here.unsplit(self.client.inbound.split());
+                Ok(())
+            }
+            Some(Heard::Killed) => Err(killed()),
+            Some(_) => Err(End::Gone),
+            None => {
+                self.over = Some(Limit::Idle);
+                Err(End::Gone)
+            }
         }
-        here.unsplit(self.client.inbound.split());
-        Ok(())
+    }
+
+    async fn listen_to_client(&mut self) -> Heard {
+        poll_fn(|context| {
+            if let Poll::Ready(killed) = self.poll_killed(context) {
+                return Poll::Ready(killed);
+            }
+            let client = &mut self.client;
+            let (stream, into) = (&mut client.stream, &mut client.inbound);
+            poll_read(stream, &client.scratch, into, SCRATCH, context).map(Heard::Client)
+        })
+        .await
+    }
+
+    fn poll_killed(&self, context: &mut Context<'_>) -> Poll<Heard> {
+        self.registered.note(context);
+        if self.registered.is_ended() {
+            return Poll::Ready(Heard::Killed);
+        }
+        Poll::Pending
     }
 
     /// The same of one that a server has the beginning of, or of a file that it has asked for.
@@ -88,12 +117,16 @@ impl Session {
                 Ok(())
             }
             Heard::Server(read) => Err(self.interrupted(upstream, server, read).await),
+            Heard::Killed => Err(killed().into()),
             Heard::Client(_) | Heard::Sent(_) => Err(End::Gone.into()),
         }
     }
 
     async fn listen_amid(&mut self, upstream: &mut Upstream) -> Heard {
         poll_fn(|context| {
+            if let Poll::Ready(killed) = self.poll_killed(context) {
+                return Poll::Ready(killed);
+            }
             let client = &mut self.client;
             let (stream, into) = (&mut upstream.stream, &mut upstream.received);
             if let Poll::Ready(read) = poll_read(stream, &client.scratch, into, SCRATCH, context) {
@@ -114,6 +147,9 @@ impl Session {
     ) -> Result<(), Trouble> {
         loop {
             let sending = poll_fn(|context| {
+                if let Poll::Ready(killed) = self.poll_killed(context) {
+                    return Poll::Ready(killed);
+                }
                 let (stream, into) = (&mut upstream.stream, &mut upstream.received);
                 let sent = out.poll_send(stream, context).map(Heard::Sent);
                 if let Poll::Ready(Heard::Sent(Ok(()))) = sent {
@@ -135,6 +171,7 @@ impl Session {
                 Ok(Heard::Server(read)) => {
                     return Err(self.interrupted(upstream, server, read).await);
                 }
+                Ok(Heard::Killed) => return Err(killed().into()),
                 Ok(Heard::Client(_)) => {}
                 Err(_) => self.check_server(server).map_err(|error| Trouble::After {
                     error,

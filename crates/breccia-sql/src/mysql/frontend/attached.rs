@@ -28,7 +28,7 @@ const ASKED_LINGER: Duration = Duration::from_secs(1);
 
 /// The same with a client that has asked later than that.
 const LATE_LINGER: Duration = Duration::from_mins(10);
-/// So long it stays there though others wait.
+/// So long it stays there though others wait, from when the client was refused an answer.
 const LATE_LEAST: Duration = Duration::from_secs(3);
 
 /// A connection that a session holds.
@@ -168,14 +168,16 @@ pub(super) struct Lingers {
 }
 
 impl Lingers {
-    fn from(now: Instant, stays: Stays) -> Self {
+    /// `late`: when the client was last refused an answer, for it had asked too late.
+    fn from(now: Instant, stays: Stays, late: Instant) -> Self {
         let (least, most) = match stays {
-            Stays::No | Stays::IfIdle => (LINGER, LINGER),
-            Stays::Asked => (LINGER, ASKED_LINGER),
-            Stays::Late => (LATE_LEAST, LATE_LINGER),
+            Stays::No | Stays::IfIdle => (now + LINGER, LINGER),
+            Stays::Asked => (now + LINGER, ASKED_LINGER),
+            // Whoever waits gets it then, however often the client says something.
+            Stays::Late => ((late + LATE_LEAST).max(now + LINGER), LATE_LINGER),
         };
         Self {
-            least: now + least,
+            least,
             most: now + most,
         }
     }
@@ -271,7 +273,7 @@ impl Session {
     }
 
     /// Each answer of the primary tells whether autocommit is on, also where nobody told that it changed.
-    fn see_autocommit(&mut self, attached: &mut Attached) {
+    pub(super) fn see_autocommit(&mut self, attached: &mut Attached) {
         let on = attached.status & status::AUTOCOMMIT != 0;
         if attached.replica || on == self.autocommits() {
             return;
@@ -307,6 +309,13 @@ impl Session {
 
     /// A session keeps its connection to the primary, or lets it go, after a statement there.
     pub(super) async fn settle_home(&mut self, mut attached: Box<Attached>, stays: Stays) {
+        if attached.unsure && stays == Stays::No && !attached.tainted {
+            // It must not stay for what may not be there.
+            Box::pin(self.see_open(&mut attached)).await;
+            if !attached.in_transaction() && self.begun.is_none() {
+                self.transaction_since = None;
+            }
+        }
         if self.is_lost_with(&attached) {
             self.home = Some(attached);
             return;
@@ -329,9 +338,9 @@ impl Session {
             // A transaction goes on to its end, whoever holds back what has not begun.
             attached.running.rest();
         }
-        let only_lingers = attached.is_free() && self.pinned.is_none();
+        let only_lingers = (attached.is_free() && self.pinned.is_none()) || attached.unsure;
         let now = clock::now();
-        attached.lingers_until = only_lingers.then(|| Lingers::from(now, stays));
+        attached.lingers_until = only_lingers.then(|| Lingers::from(now, stays, self.asked_late));
         self.home = Some(attached);
     }
 
@@ -348,6 +357,8 @@ impl Session {
         }
         let size = self.listener.limits.pool.size();
         let lingers = stays.though_busy() || !is_busy(attached.pool(), size);
+        // One that is at something of the session's own is no place for its next read.
+        let lingers = lingers && !attached.spoilt;
         if attached.tainted || (attached.is_free() && !lingers) {
             self.give_back(attached).await;
             return;
@@ -355,7 +366,9 @@ impl Session {
         if attached.is_free() {
             attached.running.rest();
         }
-        attached.lingers_until = attached.is_free().then(|| Lingers::from(now, stays));
+        attached.lingers_until = attached
+            .is_free()
+            .then(|| Lingers::from(now, stays, self.asked_late));
         self.away = Some(attached);
     }
 
@@ -369,7 +382,7 @@ impl Session {
     pub(super) fn linger_free_home(&mut self) {
         let now = clock::now();
         if let Some(home) = self.home.as_mut().filter(|home| home.is_free()) {
-            home.lingers_until = Some(Lingers::from(now, Stays::IfIdle));
+            home.lingers_until = Some(Lingers::from(now, Stays::IfIdle, now));
         }
     }
 
@@ -440,7 +453,7 @@ impl Session {
         }
         let kept = self.listener.limits.session_mode;
         if self.home.as_deref().is_some_and(over) {
-            if kept {
+            if kept && self.home.as_ref().is_some_and(|it| !it.unsure) {
                 if let Some(home) = &mut self.home {
                     home.lingers_until = None;
                 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::attached::Attached;
+use super::ending::COMMIT;
 use super::prepared::Held;
 use super::session::Session;
 use crate::error::SqlError;
@@ -75,7 +76,7 @@ impl Session {
         if let Some(mut away) = self.away.take() {
             let pool = Arc::clone(away.pool());
             if let Some(upstream) = away.lease.upstream() {
-                away.tainted |= pool.endpoint().run(upstream, "COMMIT").await.is_err();
+                away.tainted |= pool.endpoint().run(upstream, COMMIT).await.is_err();
             }
             (away.status, away.special) = (0, false);
             if away.open > 0 {

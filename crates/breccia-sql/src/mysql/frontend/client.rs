@@ -10,7 +10,7 @@ use std::time::Instant;
 use breccia_net::stream::Stream;
 use bytes::BytesMut;
 
-use crate::flow::{KEPT, Outgoing, SCRATCH, Scratch, poll_read};
+use crate::flow::{KEPT, Outgoing, Scratch, poll_read};
 use crate::mysql::codec::{self, CodecError, HEADER_BYTES};
 
 /// A client.
@@ -31,11 +31,6 @@ impl Client {
             inbound: BytesMut::new(),
             out: Outgoing::default(),
         }
-    }
-
-    /// Reads more; 0 at the end.
-    pub(super) async fn read(&mut self) -> io::Result<usize> {
-        self.read_at_most(SCRATCH).await
     }
 
     async fn read_at_most(&mut self, most: usize) -> io::Result<usize> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::attached::Attached;
+use super::ending::ROLLBACK;
 use super::own;
 use super::relay::{Outcome, Shape};
 use super::serve::{Ask, PING, command_bytes};
@@ -185,6 +186,10 @@ impl Session {
         if self.is_open_upstream() || !(self.is_lazy() || read_only) {
             return false;
         }
+        if self.begun.take().is_some() {
+            // What was set for one transaction was for the one that ends here.
+            self.next = None;
+        }
         self.begun = Some(Begun {
             sql: Some(sql.to_vec()),
             read_only,
@@ -320,7 +325,7 @@ impl Session {
                 && self.pinned.is_none()
                 && let Some(upstream) = home.lease.upstream()
             {
-                home.tainted |= pool.endpoint().run(upstream, "ROLLBACK").await.is_err();
+                home.tainted |= pool.endpoint().run(upstream, ROLLBACK).await.is_err();
                 (home.status, home.unsure, home.special) = (0, false, false);
             }
             home.tainted |= self.pinned.is_some() || home.open > 0;

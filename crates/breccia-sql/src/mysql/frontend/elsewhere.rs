@@ -110,8 +110,10 @@ impl Session {
             return Err(End::Gone);
         };
         self.client.out.bytes.truncate(mark);
-        let known = if place.replica {
+        let known = if place.replica && has_ended(error) {
             "it was a read, which may have ended the connection, and is not run again"
+        } else if place.replica {
+            "it ran on a replica, and has changed nothing"
         } else {
             "whether the statement was carried out is unknown"
         };

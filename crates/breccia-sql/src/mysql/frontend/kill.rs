@@ -223,6 +223,7 @@ impl Session {
         if number == self.registered.number {
             self.answer_error(1317, *b"70100", "Query execution was interrupted");
         } else {
+            self.forget_latest();
             self.answer_ok();
         }
         Ok(())

@@ -246,6 +246,7 @@ fn begin(
         last_insert_id: Some(0),
         warnings: 0,
         asks_late: 0,
+        asked_late: clock::now(),
         nonce: arrival.nonce,
         peer,
         registered,

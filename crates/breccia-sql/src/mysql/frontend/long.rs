@@ -3,6 +3,8 @@
 //! Invariant: however long a command is, no more of it is held than one read brings, and the
 //! connection it goes to gets it whole or is closed.
 
+mod execution;
+
 use bytes::{Buf, BytesMut};
 
 use super::amid::FileRest;
@@ -316,65 +318,6 @@ impl Session {
         }
         *self.slot(held.replica) = Some(kept);
         Ok(())
-    }
-
-    /// A statement runs whose parameters are too long to be kept.
-    async fn execute_long(&mut self, mut long: Long) -> Result<(), End> {
-        let number = number_of(&long.here).unwrap_or_default();
-        if let Some(statement) = self.statements.get_mut(number) {
-            // Values may come long after their types.
-            let head = codec::ExecuteHead::most_bytes(statement.parameters);
-            self.here_at_least(&mut long, head).await?;
-        }
-        let payload = long.here.get(HEADER_BYTES..).unwrap_or_default();
-        let parts = self.statements.get_mut(number).map(|statement| {
-            let head = codec::ExecuteHead::parse(payload, statement.parameters);
-            (statement, head)
-        });
-        let Some((statement, head)) = parts else {
-            let why = format!("Unknown prepared statement handler ({number})");
-            self.answer_error(1243, *b"HY000", &why);
-            return self.finish_refused(long).await;
-        };
-        let head = head?;
-        if let Some(types) = &head.types {
-            statement.types = payload.get(types.clone()).map(Into::into);
-        } else if let (Some(types), Some(flag)) = (&statement.types, head.flag) {
-            long.insert = Some((flag, types.to_vec()));
-        }
-        let classifier = &self.listener.cluster.schemas.classifier;
-        let known = statement.judge(classifier);
-        let verdict = Verdict {
-            may_set_last_insert_id: true,
-            hidden: Hidden::Triggers,
-            // Of a text that is known the values change nothing.
-            only_reads: self.refused_away(&known).is_none(),
-            ..Verdict::of_primary("long")
-        };
-        if !self.is_ready(number).await {
-            return self.finish_refused(long).await;
-        }
-        // It is prepared first, so that its number there is known.
-        match self.ready_for_data(number).await {
-            Ok((_, there)) => long.number = Some(there),
-            Err(Trouble::Before(error)) => {
-                self.refuse(&error);
-                return self.finish_refused(long).await;
-            }
-            Err(Trouble::End(end)) => return Err(end),
-            Err(Trouble::After { error, .. }) => {
-                let why = format!("breccia: {error}; the statement was not carried out");
-                return Err(End::Told(1158, b"08S01", why));
-            }
-        }
-        self.forget_types(number);
-        let outcome = self.serve(Ask::Long(&mut long), &verdict).await?;
-        if outcome.is_none_or(|it| it.error.is_some()) {
-            self.drop_held(number).await;
-        } else {
-            self.release_statement(number).await;
-        }
-        self.finish_refused(long).await
     }
 }
 

@@ -21,6 +21,7 @@ mod elsewhere;
 mod ending;
 mod kill;
 mod lend;
+mod limits;
 mod login;
 mod long;
 mod own;

@@ -3,12 +3,15 @@
 //!
 //! Invariant: all of it is text, and nothing of it is a secret.
 
+use std::sync::Arc;
+
 use breccia_net::clock;
 
 use super::session::{ER_UNKNOWN_ERROR, Session};
 use crate::mysql::class::Class;
 use crate::mysql::codec::{self, OkPacket, capabilities, lenenc};
 use crate::mysql::gtid::Gtids;
+use crate::outage::until_down;
 use crate::placing::Seeker as _;
 
 const SHOWN: &str = "there are breccia.token, breccia.target, breccia.pinned, breccia.primary, \
@@ -77,11 +80,20 @@ impl Session {
         if let Some(known) = self.freshness.known(view.epoch) {
             return Ok(known.token());
         }
-        let stamp = self.stamp(&view, end).await;
-        stamp.map(|gtids| gtids.token()).ok_or_else(|| {
-            "breccia: the primary did not tell its position, so there is no token; ask again"
-                .to_owned()
-        })
+        let untold =
+            || "breccia: the primary did not tell its position, so there is no token; ask again";
+        let cluster = Arc::clone(&self.listener.cluster);
+        let primary = view.primary.as_ref().ok();
+        let Some(server) = primary.and_then(|it| cluster.server(*it)) else {
+            return Err(untold().to_owned());
+        };
+        let (health, name) = (&server.options.health, server.name());
+        let asking = async { Ok(self.stamp(&view, end).await) };
+        let stamp = until_down(asking, health, name).await;
+        let stamp = stamp.map_err(|error| format!("breccia: {error}"))?;
+        stamp
+            .map(|gtids| gtids.token())
+            .ok_or_else(|| untold().to_owned())
     }
 
     /// Any server will do again, unless something else keeps the session where it is.
@@ -164,6 +176,7 @@ pub(super) fn answer_constant(session: &mut Session, sql: &[u8]) -> bool {
         let number = session.registered.number.to_string();
         let name = String::from_utf8_lossy(text.get(7..).unwrap_or_default()).into_owned();
         answer_value(session, &column_of(&name, Kind::Number), number.as_bytes());
+        session.forget_rows();
         return true;
     }
     false

@@ -308,7 +308,12 @@ impl Session {
     }
 
     /// What an execution leaves of its statement: a cursor, or nothing.
-    async fn hold_or_drop(&mut self, number: u32, cursor: bool, outcome: Option<Outcome>) {
+    pub(super) async fn hold_or_drop(
+        &mut self,
+        number: u32,
+        cursor: bool,
+        outcome: Option<Outcome>,
+    ) {
         let holding = self.held_by(number).and_then(|(_, held)| held);
         let error = outcome.as_ref().map(|it| it.error.as_ref());
         let not_begun = matches!(error, Some(Some((WRONG_ARGUMENTS, ..))));

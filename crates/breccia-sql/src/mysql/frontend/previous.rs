@@ -84,7 +84,7 @@ impl Session {
         if !verdict.asked.anything() || self.knower(verdict).is_some() {
             return true;
         }
-        self.asks_late = LATE_STATEMENTS;
+        (self.asks_late, self.asked_late) = (LATE_STATEMENTS, self.asked);
         self.refuse(&SqlError::Forgotten);
         false
     }
@@ -97,7 +97,7 @@ impl Session {
         if knows || verdict.class == Class::Primary(PING) {
             return true;
         }
-        self.asks_late = LATE_STATEMENTS;
+        (self.asks_late, self.asked_late) = (LATE_STATEMENTS, self.asked);
         false
     }
 
@@ -175,6 +175,17 @@ impl Session {
     /// No connection that is in the session now knows of the last statement.
     pub(super) fn forget_latest(&mut self) {
         self.elsewhere_no(|it| it.latest = false);
+    }
+
+    /// The last answer was Breccia's own, an error: no connection has its warning.
+    pub(super) fn forget_warnings(&mut self) {
+        self.elsewhere_no(|it| (it.latest, it.warned) = (false, false));
+        self.warnings = 1;
+    }
+
+    /// The last answer was Breccia's own, and had rows.
+    pub(super) fn forget_rows(&mut self) {
+        self.elsewhere_no(|it| (it.latest, it.rows) = (false, false));
     }
 
     /// What is asked about is on none of the connections that are in the session now.

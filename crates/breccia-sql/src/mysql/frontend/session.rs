@@ -187,6 +187,8 @@ pub(super) struct Session {
     /// It has asked about a statement before when nobody knew any more: for so many statements more, all
     /// of it goes to one connection that it keeps for longer.
     pub(super) asks_late: u8,
+    /// When that was last.
+    pub(super) asked_late: Instant,
     pub(super) registered: Registered,
     pub(super) rung: Rung,
     pub(super) timer: Timer,
@@ -235,6 +237,8 @@ impl Session {
         self.asked = clock::now();
         self.next_packet = 1;
         (self.is_asked, self.is_placed) = (true, false);
+        // One that says the next thing at once is not waited for.
+        self.check_transaction(self.asked)?;
         self.check_primary()?;
         let bytes = self.dispatch(command).await?;
         self.flush().await?;
@@ -356,71 +360,6 @@ impl Session {
         }
     }
 
-    /// Whether a session may go on for now though the gateway stops: its transaction is open.
-    fn stays_for_drain(&self) -> bool {
-        self.in_transaction() && self.listener.drain.phase() == Phase::Draining
-    }
-
-    /// Ends a session whose time is over.
-    fn check_end(&mut self, resting: Instant, now: Instant) -> Result<(), End> {
-        let limits = &self.listener.limits;
-        if self.listener.drain.phase() != Phase::Running && !self.stays_for_drain() {
-            let why = "Server shutdown in progress";
-            return Err(End::Told(1053, b"08S01", why.to_owned()));
-        }
-        let over = |since: Instant, limit: Option<Duration>| {
-            limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
-        };
-        if self.registered.is_ended() {
-            return Err(killed());
-        }
-        let transaction = self.in_transaction();
-        if transaction && over(resting, limits.idle_in_transaction_timeout) {
-            self.over = Some(Limit::IdleInTransaction);
-            let why = "breccia: the transaction was idle for longer than \
-                       idle-in-transaction-timeout, and is rolled back";
-            return Err(End::Told(1927, b"70100", why.to_owned()));
-        }
-        if let Some(since) = self.transaction_since.filter(|_| transaction)
-            && over(since, limits.transaction_timeout)
-        {
-            self.over = Some(Limit::Transaction);
-            let why = "breccia: the transaction took longer than transaction-timeout, and is \
-                       rolled back";
-            return Err(End::Told(1927, b"70100", why.to_owned()));
-        }
-        if !transaction && over(resting, limits.idle_timeout) {
-            self.over = Some(Limit::Idle);
-            let why = "breccia: the client was silent for longer than idle-timeout";
-            return Err(End::Told(4031, b"08S01", why.to_owned()));
-        }
-        self.check_primary()
-    }
-
-    /// When something is to be looked after next, if nothing comes before.
-    fn due(&self, resting: Instant, now: Instant) -> Option<Instant> {
-        let limits = &self.listener.limits;
-        let mut due: Option<Instant> = None;
-        let mut add = |at: Option<Instant>| {
-            if let Some(at) = at {
-                due = Some(due.map_or(at, |known| known.min(at)));
-            }
-        };
-        if self.in_transaction() {
-            add(limits.idle_in_transaction_timeout.map(|it| resting + it));
-            add(self
-                .transaction_since
-                .zip(limits.transaction_timeout)
-                .map(|(at, it)| at + it));
-        } else {
-            add(limits.idle_timeout.map(|it| resting + it));
-        }
-        for attached in [&self.home, &self.away].into_iter().flatten() {
-            add(attached.lingers_until.map(|it| it.due(now)));
-        }
-        due
-    }
-
     /// Whether the client is in a transaction, wherever it is known.
     pub(super) fn in_transaction(&self) -> bool {
         let open = |attached: &Option<Box<Attached>>| {
@@ -534,6 +473,7 @@ impl Session {
     /// Answers with an error.
     pub(super) fn answer_error(&mut self, code: u16, sqlstate: [u8; 5], message: &str) {
         self.listener.counters.failed.increment();
+        self.forget_warnings();
         self.write_error(code, sqlstate, message);
     }
 
@@ -587,10 +527,4 @@ impl Session {
 fn is_legible(set: &str) -> bool {
     const NOT: [&str; 6] = ["big5", "cp932", "gb18030", "gbk", "sjis", "swe7"];
     !NOT.contains(&set.to_ascii_lowercase().as_str())
-}
-
-/// The end of a session that another one has killed: `ER_CONNECTION_KILLED`.
-fn killed() -> End {
-    let why = "Connection was killed".to_owned();
-    End::Told(1927, b"70100", why)
 }
