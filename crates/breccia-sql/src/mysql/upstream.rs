@@ -148,6 +148,8 @@ pub struct Upstream {
     pub server: ServerKind,
     /// The server's version, as it greets.
     pub version: String,
+    /// The number of the collation that it greets with: its own default.
+    pub collation: u8,
     /// What was negotiated.
     pub capabilities: u64,
     /// The settings it began with, and those it is at.
@@ -215,6 +217,7 @@ impl Endpoint {
             login: login.clone(),
             server: ServerKind::of(&met.greeting.version),
             version: met.greeting.version,
+            collation: met.greeting.collation,
             capabilities: met.agreed,
             base: Arc::default(),
             applied: Arc::default(),

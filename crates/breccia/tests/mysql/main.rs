@@ -10,6 +10,7 @@ mod clients;
 mod dice;
 mod differential;
 mod differential_texts;
+mod drivers;
 mod endings;
 mod failures;
 mod freshness;

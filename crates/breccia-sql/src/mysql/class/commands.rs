@@ -324,6 +324,10 @@ fn assignments(words: &Words<'_>) -> Shape {
         count += 1;
         match assignment(words, at) {
             Assignment::Session { name, .. } if is_bound(&name) => return pin("variable"),
+            // Once a client has chosen what it is told, Breccia need not be told of this itself.
+            Assignment::Session { name, .. } if name.starts_with("session_track_") => {
+                return pin("session-track");
+            }
             Assignment::Session { name, value } if name == "autocommit" => {
                 autocommit = on_or_off(words, value, end);
             }

@@ -92,8 +92,8 @@ pub struct Server {
     heard: Mutex<Heard>,
     /// Why it could not be asked, if the last probe failed so that its role is unknown.
     trouble: Mutex<Option<String>>,
-    /// The version it greets with, once it was met.
-    version: Mutex<Option<String>>,
+    /// The version and the collation it greets with, once it was met.
+    greets: Mutex<Option<(String, u8)>>,
 }
 
 impl Server {
@@ -276,7 +276,7 @@ impl Cluster {
             drained: AtomicBool::new(false),
             heard: Mutex::default(),
             trouble: Mutex::default(),
-            version: Mutex::default(),
+            greets: Mutex::default(),
         };
         Self {
             election: Mutex::new(Election::new(names, options.max_lag)),

@@ -11,11 +11,11 @@ use crate::bells::Views;
 use crate::pause::Gates;
 
 impl Server {
-    /// It was met, and greets with this version.
-    pub(in crate::mysql) fn note_version(&self, version: &str) {
-        let mut known = lock(&self.version);
-        if known.as_deref() != Some(version) {
-            *known = Some(version.to_owned());
+    /// It was met, and greets with this version and collation.
+    pub(in crate::mysql) fn note_greeting(&self, version: &str, collation: u8) {
+        let mut known = lock(&self.greets);
+        if !matches!(&*known, Some((it, of)) if it == version && *of == collation) {
+            *known = Some((version.to_owned(), collation));
         }
     }
 }
@@ -31,12 +31,13 @@ impl Views for Cluster {
 }
 
 impl Cluster {
-    /// The version of the primary as it greets, or of another server before there is one.
+    /// The version of the primary and its collation, as it greets, or of another server before there is
+    /// one.
     #[must_use]
-    pub fn version_text(&self) -> Option<String> {
+    pub fn greets(&self) -> Option<(String, u8)> {
         let primary = self.view().primary.clone().ok();
         let first = primary.and_then(|it| self.server(it));
-        let known = |server: &Server| lock(&server.version).clone();
+        let known = |server: &Server| lock(&server.greets).clone();
         first
             .and_then(known)
             .or_else(|| self.servers.iter().find_map(known))

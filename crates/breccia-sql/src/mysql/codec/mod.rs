@@ -15,7 +15,7 @@ mod track;
 
 use thiserror::Error;
 
-pub use prepared::{ExecuteHead, PrepareOk};
+pub use prepared::{ExecuteHead, PrepareOk, first_number, with_types};
 pub use replies::{ErrPacket, OkPacket, eof};
 pub use track::{Change, changes, write_change};
 

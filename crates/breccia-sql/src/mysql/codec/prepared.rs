@@ -102,3 +102,62 @@ impl ExecuteHead {
         })
     }
 }
+
+/// An execution for a connection that does not know the types, which its client has told before.
+#[must_use]
+pub fn with_types(payload: &[u8], types: &[u8], flag: usize) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    if let Some(byte) = payload.get_mut(flag) {
+        *byte = 1;
+        payload.splice(flag + 1..=flag, types.iter().copied());
+    }
+    payload
+}
+
+/// The first value of an execution, if it is a whole number or a text of one. `types`: two bytes for each
+/// parameter. NULL is none: it has no bytes among the values, and what stands there is another's.
+#[must_use]
+pub fn first_number(types: &[u8], values: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(values);
+    match *types.first()? {
+        1 => reader.u8().ok().map(u64::from),
+        2 => reader.u16().ok().map(u64::from),
+        3 => reader.u32().ok().map(u64::from),
+        8 => {
+            let (low, high) = (reader.u32().ok()?, reader.u32().ok()?);
+            Some(u64::from(low) | u64::from(high) << 32)
+        }
+        // VARCHAR, BLOB and their kin.
+        15 | 249..=254 => {
+            let text = reader.string().ok()?;
+            std::str::from_utf8(text).ok()?.trim().parse().ok()
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_number_of_an_execution_is_read() {
+        let of = |types: &[u8], values: &[u8]| first_number(types, values);
+        assert_eq!(
+            of(&[8, 0], &0x4000_0001_u64.to_le_bytes()),
+            Some(0x4000_0001)
+        );
+        assert_eq!(of(&[3, 0, 8, 0], &[1, 0, 0, 0x40, 9]), Some(0x4000_0001));
+        assert_eq!(of(&[254, 0], b"\x0a1073741825"), Some(0x4000_0001));
+        assert_eq!(of(&[2, 0], &[7, 0]), Some(7));
+        for (types, values) in [
+            (&[8, 0][..], &[1, 2, 3][..]),
+            (&[254, 0], b"\x0912"),
+            (&[254, 0], b"\x02xy"),
+            (&[5, 0], &[0; 8]),
+            (&[], &[]),
+        ] {
+            assert_eq!(of(types, values), None, "{types:?} {values:?}");
+        }
+    }
+}

@@ -191,6 +191,11 @@ async fn stop(running: Running) {
 }
 
 impl Session {
+    /// Whether a number is one of Breccia's own, and no server's.
+    pub(super) fn is_client(id: u64) -> bool {
+        u32::try_from(id).is_ok_and(|number| number >= FIRST)
+    }
+
     /// KILL [QUERY | CONNECTION] of a client's number, or of a connection's of the primary.
     pub(super) async fn kill(
         &mut self,
@@ -221,7 +226,12 @@ impl Session {
             stop(running).await;
         }
         if number == self.registered.number {
-            self.answer_error(1317, *b"70100", "Query execution was interrupted");
+            let (code, why) = if query {
+                (1317, "Query execution was interrupted")
+            } else {
+                (1927, "Connection was killed")
+            };
+            self.answer_error(code, *b"70100", why);
         } else {
             self.forget_latest();
             self.answer_ok();

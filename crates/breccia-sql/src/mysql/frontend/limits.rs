@@ -3,12 +3,14 @@
 //! Not the limits of one command on its way ([`super::amid`]). Invariant: whoever is ended for a limit is
 //! told which.
 
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use breccia_net::drain::Phase;
 
 use super::session::{End, Session};
 use crate::ends::Limit;
+use crate::flow::{SCRATCH, poll_read};
 
 impl Session {
     /// Whether a session may go on for now though the gateway stops: its transaction is open.
@@ -29,6 +31,11 @@ impl Session {
         if self.registered.is_ended() {
             return Err(killed());
         }
+        if self.is_dropped {
+            // As one that is connected directly, which hears nothing else either.
+            self.tell_dropped();
+            return Err(End::Gone);
+        }
         let transaction = self.in_transaction();
         if transaction && over(resting, limits.idle_in_transaction_timeout) {
             self.over = Some(Limit::IdleInTransaction);
@@ -44,6 +51,26 @@ impl Session {
             return Err(End::Told(4031, b"08S01", why.to_owned()));
         }
         self.check_primary()
+    }
+
+    /// Whether the server has closed a connection on which something of the session is open, while that
+    /// rests: its `wait_timeout`, or an administrator's KILL. What was open is lost, and the session with it.
+    pub(super) fn poll_dropped(&mut self, context: &mut Context<'_>) -> bool {
+        let scratch = &self.client.scratch;
+        for attached in [&mut self.home, &mut self.away].into_iter().flatten() {
+            if attached.lingers_until.is_some() || attached.tainted {
+                continue;
+            }
+            if let Some(upstream) = attached.lease.upstream() {
+                let (stream, into) = (&mut upstream.stream, &mut upstream.received);
+                if poll_read(stream, scratch, into, SCRATCH, context).is_ready() {
+                    // Be it the end, or why it comes: nothing else is said without being asked.
+                    attached.tainted = true;
+                    self.is_dropped = true;
+                }
+            }
+        }
+        self.is_dropped
     }
 
     /// Ends a session whose transaction takes too long.

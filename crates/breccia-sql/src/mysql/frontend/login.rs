@@ -261,6 +261,7 @@ fn begin(
         is_asked: false,
         is_placed: false,
         is_left: false,
+        is_dropped: false,
         over: None,
         refused: None,
     }
@@ -320,10 +321,10 @@ impl Arrival<'_> {
     async fn greet(&mut self) -> Result<(), LoginError> {
         let cluster = Arc::clone(&self.listener.cluster);
         let patience = clock::now() + FIRST_LOOK;
-        while cluster.version_text().is_none() && clock::now() < patience {
+        while cluster.greets().is_none() && clock::now() < patience {
             tokio::time::sleep(FIRST_LOOK / 50).await;
         }
-        let Some(version) = cluster.version_text() else {
+        let Some((version, collation)) = cluster.greets() else {
             let why = "no server of the store has let Breccia in yet; its log and /readyz tell why";
             return Err(LoginError::Refused(why));
         };
@@ -343,7 +344,8 @@ impl Arrival<'_> {
             connection: self.registered.number,
             nonce: self.nonce.clone(),
             capabilities: offered,
-            collation: 45,
+            // Some clients take it for what their session begins with.
+            collation,
             status: status::AUTOCOMMIT,
             plugin: plugin.to_owned(),
         };

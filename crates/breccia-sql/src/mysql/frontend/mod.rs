@@ -19,6 +19,7 @@ mod client;
 mod dispatch;
 mod elsewhere;
 mod ending;
+mod execution;
 mod kill;
 mod lend;
 mod limits;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use breccia_net::clock;
 
 use super::attached::{Attached, has_cursor};
+use super::execution::Execution;
 use super::relay::Outcome;
 use super::route::CURSOR_AWAY;
 use super::serve::{Ask, Trouble};
 use super::session::{Command, End, Session};
 use crate::error::SqlError;
 use crate::mysql::class::{Asked, Class, Classifier, Hidden, Mode, Selects, Tables, Verdict};
-use crate::mysql::codec::{self, ExecuteHead, command, write_packet};
+use crate::mysql::codec::{self, ExecuteHead, command};
 use crate::mysql::statements::{Key, MAX_OF_CLIENT, MAX_TEXT_BYTES};
-use crate::mysql::upstream::Upstream;
 
 /// MariaDB's number for the statement that was prepared last: clients run it without having waited for
 /// its number.
@@ -127,54 +127,6 @@ impl Statements {
         self.known.clear();
         (self.bytes, self.latest) = (0, None);
     }
-}
-
-/// A prepared statement that is to run.
-#[derive(Debug)]
-pub(super) struct Execution<'a> {
-    key: Key,
-    payload: &'a [u8],
-    head: ExecuteHead,
-    types: Option<Arc<[u8]>>,
-}
-
-impl Execution<'_> {
-    pub(super) fn key(&self) -> &Key {
-        &self.key
-    }
-
-    /// Writes the command for a connection that has the statement.
-    pub(super) fn write(&self, upstream: &mut Upstream, out: &mut Vec<u8>) {
-        let known = upstream.prepared.touch(&self.key);
-        let told = self.head.types.is_some();
-        let missed = known
-            .as_ref()
-            .is_some_and(|it| !told && it.types != self.types);
-        let begin = out.len() + codec::HEADER_BYTES;
-        match self.types.as_deref().zip(self.head.flag) {
-            Some((types, flag)) if missed => {
-                write_packet(out, &mut 0, &with_types(self.payload, types, flag));
-            }
-            _ => write_packet(out, &mut 0, self.payload),
-        }
-        if let Some(known) = known {
-            let place = begin + NUMBER.start..begin + NUMBER.end;
-            if let Some(place) = out.get_mut(place) {
-                place.copy_from_slice(&known.number.to_le_bytes());
-            }
-            known.types.clone_from(&self.types);
-        }
-    }
-}
-
-/// An execution for a connection that does not know the types, which its client has told before.
-fn with_types(payload: &[u8], types: &[u8], flag: usize) -> Vec<u8> {
-    let mut payload = payload.to_vec();
-    if let Some(byte) = payload.get_mut(flag) {
-        *byte = 1;
-        payload.splice(flag + 1..=flag, types.iter().copied());
-    }
-    payload
 }
 
 fn not_prepared(class: &Class) -> Option<&'static str> {
@@ -291,6 +243,9 @@ impl Session {
             // Rows that are still to be fetched may count, and may not.
             changed.selects = Selects::Unknown;
             verdict = Arc::new(changed);
+        }
+        if let Some((query, id)) = execution.kills(&verdict) {
+            return self.kill(query, id, None).await;
         }
         let ends = matches!(verdict.class, Class::Commit | Class::Rollback);
         if ends && self.begun.is_some() && self.end_here() {

@@ -40,7 +40,7 @@ pub(super) enum Ask<'a> {
     /// A statement is prepared; the client is to know it by this number.
     Prepare(&'a Key, u32),
     /// A statement runs that the client has prepared.
-    Execute(super::prepared::Execution<'a>),
+    Execute(super::execution::Execution<'a>),
     /// A command too long to be kept: what is here of it, and what it is.
     Long(&'a mut super::long::Long),
 }

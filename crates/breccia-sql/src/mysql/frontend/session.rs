@@ -213,6 +213,8 @@ pub(super) struct Session {
     pub(super) is_placed: bool,
     /// Its server has closed the connection behind an answer, and it ends, too.
     pub(super) is_left: bool,
+    /// Its server has closed a connection on which something of it was open.
+    pub(super) is_dropped: bool,
     /// The limit that ends it.
     pub(super) over: Option<Limit>,
 }
@@ -244,7 +246,7 @@ impl Session {
         self.flush().await?;
         self.tell(&bytes);
         self.is_asked = false;
-        if self.is_left {
+        if self.is_left || self.registered.is_ended() {
             return Err(End::Gone);
         }
         self.client.reuse(bytes);
@@ -319,6 +321,9 @@ impl Session {
                 self.rung.note(context, keeps);
                 self.registered.note(context);
                 if self.registered.is_ended() {
+                    return Poll::Ready(None);
+                }
+                if self.poll_dropped(context) {
                     return Poll::Ready(None);
                 }
                 if keeps && self.listener.cluster.version() != self.view_version {
@@ -499,7 +504,7 @@ impl Session {
 
     /// Pins the session to its connection, for good.
     pub(super) fn pin(&mut self, reason: &'static str) {
-        if matches!(self.pinned, None | Some("target")) {
+        if matches!(self.pinned, None | Some("target")) || reason == "session-track" {
             self.pinned = Some(reason);
             self.listener.cluster.routed.pinned(reason);
         }

@@ -89,6 +89,19 @@ impl Session {
         );
     }
 
+    /// The server has closed a connection on which something of the session was open, while that rested.
+    pub(super) fn tell_dropped(&self) {
+        // CR_SERVER_LOST is what its client sees.
+        let why = "the server has closed the session's connection while it rested (its wait_timeout, or a \
+                   KILL); what was open there is lost";
+        let database = self.settings.schema().unwrap_or("-");
+        let (listener, user) = (&self.listener.name, &self.identity.user);
+        self.listener
+            .counters
+            .ends
+            .tell_why(listener, user, database, 2013, why);
+    }
+
     /// The session ends; if that is not its client's wish, it is told.
     pub(super) fn tell_end(&self, end: &End) {
         let (listener, user) = (&self.listener.name, &self.identity.user);

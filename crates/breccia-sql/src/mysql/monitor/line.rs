@@ -217,7 +217,7 @@ impl Line {
             Ok(tables) => {
                 self.again = None;
                 server.options.health.note_bytes();
-                server.note_version(&upstream.version);
+                server.note_greeting(&upstream.version, upstream.collation);
                 Ok(Told {
                     tables,
                     kind: upstream.server,
