@@ -25,13 +25,29 @@ const NO_SETTINGS: [&str; 12] = [
 ];
 /// What a replica's connection has for good, whatever the session's is there.
 const NOT_ON_REPLICAS: [&str; 3] = ["autocommit", "transaction_read_only", "tx_read_only"];
-/// What transactions are like: no text is read by it.
-const OF_TRANSACTIONS: [&str; 5] = [
+/// What transactions are like, or how they are logged: no text is read by it, and inside of one it may not
+/// be changed.
+const OF_TRANSACTIONS: [&str; 12] = [
     "autocommit",
+    "binlog_direct_non_transactional_updates",
+    "binlog_format",
+    "gtid_domain_id",
+    "gtid_next",
+    "gtid_seq_no",
+    "skip_replication",
+    "sql_log_bin",
     "transaction_isolation",
     "transaction_read_only",
     "tx_isolation",
     "tx_read_only",
+];
+/// Variables of which servers tell NULL as an empty text.
+const NULL_IS_EMPTY: [&str; 5] = [
+    "character_set_results",
+    "default_tmp_storage_engine",
+    "enforce_storage_engine",
+    "innodb_ft_user_stopword_table",
+    "innodb_tmpdir",
 ];
 /// Variables with two names, of which servers know one, the other, or both.
 const TWO_NAMES: [(&str, &str); 2] = [
@@ -83,6 +99,12 @@ impl Settings {
             if name == "autocommit" {
                 self.autocommit = Some(value != "OFF");
             }
+        }
+        if name == "collation_connection"
+            && let Some((charset, _)) = value.split_once('_')
+        {
+            // A server that is told a collation takes its character set with it, and tells nothing of that.
+            self.set("character_set_connection", charset);
         }
     }
 
@@ -237,7 +259,7 @@ fn charset_of_names<'a>(wanted: impl Fn(&str) -> Option<&'a str>) -> Option<(&'a
 
 /// Writes a value as SQL that is read alike under every `sql_mode`.
 fn write_value(sql: &mut String, name: &str, value: &str) {
-    if name == "character_set_results" && value.is_empty() {
+    if NULL_IS_EMPTY.contains(&name) && value.is_empty() {
         sql.push_str("NULL");
     } else if is_number(value) {
         sql.push_str(value);

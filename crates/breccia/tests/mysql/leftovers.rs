@@ -20,7 +20,9 @@ fn over(cluster: &MariaDbCluster, database: &str, extra: Extra<'_>) -> Result<Ga
         "CREATE TABLE {database}.t (id int PRIMARY KEY AUTO_INCREMENT, v varchar(20)); \
          INSERT INTO {database}.t (v) VALUES ('a'), ('b'), ('c'); \
          CREATE PROCEDURE {database}.takes(IN it longtext) SELECT 42 INTO @inside; \
-         CREATE PROCEDURE {database}.fails() SIGNAL SQLSTATE '45000'"
+         CREATE PROCEDURE {database}.fails() SIGNAL SQLSTATE '45000'; \
+         CREATE PROCEDURE {database}.sets() SET @@time_zone = '+06:00'; \
+         CREATE SEQUENCE {database}.numbers"
     );
     cluster.query(0, &sql)?;
     Gateway::over(cluster, extra)
@@ -253,6 +255,10 @@ fn what_breccia_answers_itself_is_the_statement_before() -> Result<()> {
         ("KILL 1999999999", "SELECT ROW_COUNT()"),
         ("KILL 1999999999", "SHOW COUNT(*) WARNINGS"),
         ("VALUES (1), (2)", "SELECT FOUND_ROWS()"),
+        (
+            "UPDATE t a, t b SET a.v = 'm' WHERE a.id = b.id AND a.id < 3",
+            "SELECT FOUND_ROWS()",
+        ),
     ] {
         let mut direct = MyClient::connect(cluster.server(0).port(), "leftown")?;
         let mut client = gateway.client("leftown")?;
@@ -346,4 +352,221 @@ fn a_client_that_is_never_silent_is_ended_for_its_transaction_too() -> Result<()
         }
     }
     anyhow::bail!("it goes on")
+}
+
+/// What is left in a row on each server.
+fn everywhere(cluster: &MariaDbCluster, database: &str, v: &str) -> Result<Vec<String>> {
+    let sql = format!("SELECT COUNT(*) FROM {database}.t WHERE v LIKE '{v}%'");
+    (0..3)
+        .map(|server| Ok(cluster.query(server, &sql)?.trim().to_owned()))
+        .collect()
+}
+
+#[test]
+fn nothing_that_binds_or_writes_reaches_a_replica_by_a_read_only_transaction() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = over(&cluster, "leftro", Extra::default())?;
+    let mut owner = MyClient::connect(cluster.server(0).port(), "leftro")?;
+    owner.run(
+        "CREATE PROCEDURE writes(x varchar(20) CHARACTER SET utf8mb4) BEGIN \
+         START TRANSACTION READ WRITE; INSERT INTO t (v) VALUES (x); COMMIT; END",
+    )?;
+    cluster.wait_caught_up(LIMIT)?;
+    for sql in [
+        "CALL writes(?)",
+        "SELECT ? INTO @y",
+        "SET @x = ?",
+        "SELECT GET_LOCK(?, 0)",
+    ] {
+        let mut client = gateway.client("leftro")?;
+        let statement = client.prepare(sql)?.ok().context("prepared")?;
+        client.run("START TRANSACTION READ ONLY")?;
+        client.run("SELECT v FROM t")?;
+        ensure!(client.value("SHOW breccia.server")? != "my0");
+        client.long_data(statement.id, 0, b"ro-ahead")?;
+        let code = client.execute(&statement, &[MyValue::Long])?.code();
+        ensure!(code == 1105, "{sql}: {code}");
+        client.run("COMMIT")?;
+    }
+    // A character of two bytes in a set where the second may look like a backslash.
+    for sql in [
+        &b"CALL writes('ro-\xd6\xd0')"[..],
+        b"START TRANSACTION READ WRITE /* \xd6\xd0 */; INSERT INTO t (v) VALUES ('ro-w')",
+        b"SET GLOBAL max_error_count = 70 /* \xd6\xd0 */",
+    ] {
+        let mut client = gateway.client("leftro")?;
+        client.run("SET NAMES gbk")?;
+        client.run("START TRANSACTION READ ONLY")?;
+        client.run("SELECT v FROM t")?;
+        for part in sql.split(|it| *it == b';') {
+            client.command(3, part)?;
+            client.results(false)?;
+        }
+    }
+    cluster.wait_caught_up(LIMIT)?;
+    let rows = everywhere(&cluster, "leftro", "ro-")?;
+    ensure!(rows[1] == rows[0] && rows[2] == rows[0], "{rows:?}");
+    for server in 1..3 {
+        let count = cluster.query(server, "SELECT @@global.max_error_count")?;
+        ensure!(count.trim() == "64", "{count}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_failed_routine_began_in_another_character_set_goes_on() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = over(&cluster, "leftgbk", Extra::default())?;
+    let mut owner = MyClient::connect(cluster.server(0).port(), "leftgbk")?;
+    owner.run(
+        "CREATE PROCEDURE begins(x varchar(20) CHARACTER SET utf8mb4) BEGIN START TRANSACTION; \
+         INSERT INTO t (v) VALUES ('begun'); SIGNAL SQLSTATE '45000'; END",
+    )?;
+    for (end, left) in [("COMMIT", "2"), ("ROLLBACK", "2")] {
+        let mut client = gateway.client("leftgbk")?;
+        client.run("SET NAMES gbk")?;
+        client.command(3, b"CALL begins('\xd6\xd0')")?;
+        ensure!(client.results(false)?.code() == 1644);
+        thread::sleep(Duration::from_millis(1400));
+        client.run("INSERT INTO t (v) VALUES ('begun')")?;
+        client.run(end)?;
+        let count = count(&cluster, "leftgbk", "begun")?;
+        ensure!(count == left, "{end}: {count}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_long_execution_that_is_refused_holds_no_connection() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = over(&cluster, "leftheld", Extra::default())?;
+    let mut client = gateway.client("leftheld")?;
+    let statement = client.prepare("SET @x = ?")?.ok().context("prepared")?;
+    client.run("START TRANSACTION READ ONLY")?;
+    client.run("SELECT v FROM t")?;
+    let value = "x".repeat(LONG);
+    let code = client
+        .execute(&statement, &[MyValue::Bytes(value.as_bytes())])?
+        .code();
+    ensure!(code == 1105, "{code}");
+    client.run("COMMIT")?;
+    thread::sleep(Duration::from_millis(300));
+    for server in ["my1", "my2"] {
+        gateway.post(&format!("/stores/{server}/pause"))?;
+        gateway.post(&format!("/stores/{server}/resume"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_routine_has_set_holds_for_the_next_read() -> Result<()> {
+    let cluster = shared()?;
+    for listener in ["", "pool-mode = \"session\""] {
+        let extra = Extra {
+            listener,
+            ..Extra::default()
+        };
+        let gateway = over(&cluster, "leftzone", extra)?;
+        let mut client = gateway.client("leftzone")?;
+        client.run("CALL sets()")?;
+        for _ in 0..3 {
+            let hour = client.value("SELECT HOUR(FROM_UNIXTIME(0)) FROM t LIMIT 1")?;
+            ensure!(hour == "6", "{listener}: {hour}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn failures_are_no_transaction_and_keep_no_connection_from_others() -> Result<()> {
+    let cluster = shared()?;
+    let extra = Extra {
+        listener: "pool-size = 1\nqueue-timeout = \"4s\"\ntransaction-timeout = \"2s\"",
+        ..Extra::default()
+    };
+    let gateway = over(&cluster, "leftstream", extra)?;
+    for (before, sql) in [
+        ("DO 1", "CALL fails()"),
+        ("SET autocommit = 0", "SELECT v FROM nothing"),
+        ("DO 1", "INSERT IGNORE INTO t VALUES (1, 'again')"),
+    ] {
+        let mut client = gateway.client("leftstream")?;
+        client.run(before)?;
+        thread::scope(|scope| -> Result<()> {
+            let other = scope.spawn(|| -> Result<()> {
+                thread::sleep(Duration::from_millis(500));
+                let mut other = gateway.client("leftstream")?;
+                other.run("UPDATE t SET v = 'o' WHERE id = 3").map(drop)
+            });
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(4) {
+                let code = client.query(sql)?.code();
+                ensure!(code != 1927, "{sql}: it is ended");
+                thread::sleep(Duration::from_millis(50));
+            }
+            other
+                .join()
+                .expect("no panic")
+                .with_context(|| sql.to_owned())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn settings_are_brought_wherever_a_statement_was_prepared() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = over(&cluster, "leftset", Extra::default())?;
+    for sets in [
+        "SET NAMES utf8mb3; SET collation_connection = 'utf8mb4_unicode_ci'",
+        "SET enforce_storage_engine = DEFAULT",
+        "SET default_tmp_storage_engine = DEFAULT",
+        "SET sql_log_bin = 1; BEGIN",
+        "SET gtid_domain_id = 0; BEGIN",
+        "SET binlog_format = 'ROW'; BEGIN",
+    ] {
+        let mut client = gateway.client("leftset")?;
+        let read = client
+            .prepare("SELECT v FROM t WHERE id = ?")?
+            .ok()
+            .context("prepared")?;
+        let write = client
+            .prepare("UPDATE t SET v = v WHERE id = ?")?
+            .ok()
+            .context("prepared")?;
+        client.execute(&read, &[MyValue::Int(1)])?.good()?;
+        for sql in sets.split("; ") {
+            client.run(sql)?;
+        }
+        for statement in [&read, &write, &read] {
+            let done = client.execute(statement, &[MyValue::Int(1)])?.good();
+            done.with_context(|| sets.to_owned())?;
+        }
+        client
+            .run("SELECT v FROM t")
+            .with_context(|| sets.to_owned())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_last_number_of_a_sequence_is_the_sessions_own() -> Result<()> {
+    let cluster = shared()?;
+    let gateway = over(&cluster, "leftnumber", one_connection())?;
+    let mut own = gateway.client("leftnumber")?;
+    own.run("BEGIN")?;
+    let taken = own.value("SELECT NEXTVAL(numbers)")?;
+    own.run("SELECT v FROM t")?;
+    ensure!(own.value("SELECT LASTVAL(numbers)")? == taken);
+    drop(own);
+    for before in ["DO 1", "BEGIN", "SET @a = 1"] {
+        let mut first = gateway.client("leftnumber")?;
+        first.run("SELECT NEXTVAL(numbers)")?;
+        drop(first);
+        let mut other = gateway.client("leftnumber")?;
+        other.run(before)?;
+        let code = other.query("SELECT LASTVAL(numbers)")?.code();
+        ensure!(code == 1105, "{before}: {code}");
+    }
+    Ok(())
 }

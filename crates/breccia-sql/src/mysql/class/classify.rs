@@ -144,7 +144,7 @@ fn judge(catalogue: Option<&Catalogue>, sql: &[u8], mode: Mode, schema: Option<&
     };
     let mut verdict = verdict(catalogue, words, notes, schema, merges);
     // In some character sets a quote or a backslash may be half of a character.
-    if !mode.legible && !sql.is_ascii() && !matches!(verdict.class, Class::Pin(_)) {
+    if !mode.legible && !sql.is_ascii() && verdict.class == Class::Read {
         verdict.class = Class::Primary("charset");
     }
     // What the words are depends on the server, or on the character set.
@@ -195,6 +195,10 @@ fn verdict(
         verdict.uses_now |= known.uses_now;
         verdict.restores |= known.restores;
         verdict.commits |= known.commits;
+        verdict.takes_number |= matches!(
+            known.class,
+            Class::Primary("sequence") | Class::Pin("last-value")
+        ) && !known.asked.number;
         verdict.may_release |=
             known.may_release || (!verdict.single && commands::sets_completion(statement));
         verdict.untold.extend(known.untold);
@@ -231,6 +235,7 @@ fn verdict(
 fn note_one_of_several(verdict: &mut Verdict, known: &Verdict, place: usize) {
     // What a statement of this text has told is asked of that.
     verdict.asked.last |= known.asked.last && place == 0;
+    verdict.asked.number |= known.asked.number && place == 0;
     verdict.asked.rows |= known.asked.rows && verdict.selects != Selects::Yes;
     verdict.asked.warnings |= known.asked.warnings && verdict.tables != Tables::Yes;
     if known.selects == Selects::Yes {
@@ -369,10 +374,22 @@ fn selects_shown(words: &Words<'_>) -> bool {
     words.is(0, "show") && (named(1) || (words.any(1, &before) && named(2)))
 }
 
+/// Whether an UPDATE or DELETE names more than one table, as far as its words tell.
+fn of_several_tables(words: &Words<'_>) -> bool {
+    let names = (1..words.len()).take_while(|at| !words.any(*at, &["set", "where"]));
+    let mut names = names.skip_while(|at| words.any(*at, &["low_priority", "ignore", "quick"]));
+    names.any(|at| words.mark(at, b',') || words.any(at, &["join", "straight_join", "using"]))
+        || (words.is(0, "delete") && !words.any(1, &["from", "low_priority", "ignore", "quick"]))
+}
+
 /// Whether the rows of a statement are what `FOUND_ROWS()` counts. Of EXPLAIN and most of SHOW they are not.
 fn selects(words: &Words<'_>) -> Selects {
     if words.is(0, "values") {
         // MariaDB does not count them.
+        return Selects::Unknown;
+    }
+    if words.any(0, &["update", "delete"]) && of_several_tables(words) {
+        // MariaDB counts what they find.
         return Selects::Unknown;
     }
     let queries = words.any(0, &["select", "with", "table"]) || words.mark(0, b'(');

@@ -145,8 +145,10 @@ pub enum Class {
 pub struct Asked {
     /// `FOUND_ROWS()`: the last one that answered with rows.
     pub rows: bool,
-    /// `ROW_COUNT()`, `LASTVAL()` and their kin: the last one.
+    /// `ROW_COUNT()` and its kin: the last one.
     pub last: bool,
+    /// `LASTVAL()` and its kin: one that took a number of a sequence.
+    pub number: bool,
     /// Warnings and their counts: the last one that had some, or opened a table.
     pub warnings: bool,
 }
@@ -155,7 +157,7 @@ impl Asked {
     /// Whether it asks anything.
     #[must_use]
     pub fn anything(self) -> bool {
-        self.rows || self.last || self.warnings
+        self.rows || self.last || self.number || self.warnings
     }
 }
 
@@ -216,6 +218,8 @@ pub struct Verdict {
     pub restores: bool,
     /// Commits what is open before it runs.
     pub commits: bool,
+    /// May take a number of a sequence.
+    pub takes_number: bool,
     /// May end the connection: `COMMIT RELEASE`.
     pub may_release: bool,
     /// Variables that it sets as `@@name = …`, of which MariaDB tells nothing.
@@ -254,6 +258,7 @@ impl Verdict {
             uses_now: false,
             restores: false,
             commits: false,
+            takes_number: false,
             may_release: false,
             untold: Vec::new(),
             hidden: Hidden::Nothing,

@@ -31,6 +31,7 @@ pub(crate) fn mentioned(sql: &[u8]) -> Asked {
     Asked {
         rows: says(b"found_rows"),
         last: says(b"row_count"),
+        number: says(b"lastval"),
         warnings: says(b"warning") || says(b"error"),
     }
 }

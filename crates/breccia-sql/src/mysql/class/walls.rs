@@ -29,7 +29,7 @@ impl Flags {
     /// Asks for what only its own connection knows: if that ran the statement before, it may be right,
     /// and is from then on.
     fn asks_last_value(&mut self) {
-        self.asked.last = true;
+        self.asked.number = true;
         self.pin = self.pin.or(Some("last-value"));
     }
 }
@@ -49,7 +49,10 @@ pub(super) fn flags(words: &Words<'_>) -> Flags {
                 "last_insert_id" | "identity" => flags.asks_last_insert_id = true,
                 "warning_count" | "error_count" => flags.asked.warnings = true,
                 // What the connection did last, which others may have had since.
-                "last_gtid" => flags.asks_last_value(),
+                "last_gtid" => {
+                    flags.asked.last = true;
+                    flags.pin = flags.pin.or(Some("last-value"));
+                }
                 _ => {}
             },
             Some(Kind::Word) => word(words, at, &mut flags),

@@ -82,7 +82,8 @@ pub fn write_change(out: &mut Vec<u8>, change: &Change<'_>) {
             1
         }
         Change::StateChange(changed) => {
-            lenenc::write_str(&mut data, if *changed { b"1" } else { b"0" });
+            // One character, without a length of its own.
+            data.push(if *changed { b'1' } else { b'0' });
             2
         }
         Change::Gtids(text) => {

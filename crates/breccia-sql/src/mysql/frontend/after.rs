@@ -35,7 +35,7 @@ impl Session {
         }
         let now = clock::now();
         self.note_previous(&mut attached, verdict, outcome);
-        if attached.in_transaction() {
+        if attached.is_known_open() {
             self.transaction_since.get_or_insert(self.asked);
         } else if !self.in_transaction() {
             self.transaction_since = None;
@@ -77,8 +77,9 @@ impl Session {
         // ER_PARSE_ERROR: nothing of it was run.
         const UNREAD: u16 = 1064;
         /// Where more than one statement may have run, or nobody knows which.
-        const PROGRAMS: [&str; 7] = [
+        const PROGRAMS: [&str; 8] = [
             "call",
+            "charset",
             "executable-comment",
             "function",
             "long",

@@ -72,6 +72,10 @@ pub(super) struct Attached {
     pub(super) rows: bool,
     /// The session's warnings are here.
     pub(super) warned: bool,
+    /// The session has taken a number of a sequence here.
+    pub(super) numbered: bool,
+    /// When it was lent to the session.
+    since: Instant,
     /// It counts as running something on its server.
     pub(super) running: Running,
 }
@@ -104,13 +108,20 @@ impl Attached {
             traces: Traces::Nothing,
             rows: false,
             warned: false,
+            numbered: false,
+            since: clock::now(),
             running,
         }
     }
 
     /// Whether what runs on it next must run there.
     pub(super) fn in_transaction(&self) -> bool {
-        self.tells_transaction() || self.unsure || self.locked || self.special
+        self.is_known_open() || self.unsure
+    }
+
+    /// Whether that is known, and not only feared.
+    pub(super) fn is_known_open(&self) -> bool {
+        self.tells_transaction() || self.locked || self.special
     }
 
     /// Whether the server's flags tell of a transaction: locked tables are none.
@@ -168,11 +179,12 @@ pub(super) struct Lingers {
 }
 
 impl Lingers {
-    /// `late`: when the client was last refused an answer, for it had asked too late.
-    fn from(now: Instant, stays: Stays, late: Instant) -> Self {
+    /// `since`: when the session got the connection; `late`: when its client was last refused an answer,
+    /// for it had asked too late.
+    fn from(now: Instant, stays: Stays, since: Instant, late: Instant) -> Self {
         let (least, most) = match stays {
             Stays::No | Stays::IfIdle => (now + LINGER, LINGER),
-            Stays::Asked => (now + LINGER, ASKED_LINGER),
+            Stays::Asked => ((now + LINGER).min(since + ASKED_LINGER), ASKED_LINGER),
             // Whoever waits gets it then, however often the client says something.
             Stays::Late => ((late + LATE_LEAST).max(now + LINGER), LATE_LINGER),
         };
@@ -340,7 +352,8 @@ impl Session {
         }
         let only_lingers = (attached.is_free() && self.pinned.is_none()) || attached.unsure;
         let now = clock::now();
-        attached.lingers_until = only_lingers.then(|| Lingers::from(now, stays, self.asked_late));
+        attached.lingers_until =
+            only_lingers.then(|| Lingers::from(now, stays, attached.since, self.asked_late));
         self.home = Some(attached);
     }
 
@@ -368,7 +381,7 @@ impl Session {
         }
         attached.lingers_until = attached
             .is_free()
-            .then(|| Lingers::from(now, stays, self.asked_late));
+            .then(|| Lingers::from(now, stays, attached.since, self.asked_late));
         self.away = Some(attached);
     }
 
@@ -382,7 +395,7 @@ impl Session {
     pub(super) fn linger_free_home(&mut self) {
         let now = clock::now();
         if let Some(home) = self.home.as_mut().filter(|home| home.is_free()) {
-            home.lingers_until = Some(Lingers::from(now, Stays::IfIdle, now));
+            home.lingers_until = Some(Lingers::from(now, Stays::IfIdle, now, now));
         }
     }
 

@@ -67,6 +67,12 @@ impl Session {
         })
     }
 
+    /// Whether a statement is refused there, or would bind the session to that connection, whatever of it
+    /// was sent ahead.
+    pub(super) fn binds_away(&self, verdict: &Verdict) -> bool {
+        matches!(verdict.class, Class::Pin(_)) || self.refused_away(verdict).is_some()
+    }
+
     /// Ends the READ ONLY transaction on a replica as a server does by itself, before a statement that
     /// commits whatever is open.
     pub(super) async fn commit_away(&mut self, verdict: &Verdict) {

@@ -14,7 +14,7 @@ use super::relay::{Outcome, Shape};
 use super::serve::{Ask, PING, command_bytes};
 use super::session::{Begun, Command, End, Session};
 use super::tell::KEPT_BYTES;
-use crate::mysql::class::{Asked, Class, Verdict};
+use crate::mysql::class::{Asked, Class, Tables, Verdict};
 use crate::mysql::codec::{capabilities, command};
 use crate::mysql::settings::Settings;
 
@@ -255,6 +255,7 @@ impl Session {
         if !self.autocommits()
             && self.begun.is_none()
             && verdict.class == Class::Read
+            && verdict.tables != Tables::No
             && self.is_lazy()
             && !self.is_open_upstream()
         {

@@ -57,8 +57,10 @@ impl Session {
     /// rests: its `wait_timeout`, or an administrator's KILL. What was open is lost, and the session with it.
     pub(super) fn poll_dropped(&mut self, context: &mut Context<'_>) -> bool {
         let scratch = &self.client.scratch;
+        let pinned = self.pinned.is_some_and(|reason| reason != "target");
         for attached in [&mut self.home, &mut self.away].into_iter().flatten() {
-            if attached.lingers_until.is_some() || attached.tainted {
+            let open = attached.in_transaction() || (pinned && !attached.replica);
+            if !open || attached.lingers_until.is_some() || attached.tainted {
                 continue;
             }
             if let Some(upstream) = attached.lease.upstream() {

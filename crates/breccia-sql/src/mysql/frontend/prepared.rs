@@ -233,16 +233,8 @@ impl Session {
             return Ok(());
         }
         let away = holding.is_some_and(|it| it.replica);
-        if away || cursor || holding.is_some() {
-            let mut changed = (*verdict).clone();
-            if away {
-                changed.class = CURSOR_AWAY;
-            } else if verdict.class == Class::Read {
-                changed.class = Class::Primary("cursor");
-            }
-            // Rows that are still to be fetched may count, and may not.
-            changed.selects = Selects::Unknown;
-            verdict = Arc::new(changed);
+        if cursor || holding.is_some() {
+            verdict = self.judged_held(&verdict, away);
         }
         if let Some((query, id)) = execution.kills(&verdict) {
             return self.kill(query, id, None).await;
@@ -252,6 +244,9 @@ impl Session {
             return Ok(());
         }
         if !self.note_before(&verdict) {
+            if holding.is_some() {
+                self.drop_held(number).await;
+            }
             return Ok(());
         }
         let outcome = self.serve(Ask::Execute(execution), &verdict).await?;
@@ -260,6 +255,19 @@ impl Session {
             self.hold_or_drop(number, cursor, outcome).await;
         }
         Ok(())
+    }
+
+    /// What an execution is that opens a cursor, or whose statement holds a connection; `away`: to a replica.
+    fn judged_held(&self, verdict: &Verdict, away: bool) -> Arc<Verdict> {
+        let mut changed = verdict.clone();
+        if away && !self.binds_away(verdict) {
+            changed.class = CURSOR_AWAY;
+        } else if !away && verdict.class == Class::Read {
+            changed.class = Class::Primary("cursor");
+        }
+        // Rows that are still to be fetched may count, and may not.
+        changed.selects = Selects::Unknown;
+        Arc::new(changed)
     }
 
     /// What an execution leaves of its statement: a cursor, or nothing.

@@ -24,6 +24,7 @@ impl Attached {
     fn knows(&self, asked: Asked) -> bool {
         (!asked.rows || self.rows)
             && (!asked.last || self.latest)
+            && (!asked.number || self.numbered)
             && (!asked.warnings || self.warned)
     }
 
@@ -76,7 +77,7 @@ impl Session {
 
     /// Whether it is only asked about warnings, and there are none.
     fn has_none(&self, asked: Asked) -> bool {
-        !asked.rows && !asked.last && self.warnings == 0
+        !asked.rows && !asked.last && !asked.number && self.warnings == 0
     }
 
     /// Whether what a statement asks about those before is known; if not, it is refused.
@@ -145,6 +146,7 @@ impl Session {
         }
         self.forget_latest();
         attached.latest = true;
+        attached.numbered |= verdict.takes_number;
         match verdict.selects {
             Selects::Yes if outcome.has_rows => {
                 self.elsewhere_no(|it| it.rows = false);

@@ -117,6 +117,10 @@ impl Session {
                 proof: None,
             };
         }
+        if self.must_be_primary(verdict).is_none() {
+            // What was left there may be settings that this is read by, or what binds the session.
+            self.learn_at_home().await;
+        }
         if let Some(reason) = self.must_be_primary(verdict) {
             return self.primary(reason);
         }

@@ -263,10 +263,15 @@ impl Session {
         attached.spoilt |= self.registered.rests();
         match exchanged {
             Ok(outcome) => {
-                if self.may_be_left(verdict, &outcome) {
+                let asks = self.may_be_left(verdict, &outcome);
+                if asks {
                     Box::pin(self.see_left(&mut attached)).await;
                 }
                 self.after(attached, verdict, &outcome).await;
+                if asks {
+                    // A server that is asked tells no rows of the statement before any more.
+                    self.forget_latest();
+                }
                 Ok(outcome)
             }
             Err(trouble) => {

@@ -53,6 +53,18 @@ impl Attached {
 }
 
 impl Session {
+    /// Asks the connection to the primary that is kept, if anything may have been left there.
+    pub(super) async fn learn_at_home(&mut self) {
+        let left = |home: &mut Box<Attached>| home.traces != Traces::Nothing;
+        if let Some(mut home) = self.home.take_if(left) {
+            Box::pin(self.learn(&mut home)).await;
+            if self.pinned.is_some() {
+                home.lingers_until = None;
+            }
+            self.home = Some(home);
+        }
+    }
+
     /// Asks a connection what was left on it. What is of this session becomes its own: settings are
     /// brought along from now on, and user variables pin.
     pub(super) async fn learn(&mut self, attached: &mut Attached) {
@@ -62,6 +74,8 @@ impl Session {
             return;
         }
         attached.forget_previous();
+        // What is asked opens tables.
+        attached.warned = false;
         let Some(upstream) = attached.lease.upstream() else {
             return;
         };

@@ -44,7 +44,7 @@ impl Session {
             self.refuse(&SqlError::Forgotten);
             return self.finish_refused(long).await;
         }
-        if !self.is_ready(number).await {
+        if !self.note_before(&verdict) || !self.is_ready(number).await {
             return self.finish_refused(long).await;
         }
         // It is prepared first, so that its number there is known.
@@ -61,11 +61,9 @@ impl Session {
             }
         }
         self.forget_types(number);
-        if self.note_before(&verdict) {
-            let outcome = self.serve(Ask::Long(&mut long), &verdict).await?;
-            self.note_after(&verdict, outcome.as_ref());
-            self.hold_or_drop(number, cursor, outcome).await;
-        }
+        let outcome = self.serve(Ask::Long(&mut long), &verdict).await?;
+        self.note_after(&verdict, outcome.as_ref());
+        self.hold_or_drop(number, cursor, outcome).await;
         self.finish_refused(long).await
     }
 
