@@ -15,6 +15,7 @@ mod frozen;
 mod honest;
 mod isolation;
 mod lazy;
+mod leaving;
 mod lexer;
 mod limits;
 mod load;

@@ -47,7 +47,8 @@ impl Session {
         if view.primary == Ok(attached.server) {
             return Ok(false);
         }
-        if attached.held && view.primary.is_ok() {
+        if attached.held {
+            // Where two claim to be it, the next try is told so.
             return Ok(true);
         }
         self.listener.counters.failed.increment();

@@ -116,6 +116,8 @@ pub(super) struct Expected {
     pub(super) copy_in: bool,
     /// The client has ended it.
     copy_ended: bool,
+    /// The answers are a replica's.
+    pub(super) on_replica: bool,
     /// Bytes of rows, or of the end of a command, were handed to the client.
     pub(super) told: bool,
     /// The server skips all that comes before the next `Sync`.
@@ -187,7 +189,9 @@ impl Expected {
             emptying,
             description,
             unread,
+            on_replica,
         } = self;
+        *on_replica = false;
         owed.clear();
         if owed.capacity() > 16 {
             owed.shrink_to(16);
@@ -365,13 +369,25 @@ impl Expected {
         matches!(self.owed.get(1), Some(Owed::OwnSync))
     }
 
+    /// How many batches the client sent that are not answered to their end.
+    pub(super) fn batches(&self) -> usize {
+        let ends = |owed: &&Owed| {
+            matches!(
+                owed,
+                Owed::Sync | Owed::Query { shown: true } | Owed::Function
+            )
+        };
+        self.owed.iter().filter(ends).count()
+    }
+
     /// Whether the client gets a message of this type now.
     fn shows(&self, tag: u8) -> bool {
         match self.owed.front() {
             // A notification is of another session, and comes when it will.
             Some(Owed::Query { shown: false } | Owed::Fail) => tag == b'A',
             // The server ends a connection that nobody waits for: no client's matter.
-            None if tag == b'E' => self.status != Some(Status::Idle),
+            // Nor is it amid a transaction there, which goes on elsewhere, or the client is told that it is lost.
+            None if tag == b'E' => self.status != Some(Status::Idle) && !self.on_replica,
             Some(Owed::OwnSync) => false,
             Some(Owed::Parse { .. }) if self.is_apart() => tag == b'A',
             Some(Owed::Described(described)) if described.name.is_none() => {

@@ -191,7 +191,7 @@ impl Session {
         let reason = self.watch.reason();
         self.tell_refused(state, &text, reason, frames);
         if !whole {
-            return Err(End::Told("57P03", text));
+            return Err(End::Told(told_by(error), text));
         }
         let out = &mut self.client.out.bytes;
         message::error(
@@ -224,5 +224,14 @@ impl Session {
 
     pub(super) fn gate_end(&self) -> Instant {
         self.asked + self.listener.limits.pool.queue_timeout()
+    }
+}
+
+/// What ends a session whose batch was refused while the rest of it is still to come.
+fn told_by(error: &SqlError) -> &'static str {
+    match error {
+        SqlError::Cancelled => "57014",
+        SqlError::PoolFull { .. } | SqlError::Crowded => "53300",
+        _ => "57P03",
     }
 }

@@ -97,6 +97,10 @@ fn close(attached: Attached, database: &Database) {
 async fn stop(doing: &Doing, attached: &Attached, cluster: &Cluster) {
     // Whatever was to come is not sent.
     doing.dropped();
+    if attached.expected.batches() > 1 {
+        // The server has the next one already, which must not be carried out without the one before.
+        return;
+    }
     let endpoint = attached.lease.pool().endpoint();
     tokio::select! {
         biased;

@@ -104,6 +104,7 @@ impl Session {
     fn enter(&mut self, place: Place, pool: Arc<Pool>, mut lease: Lease, running: Running) {
         let (server, replica) = (place.server, place.replica);
         let (mut out, mut expected) = std::mem::take(&mut self.spare);
+        expected.on_replica = replica;
         if let Some(upstream) = lease.upstream() {
             self.registered.doing.begin(pool, &upstream.key);
             if !Arc::ptr_eq(&upstream.applied, &self.settings) {
