@@ -377,3 +377,34 @@ fn what_a_batch_prepares_is_in_doubt_until_that_is_answered() {
     assert_eq!(digested, Ok(()));
     assert!(!expected.is_preparing(fits), "all is answered");
 }
+
+#[test]
+fn a_server_that_ends_a_connection_behind_its_answer_is_heard_in_a_transaction_of_a_primary_alone()
+{
+    for (status, on_replica, shown) in [
+        (Status::Open, false, true),
+        (Status::Open, true, false),
+        (Status::Idle, false, false),
+    ] {
+        let mut expected = Expected {
+            on_replica,
+            ..Expected::default()
+        };
+        expected.push(Owed::Query { shown: true });
+        let mut answer = Vec::new();
+        message::complete(&mut answer, "SELECT 1");
+        message::ready(&mut answer, status);
+        let mut sent = answer.clone();
+        message::error(&mut sent, message::Severity::Fatal, "57P01", "bye", "");
+        let (mut received, mut out, mut news) = (BytesMut::from(&sent[..]), Vec::new(), Vec::new());
+        expected
+            .digest(&mut received, &mut out, &mut news)
+            .expect("good");
+        let all = if shown { &sent } else { &answer };
+        assert_eq!(&out, all, "{status:?} {on_replica}");
+        assert!(
+            news.iter()
+                .any(|it| matches!(it, News::Fatal(_, told) if *told == shown))
+        );
+    }
+}
