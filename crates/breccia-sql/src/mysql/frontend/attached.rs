@@ -116,12 +116,13 @@ impl Attached {
 
     /// Whether what runs on it next must run there.
     pub(super) fn in_transaction(&self) -> bool {
-        self.is_known_open() || self.unsure
+        self.is_known_open() || self.unsure || self.special
     }
 
-    /// Whether that is known, and not only feared.
+    /// Whether something is open there that has a time: what is only feared, or set for the next one, has
+    /// none.
     pub(super) fn is_known_open(&self) -> bool {
-        self.tells_transaction() || self.locked || self.special
+        self.tells_transaction() || self.locked
     }
 
     /// Whether the server's flags tell of a transaction: locked tables are none.
