@@ -195,10 +195,7 @@ fn verdict(
         verdict.uses_now |= known.uses_now;
         verdict.restores |= known.restores;
         verdict.commits |= known.commits;
-        verdict.takes_number |= matches!(
-            known.class,
-            Class::Primary("sequence") | Class::Pin("last-value")
-        ) && !known.asked.number;
+        verdict.takes_number |= known.takes_number;
         verdict.may_release |=
             known.may_release || (!verdict.single && commands::sets_completion(statement));
         verdict.untold.extend(known.untold);
@@ -291,6 +288,11 @@ fn class_of(
     {
         verdict.class = Class::Pin("last-value");
     }
+    let numbers = matches!(
+        verdict.class,
+        Class::Primary("sequence") | Class::Pin("last-value")
+    );
+    verdict.takes_number = numbers && !verdict.asked.number;
     // Whether the words of such a comment are said at all depends on the server.
     let kept = matches!(
         verdict.class,

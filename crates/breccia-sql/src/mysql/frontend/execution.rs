@@ -33,7 +33,9 @@ impl Execution<'_> {
             let values = self.payload.get(told.map_or(flag + 1, |it| it.end)..)?;
             codec::first_number(self.types.as_deref()?, values)
         };
-        let id = id.or_else(parameter).filter(|id| Session::is_client(*id))?;
+        let id = id
+            .or_else(parameter)
+            .filter(|id| Session::client_number(*id).is_some())?;
         Some((query, id))
     }
 

@@ -191,9 +191,9 @@ async fn stop(running: Running) {
 }
 
 impl Session {
-    /// Whether a number is one of Breccia's own, and no server's.
-    pub(super) fn is_client(id: u64) -> bool {
-        u32::try_from(id).is_ok_and(|number| number >= FIRST)
+    /// A number that is one of Breccia's own, and no server's.
+    pub(super) fn client_number(id: u64) -> Option<u32> {
+        u32::try_from(id).ok().filter(|number| *number >= FIRST)
     }
 
     /// KILL [QUERY | CONNECTION] of a client's number, or of a connection's of the primary.
@@ -203,8 +203,7 @@ impl Session {
         id: u64,
         sql: Option<&[u8]>,
     ) -> Result<(), End> {
-        let number = u32::try_from(id).ok().filter(|number| *number >= FIRST);
-        let Some(number) = number else {
+        let Some(number) = Self::client_number(id) else {
             let packets = match sql {
                 Some(sql) => command_bytes(command::QUERY, sql),
                 None => command_bytes(command::QUERY, format!("KILL {id}").as_bytes()),

@@ -56,10 +56,10 @@ impl Session {
     /// Whether the server has closed a connection on which something of the session is open, while that
     /// rests: its `wait_timeout`, or an administrator's KILL. What was open is lost, and the session with it.
     pub(super) fn poll_dropped(&mut self, context: &mut Context<'_>) -> bool {
+        let bound = self.is_bound();
         let scratch = &self.client.scratch;
-        let pinned = self.pinned.is_some_and(|reason| reason != "target");
         for attached in [&mut self.home, &mut self.away].into_iter().flatten() {
-            let open = attached.in_transaction() || (pinned && !attached.replica);
+            let open = attached.in_transaction() || (bound && !attached.replica);
             if !open || attached.lingers_until.is_some() || attached.tainted {
                 continue;
             }

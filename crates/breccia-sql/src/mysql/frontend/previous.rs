@@ -85,7 +85,7 @@ impl Session {
         if !verdict.asked.anything() || self.knower(verdict).is_some() {
             return true;
         }
-        (self.asks_late, self.asked_late) = (LATE_STATEMENTS, self.asked);
+        self.note_late();
         self.refuse(&SqlError::Forgotten);
         false
     }
@@ -98,8 +98,13 @@ impl Session {
         if knows || verdict.class == Class::Primary(PING) {
             return true;
         }
-        (self.asks_late, self.asked_late) = (LATE_STATEMENTS, self.asked);
+        self.note_late();
         false
+    }
+
+    /// The client has asked when nobody knew any more.
+    fn note_late(&mut self) {
+        (self.asks_late, self.asked_late) = (LATE_STATEMENTS, self.asked);
     }
 
     /// How long a connection stays with the session after an answer on it.

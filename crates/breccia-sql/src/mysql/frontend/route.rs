@@ -117,11 +117,13 @@ impl Session {
                 proof: None,
             };
         }
-        if self.must_be_primary(verdict).is_none() {
-            // What was left there may be settings that this is read by, or what binds the session.
-            self.learn_at_home().await;
-        }
         if let Some(reason) = self.must_be_primary(verdict) {
+            return self.primary(reason);
+        }
+        // What was left there may be settings that this is read by, or what binds the session.
+        if self.learn_at_home().await
+            && let Some(reason) = self.must_be_primary(verdict)
+        {
             return self.primary(reason);
         }
         if let Some(place) = self.place_at_home() {

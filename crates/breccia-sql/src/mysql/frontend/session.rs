@@ -499,7 +499,12 @@ impl Session {
 
     /// Whether a connection is its one to the primary, and has something that no other has.
     pub(super) fn has_state_on(&self, attached: &Attached) -> bool {
-        !attached.replica && self.pinned.is_some_and(|reason| reason != "target")
+        !attached.replica && self.is_bound()
+    }
+
+    /// Whether it is pinned for something that is on its connection.
+    pub(super) fn is_bound(&self) -> bool {
+        self.pinned.is_some_and(|reason| reason != "target")
     }
 
     /// Pins the session to its connection, for good.

@@ -53,16 +53,18 @@ impl Attached {
 }
 
 impl Session {
-    /// Asks the connection to the primary that is kept, if anything may have been left there.
-    pub(super) async fn learn_at_home(&mut self) {
+    /// Asks the connection to the primary that is kept, if anything may have been left there; whether it did.
+    pub(super) async fn learn_at_home(&mut self) -> bool {
         let left = |home: &mut Box<Attached>| home.traces != Traces::Nothing;
-        if let Some(mut home) = self.home.take_if(left) {
-            Box::pin(self.learn(&mut home)).await;
-            if self.pinned.is_some() {
-                home.lingers_until = None;
-            }
-            self.home = Some(home);
+        let Some(mut home) = self.home.take_if(left) else {
+            return false;
+        };
+        Box::pin(self.learn(&mut home)).await;
+        if self.pinned.is_some() {
+            home.lingers_until = None;
         }
+        self.home = Some(home);
+        true
     }
 
     /// Asks a connection what was left on it. What is of this session becomes its own: settings are
