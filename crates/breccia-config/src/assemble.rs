@@ -26,6 +26,7 @@ pub(crate) fn plan(file: &Decoded) -> Option<Plan> {
     let state: &Decoded = file.get("state")?;
     Some(Plan {
         workers: file.get("workers"),
+        io_uring: file.get("io-uring")?,
         drain_timeout: file.get("drain-timeout")?,
         log: LogPlan {
             level: log.choice("level", LogLevel::ALL, LogLevel::name)?,

@@ -12,7 +12,9 @@ pub mod listener;
 pub mod log_gate;
 pub mod metrics;
 pub mod process;
+pub mod sends;
 pub mod stream;
+pub mod tcp;
 pub mod tls;
 pub mod worker;
 

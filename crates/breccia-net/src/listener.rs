@@ -90,7 +90,7 @@ impl Taken {
             Self::Tcp(stream) => {
                 let stream = TcpStream::from_std(stream)?;
                 stream::tune(&stream)?;
-                Ok(stream::Socket::Tcp(stream))
+                Ok(stream::Socket::Tcp(stream.into()))
             }
             Self::Unix(stream) => Ok(stream::Socket::Unix(UnixStream::from_std(stream)?)),
         }

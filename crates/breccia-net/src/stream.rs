@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::NetError;
+use crate::tcp::Tcp;
 use crate::tls::TlsClient;
 
 /// Sends `$body` to whatever is inside.
@@ -29,7 +30,7 @@ macro_rules! inner {
 #[derive(Debug)]
 pub enum Socket {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A Unix socket.
     Unix(UnixStream),
 }
@@ -38,7 +39,7 @@ pub enum Socket {
 #[derive(Debug)]
 pub enum Stream {
     /// Plain TCP.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A plain Unix socket.
     Unix(UnixStream),
     /// TLS, this end is the server.
@@ -103,7 +104,7 @@ async fn open(address: &Address) -> io::Result<Socket> {
         Address::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             tune(&stream)?;
-            Ok(Socket::Tcp(stream))
+            Ok(Socket::Tcp(stream.into()))
         }
         Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
     }

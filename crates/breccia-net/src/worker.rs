@@ -25,6 +25,7 @@ use crate::drain::Drain;
 use crate::error::NetError;
 use crate::listener::{Listener, Taken};
 use crate::metrics::Registry;
+use crate::sends;
 use crate::stream::Stream;
 
 use listening::{Dealt, ListenerShared, accept_all};
@@ -313,6 +314,7 @@ fn run_worker<F, W>(
         let workshop = factory(index);
         let _ = started.send(Ok(()));
         obey(workshop, orders).await;
+        sends::part_here();
     });
 }
 

@@ -583,7 +583,7 @@ fn moved(stream: Stream) -> io::Result<Stream> {
                 Err(error) => return Err(error),
                 Ok(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
             }
-            Stream::Tcp(TcpStream::from_std(tcp)?)
+            Stream::Tcp(TcpStream::from_std(tcp)?.into())
         }
         Stream::Unix(unix) => Stream::Unix(UnixStream::from_std(unix.into_std()?)?),
         other => other,

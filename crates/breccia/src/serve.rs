@@ -10,7 +10,8 @@ use std::sync::Arc;
 use breccia_config::{Plan, Protocol, StorePlan};
 use breccia_net::NetError;
 use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
-use breccia_net::worker::WorkerPool;
+use breccia_net::sends;
+use breccia_net::worker::{WorkerIndex, WorkerPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ServeArguments;
@@ -131,7 +132,13 @@ async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
     gateway.blobs.start(&plan).await;
     gateway.set_wiring(registry::Wiring::new(&gateway, &plan)?);
     let shared = Arc::clone(&gateway);
-    let factory = move |_| registry::Workbench::new(Arc::clone(&shared));
+    let io_uring = plan.io_uring;
+    let factory = move |worker| {
+        if io_uring {
+            join_sends(worker);
+        }
+        registry::Workbench::new(Arc::clone(&shared))
+    };
     let pool = WorkerPool::start(gateway.workers, gateway.drain.clone(), factory)
         .map_err(Trouble::failed)?;
     for bound in listeners {
@@ -200,6 +207,21 @@ fn at(place: &str, error: &NetError) -> Trouble {
     match error {
         NetError::AddressTaken { .. } | NetError::Bind { .. } => Trouble::failed(line),
         _ => Trouble::refused(line),
+    }
+}
+
+/// Lets the sends of this worker leave together, if the system allows it.
+fn join_sends(worker: WorkerIndex) {
+    let joined = sends::join_here();
+    // The same for all workers, so one of them tells.
+    if worker == WorkerIndex(0) {
+        match joined {
+            Ok(()) => tracing::debug!("sends of a worker leave together, by io_uring"),
+            Err(error) => tracing::info!(
+                %error,
+                "no io_uring here: each send is a system call of its own, which takes more CPU"
+            ),
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::Finding;
 
 /// Which of our crates each of our crates may depend on, outside of tests.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("breccia-core", &[]),
-    ("breccia-net", &["breccia-core"]),
+    ("breccia-ring", &[]),
+    ("breccia-net", &["breccia-core", "breccia-ring"]),
     ("breccia-config", &["breccia-core"]),
     ("breccia-kv", &["breccia-core", "breccia-net"]),
     ("breccia-blob", &["breccia-core", "breccia-net"]),

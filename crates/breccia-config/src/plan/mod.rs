@@ -40,6 +40,8 @@ use crate::Secret;
 pub struct Plan {
     /// How many workers to run; `None`: one for each core.
     pub workers: Option<usize>,
+    /// Whether a worker's sends may leave in one system call.
+    pub io_uring: bool,
     /// How long a drain waits for requests in flight.
     pub drain_timeout: Duration,
     /// What is logged, and how.

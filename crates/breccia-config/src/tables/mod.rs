@@ -49,6 +49,11 @@ pub(crate) static FILE: Table = Table {
             count(1024),
             "Worker threads. Default: one for each core.",
         ),
+        flag(
+            "io-uring",
+            true,
+            "What a worker has to send to several connections leaves in one system call, if the system allows io_uring: less CPU. Where it does not, each send is a call.",
+        ),
         text(
             "drain-timeout",
             ANY_TIME,

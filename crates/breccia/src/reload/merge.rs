@@ -108,6 +108,7 @@ pub(super) fn differing(before: &Plan, wanted: &Plan) -> Vec<String> {
         }
     };
     note("workers".to_owned(), before.workers != wanted.workers);
+    note("io-uring".to_owned(), before.io_uring != wanted.io_uring);
     note(
         "log.format".to_owned(),
         before.log.format != wanted.log.format,

@@ -1,0 +1,314 @@
+//! A TCP connection whose small writes leave together with those of other connections.
+//!
+//! Not a buffer against many small writes: what is written in one turn of a worker leaves at its end
+//! ([`crate::sends`]). Invariant: bytes leave in the order they were written, whoever sends them, and
+//! what was taken in is sent even if the connection is dropped right behind it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::sends;
+
+/// The most that waits for the end of the turn. Larger writes are worth a system call of their own,
+/// and no copy.
+const JOINED: usize = 16 * 1024;
+/// How long a peer of a connection that was dropped may take for the last bytes it has room for.
+const LAST_BYTES_LIMIT: Duration = Duration::from_secs(10);
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct Tcp {
+    read: OwnedReadHalf,
+    outbox: Arc<Outbox>,
+}
+
+/// Where the writes of one connection wait for the end of the turn.
+#[derive(Debug)]
+pub(crate) struct Outbox(Mutex<State>);
+
+/// What an outbox holds.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// `None` once it was taken out again.
+    write: Option<OwnedWriteHalf>,
+    waiting: Vec<u8>,
+    /// Whether the worker will look here at the end of its turn.
+    pub(crate) queued: bool,
+    /// Whether a task sends what the socket had no room for.
+    driven: bool,
+    /// Who waits for that task.
+    waker: Option<Waker>,
+    /// Why the last bytes could not be sent: the next write tells.
+    error: Option<io::Error>,
+}
+
+impl From<TcpStream> for Tcp {
+    fn from(stream: TcpStream) -> Self {
+        let (read, write) = stream.into_split();
+        let state = State {
+            write: Some(write),
+            waiting: Vec::new(),
+            queued: false,
+            driven: false,
+            waker: None,
+            error: None,
+        };
+        Self {
+            read,
+            outbox: Arc::new(Outbox(Mutex::new(state))),
+        }
+    }
+}
+
+impl Tcp {
+    /// Reads what is there, without waiting.
+    pub fn try_read(&self, space: &mut [u8]) -> io::Result<usize> {
+        self.read.try_read(space)
+    }
+
+    /// Waits for bytes and looks at them without taking them.
+    pub async fn peek(&self, space: &mut [u8]) -> io::Result<usize> {
+        self.read.as_ref().peek(space).await
+    }
+
+    /// The socket, out of the runtime it is registered with. `WouldBlock` if the peer has no room for
+    /// what was written before.
+    pub fn into_std(self) -> io::Result<std::net::TcpStream> {
+        let mut state = self.outbox.lock();
+        state.send_waiting()?;
+        let write = state.write.take().ok_or(io::ErrorKind::NotConnected)?;
+        drop(state);
+        let whole = self.read.reunite(write).map_err(io::Error::other)?;
+        whole.into_std()
+    }
+
+    fn poll_write_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.outbox.lock();
+        if let Some(error) = state.error.take() {
+            return Poll::Ready(Err(error));
+        }
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if !state.driven && state.waiting.len() + length <= JOINED && sends::are_joined() {
+            if state.waiting.capacity() == 0 {
+                state.waiting = sends::spare();
+            }
+            for piece in pieces {
+                state.waiting.extend_from_slice(piece);
+            }
+            if !state.queued {
+                state.queued = true;
+                drop(state);
+                sends::join(&self.outbox);
+            }
+            return Poll::Ready(Ok(length));
+        }
+        ready!(state.poll_empty(context))?;
+        state.poll_now(context, |socket| socket.try_write_vectored(pieces))
+    }
+}
+
+impl Outbox {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what the socket had no room for, as room comes.
+    pub(crate) fn drive(self: &Arc<Self>) {
+        self.lock().driven = true;
+        let outbox = Arc::clone(self);
+        tokio::spawn(async move {
+            let sending = || std::future::poll_fn(|context| outbox.lock().poll_waiting(context));
+            // Each round as long as the connection is in use; one more behind its end.
+            let sent = loop {
+                match tokio::time::timeout(LAST_BYTES_LIMIT, sending()).await {
+                    Ok(sent) => break sent,
+                    Err(_) if Arc::strong_count(&outbox) == 1 => return,
+                    Err(_) => {}
+                }
+            };
+            let mut state = outbox.lock();
+            state.driven = false;
+            if let Err(error) = sent {
+                state.fail(error);
+            }
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        });
+    }
+}
+
+impl State {
+    /// The socket and what waits for it, if anything does.
+    pub(crate) fn piece(&self) -> Option<(BorrowedFd<'_>, &[u8])> {
+        let socket: &TcpStream = self.write.as_ref()?.as_ref();
+        let idle = self.driven || self.waiting.is_empty();
+        (!idle).then_some((socket.as_fd(), &self.waiting))
+    }
+
+    /// Takes note of what became of the piece; whether the rest must be driven.
+    pub(crate) fn sent(&mut self, outcome: io::Result<usize>) -> bool {
+        match outcome {
+            Ok(sent) if sent >= self.waiting.len() => {
+                sends::keep(std::mem::take(&mut self.waiting))
+            }
+            Ok(sent) => drop(self.waiting.drain(..sent)),
+            Err(error) if again(&error) => {}
+            Err(error) => self.fail(error),
+        }
+        !self.waiting.is_empty()
+    }
+
+    /// Sends what waits, as far as the socket takes it, without the ring; `WouldBlock` if it does not
+    /// take all.
+    pub(crate) fn send_waiting(&mut self) -> io::Result<()> {
+        while !self.waiting.is_empty() {
+            let write = self.write.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            let outcome = match write.try_write(&self.waiting) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                outcome => outcome,
+            };
+            match outcome {
+                Err(error) => return Err(error),
+                sent => drop(self.sent(sent)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of this can be sent any more.
+    pub(crate) fn fail(&mut self, error: io::Error) {
+        self.waiting = Vec::new();
+        self.error = Some(error);
+    }
+
+    /// Ready once nothing waits.
+    fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.driven {
+            self.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        self.poll_waiting(context)
+    }
+
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.send_waiting() {
+                Err(error) if again(&error) => ready!(self.poll_room(context))?,
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
+    fn poll_now(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl Fn(&OwnedWriteHalf) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let half = self.write.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            match write(half) {
+                Err(error) if again(&error) => ready!(self.poll_room(context))?,
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let socket: &TcpStream = self
+            .write
+            .as_ref()
+            .ok_or(io::ErrorKind::NotConnected)?
+            .as_ref();
+        socket.poll_write_ready(context)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // The whole socket is closed, as it would be without halves.
+        if let Some(write) = self.write.take() {
+            write.forget();
+        }
+    }
+}
+
+fn again(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+impl AsFd for Tcp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let socket: &TcpStream = self.read.as_ref();
+        socket.as_fd()
+    }
+}
+
+impl AsyncRead for Tcp {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().read).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .poll_write_pieces(context, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write_pieces(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Ready at once: what was written leaves by itself.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.outbox.lock().poll_empty(context))?;
+        match SockRef::from(&*self).shutdown(std::net::Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            done => Poll::Ready(done),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
