@@ -275,11 +275,11 @@ async fn pass(
     let mut packet = [0; 8];
     near.read_exact(&mut packet).await?;
     near.write_all(b"S").await?;
-    let mut near = own.handshake(Socket::Tcp(near)).await?;
+    let mut near = own.handshake(Socket::Tcp(near.into())).await?;
     let mut far = TcpStream::connect(("127.0.0.1", server)).await?;
     far.write_all(&SSL_REQUEST).await?;
     far.read_u8().await?;
-    let mut far = theirs.handshake(Socket::Tcp(far)).await?;
+    let mut far = theirs.handshake(Socket::Tcp(far.into())).await?;
     copy_bidirectional(&mut near, &mut far).await?;
     Ok(())
 }
