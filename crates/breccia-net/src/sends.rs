@@ -140,9 +140,9 @@ async fn send_at_the_end_of_turns() {
 }
 
 /// Sends all that waits on this thread.
-fn send_all() {
+pub(crate) fn send_all() {
     let taken = TURN.with_borrow_mut(|turn| {
-        let turn = turn.as_mut()?;
+        let turn = turn.as_mut().filter(|turn| !turn.queued.is_empty())?;
         Some((turn.ring.take()?, std::mem::take(&mut turn.queued)))
     });
     let Some((mut ring, mut queued)) = taken else {
@@ -193,6 +193,3 @@ fn send_each(ring: &mut SendRing, queued: &[Arc<Outbox>]) -> (io::Result<()>, Ve
     }
     (sent, late)
 }
-
-#[cfg(test)]
-mod tests;

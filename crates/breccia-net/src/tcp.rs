@@ -45,9 +45,13 @@ pub(crate) struct State {
     pub(crate) queued: bool,
     /// Whether a task sends what the socket had no room for.
     driven: bool,
-    /// Who waits for that task.
+    /// Whether the socket had no room for all of the last write of its own.
+    full: bool,
+    /// Who waits for room. There is one place in the runtime for that, and the task takes it.
     waker: Option<Waker>,
-    /// Why the last bytes could not be sent: the next write tells.
+    /// Whether bytes could not be sent: then none behind them are.
+    failed: bool,
+    /// Why; told once.
     error: Option<io::Error>,
 }
 
@@ -59,7 +63,9 @@ impl From<TcpStream> for Tcp {
             waiting: Vec::new(),
             queued: false,
             driven: false,
+            full: false,
             waker: None,
+            failed: false,
             error: None,
         };
         Self {
@@ -84,6 +90,7 @@ impl Tcp {
     /// what was written before.
     pub fn into_std(self) -> io::Result<std::net::TcpStream> {
         let mut state = self.outbox.lock();
+        state.whole()?;
         state.send_waiting()?;
         let write = state.write.take().ok_or(io::ErrorKind::NotConnected)?;
         drop(state);
@@ -96,12 +103,11 @@ impl Tcp {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.outbox.lock();
-        if let Some(error) = state.error.take() {
-            return Poll::Ready(Err(error));
-        }
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if !state.driven && state.waiting.len() + length <= JOINED && sends::are_joined() {
+        let mut state = self.outbox.lock();
+        state.whole()?;
+        let small = state.waiting.len() + length <= JOINED;
+        if small && !state.driven && !state.full && sends::are_joined() {
             if state.waiting.capacity() == 0 {
                 state.waiting = sends::spare();
             }
@@ -115,8 +121,14 @@ impl Tcp {
             }
             return Poll::Ready(Ok(length));
         }
+        drop(state);
+        // The small ones that wait shall not wait for this as well.
+        sends::send_all();
+        let mut state = self.outbox.lock();
         ready!(state.poll_empty(context))?;
-        state.poll_now(context, |socket| socket.try_write_vectored(pieces))
+        let written = ready!(state.poll_now(context, pieces))?;
+        state.full = written < length;
+        Poll::Ready(Ok(written))
     }
 }
 
@@ -125,18 +137,18 @@ impl Outbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends what the socket had no room for, as room comes.
+    /// Sends what the socket had no room for, as room comes. For whom [`State::sent`] has said so.
     pub(crate) fn drive(self: &Arc<Self>) {
-        self.lock().driven = true;
         let outbox = Arc::clone(self);
         tokio::spawn(async move {
             let sending = || std::future::poll_fn(|context| outbox.lock().poll_waiting(context));
-            // Each round as long as the connection is in use; one more behind its end.
+            // As long as the connection is in use, and one whole round behind its end.
+            let mut alone = false;
             let sent = loop {
                 match tokio::time::timeout(LAST_BYTES_LIMIT, sending()).await {
                     Ok(sent) => break sent,
-                    Err(_) if Arc::strong_count(&outbox) == 1 => return,
-                    Err(_) => {}
+                    Err(_) if alone => return,
+                    Err(_) => alone = Arc::strong_count(&outbox) == 1,
                 }
             };
             let mut state = outbox.lock();
@@ -163,48 +175,69 @@ impl State {
     pub(crate) fn sent(&mut self, outcome: io::Result<usize>) -> bool {
         match outcome {
             Ok(sent) if sent >= self.waiting.len() => {
-                sends::keep(std::mem::take(&mut self.waiting))
+                sends::keep(std::mem::take(&mut self.waiting));
             }
             Ok(sent) => drop(self.waiting.drain(..sent)),
-            Err(error) if again(&error) => {}
-            Err(error) => self.fail(error),
+            Err(error) if is_of_the_peer(&error) => self.fail(error),
+            // No room; or the ring's own trouble, of which the socket knows nothing.
+            Err(_) => {}
         }
-        !self.waiting.is_empty()
+        self.driven |= !self.waiting.is_empty();
+        self.driven
     }
 
     /// Sends what waits, as far as the socket takes it, without the ring; `WouldBlock` if it does not
     /// take all.
-    pub(crate) fn send_waiting(&mut self) -> io::Result<()> {
+    fn send_waiting(&mut self) -> io::Result<()> {
         while !self.waiting.is_empty() {
             let write = self.write.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-            let outcome = match write.try_write(&self.waiting) {
-                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-                outcome => outcome,
-            };
-            match outcome {
-                Err(error) => return Err(error),
-                sent => drop(self.sent(sent)),
+            match write.try_write(&self.waiting)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                sent if sent == self.waiting.len() => {
+                    sends::keep(std::mem::take(&mut self.waiting));
+                }
+                sent => drop(self.waiting.drain(..sent)),
             }
         }
         Ok(())
     }
 
-    /// Nothing of this can be sent any more.
-    pub(crate) fn fail(&mut self, error: io::Error) {
+    /// An error if bytes could not be sent that were taken in.
+    fn whole(&mut self) -> io::Result<()> {
+        if self.failed {
+            let told = || io::ErrorKind::BrokenPipe.into();
+            return Err(self.error.take().unwrap_or_else(told));
+        }
+        Ok(())
+    }
+
+    /// An error if the network, and not the peer, has ended the connection.
+    fn why_unreachable(&mut self) -> io::Result<()> {
+        let by_peer = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+        match &self.error {
+            Some(error) if !by_peer.contains(&error.kind()) => self.whole(),
+            _ => Ok(()),
+        }
+    }
+
+    fn fail(&mut self, error: io::Error) {
         self.waiting = Vec::new();
+        self.failed = true;
         self.error = Some(error);
     }
 
     /// Ready once nothing waits.
     fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(error) = self.error.take() {
-            return Poll::Ready(Err(error));
-        }
-        if self.driven {
+        self.whole()?;
+        let polled = if self.driven {
+            Poll::Pending
+        } else {
+            self.poll_waiting(context)
+        };
+        if polled.is_pending() {
             self.waker = Some(context.waker().clone());
-            return Poll::Pending;
         }
-        self.poll_waiting(context)
+        polled
     }
 
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -216,15 +249,17 @@ impl State {
         }
     }
 
+    /// Sends without the ring, as a socket alone would.
     fn poll_now(
         &mut self,
         context: &mut Context<'_>,
-        write: impl Fn(&OwnedWriteHalf) -> io::Result<usize>,
+        pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let half = self.write.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-            match write(half) {
-                Err(error) if again(&error) => ready!(self.poll_room(context))?,
+            ready!(self.poll_room(context))?;
+            let write = self.write.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            match write.try_write_vectored(pieces) {
+                Err(error) if again(&error) => {}
                 written => return Poll::Ready(written),
             }
         }
@@ -249,6 +284,20 @@ impl Drop for State {
     }
 }
 
+/// Whether the connection itself has ended.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
 fn again(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -270,7 +319,14 @@ impl AsyncRead for Tcp {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().read).poll_read(context, buffer)
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.read).poll_read(context, buffer))?;
+        if buffer.filled().len() == before && buffer.remaining() > 0 {
+            // A send may have been told why the connection ended; to the reader it looks closed.
+            this.outbox.lock().why_unreachable()?;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -296,9 +352,14 @@ impl AsyncWrite for Tcp {
         true
     }
 
-    /// Ready at once: what was written leaves by itself.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Ready but for who has no room: what was written leaves by itself.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.outbox.lock();
+        if state.driven {
+            state.poll_empty(context)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,8 +4,9 @@
 //! ours with `unsafe` code; docs/decisions/0013 says why. Invariant: whatever bytes the system was
 //! pointed at, it is done with before the call returns.
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 
 use io_uring::{IoUring, opcode, types};
 
@@ -43,18 +44,37 @@ impl SendRing {
     /// # Errors
     ///
     /// What the system says where it has no io_uring, or allows none: `ENOSYS` before Linux 5.1,
-    /// `EPERM` under the usual profiles of containers.
+    /// `EINVAL` before 5.6, `EPERM` under the usual profiles of containers.
     pub fn new(most: u32) -> io::Result<Self> {
         let ring = IoUring::builder().build(most)?;
-        Ok(Self {
+        let mut ring = Self {
             ring: Some(ring),
             most: most as usize,
             outcomes: Vec::new(),
-        })
+        };
+        ring.try_out()?;
+        Ok(ring)
     }
 
-    /// Sends each piece as far as its socket takes it now, in order for each socket. The answer tells
-    /// for each how many bytes were taken, or why none: `WouldBlock` if the socket has no room.
+    /// Sends one byte: a system can have rings and no sends in them, or forbid what comes after the setup.
+    fn try_out(&mut self) -> io::Result<()> {
+        let (near, far) = UnixStream::pair()?;
+        self.send(&[Piece {
+            socket: near.as_fd(),
+            bytes: b"?",
+        }])?;
+        let mut byte = [0];
+        far.set_nonblocking(true)?;
+        match (self.outcome(0), (&far).read(&mut byte)) {
+            (Some(Ok(1)), Ok(1)) if byte == *b"?" => Ok(()),
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Sends each piece as far as its socket takes it now. [`SendRing::outcome`] tells for each how many bytes
+    /// were taken, or why none: `WouldBlock` if the socket has no room. Of two pieces for one socket the
+    /// second can be taken though the first was cut short, so there should be one.
     ///
     /// # Errors
     ///

@@ -6,12 +6,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use breccia_config::{Plan, Protocol, StorePlan};
 use breccia_net::NetError;
 use breccia_net::layout_store::{LayoutStore, LayoutStoreError};
 use breccia_net::sends;
-use breccia_net::worker::{WorkerIndex, WorkerPool};
+use breccia_net::worker::WorkerPool;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ServeArguments;
@@ -132,10 +133,10 @@ async fn serve(gateway: Arc<Gateway>) -> Result<(), Trouble> {
     gateway.blobs.start(&plan).await;
     gateway.set_wiring(registry::Wiring::new(&gateway, &plan)?);
     let shared = Arc::clone(&gateway);
-    let io_uring = plan.io_uring;
-    let factory = move |worker| {
+    let (io_uring, told) = (plan.io_uring, Arc::new(AtomicBool::new(false)));
+    let factory = move |_| {
         if io_uring {
-            join_sends(worker);
+            join_sends(&told);
         }
         registry::Workbench::new(Arc::clone(&shared))
     };
@@ -210,18 +211,15 @@ fn at(place: &str, error: &NetError) -> Trouble {
     }
 }
 
-/// Lets the sends of this worker leave together, if the system allows it.
-fn join_sends(worker: WorkerIndex) {
-    let joined = sends::join_here();
-    // The same for all workers, so one of them tells.
-    if worker == WorkerIndex(0) {
-        match joined {
-            Ok(()) => tracing::debug!("sends of a worker leave together, by io_uring"),
-            Err(error) => tracing::info!(
-                %error,
-                "no io_uring here: each send is a system call of its own, which takes more CPU"
-            ),
-        }
+/// Lets the sends of this worker leave together, if the system allows it. One worker tells if it does not.
+fn join_sends(told: &AtomicBool) {
+    if let Err(error) = sends::join_here()
+        && !told.swap(true, Ordering::Relaxed)
+    {
+        tracing::info!(
+            %error,
+            "no io_uring here: each send is a system call of its own, which takes more CPU"
+        );
     }
 }
 

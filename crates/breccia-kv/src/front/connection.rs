@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::{Client, Ending, KILLED};
 use super::limits::ListenerLimits;
-use crate::turn::wake_after_others;
+use crate::turn::{Pace, wake_after_others};
 
 /// Why a dialogue stopped consuming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,7 @@ pub struct Connection<D> {
     /// While draining: everything that had arrived was read, and no more will be.
     drained: bool,
     unflushed: bool,
+    pace: Pace,
 }
 
 /// The connection is over.
@@ -122,6 +123,7 @@ impl<D: Dialogue> Connection<D> {
             ended: false,
             drained: false,
             unflushed: false,
+            pace: Pace::default(),
         }
     }
 
@@ -218,8 +220,12 @@ impl<D: Dialogue> Connection<D> {
             if !self.may_read() {
                 return Ok(());
             }
-            if reads > 0 && self.dialogue.is_mid_request() {
+            let begun = self.dialogue.is_mid_request();
+            if begun && reads > 0 {
                 break;
+            }
+            if !self.pace.may_pass(context) {
+                return Ok(());
             }
             let scratch = Rc::clone(&self.scratch);
             let mut scratch = scratch.borrow_mut();
@@ -234,7 +240,14 @@ impl<D: Dialogue> Connection<D> {
                     self.ended = true;
                     return Ok(());
                 }
-                Poll::Ready(Ok(())) => self.take(buffer.filled()),
+                Poll::Ready(Ok(())) => {
+                    if begun {
+                        self.pace.pass(buffer.filled().len());
+                    } else {
+                        self.pace.hurry();
+                    }
+                    self.take(buffer.filled());
+                }
             }
         }
         self.yielding = true;

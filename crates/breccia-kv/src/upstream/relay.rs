@@ -17,7 +17,7 @@ use super::passing::{Passing, pass_on};
 use super::{MAX_REPLY_BYTES, Scan, TICK, Upstream, Wire, describe, given_up, lost, moved};
 use crate::front::client::LARGE_REPLY;
 use crate::pipeline::{Cause, Recipient};
-use crate::turn::wake_after_others;
+use crate::turn::{Pace, wake_after_others};
 
 /// First size of the receive buffer.
 const READ_BYTES: usize = 16 * 1024;
@@ -51,6 +51,7 @@ pub(super) struct Relay<'u, W: Wire, R> {
     leaving: Option<Instant>,
     /// The reply that is passed on in pieces, if one is.
     passing: Option<Passing>,
+    pace: Pace,
 }
 
 impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
@@ -67,6 +68,7 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
             gathered: false,
             leaving: None,
             passing: None,
+            pace: Pace::default(),
         }
     }
 
@@ -127,6 +129,9 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                 if std::mem::replace(&mut begun, true) && !hurries {
                     break;
                 }
+                if !hurries && !self.pace.may_pass(context) {
+                    return Ok(());
+                }
                 let count = most.min(room.len());
                 room = room.get_mut(..count).unwrap_or_default();
             }
@@ -144,6 +149,11 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                         return Err(Cause::Lost("the server closed the connection".into()));
                     }
                     self.filled += count;
+                    if most == Some(PIECE_BYTES) {
+                        self.pace.pass(count);
+                    } else {
+                        self.pace.hurry();
+                    }
                     // What comes through a pipe may be this process's own.
                     if self.upstream.options.through.is_none() {
                         self.upstream.health.note_bytes();

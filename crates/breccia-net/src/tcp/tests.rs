@@ -1,3 +1,7 @@
+//! Bytes of TCP connections on a worker's runtime, each send by itself and all of a turn together.
+//!
+//! Not of the ring itself. Invariant: a peer sees the same bytes both ways.
+
 use std::future::poll_fn;
 use std::time::Instant;
 
@@ -211,5 +215,68 @@ fn a_turn_keeps_few_buffers() {
         far.read_exact(&mut got).await.expect("it");
         let kept = near.outbox.lock().waiting.capacity();
         assert_eq!(kept, 0, "joined: {joined}");
+    });
+}
+
+#[test]
+fn a_writer_that_waits_goes_on_however_slowly_its_peer_reads() {
+    both_ways(async |joined| {
+        for chunk in [16 * 1024 + 1, 64 * 1024, 100_000, 256 * 1024 + 777] {
+            let (mut near, mut far) = pair().await;
+            let all = pattern(16 << 20);
+            let expected = all.clone();
+            let reader = tokio::task::spawn_local(async move {
+                let mut got = Vec::new();
+                let mut space = vec![0; 300_000];
+                loop {
+                    match far.read(&mut space).await.expect("bytes") {
+                        0 => break got,
+                        count => got.extend_from_slice(&space[..count]),
+                    }
+                    tokio::time::sleep(Duration::from_micros(300)).await;
+                }
+            });
+            let writing = async {
+                for piece in all.chunks(chunk) {
+                    near.write_all(piece).await.expect("written");
+                    // And a small one behind it, in the same turn.
+                    near.write_all(&[]).await.expect("written");
+                }
+                near.shutdown().await.expect("an end");
+            };
+            let done = tokio::time::timeout(Duration::from_secs(30), writing).await;
+            assert!(done.is_ok(), "stuck: chunks of {chunk}, joined: {joined}");
+            assert!(reader.await.expect("a reader") == expected, "other bytes");
+        }
+    });
+}
+
+#[test]
+fn an_end_comes_behind_what_a_full_socket_had_no_room_for() {
+    both_ways(async |joined| {
+        let (mut near, mut far) = pair().await;
+        let all = pattern(64 << 20);
+        let mut written = 0;
+        loop {
+            let piece = all.get(written..written + 5000).expect("enough of them");
+            let once =
+                poll_fn(|context| Poll::Ready(Pin::new(&mut near).poll_write(context, piece)));
+            match once.await {
+                Poll::Ready(count) => written += count.expect("written"),
+                Poll::Pending => break,
+            }
+            tokio::task::yield_now().await;
+        }
+        let ended = tokio::task::spawn_local(async move {
+            near.shutdown().await.expect("an end");
+            near
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut got = Vec::new();
+        let reading = far.read_to_end(&mut got);
+        let read = tokio::time::timeout(Duration::from_secs(30), reading).await;
+        assert!(read.is_ok(), "no end came, joined: {joined}");
+        assert!(got == all[..written], "other bytes");
+        drop(ended.await.expect("it has ended"));
     });
 }
