@@ -67,6 +67,30 @@ impl Stream {
     }
 }
 
+impl Socket {
+    fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_sent(context),
+            Self::Unix(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Stream {
+    /// Waits until all that was written is the system's, for at most `limit`. What a peer has no room for
+    /// is sent later, also behind the end of the connection; but not for ever.
+    pub async fn sent(&self, limit: Duration) -> io::Result<()> {
+        let sent = std::future::poll_fn(|context| match self {
+            Self::Tcp(tcp) => tcp.poll_sent(context),
+            Self::TlsServer(tls) => tls.get_ref().0.poll_sent(context),
+            Self::TlsClient(tls) => tls.get_ref().0.poll_sent(context),
+            Self::Unix(_) | Self::Pipe(_) => Poll::Ready(Ok(())),
+        });
+        let late = |_| Err(io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(limit, sent).await.unwrap_or_else(late)
+    }
+}
+
 /// Connects to `address`, under TLS if told so, all within `timeout`. Names are resolved anew.
 pub async fn connect(
     address: &Address,

@@ -98,6 +98,11 @@ impl Tcp {
         whole.into_std()
     }
 
+    /// Ready once nothing that was written waits here any more.
+    pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.lock().poll_empty(context)
+    }
+
     fn poll_write_pieces(
         &mut self,
         context: &mut Context<'_>,
@@ -363,7 +368,7 @@ impl AsyncWrite for Tcp {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.outbox.lock().poll_empty(context))?;
+        ready!(self.poll_sent(context))?;
         match SockRef::from(&*self).shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             done => Poll::Ready(done),

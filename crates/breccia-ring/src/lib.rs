@@ -10,6 +10,9 @@ use std::os::unix::net::UnixStream;
 
 use io_uring::{IoUring, opcode, types};
 
+/// A call that signals interrupt this often in a row is not interrupted by signals.
+const MOST_INTERRUPTIONS: u32 = 1000;
+
 /// Bytes for one socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'a> {
@@ -122,14 +125,17 @@ impl SendRing {
             pushed.map_err(|_| io::Error::other("the ring's queue is full"))?;
         }
         let mut left = batch.len();
+        let mut interrupted = 0;
         while left > 0 {
             match ring.submit_and_wait(left) {
-                Ok(_) => {}
+                Ok(_) => interrupted = 0,
                 // The system refuses a call only where it has begun nothing in it. What an earlier
                 // call began is waited for.
                 Err(error) => {
                     let waits = ring.submission().len() == left;
-                    if waits && error.kind() != io::ErrorKind::Interrupted {
+                    interrupted += 1;
+                    let again = error.kind() == io::ErrorKind::Interrupted;
+                    if waits && !(again && interrupted < MOST_INTERRUPTIONS) {
                         return Err(error);
                     }
                 }

@@ -145,6 +145,12 @@ impl<D: Dialogue> Connection<D> {
         let gently = !matches!(self.client.ending(), Some(Ending::Now(_)));
         self.client.leave();
         if gently {
+            tokio::select! {
+                biased;
+                // Who reads the last bytes late has the time that any reply has.
+                _ = self.stream.sent(self.dialogue.limits().write_timeout) => {}
+                () = self.drain.closing() => {}
+            }
             close_gently(&mut self.stream, LINGER).await;
         }
     }
@@ -333,11 +339,12 @@ impl<D: Dialogue> Connection<D> {
         }
         let buffered = ring.buffered();
         let waiting = !ring.writable().is_empty();
-        let stuck = !progress && waiting;
         let unread = waiting && ring.is_in_pieces();
-        // What waits behind a slower shard is not the client's to take yet.
-        let clogged = stuck || ring.writable().len() > self.dialogue.limits().reply_buffer;
+        let much = ring.writable().len() > self.dialogue.limits().reply_buffer;
         drop(ring);
+        let unflushed = self.flush(context)?;
+        // What waits behind a slower shard is not the client's to take yet.
+        let clogged = much || (!progress && waiting) || unflushed;
         // The clock is looked at only for who reads slowly.
         let now = (unread || clogged).then(clock::now);
         self.client.note_unread(now.filter(|_| unread), progress);
@@ -348,6 +355,11 @@ impl<D: Dialogue> Connection<D> {
             self.client.end(Ending::Now("reply-buffer"));
             return Err(Over);
         }
+        Ok(())
+    }
+
+    /// Whether bytes that were written wait for the client to read.
+    fn flush(&mut self, context: &mut Context<'_>) -> Result<bool, Over> {
         if self.unflushed {
             match Pin::new(&mut self.stream).poll_flush(context) {
                 Poll::Pending => {}
@@ -355,6 +367,6 @@ impl<D: Dialogue> Connection<D> {
                 Poll::Ready(Err(_)) => return Err(Over),
             }
         }
-        Ok(())
+        Ok(self.unflushed)
     }
 }
