@@ -22,6 +22,7 @@ mod memcached;
 mod my_client;
 mod my_reply;
 mod my_value;
+mod narrow;
 mod ports;
 mod postgres;
 mod postgres_cluster;
@@ -54,6 +55,7 @@ pub use my_client::{
 };
 pub use my_reply::{MyFault, MyReply, MyResult};
 pub use my_value::MyValue;
+pub use narrow::connect_narrow;
 pub use ports::free_port;
 pub use postgres::{Postgres, PostgresOptions};
 pub use postgres_cluster::{ClusterOptions, PostgresCluster};

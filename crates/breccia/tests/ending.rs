@@ -2,11 +2,14 @@
 //!
 //! Not tests of commands. Invariant: every wait is bounded, so a gateway that hangs fails the test.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use breccia_testkit::{Breccia, Process, Redis, RespClient, Signal, free_port, http, wait_until};
+use breccia_testkit::{
+    Breccia, Process, Redis, RespClient, Signal, connect_narrow, free_port, http, wait_until,
+};
 
 const PING: &[&[u8]] = &[b"PING"];
 
@@ -216,4 +219,81 @@ fn a_lack_of_file_descriptors_is_waited_out_and_logged_sparingly() {
         Ok(reply.is_ok_and(|reply| reply == b"+PONG\r\n").then_some(()))
     })
     .expect("it accepts again");
+}
+
+/// What lies in the queues of a connection's two sockets, in bytes. `None` without `/proc`.
+fn queued(client: u16, server: u16) -> Option<usize> {
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let hex = |text: &str| usize::from_str_radix(text, 16).ok();
+    let port = |address: &str| hex(address.split(':').nth(1)?);
+    let mut bytes = 0;
+    for line in table.lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ends = [port(words.get(1)?)?, port(words.get(2)?)?].map(|it| u16::try_from(it).ok());
+        let (sent, received) = words.get(4)?.split_once(':')?;
+        if ends == [Some(client), Some(server)] {
+            bytes += hex(received)?;
+        } else if ends == [Some(server), Some(client)] {
+            bytes += hex(sent)?;
+        }
+    }
+    Some(bytes)
+}
+
+/// How many bytes a client's sockets take while it reads nothing.
+fn room(address: &str, request: &[u8]) -> usize {
+    let mut client = connect_narrow(address).expect("a client");
+    let server = client.peer_addr().expect("an address").port();
+    let own = client.local_addr().expect("an address").port();
+    client.write_all(&request.repeat(4000)).expect("sent");
+    let (mut before, begun) = (0, Instant::now());
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = queued(own, server).expect("the sockets' queues");
+        if now == before && now > 0 {
+            return now;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{now} and more");
+        before = now;
+    }
+}
+
+#[test]
+fn a_drain_waits_for_who_reads_the_last_replies_late() {
+    let redis = Redis::new().expect("a Redis");
+    let listener = free_port().expect("a port");
+    let mut gateway = Breccia::start(&over(&redis, listener)).expect("it starts");
+    let address = format!("127.0.0.1:{listener}");
+    let value = vec![b'v'; 3000];
+    let mut setup = RespClient::connect(&address).expect("a client");
+    setup
+        .expect_ok(&[b"SET", b"v", &value])
+        .expect("it is stored");
+    let reply = [b"$3000\r\n", value.as_slice(), b"\r\n"].concat();
+    let least = room(&address, b"GET v\r\n") / reply.len();
+    // A little more than the sockets take; of much more the drain would know in any case.
+    let clients: Vec<(TcpStream, usize)> = (2..=5)
+        .map(|more| {
+            let mut client = connect_narrow(&address).expect("a client");
+            let count = least + more;
+            client.write_all(&b"GET v\r\n".repeat(count)).expect("sent");
+            (client, count)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    gateway.process().signal(Signal::Term).expect("a signal");
+    std::thread::sleep(Duration::from_secs(4));
+    for (mut client, count) in clients {
+        let limit = Some(Duration::from_secs(20));
+        client.set_read_timeout(limit).expect("an option");
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).expect("all and the end");
+        assert_eq!(got.len(), reply.len() * count, "of {count} replies");
+        assert!(got == reply.repeat(count), "other bytes");
+    }
+    let status = gateway
+        .process()
+        .wait(Duration::from_secs(5))
+        .expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", gateway.log());
 }
