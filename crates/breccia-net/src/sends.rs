@@ -43,7 +43,7 @@ struct Turn {
 }
 
 /// From now on this thread's sends leave together. Called in its runtime, a local one. An error, if
-/// the system has no io_uring for us, changes nothing.
+/// the system has no `io_uring` for us, changes nothing.
 pub fn join_here() -> io::Result<()> {
     let ring = SendRing::new(MOST)?;
     let turn = Turn {

@@ -1,4 +1,4 @@
-//! Many sends in one system call, by io_uring.
+//! Many sends in one system call, by `io_uring`.
 //!
 //! Not a runtime and not a way to wait: no send here ever waits for a socket. It is the one crate of
 //! ours with `unsafe` code; docs/decisions/0013 says why. Invariant: whatever bytes the system was
@@ -46,7 +46,7 @@ impl SendRing {
     ///
     /// # Errors
     ///
-    /// What the system says where it has no io_uring, or allows none: `ENOSYS` before Linux 5.1,
+    /// What the system says where it has no `io_uring`, or allows none: `ENOSYS` before Linux 5.1,
     /// `EINVAL` before 5.6, `EPERM` under the usual profiles of containers.
     pub fn new(most: u32) -> io::Result<Self> {
         let ring = IoUring::builder().build(most)?;
