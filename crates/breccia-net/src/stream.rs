@@ -13,6 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::drain::Drain;
 use crate::error::NetError;
 use crate::tcp::Tcp;
 use crate::tls::TlsClient;
@@ -77,17 +78,21 @@ impl Socket {
 }
 
 impl Stream {
-    /// Waits until all that was written is the system's, for at most `limit`. What a peer has no room for
-    /// is sent later, also behind the end of the connection; but not for ever.
-    pub async fn sent(&self, limit: Duration) -> io::Result<()> {
+    /// Waits until all that was written is the system's, for at most `limit`, and not while what is left is
+    /// being closed: for the end of a connection. Who reads late then has the time that any answer has.
+    pub async fn sent(&self, limit: Duration, drain: &Drain) {
         let sent = std::future::poll_fn(|context| match self {
             Self::Tcp(tcp) => tcp.poll_sent(context),
             Self::TlsServer(tls) => tls.get_ref().0.poll_sent(context),
             Self::TlsClient(tls) => tls.get_ref().0.poll_sent(context),
             Self::Unix(_) | Self::Pipe(_) => Poll::Ready(Ok(())),
         });
-        let late = |_| Err(io::ErrorKind::TimedOut.into());
-        tokio::time::timeout(limit, sent).await.unwrap_or_else(late)
+        tokio::select! {
+            biased;
+            // What cannot be sent is nothing to wait for.
+            _ = tokio::time::timeout(limit, sent) => {}
+            () = drain.closing() => {}
+        }
     }
 }
 

@@ -126,10 +126,12 @@ impl Tcp {
             }
             return Poll::Ready(Ok(length));
         }
-        drop(state);
-        // The small ones that wait shall not wait for this as well.
-        sends::send_all();
-        let mut state = self.outbox.lock();
+        if !state.driven {
+            drop(state);
+            // The small ones that wait shall not wait for this as well.
+            sends::send_all();
+            state = self.outbox.lock();
+        }
         ready!(state.poll_empty(context))?;
         let written = ready!(state.poll_now(context, pieces))?;
         state.full = written < length;
@@ -188,6 +190,11 @@ impl State {
             Err(_) => {}
         }
         self.driven |= !self.waiting.is_empty();
+        if !self.driven
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
         self.driven
     }
 

@@ -345,8 +345,8 @@ impl Client {
     }
 
     /// The time, if too many reply bytes wait.
-    pub(crate) fn note_clogged(&self, clogged: Option<Instant>) {
-        let since = self.clogged_since.get();
+    pub(crate) fn note_clogged(&self, clogged: Option<Instant>, progress: bool) {
+        let since = self.clogged_since.get().filter(|_| !progress);
         self.clogged_since
             .set(clogged.map(|now| since.unwrap_or(now)));
     }

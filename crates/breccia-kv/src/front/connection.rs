@@ -145,12 +145,8 @@ impl<D: Dialogue> Connection<D> {
         let gently = !matches!(self.client.ending(), Some(Ending::Now(_)));
         self.client.leave();
         if gently {
-            tokio::select! {
-                biased;
-                // Who reads the last bytes late has the time that any reply has.
-                _ = self.stream.sent(self.dialogue.limits().write_timeout) => {}
-                () = self.drain.closing() => {}
-            }
+            let limit = self.dialogue.limits().write_timeout;
+            self.stream.sent(limit, &self.drain).await;
             close_gently(&mut self.stream, LINGER).await;
         }
     }
@@ -230,7 +226,7 @@ impl<D: Dialogue> Connection<D> {
             if begun && reads > 0 {
                 break;
             }
-            if !self.pace.may_pass(context) {
+            if begun && !self.pace.may_pass(context) {
                 return Ok(());
             }
             let scratch = Rc::clone(&self.scratch);
@@ -348,7 +344,8 @@ impl<D: Dialogue> Connection<D> {
         // The clock is looked at only for who reads slowly.
         let now = (unread || clogged).then(clock::now);
         self.client.note_unread(now.filter(|_| unread), progress);
-        self.client.note_clogged(now.filter(|_| clogged));
+        self.client
+            .note_clogged(now.filter(|_| clogged), progress && !much);
         self.client.feed();
         let many = self.client.in_flight() > 0 || self.client.patient.get();
         if buffered > self.dialogue.limits().reply_hard_limit() && many {

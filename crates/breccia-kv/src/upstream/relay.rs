@@ -202,11 +202,11 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                 let (count, ended) = pass_on::<W, R>(scanner, &mut pipeline, bytes, now)?;
                 at += count;
                 if !ended {
-                    // The beginning of a part that is seen whole or not at all.
-                    cut = count == 0;
+                    cut = count == 0; // the beginning of a part that is seen whole or not at all
                     break;
                 }
                 self.passing = None;
+                self.pace.hurry();
                 continue;
             }
             match W::scan(&mut self.scanner, pipeline.expected(), bytes) {

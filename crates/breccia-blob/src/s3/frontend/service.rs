@@ -165,12 +165,7 @@ impl S3Service {
             // A refusal may have gone out before its request was read to the end: a socket closed
             // over unread bytes would destroy it on its way.
             let mut stream = connection.into_parts().io.into_inner().into_inner();
-            tokio::select! {
-                biased;
-                // Who reads the last bytes late has the time that any answer has.
-                _ = stream.sent(limits.write_timeout) => {}
-                () = self.drain.closing() => {}
-            }
+            stream.sent(limits.write_timeout, &self.drain).await;
             close_gently(&mut stream, CLOSE_LIMIT).await;
         }
     }

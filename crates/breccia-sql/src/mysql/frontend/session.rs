@@ -519,6 +519,10 @@ impl Session {
     async fn leave(mut self, end: End) {
         self.tell_end(&end);
         self.let_go().await;
+        if self.client.out.is_out() {
+            let limit = self.listener.limits.write_timeout;
+            self.client.stream.sent(limit, &self.listener.drain).await;
+        }
         let last = clock::now() + GOODBYE;
         if let End::Told(code, sqlstate, why) = &end {
             if self.is_asked {

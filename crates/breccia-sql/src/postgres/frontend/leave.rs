@@ -59,6 +59,10 @@ impl Session {
     }
 
     async fn say_goodbye(&mut self, end: End) {
+        if self.client.out.is_out() {
+            let limit = self.listener.limits.write_timeout;
+            self.client.stream.sent(limit, &self.listener.drain).await;
+        }
         let last = clock::now() + GOODBYE;
         match end {
             End::Gone => drop(self.client.send(last).await),
