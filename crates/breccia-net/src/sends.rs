@@ -148,7 +148,11 @@ pub(crate) fn send_all() {
     let Some((mut ring, mut queued)) = taken else {
         return;
     };
-    let (sent, late) = send_each(&mut ring, &queued);
+    let (sent, late) = match queued.as_slice() {
+        // For one a ring is only a longer way.
+        [only] => (Ok(()), send_one(only).into_iter().collect()),
+        several => send_each(&mut ring, several),
+    };
     for outbox in late {
         outbox.drive();
     }
@@ -165,6 +169,13 @@ pub(crate) fn send_all() {
             *turn = None;
         }
     });
+}
+
+/// Sends what waits in one outbox; it, if its socket had no room for all of it.
+fn send_one(outbox: &Arc<Outbox>) -> Option<Arc<Outbox>> {
+    let mut state = outbox.lock();
+    state.queued = false;
+    state.send_alone().then(|| Arc::clone(outbox))
 }
 
 /// Sends what waits in each outbox; those whose sockets had no room for all of it.

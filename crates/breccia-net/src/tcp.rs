@@ -178,6 +178,17 @@ impl State {
         (!idle).then_some((socket.as_fd(), &self.waiting))
     }
 
+    /// Sends the piece, if there is one, without the ring; whether the rest must be driven.
+    pub(crate) fn send_alone(&mut self) -> bool {
+        match &self.write {
+            Some(write) if self.piece().is_some() => {
+                let outcome = write.try_write(&self.waiting);
+                self.sent(outcome)
+            }
+            _ => false,
+        }
+    }
+
     /// Takes note of what became of the piece; whether the rest must be driven.
     pub(crate) fn sent(&mut self, outcome: io::Result<usize>) -> bool {
         match outcome {
