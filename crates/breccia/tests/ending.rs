@@ -12,6 +12,8 @@ use breccia_testkit::{
 };
 
 const PING: &[&[u8]] = &[b"PING"];
+/// What the socket of a client takes that reads late.
+const ROOM: usize = 2304;
 
 fn over(redis: &Redis, listener: u16) -> String {
     format!(
@@ -242,7 +244,7 @@ fn queued(client: u16, server: u16) -> Option<usize> {
 
 /// How many bytes a client's sockets take while it reads nothing.
 fn room(address: &str, request: &[u8]) -> usize {
-    let mut client = connect_narrow(address).expect("a client");
+    let mut client = connect_narrow(address, ROOM).expect("a client");
     let server = client.peer_addr().expect("an address").port();
     let own = client.local_addr().expect("an address").port();
     client.write_all(&request.repeat(4000)).expect("sent");
@@ -274,7 +276,7 @@ fn a_drain_waits_for_who_reads_the_last_replies_late() {
     // A little more than the sockets take; of much more the drain would know in any case.
     let clients: Vec<(TcpStream, usize)> = (2..=5)
         .map(|more| {
-            let mut client = connect_narrow(&address).expect("a client");
+            let mut client = connect_narrow(&address, ROOM).expect("a client");
             let count = least + more;
             client.write_all(&b"GET v\r\n".repeat(count)).expect("sent");
             (client, count)

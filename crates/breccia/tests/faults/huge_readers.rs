@@ -9,7 +9,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use breccia_testkit::{Redis, resp};
+use breccia_net::stream::{Socket, Stream};
+use breccia_net::tls::{TlsClient, TlsClientOptions};
+use breccia_testkit::{Certificates, Redis, connect_narrow, resp};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{Config, Gateway, key_on};
 use crate::driver::{alone, among_others, request};
@@ -190,5 +193,55 @@ fn a_line_of_some_mib_passes() -> Result<()> {
     let script = b"local t = {} for i = 1, 40000 do t[i] = string.rep('x', 50) end \
         t[40001] = {ok = string.rep('y', 3000000)} return t";
     ensure!(ask(script, 1 + 2 * 40_000)? == 3_000_001, "in an array");
+    Ok(())
+}
+
+#[test]
+fn who_reads_slowly_under_tls_but_goes_on_is_not_cut() -> Result<()> {
+    const VALUE: usize = 500_000;
+    const REPLIES: usize = 12;
+    let _others = among_others();
+    let files = Certificates::new()?;
+    let servers = Redis::many(1)?;
+    let gateway = Config::new("redis")?
+        .redis("r0", &servers[0].address(), "")
+        .listener(&format!(
+            "write-timeout = \"1s\"\ntls = {{ cert = '{}', key = '{}' }}",
+            files.server_cert.display(),
+            files.server_key.display()
+        ))
+        .start()?;
+    let value = "v".repeat(VALUE);
+    ensure!(servers[0].client()?.words(&format!("SET k {value}"))? == b"+OK\r\n");
+    let options = TlsClientOptions {
+        ca: Some(files.ca.clone()),
+        ..TlsClientOptions::default()
+    };
+    let client = TlsClient::new(&options, "127.0.0.1")?;
+    let socket = connect_narrow(&gateway.address(), 64 * 1024)?;
+    socket.set_nonblocking(true)?;
+    let expected = (format!("${VALUE}\r\n").len() + VALUE + 2) * REPLIES;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let begun = Instant::now();
+    runtime.block_on(async {
+        let socket = Socket::Tcp(tokio::net::TcpStream::from_std(socket)?.into());
+        let mut stream = Stream::TlsClient(Box::new(client.handshake(socket).await?));
+        stream.write_all(&request("GET k").repeat(REPLIES)).await?;
+        let (mut space, mut got) = (vec![0; 16 * 1024], 0);
+        while got < expected {
+            let count = stream.read(&mut space).await?;
+            ensure!(count > 0, "cut after {got} of {expected} bytes");
+            got += count;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    })?;
+    ensure!(
+        begun.elapsed() > Duration::from_secs(3),
+        "{:?} is no test of a limit of a second",
+        begun.elapsed()
+    );
     Ok(())
 }
