@@ -63,6 +63,8 @@ impl Pace {
 
     /// The value has passed, or somebody waits behind it.
     pub(crate) fn hurry(&mut self) {
-        *self = Self::default();
+        if self.passed > 0 {
+            *self = Self::default();
+        }
     }
 }

@@ -192,10 +192,7 @@ impl State {
     /// Takes note of what became of the piece; whether the rest must be driven.
     pub(crate) fn sent(&mut self, outcome: io::Result<usize>) -> bool {
         match outcome {
-            Ok(sent) if sent >= self.waiting.len() => {
-                sends::keep(std::mem::take(&mut self.waiting));
-            }
-            Ok(sent) => drop(self.waiting.drain(..sent)),
+            Ok(sent) => self.let_go(sent),
             Err(error) if is_of_the_peer(&error) => self.fail(error),
             // No room; or the ring's own trouble, of which the socket knows nothing.
             Err(_) => {}
@@ -216,13 +213,19 @@ impl State {
             let write = self.write.as_ref().ok_or(io::ErrorKind::NotConnected)?;
             match write.try_write(&self.waiting)? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
-                sent if sent == self.waiting.len() => {
-                    sends::keep(std::mem::take(&mut self.waiting));
-                }
-                sent => drop(self.waiting.drain(..sent)),
+                sent => self.let_go(sent),
             }
         }
         Ok(())
+    }
+
+    /// The socket has taken so many bytes.
+    fn let_go(&mut self, sent: usize) {
+        if sent >= self.waiting.len() {
+            sends::keep(std::mem::take(&mut self.waiting));
+        } else {
+            self.waiting.drain(..sent);
+        }
     }
 
     /// An error if bytes could not be sent that were taken in.
@@ -328,13 +331,6 @@ fn again(error: &io::Error) -> bool {
     )
 }
 
-impl AsFd for Tcp {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        let socket: &TcpStream = self.read.as_ref();
-        socket.as_fd()
-    }
-}
-
 impl AsyncRead for Tcp {
     #[inline]
     fn poll_read(
@@ -387,7 +383,8 @@ impl AsyncWrite for Tcp {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_sent(context))?;
-        match SockRef::from(&*self).shutdown(std::net::Shutdown::Write) {
+        let socket: &TcpStream = self.read.as_ref();
+        match SockRef::from(socket).shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             done => Poll::Ready(done),
         }

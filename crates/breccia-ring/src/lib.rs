@@ -105,9 +105,9 @@ impl SendRing {
         Some(usize::try_from(outcome).map_err(|_| io::Error::from_raw_os_error(-outcome)))
     }
 
-    #[expect(unsafe_code, reason = "the ring is handed addresses")]
     /// Queues a batch that fits, and returns when the system is done with all of it, or with an error
     /// while the rest is known not to have begun.
+    #[expect(unsafe_code, reason = "the ring is handed addresses")]
     fn carry_out(&mut self, first: usize, batch: &[Piece<'_>]) -> io::Result<()> {
         let ring = self.ring.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         for (number, piece) in batch.iter().enumerate() {

@@ -344,18 +344,14 @@ impl Client {
         self.body.set(body.or(incomplete.then_some((now, 0))));
     }
 
-    /// The time, if too many reply bytes wait.
+    /// The time, if too many reply bytes wait, and whether the client has just read something that counts.
     pub(crate) fn note_clogged(&self, clogged: Option<Instant>, progress: bool) {
-        let since = self.clogged_since.get().filter(|_| !progress);
-        self.clogged_since
-            .set(clogged.map(|now| since.unwrap_or(now)));
+        note_since(&self.clogged_since, clogged, progress);
     }
 
     /// The time, if pieces of a reply wait for the client, and whether it has just read something.
     pub(crate) fn note_unread(&self, unread: Option<Instant>, progress: bool) {
-        let since = self.unread_since.get().filter(|_| !progress);
-        self.unread_since
-            .set(unread.map(|now| since.unwrap_or(now)));
+        note_since(&self.unread_since, unread, progress);
     }
 
     /// Whether an earlier reply has not come, so that nothing of this one can be taken however much
@@ -397,6 +393,12 @@ impl Client {
             self.end(Ending::Now("idle-timeout"));
         }
     }
+}
+
+/// Keeps since when something has been so: it ends with `None`, and begins anew with progress.
+fn note_since(since: &Cell<Option<Instant>>, now: Option<Instant>, progress: bool) {
+    let known = since.get().filter(|_| !progress);
+    since.set(now.map(|now| known.unwrap_or(now)));
 }
 
 #[cfg(test)]

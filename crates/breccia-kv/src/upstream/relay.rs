@@ -149,10 +149,10 @@ impl<'u, W: Wire, R: Recipient + 'static> Relay<'u, W, R> {
                         return Err(Cause::Lost("the server closed the connection".into()));
                     }
                     self.filled += count;
-                    if most == Some(PIECE_BYTES) {
-                        self.pace.pass(count);
-                    } else {
-                        self.pace.hurry();
+                    match most {
+                        None => {}
+                        Some(PIECE_BYTES) => self.pace.pass(count),
+                        Some(_) => self.pace.hurry(),
                     }
                     // What comes through a pipe may be this process's own.
                     if self.upstream.options.through.is_none() {

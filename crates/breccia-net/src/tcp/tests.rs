@@ -45,6 +45,20 @@ fn pattern(length: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Writes small pieces, a turn each, until one has to wait: how many bytes were taken.
+async fn fill(near: &mut Tcp, all: &[u8], size: usize) -> usize {
+    let mut written = 0;
+    loop {
+        let piece = all.get(written..written + size).expect("enough of them");
+        let once = poll_fn(|context| Poll::Ready(Pin::new(&mut *near).poll_write(context, piece)));
+        match once.await {
+            Poll::Ready(count) => written += count.expect("written"),
+            Poll::Pending => return written,
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn bytes_arrive_in_order_in_whatever_pieces_they_are_written() {
     both_ways(async |_| {
@@ -125,18 +139,7 @@ fn who_does_not_read_stops_the_writer_and_is_sent_the_rest_later() {
     both_ways(async |_| {
         let (mut near, mut far) = pair().await;
         let all = pattern(64 << 20);
-        let mut written = 0;
-        // Small pieces, until one has to wait.
-        loop {
-            let piece = all.get(written..written + 8000).expect("enough of them");
-            let writing =
-                poll_fn(|context| Poll::Ready(Pin::new(&mut near).poll_write(context, piece)));
-            match writing.await {
-                Poll::Ready(count) => written += count.expect("written"),
-                Poll::Pending => break,
-            }
-            tokio::task::yield_now().await;
-        }
+        let written = fill(&mut near, &all, 8000).await;
         let mut got = vec![0; written];
         far.read_exact(&mut got).await.expect("all of it");
         assert!(got == all[..written], "other bytes");
@@ -256,17 +259,7 @@ fn an_end_comes_behind_what_a_full_socket_had_no_room_for() {
     both_ways(async |joined| {
         let (mut near, mut far) = pair().await;
         let all = pattern(64 << 20);
-        let mut written = 0;
-        loop {
-            let piece = all.get(written..written + 5000).expect("enough of them");
-            let once =
-                poll_fn(|context| Poll::Ready(Pin::new(&mut near).poll_write(context, piece)));
-            match once.await {
-                Poll::Ready(count) => written += count.expect("written"),
-                Poll::Pending => break,
-            }
-            tokio::task::yield_now().await;
-        }
+        let written = fill(&mut near, &all, 5000).await;
         let ended = tokio::task::spawn_local(async move {
             near.shutdown().await.expect("an end");
             near
