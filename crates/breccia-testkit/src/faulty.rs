@@ -6,7 +6,7 @@
 //! open connections and to new ones.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,8 +63,8 @@ pub struct FaultyProxy {
 impl FaultyProxy {
     /// Listens on a free port and passes connections to `target` (`host:port`).
     pub fn start(target: &str) -> Result<FaultyProxy> {
-        let port = crate::free_port()?;
-        let listener = TcpListener::bind(("127.0.0.1", port)).context("the faulty proxy's port")?;
+        let listener = crate::ports::free_listener().context("the faulty proxy's port")?;
+        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
         let (for_thread, target) = (Arc::clone(&shared), target.to_owned());
         std::thread::spawn(move || {

@@ -19,6 +19,11 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A port on 127.0.0.1 that nobody listens on and no other test process will take.
 pub fn free_port() -> Result<u16> {
+    Ok(free_listener()?.local_addr()?.port())
+}
+
+/// A listener on such a port.
+pub(crate) fn free_listener() -> Result<TcpListener> {
     let folder = std::env::temp_dir().join("breccia-testkit-ports");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -28,14 +33,17 @@ pub fn free_port() -> Result<u16> {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = u16::try_from(LOWEST + start.wrapping_add(step.wrapping_mul(13)) % COUNT)?;
         let lock = File::create(folder.join(port.to_string()))?;
-        if lock.try_lock().is_err() || TcpListener::bind(("127.0.0.1", port)).is_err() {
+        if lock.try_lock().is_err() {
             continue;
         }
+        let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) else {
+            continue;
+        };
         LOCKS
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .push(lock);
-        return Ok(port);
+        return Ok(listener);
     }
     bail!("no free port between {LOWEST} and {}", LOWEST + COUNT)
 }

@@ -18,7 +18,7 @@ mod upload;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::{BufReader, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,8 +55,8 @@ pub struct GcsStub {
 impl GcsStub {
     /// Listens on a free port.
     pub fn start() -> Result<GcsStub> {
-        let port = crate::free_port()?;
-        let listener = TcpListener::bind(("127.0.0.1", port)).context("the stub's port")?;
+        let listener = crate::ports::free_listener().context("the stub's port")?;
+        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             address: format!("127.0.0.1:{port}"),
             rewrite_calls: AtomicU64::new(1),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use breccia_testkit::{Redis, RedisOptions, RespClient, wait_until};
+use breccia_testkit::{Fault, FaultyProxy, Redis, RedisOptions, RespClient, wait_until};
 
 use crate::common::{Config, Gateway};
 
@@ -288,4 +288,73 @@ fn a_busy_shard_disturbs_no_subscriber() -> Result<()> {
     assert!(again.words("SUBSCRIBE new")?.starts_with(b"*3"));
     assert!(hears(&servers[0], &mut again, "new")?);
     Ok(())
+}
+
+#[test]
+fn who_was_told_that_it_has_left_is_not_counted() -> Result<()> {
+    let servers = Redis::many(3)?;
+    let gateway = Gateway::over(&servers)?;
+    let (mut other, mut leaving) = (gateway.client()?, gateway.client()?);
+    for round in 0..200 {
+        let (verb, publish) = [("", "PUBLISH"), ("S", "SPUBLISH")][round / 2 % 2];
+        let channel = format!("c{round}");
+        leaving.words(&format!("{verb}SUBSCRIBE {channel}"))?;
+        leaving.words(&format!("{verb}UNSUBSCRIBE {channel}"))?;
+        // Every second time by itself, behind the subscription's end in one pipeline.
+        let counted = if round % 2 == 0 {
+            other.words(&format!("{publish} {channel} m"))?
+        } else {
+            leaving.words(&format!("{verb}SUBSCRIBE {channel}"))?;
+            let both = format!("{verb}UNSUBSCRIBE {channel}\r\n{publish} {channel} m\r\n");
+            leaving.send(both.as_bytes())?;
+            leaving.read_reply()?;
+            leaving.read_reply()?
+        };
+        assert_eq!(text(&counted), ":0\\r\\n", "round {round}");
+    }
+    Ok(())
+}
+
+/// Somebody listens at the server itself, whose confirmations come late.
+#[test]
+fn who_leaves_is_told_so_once_the_server_does_not_count_it() -> Result<()> {
+    let server = Redis::new()?;
+    let proxy = FaultyProxy::start(&server.address())?;
+    let gateway = one_worker(Config::new("redis")?.redis("r0", &proxy.address(), ""))?;
+    let (mut direct, mut leaving) = (server.client()?, gateway.client()?);
+    let mut publisher = gateway.client()?;
+    direct.words("SUBSCRIBE c")?;
+    // The worker's own connection stays.
+    leaving.words("SUBSCRIBE kept")?;
+    leaving.words("SUBSCRIBE c")?;
+    assert_eq!(text(&publisher.words("PUBLISH c m")?), ":2\\r\\n");
+    leaving.read_reply()?;
+    proxy.set(Fault::Delay(Duration::from_millis(250)));
+    leaving.words("UNSUBSCRIBE c")?;
+    // The server's confirmation is on its way by now, and takes its time.
+    std::thread::sleep(Duration::from_millis(50));
+    proxy.set(Fault::None);
+    assert_eq!(text(&publisher.words("PUBLISH c m")?), ":1\\r\\n");
+    Ok(())
+}
+
+#[test]
+fn a_frozen_shard_keeps_nobody_who_leaves() -> Result<()> {
+    let mut servers = Redis::many(2)?;
+    let gateway = Config::new("redis")?
+        .over(&servers)
+        .composite("subscription-loss = \"resubscribe\"")
+        .start()?;
+    let mut subscriber = gateway.client()?;
+    subscriber.words("SUBSCRIBE a b")?;
+    subscriber.read_reply()?;
+    servers[1].sigstop()?;
+    subscriber.set_patience(Duration::from_secs(10))?;
+    assert!(text(&subscriber.words("UNSUBSCRIBE a")?).ends_with(":1\\r\\n"));
+    assert!(text(&subscriber.words("UNSUBSCRIBE b")?).ends_with(":0\\r\\n"));
+    servers[1].sigcont()?;
+    wait_until(Duration::from_secs(10), "a new subscription", || {
+        let told = gateway.client()?.words("SUBSCRIBE a")?;
+        Ok(text(&told).ends_with(":1\\r\\n").then_some(()))
+    })
 }

@@ -24,6 +24,7 @@ use super::metrics::Outcome;
 use super::route::{Command, Subscription};
 
 pub(crate) use hub::Hub;
+use hub::Waiter;
 pub use roster::Roster;
 pub(crate) use topic::{Kind, Topic};
 
@@ -133,10 +134,15 @@ impl RespDialogue {
             });
         }
         for topic in topics {
-            self.leave_topic(&topic);
-            let reply = self.confirmation(&topic, false);
-            self.client
-                .answer(false, |out| out.extend_from_slice(&reply));
+            let was_subscribed = self.subscriptions.remove(&topic);
+            let told = self.to_tell(&topic, false);
+            if was_subscribed {
+                self.forward().hub.leave(&topic, &self.client, Some(told));
+                // Nor must a PUBLISH of the same pipeline find it still in force.
+                self.barrier = true;
+            } else {
+                self.client.fill(told.sequence, &told.reply);
+            }
         }
         self.client.patient.set(self.subscriptions.count() > 0);
         Step::Done
@@ -172,9 +178,7 @@ impl RespDialogue {
         self.pass_skipped_reply();
         for topic in topics {
             self.subscriptions.insert(topic.clone());
-            let reply = self.confirmation(&topic, true);
-            let sequence = self.client.reserve(false);
-            hub.join(&topic, &self.client, self.session.version, sequence, reply);
+            hub.join(&topic, self.session.version, self.to_tell(&topic, true));
         }
         self.client.patient.set(true);
         // A PUBLISH of the same pipeline must find the subscription in force.
@@ -187,16 +191,10 @@ impl RespDialogue {
         let _shown = self.session.next_is_muted();
     }
 
-    fn leave_topic(&mut self, topic: &Topic) {
-        if self.subscriptions.remove(topic) {
-            self.forward().hub.leave(topic, &self.client);
-        }
-    }
-
     pub(crate) fn unsubscribe_all(&mut self) {
         let own = std::mem::take(&mut self.subscriptions);
         for topic in own.topics.iter().chain(&own.shard) {
-            self.forward().hub.leave(topic, &self.client);
+            self.forward().hub.leave(topic, &self.client, None);
         }
     }
 
@@ -209,12 +207,17 @@ impl RespDialogue {
         }
     }
 
-    fn confirmation(&self, topic: &Topic, joins: bool) -> Vec<u8> {
-        let mut out = Vec::new();
-        encode::push(&mut out, self.session.version, 3);
-        encode::bulk(&mut out, topic.kind.verb(joins).as_bytes());
-        encode::bulk(&mut out, &topic.name);
-        encode::integer(&mut out, self.subscriptions.shown(topic.kind));
-        out
+    /// The confirmation of what was just changed, and the place of the reply.
+    fn to_tell(&self, topic: &Topic, joins: bool) -> Waiter {
+        let mut reply = Vec::new();
+        encode::push(&mut reply, self.session.version, 3);
+        encode::bulk(&mut reply, topic.kind.verb(joins).as_bytes());
+        encode::bulk(&mut reply, &topic.name);
+        encode::integer(&mut reply, self.subscriptions.shown(topic.kind));
+        Waiter {
+            client: Rc::clone(&self.client),
+            sequence: self.client.reserve(false),
+            reply,
+        }
     }
 }

@@ -7,7 +7,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use breccia_net::clock;
 use breccia_net::metrics::{self, Counter, Registry};
 
 use super::super::super::codec::reply::{elements, text};
@@ -20,10 +22,41 @@ use crate::front::client::{Client, Ending};
 use crate::front::ring::Sequence;
 use crate::topology::LeafIndex;
 
-struct Waiter {
-    client: Rc<Client>,
-    sequence: Sequence,
-    reply: Vec<u8>,
+/// How long one who leaves waits for servers to confirm it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A client that is told something later.
+pub(crate) struct Waiter {
+    pub client: Rc<Client>,
+    /// The place of the reply.
+    pub sequence: Sequence,
+    pub reply: Vec<u8>,
+}
+
+impl Waiter {
+    fn tell(&self) {
+        self.client.fill(self.sequence, &self.reply);
+    }
+}
+
+/// The last subscriber of a topic, which has left it.
+struct Leaver {
+    waiter: Waiter,
+    /// It is told by then, whatever servers have answered.
+    until: Instant,
+    /// Lines on which the topic may still come.
+    lines: BTreeSet<usize>,
+}
+
+impl Leaver {
+    /// Whether it must wait on; else it is told.
+    fn waits(&self) -> bool {
+        let waits = !self.lines.is_empty();
+        if !waits {
+            self.waiter.tell();
+        }
+        waits
+    }
 }
 
 #[derive(Default)]
@@ -52,6 +85,9 @@ pub(crate) struct Hub {
     store: Arc<ForwardStore>,
     losses: Counter,
     audiences: RefCell<BTreeMap<Topic, Audience>>,
+    /// Those who are told that they have left once no server counts this worker any more: else a
+    /// PUBLISH after that might count it, and with it a subscriber that is none.
+    leavers: RefCell<BTreeMap<Topic, Vec<Leaver>>>,
     lines: RefCell<Vec<Rc<Line>>>,
     /// What servers have confirmed and not yet ended, by line; the roster counts it.
     heard: RefCell<BTreeSet<(usize, Topic)>>,
@@ -77,6 +113,7 @@ impl Hub {
             store: Arc::clone(store),
             losses: registry.counter(&metrics::SUBSCRIPTION_LOSSES, &[store.topology.name()]),
             audiences: RefCell::default(),
+            leavers: RefCell::default(),
             lines: RefCell::default(),
             heard: RefCell::default(),
             line_of,
@@ -145,27 +182,17 @@ impl Hub {
         }
     }
 
-    /// Adds a subscriber; its place `sequence` is filled with `reply` once all live lines confirm.
-    pub(crate) fn join(
-        &self,
-        topic: &Topic,
-        client: &Rc<Client>,
-        version: RespVersion,
-        sequence: Sequence,
-        reply: Vec<u8>,
-    ) {
+    /// Adds a subscriber, who is told so once all live lines have confirmed it.
+    pub(crate) fn join(&self, topic: &Topic, version: RespVersion, told: Waiter) {
         let mut audiences = self.audiences.borrow_mut();
         let known = audiences.contains_key(topic);
         let audience = audiences.entry(topic.clone()).or_default();
-        let subscriber = (Rc::clone(client), version);
-        if audience.subscribers.insert(client.id, subscriber).is_none() {
+        let subscriber = (Rc::clone(&told.client), version);
+        let before = audience.subscribers.insert(told.client.id, subscriber);
+        if before.is_none() {
             self.store.roster.join(topic);
         }
-        audience.waiters.push(Waiter {
-            client: Rc::clone(client),
-            sequence,
-            reply,
-        });
+        audience.waiters.push(told);
         drop(audiences);
         if !known {
             self.say(true, topic);
@@ -173,11 +200,39 @@ impl Hub {
         self.settle(topic);
     }
 
-    /// Removes a subscriber.
-    pub(crate) fn leave(&self, topic: &Topic, client: &Client) {
+    /// Removes a subscriber. `told`: what it is told, if it is there to be told: at once unless it was the
+    /// last one, and then once no server that is up has the subscription any more.
+    pub(crate) fn leave(&self, topic: &Topic, client: &Client, told: Option<Waiter>) {
+        let is_last = self.remove(topic, client);
+        let lines = if is_last {
+            self.heard_on(topic)
+        } else {
+            BTreeSet::new()
+        };
+        match told {
+            Some(waiter) if lines.is_empty() => waiter.tell(),
+            Some(waiter) => {
+                let until = clock::now() + PATIENCE;
+                let leaver = Leaver {
+                    waiter,
+                    until,
+                    lines,
+                };
+                let mut leavers = self.leavers.borrow_mut();
+                leavers.entry(topic.clone()).or_default().push(leaver);
+            }
+            None => {}
+        }
+        if is_last {
+            self.say(false, topic);
+        }
+    }
+
+    /// The same; whether nobody is subscribed any more who was.
+    fn remove(&self, topic: &Topic, client: &Client) -> bool {
         let mut audiences = self.audiences.borrow_mut();
         let Some(audience) = audiences.get_mut(topic) else {
-            return;
+            return false;
         };
         if audience.subscribers.remove(&client.id).is_some() {
             self.store.roster.leave(topic);
@@ -185,14 +240,65 @@ impl Hub {
         audience.waiters.retain(|waiter| {
             let other = waiter.client.id != client.id;
             if !other {
-                waiter.client.fill(waiter.sequence, &waiter.reply);
+                waiter.tell();
             }
             other
         });
-        if audience.subscribers.is_empty() {
+        let is_last = audience.subscribers.is_empty();
+        if is_last {
             audiences.remove(topic);
-            drop(audiences);
-            self.say(false, topic);
+        }
+        is_last
+    }
+
+    /// The lines whose servers send a topic.
+    fn heard_on(&self, topic: &Topic) -> BTreeSet<usize> {
+        let heard = self.heard.borrow();
+        let numbers = 0..self.lines.borrow().len();
+        numbers
+            .filter(|number| heard.contains(&(*number, topic.clone())))
+            .collect()
+    }
+
+    /// Nobody need wait any more for the end of a topic on this line.
+    pub(crate) fn ceased(&self, line: usize, topic: &Topic) {
+        let mut leavers = self.leavers.borrow_mut();
+        let Some(of_topic) = leavers.get_mut(topic) else {
+            return;
+        };
+        of_topic.retain_mut(|leaver| {
+            leaver.lines.remove(&line);
+            leaver.waits()
+        });
+        if of_topic.is_empty() {
+            leavers.remove(topic);
+        }
+        if leavers.is_empty() {
+            // They may not be needed any more.
+            self.lines.borrow().iter().for_each(|line| line.wake());
+        }
+    }
+
+    /// Tells those who have waited long enough: a server that is silent keeps nobody.
+    pub(crate) fn tell_late(&self) {
+        let mut leavers = self.leavers.borrow_mut();
+        let now = clock::now();
+        leavers.retain(|_, of_topic| {
+            of_topic.retain_mut(|leaver| {
+                if leaver.until <= now {
+                    leaver.lines.clear();
+                }
+                leaver.waits()
+            });
+            !of_topic.is_empty()
+        });
+    }
+
+    /// The same for all topics of a line.
+    fn all_ceased(&self, line: usize) {
+        let topics: Vec<Topic> = self.leavers.borrow().keys().cloned().collect();
+        for topic in topics {
+            self.ceased(line, &topic);
         }
     }
 
@@ -212,9 +318,9 @@ impl Hub {
         concerned.cloned().collect()
     }
 
-    /// Whether nobody is subscribed to anything.
+    /// Whether nobody is subscribed to anything, nor waits for the end of a subscription.
     pub(crate) fn is_empty(&self) -> bool {
-        self.audiences.borrow().is_empty()
+        self.audiences.borrow().is_empty() && self.leavers.borrow().is_empty()
     }
 
     /// The name by which the roster knows the server that a leaf lives on.
@@ -253,6 +359,7 @@ impl Hub {
         for topic in heard {
             self.note(line, &topic, false);
         }
+        self.all_ceased(line);
     }
 
     /// A line has confirmed a topic.
@@ -265,7 +372,10 @@ impl Hub {
     }
 
     /// A line changed its state: topics may be complete without it.
-    pub(crate) fn settle_all(&self) {
+    pub(crate) fn settle_all(&self, line: &Line) {
+        if line.state() == LineState::Down {
+            self.all_ceased(line.number);
+        }
         let topics: Vec<Topic> = self.audiences.borrow().keys().cloned().collect();
         for topic in topics {
             self.settle(&topic);
@@ -290,7 +400,7 @@ impl Hub {
             }
         } else if complete {
             for waiter in audience.waiters.drain(..) {
-                waiter.client.fill(waiter.sequence, &waiter.reply);
+                waiter.tell();
             }
         }
     }
@@ -394,6 +504,7 @@ impl Hub {
             let topic = Topic::new(kind, name);
             line.ended(&topic);
             self.note(line.number, &topic, false);
+            self.ceased(line.number, &topic);
         }
     }
 

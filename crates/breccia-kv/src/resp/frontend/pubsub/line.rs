@@ -152,7 +152,10 @@ impl Line {
         let Some((joins, topic)) = said else {
             return Err(String::from_utf8_lossy(error).trim_end().to_owned());
         };
-        if joins && self.is_settled(&topic) {
+        if !joins {
+            // It is said again, but who has left need not wait for that.
+            hub.ceased(self.number, &topic);
+        } else if self.is_settled(&topic) {
             hub.refused(self.number, &topic, error);
         }
         self.refused.borrow_mut().insert(topic);
@@ -178,7 +181,7 @@ impl Line {
 
     /// Whether there is something to look at from time to time.
     fn waits(&self) -> bool {
-        self.again.get().is_some() || !self.owed.borrow().is_empty()
+        self.again.get().is_some() || !self.said.borrow().is_empty()
     }
 
     /// Forgets what was said: the connection is gone, or another one takes its place.
@@ -192,7 +195,7 @@ impl Line {
 
     fn set_state(&self, hub: &Hub, state: LineState) {
         if self.state.replace(state) != state {
-            hub.settle_all();
+            hub.settle_all(self);
         }
     }
 
@@ -281,6 +284,7 @@ impl Line {
             let Some(hub) = hub.upgrade() else {
                 return Ok(());
             };
+            hub.tell_late();
             if hub.is_empty() {
                 return Ok(());
             }
