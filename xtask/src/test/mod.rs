@@ -7,6 +7,7 @@ pub(crate) mod setup;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
+use std::num::NonZero;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -152,12 +153,26 @@ fn doc() -> Result<()> {
     )
 }
 
+/// On few cores so many tests run beside each other for each of them, and up to `FEW` in all: most of a
+/// test's time is waiting for servers.
+const TESTS_PER_CORE: usize = 2;
+const FEW: usize = 8;
+
+/// How many tests run beside each other, unless `RUST_TEST_THREADS` says otherwise.
+fn test_threads() -> String {
+    std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        (cores * TESTS_PER_CORE).min(cores.max(FEW)).to_string()
+    })
+}
+
 /// Runs the tests of the workspace and adds up what each test program says of itself.
 fn tests(tally: &mut Tally) -> Result<()> {
     println!("==> tests");
     let mut child = Command::new("cargo")
         .args(["test", "--locked", "--workspace", "--no-fail-fast"])
         .env("BRECCIA_TEST_CLIENTS", setup::clients_folder())
+        .env("RUST_TEST_THREADS", test_threads())
         .current_dir(process::root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
