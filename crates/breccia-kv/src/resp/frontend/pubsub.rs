@@ -9,6 +9,7 @@
 //! a line is lost, whoever may have missed something is told so by being disconnected.
 
 mod hub;
+mod leavers;
 mod line;
 mod questions;
 mod roster;
@@ -24,7 +25,7 @@ use super::metrics::Outcome;
 use super::route::{Command, Subscription};
 
 pub(crate) use hub::Hub;
-use hub::Waiter;
+use leavers::Waiter;
 pub use roster::Roster;
 pub(crate) use topic::{Kind, Topic};
 

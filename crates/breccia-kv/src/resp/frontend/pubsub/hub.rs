@@ -3,61 +3,22 @@
 //! Invariant: a topic exists while it has a subscriber, and is subscribed on every line that it
 //! concerns and that is up: all of them, or that of its shard.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use breccia_net::clock;
 use breccia_net::metrics::{self, Counter, Registry};
 
 use super::super::super::codec::reply::{elements, text};
 use super::super::super::encode::{self, RespVersion};
 use super::super::leaf::RespLeaf;
 use super::super::settings::{ForwardStore, SubscriptionLoss};
+use super::leavers::{LOOK, Leavers, Waiter};
 use super::line::{Line, LineState};
 use super::topic::{Kind, Topic};
 use crate::front::client::{Client, Ending};
-use crate::front::ring::Sequence;
 use crate::topology::LeafIndex;
-
-/// How long one who leaves waits for servers to confirm it.
-const PATIENCE: Duration = Duration::from_millis(500);
-
-/// A client that is told something later.
-pub(crate) struct Waiter {
-    pub client: Rc<Client>,
-    /// The place of the reply.
-    pub sequence: Sequence,
-    pub reply: Vec<u8>,
-}
-
-impl Waiter {
-    fn tell(&self) {
-        self.client.fill(self.sequence, &self.reply);
-    }
-}
-
-/// The last subscriber of a topic, which has left it.
-struct Leaver {
-    waiter: Waiter,
-    /// It is told by then, whatever servers have answered.
-    until: Instant,
-    /// Lines on which the topic may still come.
-    lines: BTreeSet<usize>,
-}
-
-impl Leaver {
-    /// Whether it must wait on; else it is told.
-    fn waits(&self) -> bool {
-        let waits = !self.lines.is_empty();
-        if !waits {
-            self.waiter.tell();
-        }
-        waits
-    }
-}
 
 #[derive(Default)]
 struct Audience {
@@ -85,9 +46,9 @@ pub(crate) struct Hub {
     store: Arc<ForwardStore>,
     losses: Counter,
     audiences: RefCell<BTreeMap<Topic, Audience>>,
-    /// Those who are told that they have left once no server counts this worker any more: else a
-    /// PUBLISH after that might count it, and with it a subscriber that is none.
-    leavers: RefCell<BTreeMap<Topic, Vec<Leaver>>>,
+    leavers: Leavers,
+    /// Whether a task looks after their patience.
+    ticks: Cell<bool>,
     lines: RefCell<Vec<Rc<Line>>>,
     /// What servers have confirmed and not yet ended, by line; the roster counts it.
     heard: RefCell<BTreeSet<(usize, Topic)>>,
@@ -113,7 +74,8 @@ impl Hub {
             store: Arc::clone(store),
             losses: registry.counter(&metrics::SUBSCRIPTION_LOSSES, &[store.topology.name()]),
             audiences: RefCell::default(),
-            leavers: RefCell::default(),
+            leavers: Leavers::default(),
+            ticks: Cell::new(false),
             lines: RefCell::default(),
             heard: RefCell::default(),
             line_of,
@@ -202,33 +164,34 @@ impl Hub {
 
     /// Removes a subscriber. `told`: what it is told, if it is there to be told: at once unless it was the
     /// last one, and then once no server that is up has the subscription any more.
-    pub(crate) fn leave(&self, topic: &Topic, client: &Client, told: Option<Waiter>) {
+    pub(crate) fn leave(self: &Rc<Self>, topic: &Topic, client: &Client, told: Option<Waiter>) {
         let is_last = self.remove(topic, client);
-        let lines = if is_last {
-            self.heard_on(topic)
-        } else {
-            BTreeSet::new()
-        };
-        match told {
-            Some(waiter) if lines.is_empty() => waiter.tell(),
-            Some(waiter) => {
-                let until = clock::now() + PATIENCE;
-                let leaver = Leaver {
-                    waiter,
-                    until,
-                    lines,
-                };
-                let mut leavers = self.leavers.borrow_mut();
-                leavers.entry(topic.clone()).or_default().push(leaver);
-            }
-            None => {}
+        if let Some(waiter) = told {
+            let lines = if is_last {
+                self.lines_with(topic)
+            } else {
+                BTreeSet::new()
+            };
+            self.tell_in_time(topic, waiter, lines);
         }
         if is_last {
             self.say(false, topic);
         }
     }
 
-    /// The same; whether nobody is subscribed any more who was.
+    /// Tells one who has left that a topic, once these lines have ended it, or it has waited for long.
+    fn tell_in_time(self: &Rc<Self>, topic: &Topic, waiter: Waiter, lines: BTreeSet<usize>) {
+        if lines.is_empty() {
+            waiter.tell();
+            return;
+        }
+        self.leavers.add(topic, waiter, lines);
+        if !self.ticks.replace(true) {
+            tokio::task::spawn_local(tick(Rc::downgrade(self)));
+        }
+    }
+
+    /// Removes a subscriber; whether it was the last one.
     fn remove(&self, topic: &Topic, client: &Client) -> bool {
         let mut audiences = self.audiences.borrow_mut();
         let Some(audience) = audiences.get_mut(topic) else {
@@ -251,54 +214,28 @@ impl Hub {
         is_last
     }
 
-    /// The lines whose servers send a topic.
-    fn heard_on(&self, topic: &Topic) -> BTreeSet<usize> {
+    /// The lines whose servers count this worker among those who hear a topic, or will, as far as they are
+    /// up.
+    fn lines_with(&self, topic: &Topic) -> BTreeSet<usize> {
         let heard = self.heard.borrow();
-        let numbers = 0..self.lines.borrow().len();
-        numbers
-            .filter(|number| heard.contains(&(*number, topic.clone())))
-            .collect()
+        let counts = |line: &&Rc<Line>| {
+            line.state() != LineState::Down
+                && (line.owes(topic) || heard.contains(&(line.number, topic.clone())))
+        };
+        let lines = self.lines.borrow();
+        lines.iter().filter(counts).map(|it| it.number).collect()
     }
 
     /// Nobody need wait any more for the end of a topic on this line.
     pub(crate) fn ceased(&self, line: usize, topic: &Topic) {
-        let mut leavers = self.leavers.borrow_mut();
-        let Some(of_topic) = leavers.get_mut(topic) else {
-            return;
-        };
-        of_topic.retain_mut(|leaver| {
-            leaver.lines.remove(&line);
-            leaver.waits()
-        });
-        if of_topic.is_empty() {
-            leavers.remove(topic);
-        }
-        if leavers.is_empty() {
-            // They may not be needed any more.
+        self.leavers.ceased(line, topic);
+        self.let_lines_go();
+    }
+
+    /// Wakes the lines if they are not needed any more.
+    fn let_lines_go(&self) {
+        if self.is_empty() {
             self.lines.borrow().iter().for_each(|line| line.wake());
-        }
-    }
-
-    /// Tells those who have waited long enough: a server that is silent keeps nobody.
-    pub(crate) fn tell_late(&self) {
-        let mut leavers = self.leavers.borrow_mut();
-        let now = clock::now();
-        leavers.retain(|_, of_topic| {
-            of_topic.retain_mut(|leaver| {
-                if leaver.until <= now {
-                    leaver.lines.clear();
-                }
-                leaver.waits()
-            });
-            !of_topic.is_empty()
-        });
-    }
-
-    /// The same for all topics of a line.
-    fn all_ceased(&self, line: usize) {
-        let topics: Vec<Topic> = self.leavers.borrow().keys().cloned().collect();
-        for topic in topics {
-            self.ceased(line, &topic);
         }
     }
 
@@ -320,7 +257,7 @@ impl Hub {
 
     /// Whether nobody is subscribed to anything, nor waits for the end of a subscription.
     pub(crate) fn is_empty(&self) -> bool {
-        self.audiences.borrow().is_empty() && self.leavers.borrow().is_empty()
+        self.audiences.borrow().is_empty() && self.leavers.is_empty()
     }
 
     /// The name by which the roster knows the server that a leaf lives on.
@@ -359,7 +296,8 @@ impl Hub {
         for topic in heard {
             self.note(line, &topic, false);
         }
-        self.all_ceased(line);
+        self.leavers.all_ceased(line);
+        self.let_lines_go();
     }
 
     /// A line has confirmed a topic.
@@ -374,7 +312,8 @@ impl Hub {
     /// A line changed its state: topics may be complete without it.
     pub(crate) fn settle_all(&self, line: &Line) {
         if line.state() == LineState::Down {
-            self.all_ceased(line.number);
+            self.leavers.all_ceased(line.number);
+            self.let_lines_go();
         }
         let topics: Vec<Topic> = self.audiences.borrow().keys().cloned().collect();
         for topic in topics {
@@ -554,6 +493,22 @@ impl Drop for Hub {
         }
         for line in self.lines.get_mut() {
             line.wake();
+        }
+    }
+}
+
+/// Looks after the patience of those who leave until there are none.
+async fn tick(hub: Weak<Hub>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(hub) = hub.upgrade() else {
+            return;
+        };
+        hub.leavers.tell_late();
+        hub.let_lines_go();
+        if hub.leavers.is_empty() {
+            hub.ticks.set(false);
+            return;
         }
     }
 }

@@ -122,6 +122,11 @@ impl Line {
         }
     }
 
+    /// Whether a subscription of this topic was sent and is not confirmed.
+    pub(crate) fn owes(&self, topic: &Topic) -> bool {
+        self.owed.borrow().contains_key(topic)
+    }
+
     /// One subscription of this topic is answered; whether none is owed any more.
     fn is_settled(&self, topic: &Topic) -> bool {
         let mut owed = self.owed.borrow_mut();
@@ -142,6 +147,10 @@ impl Line {
     /// When nothing was: then the error is about the connection.
     fn refuse(&self, hub: &Hub, error: &[u8]) -> Result<(), String> {
         let said = self.said.borrow_mut().pop_front();
+        if let Some((false, topic)) = &said {
+            // It is said again, but who has left need not wait for that.
+            hub.ceased(self.number, topic);
+        }
         if is_unknown_shard_verb(error) {
             self.owed
                 .borrow_mut()
@@ -152,10 +161,7 @@ impl Line {
         let Some((joins, topic)) = said else {
             return Err(String::from_utf8_lossy(error).trim_end().to_owned());
         };
-        if !joins {
-            // It is said again, but who has left need not wait for that.
-            hub.ceased(self.number, &topic);
-        } else if self.is_settled(&topic) {
+        if joins && self.is_settled(&topic) {
             hub.refused(self.number, &topic, error);
         }
         self.refused.borrow_mut().insert(topic);
@@ -181,7 +187,7 @@ impl Line {
 
     /// Whether there is something to look at from time to time.
     fn waits(&self) -> bool {
-        self.again.get().is_some() || !self.said.borrow().is_empty()
+        self.again.get().is_some() || !self.owed.borrow().is_empty()
     }
 
     /// Forgets what was said: the connection is gone, or another one takes its place.
@@ -284,7 +290,6 @@ impl Line {
             let Some(hub) = hub.upgrade() else {
                 return Ok(());
             };
-            hub.tell_late();
             if hub.is_empty() {
                 return Ok(());
             }
@@ -344,9 +349,7 @@ impl Line {
                         Side::Current if frame.first() == Some(&b'-') => self.refuse(hub, frame)?,
                         Side::Current => hub.received(self, frame),
                         Side::Former => {
-                            hub.received_late(frame, |topic| {
-                                self.owed.borrow().contains_key(topic)
-                            });
+                            hub.received_late(frame, |topic| self.owes(topic));
                         }
                     }
                     inlet.scanner = ReplyScanner::default();
