@@ -250,7 +250,7 @@ fn binary() -> PathBuf {
     std::env::var_os("BRECCIA_BIN").map_or_else(built, Into::into)
 }
 
-/// Writes every key with the three bytes that redis-benchmark writes.
+/// Writes every key with three bytes, as many as redis-benchmark writes.
 fn fill_redis(port: u16) -> Result<()> {
     let mut connection = Connection::open(port)?;
     for key in 0..KEYS {

@@ -142,7 +142,7 @@ impl RespDialogue {
                 // Nor must a PUBLISH of the same pipeline find it still in force.
                 self.barrier = true;
             } else {
-                self.client.fill(told.sequence, &told.reply);
+                told.tell();
             }
         }
         self.client.patient.set(self.subscriptions.count() > 0);

@@ -179,7 +179,7 @@ impl Hub {
         }
     }
 
-    /// Tells one who has left that a topic, once these lines have ended it, or it has waited for long.
+    /// Tells one who has left a topic, once these lines have ended it, or it has waited for long.
     fn tell_in_time(self: &Rc<Self>, topic: &Topic, waiter: Waiter, lines: BTreeSet<usize>) {
         if lines.is_empty() {
             waiter.tell();
@@ -229,6 +229,12 @@ impl Hub {
     /// Nobody need wait any more for the end of a topic on this line.
     pub(crate) fn ceased(&self, line: usize, topic: &Topic) {
         self.leavers.ceased(line, topic);
+        self.let_lines_go();
+    }
+
+    /// Nobody need wait any more for this line.
+    fn all_ceased(&self, line: usize) {
+        self.leavers.all_ceased(line);
         self.let_lines_go();
     }
 
@@ -296,8 +302,7 @@ impl Hub {
         for topic in heard {
             self.note(line, &topic, false);
         }
-        self.leavers.all_ceased(line);
-        self.let_lines_go();
+        self.all_ceased(line);
     }
 
     /// A line has confirmed a topic.
@@ -312,8 +317,7 @@ impl Hub {
     /// A line changed its state: topics may be complete without it.
     pub(crate) fn settle_all(&self, line: &Line) {
         if line.state() == LineState::Down {
-            self.leavers.all_ceased(line.number);
-            self.let_lines_go();
+            self.all_ceased(line.number);
         }
         let topics: Vec<Topic> = self.audiences.borrow().keys().cloned().collect();
         for topic in topics {
